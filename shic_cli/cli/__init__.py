@@ -1,0 +1,99 @@
+"""The command group: commands in the order of the pipeline, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+
+import click
+
+from shic_cli import __version__
+from shic_cli.errors import ShicError
+
+# Command -> (module below shic_cli.cli, one line of help), in the order of the pipeline.
+COMMANDS = {
+    "template": ("template", "Prepare a mesh as the template of a class."),
+    "render": ("render", "Render views of the template."),
+    "features": ("features", "Compute features of photos or views."),
+    "pseudo-gt": ("pseudo_gt", "Match photos to the template without training."),
+    "synth": ("synth", "Make synthetic pictures with exact labels."),
+    "train": ("train", "Learn the canonical map."),
+    "predict": ("predict", "Map the pixels of images to the template."),
+    "eval": ("evaluate", "Score maps: geodesic error, keypoint transfer."),
+    "remap": ("remap", "Lay a texture over photos."),
+    "match": ("match", "Match two images through the template."),
+    "info": ("info", "Say what a file is."),
+    "demo": ("demo", "Run the whole pipeline on a self-made example."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is run, so that `shic --help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"shic_cli.cli.{COMMANDS[name][0]}").command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help) for name, (_, help) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="shic")
+@click.option("-v", "--verbose", count=True, help="Say more.")
+@click.option("-q", "--quiet", count=True, help="Say only what went wrong.")
+def group(verbose: int, quiet: int) -> None:
+    """Learn dense image-to-template correspondences for any class from one mesh and masked photos.
+
+    \b
+    shic template prep trex.obj            # -> template.h5
+    shic pseudo-gt imgs/ -o pgt.h5         # renders the template and matches the photos to it
+    shic train                             # -> model.safetensors
+    shic predict img.jpg --remap tex.png   # -> img.maps.h5, img.colors.png, img.remap.png
+    """
+    from shic_cli.cli.console import configure
+
+    configure(verbose - quiet)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 an error, 2 usage, 3 a package or weights missing, 4 some inputs failed."""
+    try:
+        sys.exit(group.main(args, prog_name="shic", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ShicError as error:
+        _fail(error.message, error.hint, error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", "nothing finished is lost: the same line goes on where this stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our stdout has gone; there is nobody left to tell
+        sys.exit(141)
+    except OSError as error:
+        _fail(f"{error.filename or 'the output'}: {error.strerror or error}", _os_hint(error), 1)
+    except MemoryError:
+        _fail("out of memory", "give smaller pictures, a smaller --batch or fewer --vertices", 1)
+
+
+def _fail(message: str, hint: str, status: int) -> None:
+    """Two lines on stderr, and out."""
+    click.echo(f"shic: error: {message}" + (f"\n  {hint}" if hint else ""), err=True)
+    sys.exit(status)
+
+
+def _os_hint(error: OSError) -> str:
+    hints = {
+        errno.ENOSPC: "the disk is full: make room and give the same line again; what was finished is kept",
+        errno.EDQUOT: "the disk quota is used up: make room and give the same line again",
+        errno.EFBIG: "the file grew over a limit: raise it and give the same line again",
+        errno.EACCES: "check who may read and write there",
+        errno.EROFS: "the file system is read-only: name another place with -o",
+    }
+    return hints.get(error.errno or 0, "check the path and the disk")

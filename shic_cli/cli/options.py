@@ -1,0 +1,78 @@
+"""Options that commands share, and options made from the dataclasses of config.py."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Numbers(click.ParamType):
+    """Numbers separated by commas, as a tuple of floats."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers separated by commas", param, ctx)
+
+
+def settings(config: type, parameter: str = "config") -> Decorator:
+    """One option for each field of the dataclass `config`; the command gets them as one object named `parameter`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            values = {each.name: kwargs.pop(each.name) for each in fields(config)}
+            return command(*args, **{parameter: config(**values)}, **kwargs)
+
+        for each in reversed(fields(config)):
+            wrapper = _option(each)(wrapper)
+        return wrapper
+
+    return decorate
+
+
+def _option(each: Any) -> Decorator:
+    name, help = each.name.replace("_", "-"), each.metadata["help"]
+    if isinstance(each.default, bool):
+        return click.option(f"--{name}/--no-{name}", each.name, default=each.default, show_default=True, help=help)
+    if isinstance(each.default, tuple):
+        shown = ",".join(f"{value:g}" for value in each.default)
+        return click.option(f"--{name}", each.name, type=Numbers(), default=each.default, show_default=shown, help=help)
+    kind = click.Choice(each.metadata["choices"]) if each.metadata["choices"] else type(each.default)
+    return click.option(f"--{name}", each.name, type=kind, default=each.default, show_default=True, help=help)
+
+
+def output(default: str = "", help: str = "File to write.") -> Decorator:
+    """`-o`, a Path; None where there is no default and none was given."""
+    return click.option("-o", "--output", type=click.Path(path_type=Path), default=default or None, show_default=bool(default), help=help)
+
+
+def path_option(name: str, default: str, help: str) -> Decorator:
+    """`--name PATH` for an input file that is found by its default name."""
+    return click.option(f"--{name}", type=click.Path(path_type=Path), default=default, show_default=True, help=help)
+
+
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Where all chance starts from.")
+overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+masks = click.option(
+    "--masks", type=click.Path(path_type=Path), help="Folder of masks with the photos' stems.  [default: a sibling folder masks/]"
+)
+masker = click.option(
+    "--masker", default="auto", show_default=True, help="Part that masks photos which have no mask: auto, grabcut, none, or a plugin's."
+)
+template = path_option("template", "template.h5", "The template.")
+inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")

@@ -1,0 +1,163 @@
+"""Every setting of every stage once: name, default, meaning, and where the paper has it.
+
+One frozen dataclass a stage. The command line makes its options from these fields, the files record them as `params`. Nothing
+heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from shic_cli.errors import SettingError
+
+GEODESIC_MAXIMUM = 228.0  # sec. 4.3: the largest geodesic distance on every mesh
+MARGIN = 0.1  # a crop is the mask's box and this share more on each side
+BUILTIN_TEXTURES = ("checker", "colors", "grid")
+
+
+def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with what the help text and the checks need."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+
+
+class Checked:
+    """Mixin: checks every field's range and choices when made, and gives them as JSON values."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]
+            value, meta = getattr(self, each.name), each.metadata
+            name = "--" + each.name.replace("_", "-")
+            if meta["choices"] and value not in meta["choices"]:
+                raise SettingError(f"{name} {value}: is not one of {', '.join(meta['choices'])}", "")
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, (int, float)) and not (_at_least(item, meta["low"]) and _at_most(item, meta["high"])):
+                    raise SettingError(f"{name} {item}: is out of range", f"give {_range(meta['low'], meta['high'])}")
+
+    def params(self) -> dict[str, Any]:
+        """The settings as a dictionary that JSON can hold."""
+        return asdict(self)  # type: ignore[call-overload]
+
+
+def _at_least(value: float, low: float | None) -> bool:
+    return low is None or value >= low
+
+
+def _at_most(value: float, high: float | None) -> bool:
+    return high is None or value <= high
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return f"{low} to {high}" if low is not None and high is not None else f"{low} or more" if high is None else f"{high} or less"
+
+
+AXES = ("auto", "+x", "-x", "+y", "-y", "+z", "-z")
+
+
+@dataclass(frozen=True)
+class TemplateConfig(Checked):
+    """`shic template prep`."""
+
+    vertices: int = setting(5000, "Simplify or subdivide to about this many vertices; 0 leaves the mesh as it is.", low=0)
+    eigenvectors: int = setting(64, "Q, Laplace-Beltrami eigenvectors without the constant one (sec. 4.1).", low=1)
+    up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
+    front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
+
+
+@dataclass(frozen=True)
+class RenderConfig(Checked):
+    """`shic render`; the views of sec. 4.1 (N = 72)."""
+
+    azimuths: int = setting(24, "Viewpoints around the object.", low=1)
+    elevations: tuple[float, ...] = setting((-15.0, 15.0, 45.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
+    fov: float = setting(30.0, "Field of view in degrees; the object is fitted to the frame.", low=1, high=120)
+    size: int = setting(512, "Side of each view in pixels.", low=16, high=4096)
+    style: str = setting("normals", "How the surface is coloured (Table 5).", choices=("normals", "shaded", "depth"))
+    renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
+
+
+@dataclass(frozen=True)
+class FeatureConfig(Checked):
+    """`shic features`."""
+
+    extractor: str = setting("auto", "auto, silhouette, or one that a plugin adds.")
+    batch: int = setting(8, "Pictures at a time.", low=1)
+
+
+@dataclass(frozen=True)
+class PseudoGtConfig(Checked):
+    """`shic pseudo-gt`; Eq. 2."""
+
+    pool: str = setting("max", "How the views are pooled (Table 3).", choices=("max", "mean", "topk"))
+    topk: int = setting(3, "Views averaged by --pool topk.", low=1)
+    agreement: float = setting(
+        2.0,
+        "Views that agree with the whole object count more: to a view's similarities this many times its agreement's distance"
+        " from the best view's is added; 0 is the paper's Eq. 2. Not used with --pool mean.",
+        low=0,
+    )
+    extractor: str = setting("auto", "auto, silhouette, or one that a plugin adds.")
+    azimuths: int = setting(24, "Viewpoints around the object.", low=1)
+    elevations: tuple[float, ...] = setting((-15.0, 15.0, 45.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
+    style: str = setting("normals", "How the views are coloured (Table 5).", choices=("normals", "shaded", "depth"))
+    renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
+
+
+@dataclass(frozen=True)
+class SynthConfig(Checked):
+    """`shic synth`; sec. 3.5."""
+
+    generator: str = setting("auto", "auto, plain, or one that a plugin adds.")
+    number: int = setting(300, "Pictures to make.", low=1)
+    size: int = setting(224, "Side of each picture in pixels.", low=32, high=2048)
+    elevation: tuple[float, ...] = setting((-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90)
+    roll: float = setting(8.0, "Largest tilt of the camera in degrees.", low=0, high=180)
+    fov: tuple[float, ...] = setting((20.0, 45.0), "Narrowest and widest field of view in degrees.", low=1, high=120)
+    fill: tuple[float, ...] = setting(
+        (0.4, 0.9), "Least and largest share of the frame that the object's longer side takes.", low=0.05, high=1
+    )
+    renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
+
+
+@dataclass(frozen=True)
+class TrainConfig(Checked):
+    """`shic train`; sec. 3.6 and 4.1. A loss with weight 0 is not computed."""
+
+    encoder: str = setting("auto", "The frozen image encoder: auto, silhouette, or an extractor that a plugin adds.")
+    decoder: str = setting(
+        "auto",
+        "auto, convolutional (the release's layout) or pointwise (for encoders that see the whole object).",
+        choices=("auto", "convolutional", "pointwise"),
+    )
+    dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
+    epochs: int = setting(40, "Passes over the pictures.", low=1)
+    batch: int = setting(16, "Pictures a step, natural and synthetic alike.", low=1)
+    points: int = setting(100, "Foreground points drawn from a picture in a step (sec. 4.1).", low=2)
+    rate: float = setting(1e-3, "Adam's step size; a tenth of it after half of the epochs.", low=0)
+    pseudo: float = setting(0.1, "alpha, weight of L_pseudo (Eq. 3).", low=0)
+    cycle: float = setting(0.002, "beta, weight of L_cyc.", low=0)
+    distance: float = setting(0.002, "gamma, weight of L_dist.", low=0)
+    equivariance: float = setting(0.001, "delta, weight of L_eq.", low=0)
+    synthetic: float = setting(0.1, "zeta, weight of L_syn (Eq. 4).", low=0)
+    foreground: float = setting(0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0)
+    augment: bool = setting(True, "Crop, rotate and jitter the pictures, points and masks together.")
+    natural_images: bool = setting(True, "Use the maps files of photos (Table 3).")
+    synthetic_images: bool = setting(True, "Use the maps files of synthetic pictures (Table 3).")
+
+
+@dataclass(frozen=True)
+class PredictConfig(Checked):
+    """`shic predict`."""
+
+    side: int = setting(
+        512, "Embeddings are compared on a grid of at most this many pixels a side; larger photos take the nearest.", low=32
+    )
+    pictures: bool = setting(True, "Write the colour picture of each image too.")
+
+
+@dataclass(frozen=True)
+class PckConfig(Checked):
+    """`shic eval pck`; sec. 4.3."""
+
+    alpha: float = setting(0.1, "A point is right when it is nearer than this times the longer side of the target image.", low=0)
+    via: str = setting("template", "template: pixel to vertex to pixel; embedding: pixel to pixel.", choices=("template", "embedding"))

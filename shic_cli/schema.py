@@ -1,0 +1,388 @@
+"""The four kinds of HDF5 file: their layouts, checked readers and writers. No other module opens an .h5.
+
+Axes: K vertices, F faces, T texture coordinates, M vertices of the mesh file, Q eigenvectors, N views, H by W pixels,
+D channels, h by w cells. Every file has the root attributes `format`, `format_version`, `shic_version`, `params` (JSON of the
+settings) and `sources` (JSON: role -> path and content hash); further attributes are named in LAYOUTS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from shic_cli import __version__
+from shic_cli.errors import InputError, ShicError
+from shic_cli.outputs import Journal, atomic, check_target
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Field:
+    """One data set: its dtype, its axes by letter (a number is a fixed size), and what it holds."""
+
+    dtype: str
+    axes: tuple[str | int, ...]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One kind of file: data sets at the root, data sets of each group in `items`, extra root attributes, who makes it."""
+
+    fields: dict[str, Field]
+    items: dict[str, Field]
+    attrs: tuple[str, ...]
+    maker: str
+
+
+LAYOUTS: dict[str, Layout] = {
+    "shic/template": Layout(
+        fields={
+            "verts": Field("f4", ("K", 3), "centred, longest side 1, +y up, +z front"),
+            "faces": Field("i4", ("F", 3), "vertex numbers, counter-clockwise from outside"),
+            "eigenvectors": Field("f4", ("K", "Q"), "of the Laplace-Beltrami operator, without the constant one"),
+            "eigenvalues": Field("f4", ("Q",), "ascending"),
+            "geodesic": Field("f4", ("K", "K"), "distances, symmetric, largest 228"),
+            "mirror": Field("i4", ("K",), "the vertex across the mirror plane"),
+            "colors": Field("u1", ("K", 3), "a distinct smooth colour for each vertex, RGB"),
+            "uv": Field("f4", ("T", 2), "texture coordinates, (0, 0) at the bottom left"),
+            "face_uv": Field("i4", ("F", 3), "each face corner's row of uv"),
+            "source_to_vertex": Field("i4", ("M",), "nearest vertex of every vertex of the mesh file"),
+        },
+        items={},
+        attrs=("mirror_axis",),
+        maker="shic template prep",
+    ),
+    "shic/views": Layout(
+        fields={
+            "image": Field("u1", ("N", "H", "W", 3), "RGB"),
+            "depth": Field("f4", ("N", "H", "W"), "view-space z, -1 where there is no surface"),
+            "mask": Field("b1", ("N", "H", "W"), "the surface"),
+            "face": Field("i4", ("N", "H", "W"), "face number, -1 for none"),
+            "bary": Field("f4", ("N", "H", "W", 3), "barycentric coordinates, -1 for none"),
+            "rotation": Field("f4", ("N", 3, 3), "R of X_view = X_world R + T"),
+            "translation": Field("f4", ("N", 3), "T"),
+            "focal": Field("f4", ("N",), "in normalised device coordinates"),
+            "principal": Field("f4", ("N", 2), "x and y in normalised device coordinates"),
+            "vertex_yx": Field("f4", ("N", "K", 2), "v_i(k) of Eq. 1"),
+            "vertex_visible": Field("b1", ("N", "K"), "V_i"),
+        },
+        items={},
+        attrs=("template",),
+        maker="shic render",
+    ),
+    "shic/features": Layout(
+        fields={},
+        items={
+            "feature": Field("f2", ("D", "h", "w"), "unit vectors"),
+            "mask": Field("b1", ("H", "W"), "the object, in the photo's pixels"),
+            "crop": Field("i4", (3,), "top, left and side of the square that the features cover, in the photo's pixels"),
+            "encoded": Field("u1", ("B",), "the image file's own bytes"),
+        },
+        attrs=("extractor", "fingerprint", "template"),
+        maker="shic features",
+    ),
+    "shic/maps": Layout(
+        fields={},
+        items={
+            "encoded": Field("u1", ("B",), "the image file's own bytes"),
+            "mask": Field("b1", ("H", "W"), "the object"),
+            "vertex": Field("i4", ("H", "W"), "vertex number, -1 for none"),
+            "score": Field("f2", ("H", "W"), "how sure; the similarity, or the probability, 0 for none"),
+        },
+        attrs=("labels", "template"),
+        maker="shic pseudo-gt",
+    ),
+}
+LABELS = ("pseudo", "synthetic", "predicted", "annotated")
+
+
+@dataclass(frozen=True)
+class Template:
+    """`shic/template` in memory; the fields are those of its layout, as numpy arrays."""
+
+    verts: np.ndarray
+    faces: np.ndarray
+    eigenvectors: np.ndarray
+    eigenvalues: np.ndarray
+    geodesic: np.ndarray
+    mirror: np.ndarray
+    colors: np.ndarray
+    uv: np.ndarray
+    face_uv: np.ndarray
+    source_to_vertex: np.ndarray
+    mirror_axis: str = "x"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the template in every file made from it: a hash of its vertices and faces."""
+        return template_fingerprint(self.verts, self.faces)
+
+
+def template_fingerprint(verts: np.ndarray, faces: np.ndarray) -> str:
+    """SHA-256 of the vertices `(K, 3)` as f4 and the faces `(F, 3)` as i4, in hexadecimal."""
+    data = np.ascontiguousarray(verts, "<f4").tobytes() + np.ascontiguousarray(faces, "<i4").tobytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def source(path: Path | str) -> dict[str, str]:
+    """What `sources` records of a file: its path and content hash."""
+    with open(path, "rb") as stream:
+        return {"path": str(path), "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+@dataclass(frozen=True)
+class Header:
+    """The root attributes of a file."""
+
+    kind: str
+    version: int
+    shic_version: str
+    params: dict[str, Any]
+    sources: dict[str, Any]
+    attrs: dict[str, str]
+
+
+def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> Header:
+    """The root attributes; InputError if they are not those of `kind` (any kind when None)."""
+    found = file.attrs.get("format")
+    if found not in LAYOUTS:
+        raise InputError(f"{path}: is no file of shic's (no known `format`)", f"make one with `{LAYOUTS[kind or 'shic/template'].maker}`")
+    if kind is not None and found != kind:
+        raise InputError(f"{path}: expected {kind}, found {found}", f"make one with `{LAYOUTS[kind].maker}`")
+    version = int(file.attrs.get("format_version", 0))
+    if version != VERSION:
+        raise InputError(f"{path}: format_version is {version}, this shic reads {VERSION}", f"make it again with `{LAYOUTS[found].maker}`")
+    try:
+        params, sources = (json.loads(file.attrs[name]) for name in ("params", "sources"))
+        attrs = {name: str(file.attrs[name]) for name in LAYOUTS[found].attrs}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: a root attribute is damaged ({error})", f"make it again with `{LAYOUTS[found].maker}`") from error
+    return Header(found, version, str(file.attrs.get("shic_version")), params, sources, attrs)
+
+
+@contextmanager
+def opened(path: Path | str, kind: str | None = None) -> Iterator[tuple[h5py.File, Header]]:
+    """The file, opened for reading and checked to be of `kind`, with its header."""
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: there is no such file", f"make one with `{LAYOUTS[kind].maker}`" if kind else "check the path"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read as HDF5", "it is another kind of file, or was cut off") from error
+    with file:
+        yield file, read_header(file, path, kind)
+
+
+def check_fields(group: h5py.Group, fields: dict[str, Field], path: Path | str, sizes: dict[str, int]) -> None:
+    """InputError naming the first data set of `group` that is missing, a link, or of another dtype or size; fills `sizes`."""
+    for name, field in fields.items():
+        where = f"{path}: {group.name.rstrip('/')}/{name}"
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
+            raise InputError(f"{where} is missing", "the file is damaged or was made by another program; make it again")
+        data = group[name]
+        if data.dtype != np.dtype(field.dtype):
+            raise InputError(f"{where} is {data.dtype}, expected {np.dtype(field.dtype)}", "make the file again")
+        if len(data.shape) != len(field.axes):
+            raise InputError(f"{where} has {len(data.shape)} axes, expected {len(field.axes)}", "make the file again")
+        for axis, size in zip(field.axes, data.shape, strict=True):
+            expected = axis if isinstance(axis, int) else sizes.setdefault(axis, size)
+            if size != expected:
+                raise InputError(f"{where} has {size} on its axis {axis}, expected {expected}", "make the file again")
+
+
+def read_arrays(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], Header]:
+    """All root data sets of a file of `kind`, checked."""
+    with opened(path, kind) as (file, header):
+        check_fields(file, LAYOUTS[kind].fields, path, {})
+        return {name: _read(file, name, path) for name in LAYOUTS[kind].fields}, header
+
+
+def _read(group: h5py.Group, name: str, path: Path | str) -> np.ndarray:
+    try:
+        return group[name][()]
+    except OSError as error:
+        raise InputError(f"{path}: {group.name}/{name} can't be read", "the file is damaged; make it again") from error
+
+
+def read_template(path: Path | str) -> Template:
+    """The template in `path`, its indices checked; InputError if it is none."""
+    arrays, header = read_arrays(path, "shic/template")
+    template = Template(**arrays, mirror_axis=header.attrs["mirror_axis"])
+    bounds = {
+        "faces": len(template.verts),
+        "mirror": len(template.verts),
+        "source_to_vertex": len(template.verts),
+        "face_uv": len(template.uv),
+    }
+    for name, bound in bounds.items():
+        check_indices(getattr(template, name), bound, f"{path}: {name}")
+    return template
+
+
+def check_indices(array: np.ndarray, bound: int, where: str, lowest: int = 0) -> None:
+    """InputError if `array` holds a number outside `lowest` to `bound` - 1."""
+    if array.size and (array.min() < lowest or array.max() >= bound):
+        raise InputError(f"{where} holds numbers outside {lowest} to {bound - 1}", "the file is damaged; make it again")
+
+
+def write_arrays(
+    path: Path, kind: str, arrays: dict[str, np.ndarray], *, params: dict, sources: dict, attrs: dict[str, str], overwrite: bool
+) -> None:
+    """Write a file of `kind` with root data sets, whole or not at all."""
+    with atomic(Path(path), overwrite) as partial, h5py.File(partial, "w") as file:
+        _write_header(file, kind, params, sources, attrs)
+        _write_fields(file, LAYOUTS[kind].fields, arrays)
+
+
+def _write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs: dict[str, str]) -> None:
+    if missing := set(LAYOUTS[kind].attrs) - set(attrs):
+        raise ValueError(f"{kind} needs the attributes {sorted(missing)}")
+    file.attrs.update({"format": kind, "format_version": VERSION, "shic_version": __version__, **attrs})
+    file.attrs.update({"params": json.dumps(params), "sources": json.dumps(sources)})
+
+
+def _write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray]) -> None:
+    for name, field in fields.items():
+        array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
+        packed = {} if name == "encoded" or array.size == 0 else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        group.create_dataset(name, data=array, track_times=False, **packed)
+
+
+class ItemWriter:
+    """Writes a file of one group an image, resumable: give the same target, params and sources and it goes on.
+
+    Use as a context manager; `name in writer` says that an earlier run finished that image. When the block ends well the file is
+    put in place; otherwise the journal beside the target keeps what is finished.
+    """
+
+    def __init__(self, path: Path | str, kind: str, *, params: dict, sources: dict, attrs: dict[str, str], overwrite: bool = False) -> None:
+        self.path, self.kind = Path(path), kind
+        check_target(self.path, overwrite)
+        self.header = {"kind": kind, "params": params, "sources": sources, "attrs": attrs}
+        self.journal = Journal(self.path, {**self.header, "shic_version": __version__}, replace=overwrite)
+        self.names: dict[str, None] = {}
+        for record in self.journal.records():
+            with h5py.File(io.BytesIO(record), "r") as file:
+                self.names[str(file["item"].attrs["name"])] = None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def add(self, name: str, **arrays: np.ndarray) -> None:
+        """Keep one finished image; a crash after this line does not lose it."""
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w") as file:
+            group = file.create_group("item")
+            group.attrs["name"] = name
+            _write_fields(group, LAYOUTS[self.kind].items, arrays)
+        self.journal.append(buffer.getvalue())
+        self.names[name] = None
+
+    def __enter__(self) -> ItemWriter:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
+        self.journal.close(remove=kind is None)
+
+    def _finish(self) -> None:
+        if not self.names:
+            raise ShicError(f"{self.path}: there is nothing to write", "")
+        order = {name: i for i, name in enumerate(sorted(self.names))}
+        with atomic(self.path, True) as partial, h5py.File(partial, "w") as file:
+            _write_header(file, self.kind, self.header["params"], self.header["sources"], self.header["attrs"])
+            items = file.create_group("items")
+            for record in self.journal.records():
+                with h5py.File(io.BytesIO(record), "r") as one:
+                    one.copy("item", items, f"{order[str(one['item'].attrs['name'])]:08d}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image of a features or maps file: its `name` and, by attribute, the arrays of the layout."""
+
+    name: str
+    arrays: dict[str, np.ndarray]
+
+    def __getattr__(self, key: str) -> np.ndarray:
+        try:
+            return self.__dict__["arrays"][key]
+        except KeyError:
+            raise AttributeError(key) from None
+
+
+class ItemReader:
+    """Reads a file of one group an image: `names`, `header`, `reader[name]` and iteration; every item is checked when read."""
+
+    def __init__(self, path: Path | str, kind: str) -> None:
+        self.path, self.kind = path, kind
+        with opened(path, kind) as (file, self.header):
+            group = file.get("items")
+            if not isinstance(group, h5py.Group):
+                raise InputError(f"{path}: /items is missing", f"make it again with `{LAYOUTS[kind].maker}`")
+            self.keys: dict[str, str] = {}
+            for key in group:
+                if not isinstance(group.get(key, getlink=True), h5py.HardLink) or not isinstance(group[key], h5py.Group):
+                    raise InputError(f"{path}: /items/{key} is not a group of this file", "the file is damaged; make it again")
+                self.keys[str(group[key].attrs.get("name", key))] = key
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, name: str) -> Item:
+        with h5py.File(self.path, "r") as file:
+            group = file["items"][self.keys[name]]
+            fields = LAYOUTS[self.kind].items
+            check_fields(group, fields, self.path, {})
+            return Item(name, {field: _read(group, field, self.path) for field in fields})
+
+    def __iter__(self) -> Iterator[Item]:
+        return (self[name] for name in self.keys)
+
+
+def describe(path: Path | str) -> dict[str, Any]:
+    """What a file is: kind, fields with their shapes, settings, sources and attributes, as JSON values."""
+    with opened(path) as (file, header):
+        layout = LAYOUTS[header.kind]
+        check_fields(file, layout.fields, path, {})
+        fields = {
+            name: {"dtype": str(file[name].dtype), "shape": list(file[name].shape), "holds": layout.fields[name].doc}
+            for name in layout.fields
+        }
+        if layout.items:
+            groups = list(file["items"].values())
+            check_fields(groups[0], layout.items, path, {}) if groups else None
+            fields["items"] = {"count": len(groups), "fields": {name: field.doc for name, field in layout.items.items()}}
+        return {
+            "path": str(path),
+            "kind": header.kind,
+            "version": header.version,
+            "shic_version": header.shic_version,
+            "attributes": header.attrs,
+            "fields": fields,
+            "params": header.params,
+            "sources": header.sources,
+        }
