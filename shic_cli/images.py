@@ -10,9 +10,8 @@ import glob
 import hashlib
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -59,6 +58,14 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
     if not found:
         raise InputError(f"{' '.join(inputs)}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}")
     return [found[name] for name in sorted(found)]
+
+
+def listing(images: Sequence[ImageFile]) -> dict[str, object]:
+    """What `sources` records of many images: how many, and a hash of their names and sizes."""
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.name}\0{image.path.stat().st_size}\0".encode())
+    return {"count": len(images), "sha256": digest.hexdigest()}
 
 
 def _expand(text: str) -> Iterator[ImageFile]:
@@ -169,7 +176,7 @@ class Photo:
 class MaskSource:
     """Where masks come from, in this order: an alpha channel, `folder` or a sibling folder `masks/`, `masker(rgb)`."""
 
-    def __init__(self, folder: Path | None = None, masker: object = None) -> None:
+    def __init__(self, folder: Path | None = None, masker: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
         self.folder = folder
         self.masker = masker
         if folder is not None and not folder.is_dir():
@@ -203,6 +210,27 @@ class MaskSource:
         if found is None and self.folder is not None:
             raise InputError(f"{image.name}: has no mask in {self.folder}", f"it would be {self.folder / (str(stem) + '.png')}")
         return found
+
+
+def make_masker(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
+    """The masker `name`, made when the first photo without a mask needs it; None for `none`."""
+    if name == "none":
+        return None
+    made: list[Callable[[np.ndarray], np.ndarray]] = []
+
+    def mask(rgb: np.ndarray) -> np.ndarray:
+        if not made:
+            from shic_cli import registry
+
+            made.append(registry.make("maskers", name))
+        return made[0](rgb)
+
+    return mask
+
+
+def make_masks(folder: Path | None, masker: str) -> MaskSource:
+    """The masks of photos: an alpha channel, `folder` or a sibling folder masks/, else the masker of that name."""
+    return MaskSource(folder, make_masker(masker))
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -249,20 +277,3 @@ class Crop:
     def to_photo(self, yx: np.ndarray, size: int) -> np.ndarray:
         """Positions `(..., 2)` in the crop of `size` pixels a side as photo positions."""
         return (yx + 0.5) * (self.side / size) - 0.5 + np.array([self.top, self.left])
-
-
-@dataclass(frozen=True)
-class Fingerprint:
-    """The SHA-256 of a file or folder, read once."""
-
-    path: Path
-
-    @cached_property
-    def value(self) -> str:
-        digest = hashlib.sha256()
-        files = sorted(self.path.rglob("*")) if self.path.is_dir() else [self.path]
-        for file in filter(Path.is_file, files):
-            with open(file, "rb") as stream:
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-        return digest.hexdigest()

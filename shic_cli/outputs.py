@@ -67,6 +67,7 @@ class Journal:
     def _open(self, target: Path, header: dict[str, Any], replace: bool) -> None:
         first = next(self._scan(), None)
         difference = _first_difference(json.loads(first), header) if first else ""
+        self.fresh = first is None or bool(difference)  # nothing of an earlier run is there to go on from
         if first is None or (difference and replace):
             self._truncate(0)
             self.append(json.dumps(header).encode())

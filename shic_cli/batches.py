@@ -1,0 +1,149 @@
+"""Labelled pictures as training batches: crop, augment, draw labelled points, encode with the frozen encoder, keep what repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from shic_cli import augment
+from shic_cli.devices import chance
+from shic_cli.errors import InputError
+from shic_cli.images import Crop, decode
+from shic_cli.matching import sample
+from shic_cli.schema import ItemReader, check_indices
+
+CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture, encoded. `features` and `flipped` (the mirrored picture's) are dense `(C, h, w)`, or `(M, C)` at the M points.
+
+    `yx` `(M, 2)` in pixels of the encoder's side, `vertex` `(M,)`, `mask` `(S, S)` in 0..1, `natural` says it is a photo.
+    """
+
+    features: torch.Tensor
+    flipped: torch.Tensor | None
+    yx: torch.Tensor
+    vertex: torch.Tensor
+    mask: torch.Tensor
+    natural: bool
+
+
+def flip_points(yx: torch.Tensor, size: int) -> torch.Tensor:
+    """Points `(..., 2)` in the picture mirrored left to right."""
+    return torch.stack([yx[..., 0], size - 1 - yx[..., 1]], -1)
+
+
+class Examples:
+    """The labelled pictures of maps files, by number.
+
+    `variants` augmented copies of each are made once and kept while they fit into `memory` bytes; 0 draws a new one at every
+    request. With `at_points` only the features at the labelled points are kept, which is all that a pointwise decoder needs.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[ItemReader],
+        encoder: Any,
+        *,
+        points: int,
+        vertices: int,
+        augment: bool,
+        variants: int,
+        flip: bool,
+        at_points: bool,
+        seed: int,
+        memory: int = 4 << 30,
+    ) -> None:
+        self.entries = [(reader, name) for reader in readers for name in reader.names]
+        self.encoder, self.points, self.vertices = encoder, points, vertices
+        self.augment, self.variants, self.flip, self.at_points = augment, variants if augment else 1, flip, at_points
+        self.seed, self.memory, self.kept = seed, memory, {}
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def get(self, index: int, epoch: int) -> Example:
+        """Example number `index` as it is in `epoch`."""
+        variant = epoch % self.variants if self.variants else epoch
+        key = (index, variant)
+        if key not in self.kept:
+            example = self._make(index, variant)
+            size = 2 * example.features.nelement() * (1 + (example.flipped is not None))
+            if self.variants == 0 or size > self.memory:
+                return example
+            self.memory -= size
+            self.kept[key] = example
+        return self.kept[key]
+
+    def _make(self, index: int, variant: int) -> Example:
+        reader, name = self.entries[index]
+        rng = chance(self.seed, "augment", index, variant)
+        natural = reader.header.attrs["labels"] != "synthetic"
+        image, mask, yx, vertex = self._crop(reader[name], rng)
+        features = self._encode(image, mask, yx)
+        side = self.encoder.side
+        mirrored = self._encode(image.flip(-1), mask.flip(-1), flip_points(yx, side)) if self.flip and natural else None
+        return Example(features, mirrored, yx, vertex, mask[0], natural)
+
+    def _crop(self, item: Any, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`; each is in the frame."""
+        where, side = f"{item.name}: vertex", self.encoder.side
+        check_indices(item.vertex, self.vertices, where, lowest=-1)
+        pixels = np.argwhere(item.vertex >= 0)
+        if not len(pixels):
+            raise InputError(f"{where} labels no pixel", "leave this image out, or make its labels again")
+        crop = Crop.around(item.mask if item.mask.any() else item.vertex >= 0)
+        rgb, _ = decode(item.encoded.tobytes(), item.name)
+        rgb, mask = crop.cut(rgb, side), crop.cut(item.mask, side)
+        pixels = pixels[rng.integers(len(pixels), size=2 * CANDIDATES * self.points)]
+        yx = crop.to_crop(pixels.astype(np.float64), side)
+        if self.augment:
+            matrix = augment.draw_affine(mask, rng)
+            rgb, mask, yx = augment.jitter(augment.warp(rgb, matrix), rng), augment.warp(mask, matrix), augment.move(yx, matrix)
+        inside = ((yx >= 0) & (yx <= side - 1)).all(1).nonzero()[0]
+        chosen = inside[: CANDIDATES * self.points] if len(inside) else np.arange(1)
+        chosen = np.resize(chosen, CANDIDATES * self.points)
+        vertex = torch.from_numpy(item.vertex[tuple(pixels[chosen].T)].astype(np.int64))
+        image = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
+        return image, torch.from_numpy(mask)[None], torch.from_numpy(yx[chosen]).float(), vertex
+
+    def _encode(self, image: torch.Tensor, mask: torch.Tensor, yx: torch.Tensor) -> torch.Tensor:
+        features = F.normalize(self.encoder(image[None], mask[None]).float(), dim=1)
+        if self.at_points:
+            features = sample(features, yx[None].to(features.device), self.encoder.side)
+        return features[0].half()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples on the device, P points drawn of each: features dense `(B, C, h, w)` or at points `(B, P, C)`, `yx`, `vertex`, `mask`."""
+
+    features: torch.Tensor
+    flipped: torch.Tensor | None
+    yx: torch.Tensor
+    vertex: torch.Tensor
+    mask: torch.Tensor
+    at_points: bool
+    side: int
+
+
+def collate(examples: list[Example], points: int, at_points: bool, side: int, device: torch.device, generator: torch.Generator) -> Batch:
+    """A batch of `examples`, each with `points` of its labelled points drawn at random."""
+    chosen = [torch.randperm(len(example.yx), generator=generator)[:points] for example in examples]
+
+    def stack(name: str, drawn: bool) -> torch.Tensor:
+        values = [getattr(example, name) for example in examples]
+        values = [value[index.to(value.device)] for value, index in zip(values, chosen, strict=True)] if drawn else values
+        return torch.stack(values).to(device)
+
+    flipped = stack("flipped", at_points).float() if all(example.flipped is not None for example in examples) else None
+    return Batch(
+        stack("features", at_points).float(), flipped, stack("yx", True), stack("vertex", True), stack("mask", False), at_points, side
+    )

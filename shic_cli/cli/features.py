@@ -1,0 +1,41 @@
+"""`shic features`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shic_cli.cli import options
+from shic_cli.config import FeatureConfig
+
+
+@click.command("features")
+@options.inputs
+@options.output("features.h5", "The features file to write.")
+@options.masks
+@options.masker
+@options.settings(FeatureConfig)
+@options.device
+@options.overwrite
+def command(
+    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, config: FeatureConfig, device: str, overwrite: bool
+) -> None:  # fmt: skip
+    """Compute an extractor's features of photos, or of the views in a views file.
+
+    INPUT is an image, a folder, a glob, a .txt list, a video, `-` for a list on stdin, or a views file.
+    """
+    from shic_cli import features
+    from shic_cli.cli.console import track
+    from shic_cli.devices import resolve_device
+    from shic_cli.images import list_images, make_masks
+    from shic_cli.render import read_views
+    from shic_cli.schema import source
+
+    where = resolve_device(device)
+    if len(inputs) == 1 and inputs[0].endswith(".h5"):
+        views = Path(inputs[0])
+        sources = {"views": source(views)}
+        features.write_view_features(read_views(views, where), output, config, where, sources=sources, overwrite=overwrite)
+        return
+    features.write_photo_features(list_images(inputs), make_masks(masks, masker), output, config, where, overwrite=overwrite, track=track)

@@ -1,0 +1,42 @@
+"""`shic predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shic_cli.cli import options
+from shic_cli.config import PredictConfig
+
+
+@click.command("predict")
+@options.inputs
+@options.output("", "The maps file to write.  [default: IMAGE.maps.h5 for one image, else predictions.maps.h5]")
+@options.path_option("model", "model.safetensors", "The trained model.")
+@click.option("--remap", "texture", help="A picture, or checker, colors or grid: lay it over each image too.")
+@options.masks
+@options.masker
+@options.settings(PredictConfig)
+@options.device
+@options.overwrite
+def command(
+    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, masks: Path | None, masker: str,
+    config: PredictConfig, device: str, overwrite: bool,
+) -> None:  # fmt: skip
+    """Map every object pixel of images to the template: a maps file, and colour pictures beside it.
+
+    INPUT is an image, a folder, a glob, a .txt list, a video, or `-` for a list on stdin.
+    """
+    from shic_cli.cli.console import track
+    from shic_cli.devices import resolve_device
+    from shic_cli.images import list_images, make_masker
+    from shic_cli.predict import Pictures, Predictor, mask_source, predict
+    from shic_cli.schema import source
+
+    images = list_images(inputs)
+    predictor = Predictor(model, resolve_device(device), config)
+    output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5")
+    pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
+    used = mask_source(predictor, masks, make_masker(masker))
+    predict(predictor, images, used, output, sources={"model": source(model)}, overwrite=overwrite, on_maps=pictures.write, track=track)

@@ -1,0 +1,49 @@
+"""`shic pseudo-gt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shic_cli.cli import options
+from shic_cli.config import PseudoGtConfig
+
+
+@click.command("pseudo-gt")
+@options.inputs
+@options.output("pgt.h5", "The maps file to write.")
+@options.template
+@options.masks
+@options.masker
+@click.option("--views", type=click.Path(path_type=Path), help="Views made by `shic render`.  [default: rendered as needed]")
+@click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 3 for this pixel, beside the output.")
+@options.settings(PseudoGtConfig)
+@options.device
+@options.overwrite
+def command(
+    inputs: tuple[str, ...], output: Path, template: Path, masks: Path | None, masker: str, views: Path | None, heatmap: str | None,
+    config: PseudoGtConfig, device: str, overwrite: bool,
+) -> None:  # fmt: skip
+    """Match every object pixel of photos to the template, without training (Eq. 2).
+
+    INPUT is an image, a folder, a glob, a .txt list, a video, `-` for a list on stdin, or a features file.
+    """
+    from shic_cli import heatmap as fig3
+    from shic_cli import pseudo_gt
+    from shic_cli.cli.console import track
+    from shic_cli.devices import resolve_device
+    from shic_cli.images import list_images, make_masks
+    from shic_cli.render import read_views
+    from shic_cli.schema import ItemReader, read_template, source
+
+    where, loaded = resolve_device(device), read_template(template)
+    sources = {"template": source(template)} | ({"views": source(views)} if views else {})
+    images = ItemReader(inputs[0], "shic/features") if len(inputs) == 1 and inputs[0].endswith(".h5") else list_images(inputs)
+    shared = {"views": read_views(views, where) if views else None}
+    if heatmap:
+        fig3.write_heatmap(loaded, images, make_masks(masks, masker), heatmap, output.with_suffix(".heatmap.png"), config, where, **shared)
+        return
+    pseudo_gt.pseudo_gt(
+        loaded, images, make_masks(masks, masker), output, config, where, sources=sources, overwrite=overwrite, track=track, **shared
+    )

@@ -1,0 +1,41 @@
+"""`shic train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shic_cli.cli import options
+from shic_cli.config import TrainConfig
+
+
+@click.command("train")
+@click.argument("maps", nargs=-1, type=click.Path(path_type=Path), metavar="[MAPS]...")
+@options.output("model.safetensors", "The model file to write.")
+@options.template
+@options.settings(TrainConfig)
+@options.device
+@options.seed
+@options.overwrite
+def command(
+    maps: tuple[Path, ...], output: Path, template: Path, config: TrainConfig, device: str, seed: int, overwrite: bool
+) -> None:  # fmt: skip
+    """Learn the canonical map from maps files (sec. 3.6).
+
+    MAPS are files of `shic pseudo-gt`, `shic synth` or your own labels; without any, pgt.h5 and, if it is here, synth.h5.
+    """
+    from shic_cli import draw, images
+    from shic_cli.cli.console import track
+    from shic_cli.devices import resolve_device
+    from shic_cli.outputs import atomic
+    from shic_cli.schema import read_template, source
+    from shic_cli.train import train
+
+    where, loaded = resolve_device(device), read_template(template)
+    used = list(maps) or [path for path in (Path("pgt.h5"), Path("synth.h5")) if path == Path("pgt.h5") or path.exists()]
+    sources = {"template": source(template)} | {str(path): source(path) for path in used if path.exists()}
+    plot = output.with_suffix(".losses.png")
+    history = train(loaded, used, output, config, where, seed=seed, sources=sources, overwrite=overwrite, track=track)
+    with atomic(plot) as partial:
+        partial.write_bytes(images.encode(draw.loss_plot(history)))

@@ -1,0 +1,86 @@
+"""The picture of Fig. 3: one pixel of a photo, its similarities in the views that match it best, and Sigma on the template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from shic_cli import draw
+from shic_cli.config import PseudoGtConfig
+from shic_cli.errors import InputError, SettingError
+from shic_cli.features import photo_features, view_features
+from shic_cli.images import ImageFile, MaskSource, encode
+from shic_cli.matching import best_vertices, sample
+from shic_cli.outputs import atomic
+from shic_cli.pseudo_gt import Teacher
+from shic_cli.render import Views, interpolate
+from shic_cli.schema import Template
+
+SHOWN, HEIGHT = 4, 256  # views drawn, and their height in pixels
+
+
+def parse(spec: str, images: list[ImageFile]) -> tuple[ImageFile, int, int]:
+    """The image, x and y of `IMAGE:X,Y`; SettingError if it is not of that form or names none of `images`."""
+    name, _, position = spec.rpartition(":")
+    try:
+        x, y = (int(part) for part in position.split(","))
+    except ValueError as error:
+        raise SettingError(f"--heatmap {spec}: is not IMAGE:X,Y", "for example --heatmap horse.jpg:120,80") from error
+    found = next((image for image in images if name in (image.name, str(image.path), Path(image.name).name)), None)
+    if found is None:
+        raise SettingError(f"--heatmap {spec}: none of the images is called {name}", f"the first is {images[0].name}")
+    return found, x, y
+
+
+def write_heatmap(
+    template: Template,
+    images: list[ImageFile],
+    masks: MaskSource,
+    spec: str,
+    path: Path,
+    config: PseudoGtConfig,
+    device: torch.device,
+    views: Views | None = None,
+) -> None:
+    """Write Fig. 3 for the pixel that `spec` (`IMAGE:X,Y`) names; InputError if it is not on the object."""
+    image, x, y = parse(spec, images)
+    photo = masks.read(image)
+    if not (0 <= y < photo.mask.shape[0] and 0 <= x < photo.mask.shape[1] and photo.mask[y, x]):
+        raise InputError(f"{image.name}: the pixel {x},{y} is not on the object", "choose one inside the mask")
+    teacher = Teacher.make(template, config, device, views)
+    feature, crop = photo_features(teacher.extractor, photo)
+    place = torch.from_numpy(crop.to_crop(np.array([[y, x]], np.float64), teacher.extractor.side))
+    query = F.normalize(sample(feature[None], place[None], teacher.extractor.side)[0], dim=1)
+    sigma = teacher.similarities(query)
+    scores = torch.stack([similarity.max() for similarity, _ in teacher.bank.similarities(query)])
+    shown = scores.topk(min(SHOWN, len(scores))).indices
+    picture = _draw(teacher, shown, query, sigma[:, 0])
+    photo_part = draw.fit_height(draw.dot(photo.rgb, (y, x), max(3, photo.rgb.shape[0] // 80)), picture.shape[0])
+    with atomic(path) as partial:
+        partial.write_bytes(encode(np.concatenate([photo_part, picture], 1)))
+
+
+def _draw(teacher: Teacher, shown: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor) -> np.ndarray:
+    """Three rows of the `shown` views: as rendered, the similarity S of their pixels, and Sigma on the surface with its maximum."""
+    views = teacher.views[shown.cpu()]
+    similarity = torch.einsum("d,ndhw->nhw", query[0], view_features(teacher.extractor, views))
+    similarity = F.interpolate(similarity[:, None], views.mask.shape[-2:], mode="bilinear")[:, 0]
+    seen = sigma.isfinite()
+    surface = interpolate(views, teacher.faces, torch.where(seen, sigma, sigma[seen].min())[:, None])[..., 0]
+    best = int(best_vertices(sigma[:, None])[0])
+    rows = [list(views.image.cpu().numpy())]
+    for values in (similarity, surface):
+        rows.append([_heat(value, mask) for value, mask in zip(values.cpu().numpy(), views.mask.cpu().numpy(), strict=True)])
+    for i, visible in enumerate(views.vertex_visible[:, best].tolist()):
+        if visible:
+            rows[2][i] = draw.dot(rows[2][i], tuple(views.vertex_yx[i, best].tolist()), 3)
+    return np.concatenate([np.concatenate([draw.fit_height(tile, HEIGHT) for tile in row], 1) for row in rows])
+
+
+def _heat(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Colours `(H, W, 3)` of `values` inside `mask`, stretched over their upper range, on white."""
+    low, high = np.quantile(values[mask], [0.3, 1])
+    return np.where(mask[..., None], draw.heat_colors((values - low) / max(high - low, 1e-6)), 255).astype(np.uint8)

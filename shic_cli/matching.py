@@ -1,0 +1,97 @@
+"""Eq. 1 and Eq. 2: similarities of pixels and vertices, pooled over the views in which a vertex is visible.
+
+Letters: P query pixels, N views, K vertices, R_i vertices visible in view i, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+
+SAMPLE = 400  # query pixels that vote on how well a view agrees with the object
+
+
+def sample(maps: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor:
+    """Values `(B, P, D)` of `maps` `(B, D, h, w)`, bilinear, at `yx` `(B, P, 2)` in pixels of pictures of `size` a side."""
+    grid = (yx.flip(-1) + 0.5) * (2 / size) - 1  # grid_sample wants x first and -1..1 from edge to edge
+    found = F.grid_sample(maps, grid[:, None].to(maps), padding_mode="border", align_corners=False)
+    return found[:, :, 0].transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Bank:
+    """The views' features at their visible vertices: of each view `(R_i, D)` unit rows and `(R_i,)` vertex numbers; K vertices."""
+
+    views: list[tuple[torch.Tensor, torch.Tensor]]
+    vertices: int
+
+    @classmethod
+    def build(cls, features: torch.Tensor, vertex_yx: torch.Tensor, visible: torch.Tensor, size: int) -> Bank:
+        """From view features `(N, D, h, w)`, v_i(k) `(N, K, 2)` in pixels of views of `size` a side, and V_i `(N, K)`."""
+        views = []
+        for feature, yx, seen in zip(features, vertex_yx, visible, strict=True):
+            index = seen.nonzero()[:, 0].to(feature.device)
+            rows = sample(feature[None].float(), yx[seen][None], size)[0]
+            views.append((F.normalize(rows, dim=1), index))
+        return cls(views, visible.shape[1])
+
+    def similarities(self, queries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """S_i `(R_i, P)`, the cosine of unit `queries` `(P, D)` with view i, and its vertex numbers `(R_i,)`, view by view (Eq. 2)."""
+        for rows, index in self.views:
+            yield rows @ queries.T.to(rows), index
+
+
+def agreements(bank: Bank, queries: torch.Tensor) -> torch.Tensor:
+    """How well each view agrees with the whole object, `(N,)`: the mean best similarity, of pixels to vertices and back."""
+    step = max(1, len(queries) // SAMPLE)
+    both = [(s.amax(0).mean() + s.amax(1).mean()) / 2 for s, _ in bank.similarities(queries[::step])]
+    return torch.stack(both)
+
+
+def pool_similarities(bank: Bank, queries: torch.Tensor, *, pool: str = "max", topk: int = 3, agreement: float = 0.0) -> torch.Tensor:
+    """Sigma `(K, P)` of Eq. 2 for unit `queries` `(P, D)`; -inf for vertices that no view shows.
+
+    `pool` is max, mean or topk (the mean of the `topk` best views). With `agreement` > 0, for max and topk, each view's
+    similarities first get `agreement` times (its agreement - the best view's): a view of another side of the object that
+    happens to look alike at one pixel then counts less. The views are streamed: memory does not grow with N.
+    """
+    bonus = torch.zeros(len(bank.views), device=queries.device)
+    if agreement > 0 and pool != "mean":
+        found = agreements(bank, queries)
+        bonus = agreement * (found - found.max())
+    depth = topk if pool == "topk" else 1
+    best = queries.new_full((depth, bank.vertices, len(queries)), -torch.inf)
+    total, count = torch.zeros_like(best[0]) if pool == "mean" else None, queries.new_zeros(bank.vertices, 1)
+    for (similarity, index), extra in zip(bank.similarities(queries), bonus, strict=True):
+        if total is not None:
+            total[index] += similarity
+            count[index] += 1
+        else:
+            _insert(best, index, similarity + extra)
+    if total is not None:
+        return torch.where(count > 0, total / count.clamp_min(1), -torch.inf)
+    return best[0] if depth == 1 else _mean_of_finite(best)
+
+
+def _insert(best: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> None:
+    """Keep `values` `(R, P)` in the sorted lists `best` `(depth, K, P)` at rows `index`; no row comes twice in a view."""
+    for level in best:
+        kept = level[index]
+        level[index] = torch.maximum(kept, values)
+        values = torch.minimum(kept, values)
+
+
+def _mean_of_finite(best: torch.Tensor) -> torch.Tensor:
+    """The mean over views `(K, P)` of `best` `(depth, K, P)`, of as many as there are; -inf where there is none."""
+    finite = best.isfinite()
+    total = torch.where(finite, best, 0).sum(0)
+    return torch.where(finite.any(0), total / finite.sum(0).clamp_min(1), -torch.inf)
+
+
+def best_vertices(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The matches of Eq. 2: vertex numbers `(P,)`, the lowest of equals, and their scores `(P,)`, from Sigma `(K, P)`."""
+    score, vertex = sigma.max(0)
+    return vertex, score

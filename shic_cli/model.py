@@ -1,0 +1,183 @@
+"""The canonical map: a frozen encoder, a decoder for pixels, and E = U C for vertices (sec. 3.4). Saved as one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from shic_cli import __version__, schema
+from shic_cli.errors import InputError
+from shic_cli.outputs import atomic
+
+FORMAT, VERSION = "shic/model", 1
+SURFACE = ("verts", "faces", "mirror", "colors", "uv", "face_uv")
+
+
+@dataclass(frozen=True)
+class Surface:
+    """The part of a template that pictures need, as numpy arrays; the axes are those of shic/template in schema.py."""
+
+    verts: np.ndarray
+    faces: np.ndarray
+    mirror: np.ndarray
+    colors: np.ndarray
+    uv: np.ndarray
+    face_uv: np.ndarray
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The template's fingerprint."""
+        return schema.template_fingerprint(self.verts, self.faces)
+
+    @classmethod
+    def of(cls, template: schema.Template) -> Surface:
+        """The surface of a template."""
+        return cls(**{name: getattr(template, name) for name in SURFACE})
+
+
+class Convolutional(nn.Module):
+    """Features `(B, C, h, w)` to embeddings `(B, D, 14h, 14w)` for h = w = 16, and foreground logits; the layout of the authors' release.
+
+    peers: a 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution.
+    """
+
+    pointwise = False
+
+    def __init__(self, channels: int, dim: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(channels, 512, 1), nn.SELU())
+        self.first = nn.Sequential(nn.Conv2d(512, 512, 5, padding=1, bias=False), nn.BatchNorm2d(512), nn.ReLU())
+        widths = (512, 256, 128, 64)
+        steps = [nn.Sequential(nn.Upsample(scale_factor=2), *_conv(a, b)) for a, b in pairwise(widths)]
+        last = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(64, 32, 3, padding=1, bias=False), nn.ReLU())
+        self.up = nn.Sequential(*steps, last)
+        self.out = nn.Conv2d(32, dim, 3, padding=1)
+        self.foreground = nn.Conv2d(32, 1, 3, padding=1)
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = self.up(self.first(self.stem(features)))
+        return self.out(hidden), self.foreground(hidden)[:, 0]
+
+
+def _conv(a: int, b: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
+
+
+class Pointwise(nn.Module):
+    """Features `(..., C)` to embeddings `(..., D)`, each on its own: for encoders that already see the whole object."""
+
+    pointwise = True
+
+    def __init__(self, channels: int, dim: int, width: int = 256) -> None:
+        super().__init__()
+        layers = [nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()]
+        self.layers = nn.Sequential(nn.LayerNorm(channels), *layers, nn.Linear(width, dim))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.layers(features)
+
+
+DECODERS = {"convolutional": Convolutional, "pointwise": Pointwise}
+
+
+class CanonicalMap(nn.Module):
+    """Pixel embeddings by `decoder`, vertex embeddings E = U C with the eigenvectors U `(K, Q)` and the learned C `(Q, D)`.
+
+    C starts at zero, so that at first every vertex is equally likely and L_pseudo is ln K exactly.
+    """
+
+    def __init__(self, decoder: str, channels: int, dim: int, eigenvectors: torch.Tensor) -> None:
+        super().__init__()
+        self.decoder = DECODERS[decoder](channels, dim)
+        self.C = nn.Parameter(torch.zeros(eigenvectors.shape[1], dim))
+        self.register_buffer("eigenvectors", eigenvectors)
+
+    def vertex_embeddings(self) -> torch.Tensor:
+        """E `(K, D)`."""
+        return self.eigenvectors @ self.C
+
+    def embed(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings `(B, D, h', w')` of features `(B, C, h, w)`, and foreground logits `(B, h', w')` or None."""
+        if self.decoder.pointwise:
+            return self.decoder(features.movedim(1, -1)).movedim(-1, 1), None
+        return self.decoder(features)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A model file in memory: the map, its surface, and `meta` (encoder, decoder, params, template, sources, losses, class)."""
+
+    map: CanonicalMap
+    surface: Surface
+    meta: dict[str, Any]
+
+
+def save_model(path: Path, saved: Saved, overwrite: bool) -> None:
+    """Write the model file, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in saved.map.state_dict().items()}
+    tensors |= {f"surface.{name}": torch.from_numpy(np.ascontiguousarray(getattr(saved.surface, name))) for name in SURFACE}
+    meta = {"format": FORMAT, "format_version": str(VERSION), "shic_version": __version__, "meta": json.dumps(saved.meta)}
+    with atomic(path, overwrite) as partial:
+        save_file(tensors, partial, metadata=meta)
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The metadata of a model file; InputError if it is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            meta = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        fact = "there is no such file" if not Path(path).exists() else f"can't be read as safetensors ({error})"
+        raise InputError(f"{path}: {fact}", "make a model with `shic train`") from error
+    if meta.get("format") != FORMAT or meta.get("format_version") != str(VERSION):
+        found = f"{meta.get('format')} {meta.get('format_version')}"
+        raise InputError(f"{path}: expected {FORMAT} {VERSION}, found {found}", "make a model with `shic train`")
+    try:
+        return {**json.loads(meta["meta"]), "shic_version": meta.get("shic_version")}
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: its metadata is damaged", "train again") from error
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
+    """The model in `path`; InputError if it is none, or a tensor is missing or of another size."""
+    meta = read_meta(path)
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
+    try:
+        surface = Surface(**{name: tensors.pop(f"surface.{name}").numpy() for name in SURFACE})
+        found = CanonicalMap(meta["decoder"], meta["channels"], meta["dim"], tensors["eigenvectors"])
+        found.load_state_dict(tensors)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise InputError(f"{path}: a tensor is missing or has another size ({str(error).splitlines()[0]})", "train again") from error
+    check_surface(surface, path)
+    return Saved(found.to(device).eval().requires_grad_(False), surface, meta)
+
+
+def check_surface(surface: Surface, path: Path | str) -> None:
+    """InputError if the surface's indices point outside."""
+    count = len(surface.verts)
+    for name, bound in (("faces", count), ("mirror", count), ("face_uv", len(surface.uv))):
+        schema.check_indices(getattr(surface, name), bound, f"{path}: {name}")
+
+
+def read_surface(path: Path) -> Surface:
+    """The surface in a template file or a model file."""
+    return load_model(path).surface if Path(path).suffix == ".safetensors" else Surface.of(schema.read_template(path))
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What a model file is: its tensors with their shapes and its metadata, as JSON values."""
+    meta = read_meta(path)
+    with safe_open(path, "pt") as file:
+        fields = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    return {"path": str(path), "kind": FORMAT, "version": VERSION, "fields": fields, **meta}

@@ -1,0 +1,176 @@
+"""Prediction: every object pixel of an image to a vertex of the template, by the trained map (Eq. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shic_cli import draw
+from shic_cli.config import PredictConfig
+from shic_cli.errors import Failures, InputError
+from shic_cli.features import cut, make_extractor
+from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
+from shic_cli.matching import sample
+from shic_cli.model import Surface, load_model
+from shic_cli.outputs import atomic
+from shic_cli.progress import Track, plain_track
+from shic_cli.remap import lay, load_texture
+from shic_cli.schema import ItemWriter
+
+CHUNK = 8192  # pixels compared with all vertices at a time
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of a photo: `grid` `(D, h, w)` over `crop`, and foreground logits `(h, w)` or None."""
+
+    grid: torch.Tensor
+    foreground: torch.Tensor | None
+    crop: Crop
+
+    def at(self, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Embeddings `(P, D)` at photo positions `yx` `(P, 2)`, bilinear between cells."""
+        return _sample(self.grid, self.crop, yx)
+
+    def is_foreground(self, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Whether each of the positions `(P, 2)` is on the object, by the foreground output: `(P,)` bool."""
+        if self.foreground is None:
+            raise ValueError("this encoder has no foreground output")
+        return _sample(self.foreground[None], self.crop, yx)[:, 0] > 0
+
+
+def _sample(maps: torch.Tensor, crop: Crop, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
+    size = maps.shape[-1]
+    inside = torch.as_tensor(crop.to_crop(np.asarray(yx, np.float64), size), dtype=torch.float32)
+    return sample(maps[None], inside[None].to(maps.device), size)[0]
+
+
+class Predictor:
+    """A trained model ready for photos: `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, `template` (its fingerprint)."""
+
+    def __init__(self, path: Path, device: torch.device, config: PredictConfig | None = None) -> None:
+        saved = load_model(path, device)
+        self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
+        self.device, self.config = device, config or PredictConfig()
+        self.encoder = make_extractor(self.meta["encoder"]["name"], device)
+        if self.encoder.fingerprint != self.meta["encoder_fingerprint"]:
+            raise InputError(
+                f"{path}: was trained on an encoder with other weights or settings ({self.encoder.name})",
+                "use the weights that it was trained with, or train again",
+            )
+        self.needs_mask: bool = self.encoder.needs_mask
+        self.template: str = self.meta["template"]
+        with torch.no_grad():
+            self.vertex_embeddings = self.map.vertex_embeddings()
+
+    @torch.no_grad()
+    def embed(self, photo: Photo) -> Embedded:
+        """The embeddings of the crop around the photo's mask."""
+        crop, image, mask = cut(photo, self.encoder.side)
+        features = torch.nn.functional.normalize(self.encoder(image[None], mask[None]).float(), dim=1)
+        grid, foreground = self.map.embed(features)
+        return Embedded(grid[0], None if foreground is None else foreground[0], crop)
+
+    def predict(self, photo: Photo) -> tuple[np.ndarray, np.ndarray]:
+        """The vertex i4 `(H, W)` (-1 off the mask) and its probability f4 `(H, W)` (0 off the mask) of every pixel."""
+        embedded = self.embed(photo)
+        pixels = np.argwhere(photo.mask)
+        points, point_of_pixel = self._thin(pixels, embedded.crop)
+        vertex, score = self._nearest(embedded.at(points))
+        vertices, scores = np.full(photo.mask.shape, -1, np.int32), np.zeros(photo.mask.shape, np.float32)
+        vertices[tuple(pixels.T)] = vertex[point_of_pixel]
+        scores[tuple(pixels.T)] = score[point_of_pixel]
+        return vertices, scores
+
+    def _thin(self, pixels: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray | slice]:
+        """The positions to compare and, for every pixel, its position's number: all pixels, unless the crop is larger than `side`."""
+        if crop.side <= self.config.side:
+            return pixels, slice(None)
+        step = crop.side / self.config.side
+        cells, cell_of_pixel = np.unique((pixels // step).astype(np.int64), axis=0, return_inverse=True)
+        return (cells + 0.5) * step - 0.5, cell_of_pixel.ravel()
+
+    @torch.no_grad()
+    def _nearest(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest vertex `(P,)` of each embedding `(P, D)` and its probability `(P,)`."""
+        best = []
+        for chunk in pixels.split(CHUNK):
+            score, vertex = (chunk @ self.vertex_embeddings.T).log_softmax(-1).max(-1)
+            best.append((vertex.cpu().numpy(), score.exp().cpu().numpy()))
+        return np.concatenate([vertex for vertex, _ in best]), np.concatenate([score for _, score in best])
+
+    def find_mask(self, rgb: np.ndarray) -> np.ndarray:
+        """The object's mask `(H, W)` by the model's own foreground output: of the whole picture, then of the crop around that."""
+        mask = np.ones(rgb.shape[:2], bool)
+        for _ in range(2):
+            embedded = self.embed(Photo("", b"", rgb, mask))
+            pixels = np.stack(np.meshgrid(*map(np.arange, rgb.shape[:2]), indexing="ij"), -1).reshape(-1, 2)
+            mask = embedded.is_foreground(pixels).cpu().numpy().reshape(rgb.shape[:2])
+            if not mask.any():
+                break
+        return mask
+
+
+def mask_source(predictor: Predictor, folder: Path | None, masker: Callable[[np.ndarray], np.ndarray] | None) -> MaskSource:
+    """Where the masks of a prediction come from: the model itself, last, where its encoder needs none."""
+    return MaskSource(folder, masker if predictor.needs_mask else predictor.find_mask)
+
+
+def predict(
+    predictor: Predictor,
+    images: Sequence[ImageFile],
+    masks: MaskSource,
+    path: Path,
+    *,
+    sources: dict[str, Any],
+    overwrite: bool = False,
+    on_maps: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
+    track: Track = plain_track,
+) -> None:
+    """Write the maps file (labels `predicted`) of images; `on_maps(name, rgb, vertex)` is called with each, to draw it.
+
+    An image that fails is left out and named, and PartialError at the end says how many.
+    """
+    failures = Failures()
+    attrs = {"labels": "predicted", "template": predictor.template}
+    given = {**sources, "images": listing(images)}
+    with ItemWriter(path, "shic/maps", params=predictor.config.params(), sources=given, attrs=attrs, overwrite=overwrite) as writer:
+        for image in track(images, len(images), "predict"):
+            if image.name in writer:
+                continue
+            with failures.catch(image.name):
+                photo = masks.read(image)
+                vertex, score = predictor.predict(photo)
+                if on_maps is not None:
+                    on_maps(image.name, photo.rgb, vertex)
+                writer.add(image.name, encoded=np.frombuffer(photo.data, np.uint8), mask=photo.mask, vertex=vertex, score=score)
+        failures.check(len(images))
+    failures.report(len(images))
+
+
+class Pictures:
+    """Draws each prediction beside the maps file: `STEM.colors.png`, and `STEM.remap.png` when a texture is given.
+
+    For one image they lie beside the maps file, for several in a folder named like it.
+    """
+
+    def __init__(self, path: Path, surface: Surface, texture: str | None, *, single: bool, wanted: bool = True) -> None:
+        self.surface, self.wanted = surface, wanted
+        self.texture = load_texture(texture, surface) if texture else None
+        self.folder = path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
+
+    def write(self, name: str, rgb: np.ndarray, vertex: np.ndarray) -> None:
+        """Write the pictures of one image, replacing older ones."""
+        pictures = {"colors": draw.color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
+        if self.texture is not None:
+            pictures["remap"] = lay(rgb, vertex, self.surface, self.texture)
+        for kind, picture in pictures.items():
+            target = (self.folder / name).with_suffix(f".{kind}.png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(target) as partial:
+                partial.write_bytes(encode(picture))

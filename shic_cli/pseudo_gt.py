@@ -1,0 +1,135 @@
+"""Pseudo-ground truth: every object pixel of a photo matched to the template without training (sec. 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from shic_cli import matching
+from shic_cli.config import PseudoGtConfig, RenderConfig
+from shic_cli.errors import Failures, InputError
+from shic_cli.features import make_extractor, photo_features, view_features
+from shic_cli.images import Crop, ImageFile, MaskSource, listing
+from shic_cli.progress import Track, plain_track
+from shic_cli.render import Views, render_views
+from shic_cli.schema import ItemReader, ItemWriter, Template
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """What Eq. 2 needs of a template: its views' features at the visible vertices, and the extractor that made them."""
+
+    extractor: Any
+    views: Views
+    bank: matching.Bank
+    faces: torch.Tensor
+    config: PseudoGtConfig
+
+    @classmethod
+    def make(cls, template: Template, config: PseudoGtConfig, device: torch.device, views: Views | None = None) -> Teacher:
+        """Render the views (unless `views` are given) and compute their features."""
+        extractor = make_extractor(config.extractor, device)
+        if views is None:
+            shared = {name: getattr(config, name) for name in ("azimuths", "elevations", "style", "renderer")}
+            views = render_views(template, RenderConfig(size=extractor.side, **shared), device)
+        features = view_features(extractor, views)
+        size = views.mask.shape[-1]
+        bank = matching.Bank.build(features, views.vertex_yx, views.vertex_visible, size)
+        return cls(extractor, views, bank, torch.from_numpy(template.faces).long().to(device), config)
+
+    def similarities(self, queries: torch.Tensor) -> torch.Tensor:
+        """Sigma `(K, P)` for unit queries `(P, D)`."""
+        config = self.config
+        return matching.pool_similarities(self.bank, queries, pool=config.pool, topk=config.topk, agreement=config.agreement)
+
+    def match(self, feature: torch.Tensor, crop: Crop, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The vertex i4 `(H, W)` (-1 off the object) and score f4 `(H, W)` of every pixel of `mask`, from the crop's features.
+
+        Each cell of the feature grid that holds an object pixel is matched once, its pixels share the answer.
+        """
+        pixels = np.argwhere(mask)
+        cells, cell_of_pixel = query_cells(pixels, crop, feature.shape[-1])
+        queries = feature[:, cells[:, 0], cells[:, 1]].T
+        vertex, score = matching.best_vertices(self.similarities(F.normalize(queries.float(), dim=1)))
+        vertices, scores = np.full(mask.shape, -1, np.int32), np.zeros(mask.shape, np.float32)
+        vertices[tuple(pixels.T)] = vertex.cpu().numpy()[cell_of_pixel]
+        scores[tuple(pixels.T)] = score.cpu().numpy()[cell_of_pixel]
+        return vertices, scores
+
+
+def query_cells(pixels: np.ndarray, crop: Crop, grid: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cells `(P, 2)` of a grid over the crop in which `pixels` `(n, 2)` fall, and each pixel's cell number `(n,)`."""
+    cells = np.floor(crop.to_crop(pixels.astype(np.float64), grid) + 0.5).astype(np.int64).clip(0, grid - 1)
+    numbers, cell_of_pixel = np.unique(cells[:, 0] * grid + cells[:, 1], return_inverse=True)
+    return np.stack([numbers // grid, numbers % grid], 1), cell_of_pixel
+
+
+@dataclass(frozen=True)
+class _Query:
+    name: str
+    data: np.ndarray
+    mask: np.ndarray
+    crop: Crop
+    feature: torch.Tensor
+
+
+def pseudo_gt(
+    template: Template,
+    images: list[ImageFile] | ItemReader,
+    masks: MaskSource,
+    path: Path,
+    config: PseudoGtConfig,
+    device: torch.device,
+    *,
+    sources: dict[str, Any],
+    views: Views | None = None,
+    overwrite: bool = False,
+    track: Track = plain_track,
+) -> None:
+    """Write the maps file (labels `pseudo`) of photos, or of the photos of a features file (Eq. 2).
+
+    An image that fails is left out and named, and PartialError at the end says how many. InputError when the features were
+    made by another extractor than `config` asks for, or `views` of another template.
+    """
+    if views is not None and views.template != template.fingerprint:
+        raise InputError("the views are of another template", "render them again with `shic render`")
+    if isinstance(images, ItemReader):
+        config = replace(config, extractor=images.header.attrs["extractor"])
+    teacher, failures = Teacher.make(template, config, device, views), Failures()
+    params = {**config.params(), "extractor": teacher.extractor.settings}
+    given = {"features": str(images.path)} if isinstance(images, ItemReader) else {"images": listing(images)}
+    attrs = {"labels": "pseudo", "template": template.fingerprint}
+    with ItemWriter(path, "shic/maps", params=params, sources={**sources, **given}, attrs=attrs, overwrite=overwrite) as writer:
+        for query in track(_queries(images, masks, teacher, writer, failures), len(images), "pseudo-gt"):
+            if query is not None:
+                vertex, score = teacher.match(query.feature, query.crop, query.mask)
+                writer.add(query.name, encoded=query.data, mask=query.mask, vertex=vertex, score=score)
+        failures.check(len(images))
+    failures.report(len(images))
+
+
+def _queries(images: Iterable, masks: MaskSource, teacher: Teacher, done: ItemWriter, failures: Failures) -> Iterator[_Query | None]:
+    """Each image's features, None for one that is done or fails."""
+    if isinstance(images, ItemReader):
+        if images.header.attrs["fingerprint"] != teacher.extractor.fingerprint:
+            raise InputError(
+                f"{images.path}: was made by an extractor with other settings or weights", "make it again with `shic features`"
+            )
+        for item in images:
+            feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
+            yield None if item.name in done else _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)
+        return
+    for image in images:
+        query = None
+        if image.name not in done:
+            with failures.catch(image.name):
+                photo = masks.read(image)
+                feature, crop = photo_features(teacher.extractor, photo)
+                query = _Query(photo.name, np.frombuffer(photo.data, np.uint8), photo.mask, crop, feature)
+        yield query
