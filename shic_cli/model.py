@@ -125,7 +125,7 @@ class Saved:
 def save_model(path: Path, saved: Saved, overwrite: bool) -> None:
     """Write the model file, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in saved.map.state_dict().items()}
-    tensors |= {f"surface.{name}": torch.from_numpy(np.ascontiguousarray(getattr(saved.surface, name))) for name in SURFACE}
+    tensors |= {f"surface.{name}": torch.tensor(getattr(saved.surface, name)) for name in SURFACE}
     meta = {"format": FORMAT, "format_version": str(VERSION), "shic_version": __version__, "meta": json.dumps(saved.meta)}
     with atomic(path, overwrite) as partial:
         save_file(tensors, partial, metadata=meta)

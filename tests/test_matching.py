@@ -1,0 +1,78 @@
+"""Eq. 2 against a loop over pixels, vertices and views."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from shic_cli import matching
+from shic_cli.matching import Bank
+
+N, K, D, P, SIDE = 5, 9, 6, 7, 12
+
+
+@pytest.fixture
+def scene():
+    g = torch.Generator().manual_seed(3)
+    features = torch.randn(N, D, SIDE, SIDE, generator=g)
+    yx = torch.rand(N, K, 2, generator=g) * (SIDE - 1)
+    visible = torch.rand(N, K, generator=g) < 0.5
+    visible[:, 0], visible[:, 1] = False, True  # one vertex is never seen, one always
+    queries = F.normalize(torch.randn(P, D, generator=g), dim=1)
+    return features, yx, visible, queries
+
+
+def bilinear(feature: torch.Tensor, y: float, x: float) -> torch.Tensor:
+    y0, x0 = min(int(y), SIDE - 2), min(int(x), SIDE - 2)
+    a, b = y - y0, x - x0
+    rows = [feature[:, y0 + i, x0] * (1 - b) + feature[:, y0 + i, x0 + 1] * b for i in (0, 1)]
+    return rows[0] * (1 - a) + rows[1] * a
+
+
+def brute_force(scene, pool: str, topk: int) -> torch.Tensor:
+    features, yx, visible, queries = scene
+    sigma = torch.full((K, P), -torch.inf)
+    for k in range(K):
+        for p in range(P):
+            found = [
+                F.cosine_similarity(queries[p], bilinear(features[i], *yx[i, k].tolist()), dim=0).item() for i in range(N) if visible[i, k]
+            ]
+            if found:
+                best = sorted(found, reverse=True)
+                sigma[k, p] = {"max": best[0], "mean": sum(found) / len(found), "topk": sum(best[:topk]) / len(best[:topk])}[pool]
+    return sigma
+
+
+@pytest.mark.parametrize("pool", ["max", "mean", "topk"])
+def test_pooling_equals_a_loop(scene, pool):
+    bank = Bank.build(*scene[:3], SIDE)
+    found = matching.pool_similarities(bank, scene[3], pool=pool, topk=2)
+    torch.testing.assert_close(found, brute_force(scene, pool, 2), atol=1e-5, rtol=0)
+    assert (found[0] == -torch.inf).all() and found[1].isfinite().all()
+
+
+def test_agreement_prefers_the_view_that_agrees_with_the_whole_object(scene):
+    features, yx, visible, _ = scene
+    visible = torch.ones_like(visible)
+    bank = Bank.build(features, yx, visible, SIDE)
+    queries = bank.views[2][0]  # the object is exactly what view 2 shows
+    found = matching.agreements(bank, queries)
+    assert found.argmax() == 2 and found[2] == pytest.approx(1, abs=1e-5)
+    strong = matching.pool_similarities(bank, queries, agreement=100.0)
+    torch.testing.assert_close(matching.best_vertices(strong)[0], torch.arange(K))
+    plain = matching.pool_similarities(bank, queries)
+    torch.testing.assert_close(matching.pool_similarities(bank, queries, agreement=0.0), plain)
+    torch.testing.assert_close(
+        matching.pool_similarities(bank, queries, pool="mean", agreement=9.0), matching.pool_similarities(bank, queries, pool="mean")
+    )
+
+
+def test_the_lowest_of_equal_vertices_wins():
+    vertex, score = matching.best_vertices(torch.tensor([[0.1, 0.3], [0.5, 0.3], [0.5, 0.2]]))
+    assert vertex.tolist() == [1, 0] and score.tolist() == pytest.approx([0.5, 0.3])
+
+
+def test_sample_reads_pixel_centres_exactly():
+    maps = torch.arange(2 * 4 * 5, dtype=torch.float32).reshape(1, 2, 4, 5)[..., :4]
+    yx = torch.tensor([[[0.0, 0.0], [3.0, 3.0], [1.0, 2.5]]])
+    expected = torch.stack([maps[0, :, 0, 0], maps[0, :, 3, 3], (maps[0, :, 1, 2] + maps[0, :, 1, 3]) / 2])
+    torch.testing.assert_close(matching.sample(maps, yx, 4)[0], expected)
