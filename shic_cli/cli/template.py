@@ -1,0 +1,39 @@
+"""`shic template`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shic_cli.cli import options
+from shic_cli.config import TemplateConfig
+
+
+@click.group("template")
+def command() -> None:
+    """Prepare a mesh as the template of a class."""
+
+
+@command.command("prep")
+@click.argument("mesh", type=click.Path(path_type=Path))
+@options.output("template.h5", "The template file to write.")
+@options.settings(TemplateConfig)
+@click.option("--uv-template", type=click.Path(path_type=Path), help="PNG to write: the texture to paint on.")
+@click.option("--picture", type=click.Path(path_type=Path), help="PNG to write: the template from four sides.")
+@options.overwrite
+def prep(mesh: Path, output: Path, config: TemplateConfig, uv_template: Path | None, picture: Path | None, overwrite: bool) -> None:
+    """Clean, orient and measure MESH (obj, ply, off, stl, glb or gltf)."""
+    from shic_cli import template
+    from shic_cli.cli.console import track
+    from shic_cli.images import encode
+    from shic_cli.outputs import atomic, check_target
+
+    pictures = {path: draw for path, draw in ((uv_template, template.uv_picture), (picture, template.sides_picture)) if path}
+    for target in (output, *pictures):
+        check_target(target, overwrite)
+    made = template.prepare(mesh, config, track)
+    template.write(output, made, config, mesh, overwrite)
+    for path, draw in pictures.items():
+        with atomic(path, overwrite) as partial:
+            partial.write_bytes(encode(draw(made)))
