@@ -1,0 +1,204 @@
+"""Views of a template: pictures, depth, masks, and where every vertex is seen (sec. 3.3, Eq. 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from shic_cli import registry
+from shic_cli.cameras import Cameras, ring
+from shic_cli.config import MARGIN, RenderConfig
+from shic_cli.errors import log
+from shic_cli.progress import Track, plain_track
+from shic_cli.renderers import Fragments
+from shic_cli.schema import Template, read_arrays, write_arrays
+
+KIND = "shic/views"
+SHARE = 1 / (1 + 2 * MARGIN)  # of the frame, for the object's longer side: views are framed like crops of photos
+BATCH = 8  # views at a time; bounds the memory of what is computed between them
+TOLERANCE = 2e-3  # of the surface's diagonal: how far behind the surface that its pixel shows a vertex still counts as visible
+NEAR = 2.0  # pixels: a vertex farther than this from the mask was missed by every ray (a part thinner than a pixel)
+
+
+@dataclass(frozen=True)
+class Views:
+    """N views: `image` u1 (N, H, W, 3), `depth` f4, `mask` bool, `face` i8 (N, H, W), `bary` f4 (N, H, W, 3), `cameras`,
+    `vertex_yx` f4 (N, K, 2) = v_i(k) of Eq. 1, `vertex_visible` bool (N, K) = V_i, and the template's fingerprint."""
+
+    image: torch.Tensor
+    depth: torch.Tensor
+    mask: torch.Tensor
+    face: torch.Tensor
+    bary: torch.Tensor
+    cameras: Cameras
+    vertex_yx: torch.Tensor
+    vertex_visible: torch.Tensor
+    template: str
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def fragments(self) -> Fragments:
+        """What the renderer gave."""
+        return Fragments(self.face, self.bary, self.depth)
+
+
+def render_views(
+    template: Template,
+    config: RenderConfig,
+    device: torch.device | str = "cpu",
+    cameras: Cameras | None = None,
+    verts: torch.Tensor | None = None,
+    track: Track = plain_track,
+) -> Views:
+    """`Views` of the template as `config` says, on `device`.
+
+    `cameras` take the place of the ring of viewpoints (and are not fitted), `verts` (K, 3) that of the template's vertices.
+    """
+    renderer = registry.make("renderers", config.renderer, device=str(device))
+    faces = torch.as_tensor(template.faces, dtype=torch.int64, device=device)
+    verts = torch.as_tensor(template.verts if verts is None else verts, dtype=torch.float32).to(device)
+    if cameras is None:
+        cameras = ring(config.azimuths, config.elevations, config.fov).to(device).fit(verts, SHARE)
+    cameras, parts = cameras.to(device), []
+    starts = range(0, len(cameras), BATCH)
+    for start in track(starts, len(starts), "render"):
+        some = cameras[start : start + BATCH]
+        fragments = renderer(verts, faces, some, config.size)
+        image = STYLES[config.style](fragments, verts, faces, some)
+        yx, visible = vertex_positions(fragments, faces, some, verts)
+        parts.append((image, fragments.zbuf, fragments.mask, fragments.face, fragments.bary, yx, visible))
+    image, depth, mask, face, bary, yx, visible = (torch.cat(part) for part in zip(*parts, strict=True))
+    if unseen := int((~visible.any(0)).sum()):
+        log.warning("render: %d of %d vertices are visible in no view", unseen, len(verts))
+    return Views(image, depth, mask, face, bary, cameras, yx, visible, template.fingerprint)
+
+
+def interpolate(fragments: Fragments, faces: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The vertices' `values` (K, C) at every pixel, `(N, H, W, C)`; 0 where there is no surface."""
+    mask = fragments.mask
+    out = values.new_zeros(*mask.shape, values.shape[1])
+    corners = values[faces[fragments.face[mask]]]
+    out[mask] = (corners * fragments.bary[mask][..., None]).sum(1)
+    return out
+
+
+def pixel_vertex(fragments: Fragments, faces: torch.Tensor) -> torch.Tensor:
+    """The corner of its face that is nearest to every pixel, by the largest barycentric coordinate, i8 `(N, H, W)`; -1 for none."""
+    mask = fragments.mask
+    out = torch.full_like(fragments.face, -1)
+    out[mask] = faces[fragments.face[mask]].gather(1, fragments.bary[mask].argmax(1, keepdim=True))[:, 0]
+    return out
+
+
+def vertex_positions(fragments: Fragments, faces: torch.Tensor, cameras: Cameras, verts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """v_i(k) `(N, K, 2)` and V_i `(N, K)` of Eq. 1: the mask's position that is nearest to each vertex's projection, and which are visible.
+
+    A vertex is visible if it is not behind the plane of the face that the pixel at v_i(k) shows. The plane and not the pixel's depth
+    decides, since a slanted surface changes its depth within one pixel by more than the thickness of an ear.
+    """
+    size = fragments.face.shape[-1]
+    projected, z = cameras.project(verts, size)
+    yx = torch.stack([_nearest_on_mask(p, mask) for p, mask in zip(projected, fragments.mask, strict=True)])
+    row, column = yx.round().long().clamp(0, size - 1).unbind(-1)
+    face = fragments.face.flatten(1).gather(1, row * size + column)
+    view = cameras.to_view(verts)
+    corners = view[torch.arange(len(view), device=view.device)[:, None, None], faces[face.clamp(min=0)]]
+    normal = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    camera_side = -(corners[:, :, 0] * normal).sum(-1).sign()
+    height = ((view - corners[:, :, 0]) * normal).sum(-1) * camera_side
+    half_pixel = z / (cameras.focal[:, None] * size)
+    diagonal = (verts.amax(0) - verts.amin(0)).norm()
+    visible = (face >= 0) & (height >= -TOLERANCE * diagonal - half_pixel) & ((yx - projected).norm(dim=-1) <= NEAR)
+    return yx, visible
+
+
+def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The positions `yx` (K, 2), those beyond `mask` (H, W) moved to its nearest pixel's centre; unmoved if the mask is empty."""
+    size = len(mask)
+    row, column = yx.round().long().unbind(-1)
+    inside = (row >= 0) & (row < size) & (column >= 0) & (column < size)
+    off = ~inside | ~mask[row.clamp(0, size - 1), column.clamp(0, size - 1)]
+    padded = torch.nn.functional.pad(mask, (1, 1, 1, 1))
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    outline = (mask & ~core).nonzero().to(yx)  # the pixel nearest to a point beyond the mask is on its outline
+    if not off.any() or not len(outline):
+        return yx
+    yx = yx.clone()
+    yx[off] = outline[torch.cdist(yx[off], outline).argmin(1)]
+    return yx
+
+
+def vertex_normals(verts: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Unit normals `(K, 3)`: the area-weighted mean of the faces around each vertex."""
+    corners = verts[faces]
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    total = torch.zeros_like(verts).index_add(0, faces.reshape(-1), normal.repeat_interleave(3, 0))
+    return torch.nn.functional.normalize(total, dim=-1)
+
+
+def _picture_normals(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+    """Smooth unit normals `(N, H, W, 3)` along the picture's right, its top and the viewer; each faces the camera."""
+    normal, position = interpolate(fragments, faces, torch.cat([vertex_normals(verts, faces), verts], 1)).split(3, -1)
+    rotation = cameras.rotation[:, None]
+    normal = torch.nn.functional.normalize(normal @ rotation, dim=-1)
+    ray = position @ rotation + cameras.translation[:, None, None]
+    normal = torch.where((normal * ray).sum(-1, keepdim=True) > 0, -normal, normal)
+    return normal * normal.new_tensor([-1.0, 1.0, -1.0])
+
+
+def style_normals(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+    """Normals as colours, u1 `(N, H, W, 3)`: red to the right, green to the top, blue to the viewer; black background."""
+    colour = (_picture_normals(fragments, verts, faces, cameras) + 1) / 2
+    return _as_bytes(colour * fragments.mask[..., None])
+
+
+def style_shaded(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+    """A grey surface in soft light from above the viewer's left shoulder, u1 `(N, H, W, 3)`; black background."""
+    normal = _picture_normals(fragments, verts, faces, cameras)
+    light = torch.nn.functional.normalize(normal.new_tensor([-0.4, 0.6, 1.0]), dim=0)
+    grey = 0.15 + 0.75 * ((1 + normal @ light) / 2) ** 1.5  # wraps around the surface, so that no part goes black
+    return _as_bytes((grey * fragments.mask)[..., None].expand(-1, -1, -1, 3))
+
+
+def style_depth(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
+    """Depth, each view's nearest point white and its farthest dark grey, u1 `(N, H, W, 3)`; black background."""
+    mask, z = fragments.mask, fragments.zbuf
+    near = z.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
+    far = z.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
+    grey = 1 - 0.8 * (z - near) / (far - near).clamp(min=1e-6)
+    return _as_bytes(torch.where(mask, grey, 0)[..., None].expand(-1, -1, -1, 3))
+
+
+STYLES = {"normals": style_normals, "shaded": style_shaded, "depth": style_depth}
+
+
+def _as_bytes(colour: torch.Tensor) -> torch.Tensor:
+    return (colour.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwrite: bool = False) -> None:
+    """Write `views` as a file of kind shic/views."""
+    arrays = {each.name: getattr(views, each.name) for each in fields(views) if each.name not in ("cameras", "template")}
+    arrays |= {each.name: getattr(views.cameras, each.name) for each in fields(views.cameras)}
+    arrays = {name: array.cpu().numpy() for name, array in arrays.items()}
+    write_arrays(path, KIND, arrays, params=params, sources=sources, attrs={"template": views.template}, overwrite=overwrite)
+
+
+def read_views(path: Path | str) -> Views:
+    """The views in `path`; InputError if it holds none."""
+    arrays, header = read_arrays(path, KIND)
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    cameras = Cameras(**{each.name: tensors.pop(each.name) for each in fields(Cameras)})
+    tensors["face"] = tensors["face"].long()
+    return Views(**tensors, cameras=cameras, template=header.attrs["template"])
+
+
+def image_list(views: Views) -> list[np.ndarray]:
+    """The pictures one by one, `(H, W, 3)` uint8, as contact_sheet takes them."""
+    return list(views.image.cpu().numpy())

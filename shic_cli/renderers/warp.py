@@ -1,0 +1,89 @@
+"""Ray casting with NVIDIA Warp, on a CPU and with CUDA."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import warp as wp
+
+from shic_cli.cameras import Cameras
+from shic_cli.renderers import Fragments
+
+# Standard output is for data; Warp would print a banner and its compilations there. The first name is of Warp below 1.13.
+wp.config.quiet = True
+wp.config.log_level = 30
+
+
+@wp.kernel
+def cast(
+    mesh: wp.uint64,
+    rotation: wp.array(dtype=wp.mat33),
+    translation: wp.array(dtype=wp.vec3),
+    focal: wp.array(dtype=wp.float32),
+    principal: wp.array(dtype=wp.vec2),
+    face: wp.array(dtype=wp.int64, ndim=3),
+    bary: wp.array(dtype=wp.vec3, ndim=3),
+    zbuf: wp.array(dtype=wp.float32, ndim=3),
+):
+    """One ray a pixel. Its direction is (x, y, 1) in view space and not normalised, so that the hit's parameter is the view depth."""
+    n, i, j = wp.tid()
+    height, width = face.shape[1], face.shape[2]
+    x = 1.0 - (2.0 * float(j) + 1.0) / float(width)
+    y = 1.0 - (2.0 * float(i) + 1.0) / float(height)
+    ray = wp.vec3((x - principal[n][0]) / focal[n], (y - principal[n][1]) / focal[n], 1.0)
+    origin = rotation[n] * (-translation[n])
+    hit = wp.mesh_query_ray(mesh, origin, rotation[n] * ray, 1.0e6)
+    if hit.result:
+        face[n, i, j] = wp.int64(hit.face)
+        bary[n, i, j] = wp.vec3(hit.u, hit.v, 1.0 - hit.u - hit.v)
+        zbuf[n, i, j] = hit.t
+
+
+class WarpRenderer:
+    """Casts one ray a pixel; `argument` is not used."""
+
+    def __init__(self, argument: str = "", *, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        with _no_driver_warning():
+            wp.init()
+
+    def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments:
+        """Fragments of `verts` (K, 3), `faces` (F, 3); Warp reads and writes the tensors themselves, nothing is copied."""
+        verts, cameras = verts.detach().to(self.device, torch.float32).contiguous(), cameras.to(self.device)
+        index = faces.to(self.device, torch.int32).contiguous().view(-1)
+        shape = (len(cameras), size, size)
+        face = torch.full(shape, -1, dtype=torch.int64, device=self.device)
+        bary = torch.full((*shape, 3), -1.0, device=self.device)
+        zbuf = torch.full(shape, -1.0, device=self.device)
+        stream = wp.stream_from_torch(torch.cuda.current_stream(self.device)) if self.device.type == "cuda" else None
+        with wp.ScopedStream(stream):
+            mesh = wp.Mesh(wp.from_torch(verts, wp.vec3), wp.from_torch(index))
+            inputs = [
+                mesh.id,
+                wp.from_torch(cameras.rotation.contiguous(), wp.mat33),
+                wp.from_torch(cameras.translation.contiguous(), wp.vec3),
+                wp.from_torch(cameras.focal.contiguous()),
+                wp.from_torch(cameras.principal.contiguous(), wp.vec2),
+            ]
+            outputs = [wp.from_torch(face), wp.from_torch(bary, wp.vec3), wp.from_torch(zbuf)]
+            wp.launch(cast, dim=shape, inputs=inputs, outputs=outputs, device=wp.device_from_torch(self.device))
+        return Fragments(face, bary, zbuf)
+
+
+@contextmanager
+def _no_driver_warning() -> Iterator[None]:
+    """Warp's native part writes a line to stderr wherever there is no CUDA driver, which is no news to who works on a CPU."""
+    if torch.cuda.is_available():
+        yield
+        return
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
