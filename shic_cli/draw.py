@@ -1,0 +1,51 @@
+"""The pictures: colour maps, heatmaps, contact sheets, plots. Pictures are (H, W, 3) uint8 RGB."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def color_map(rgb: np.ndarray, vertex: np.ndarray, colors: np.ndarray, opacity: float = 0.75) -> np.ndarray:
+    """`rgb` `(H, W, 3)` uint8 with every labelled pixel of `vertex` `(H, W)` in its vertex's color, over the photo's own shading."""
+    labelled = vertex >= 0
+    out = (rgb.astype(np.float32) * 0.35 + 0.65 * rgb.mean(-1, keepdims=True)) * np.where(labelled, 1, 0.6)[..., None]
+    out[labelled] = out[labelled] * (1 - opacity) + colors[vertex[labelled]] * opacity
+    return out.clip(0, 255).astype(np.uint8)
+
+
+def heat_colors(values: np.ndarray) -> np.ndarray:
+    """Colours `(..., 3)` uint8 of `values` in 0..1, dark blue to yellow."""
+    from matplotlib import colormaps
+
+    return (colormaps["turbo"](np.clip(values, 0, 1))[..., :3] * 255).astype(np.uint8)
+
+
+def dot(rgb: np.ndarray, yx: tuple[float, float], radius: int = 5) -> np.ndarray:
+    """`rgb` with a red dot ringed white at the pixel `yx`."""
+    out, centre = np.ascontiguousarray(rgb), (round(yx[1]), round(yx[0]))
+    cv2.circle(out, centre, radius + 2, (255, 255, 255), -1, cv2.LINE_AA)
+    return cv2.circle(out, centre, radius, (220, 30, 30), -1, cv2.LINE_AA)
+
+
+def fit_height(rgb: np.ndarray, height: int) -> np.ndarray:
+    """`rgb` resampled to `height` pixels, its shape kept."""
+    width = max(1, round(rgb.shape[1] * height / rgb.shape[0]))
+    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if height < rgb.shape[0] else cv2.INTER_LINEAR)
+
+
+def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
+    """The course of every loss over the epochs, as a picture `(H, W, 3)` uint8, each as a share of its first value."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    for name in history[0]:
+        values = np.array([means.get(name, np.nan) for means in history])
+        axes.plot(np.arange(1, len(values) + 1), values / (abs(values[0]) or 1), label=f"{name}  {values[0]:.4g} → {values[-1]:.4g}")
+    axes.set(xlabel="epoch", ylabel="share of the first epoch's loss", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
