@@ -190,10 +190,10 @@ def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwr
     write_arrays(path, KIND, arrays, params=params, sources=sources, attrs={"template": views.template}, overwrite=overwrite)
 
 
-def read_views(path: Path | str) -> Views:
-    """The views in `path`; InputError if it holds none."""
+def read_views(path: Path | str, device: torch.device | str = "cpu") -> Views:
+    """The views in `path`, on `device`; InputError if it holds none."""
     arrays, header = read_arrays(path, KIND)
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     cameras = Cameras(**{each.name: tensors.pop(each.name) for each in fields(Cameras)})
     tensors["face"] = tensors["face"].long()
     return Views(**tensors, cameras=cameras, template=header.attrs["template"])
