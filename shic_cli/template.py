@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from shic_cli import mesh as meshes
+from shic_cli import geometry
 from shic_cli.config import TemplateConfig
 from shic_cli.errors import InputError
+from shic_cli.mesh import clean, normalised, read_mesh, resample
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import LAYOUTS, Template, source, write_arrays
 
@@ -25,24 +26,25 @@ def prepare(path: Path, config: TemplateConfig, track: Track = plain_track) -> T
     InputError if the file is no mesh, SettingError if `config.up` and `config.front` contradict each other.
     """
     path = Path(path)
-    mesh = meshes.clean(meshes.read_mesh(path), path.name)
-    mesh = mesh.moved(meshes.orientation(mesh.verts, config.up, config.front))
-    mesh = meshes.normalised(meshes.resample(meshes.normalised(mesh), config.vertices, path.name))
+    mesh = clean(read_mesh(path), path.name)
+    mesh = normalised(mesh.moved(geometry.orientation(mesh.verts, config.up, config.front)))
+    axis, _ = geometry.mirror_plane(mesh.verts)
+    mesh = normalised(resample(mesh, config.vertices, path.name))
     if len(mesh.verts) > LARGEST:
         raise InputError(f"{path}: has {len(mesh.verts)} vertices, at most {LARGEST} are used", "give fewer with --vertices")
     # everything is computed from the vertices as the file holds them, so that the file alone gives the same values again
     verts, faces = mesh.verts.astype(np.float32), mesh.faces.astype(np.int32)
     points = verts.astype(float)
-    axis, place = meshes.mirror_plane(points)
-    vectors, values, _ = meshes.laplacian_basis(points, faces, config.eigenvectors)
-    uv, face_uv = meshes.texture_coordinates(mesh)
+    _, place = geometry.mirror_plane(points, (axis,))
+    vectors, values, _ = geometry.laplacian_basis(points, faces, config.eigenvectors)
+    uv, face_uv = geometry.texture_coordinates(mesh)
     return Template(
         verts=verts,
         faces=faces,
         eigenvectors=vectors.astype(np.float32),
         eigenvalues=values.astype(np.float32),
-        geodesic=meshes.geodesics(points, faces, track),
-        mirror=meshes.mirror_map(points, axis, place).astype(np.int32),
+        geodesic=geometry.geodesics(points, faces, track),
+        mirror=geometry.mirror_map(points, axis, place).astype(np.int32),
         colors=vertex_colors(points),
         uv=uv.astype(np.float32),
         face_uv=face_uv.astype(np.int32),
@@ -145,7 +147,8 @@ def _outlined(picture: np.ndarray, face_uv: np.ndarray, positions: np.ndarray) -
         ink = np.zeros(picture.shape[:2], np.uint8)
         lines = list(np.round(positions[edges[chosen]] * 16).astype(np.int32))
         cv2.polylines(ink, lines, False, 255, 1, cv2.LINE_AA, shift=4)
-        picture = (picture * (1 - strength * ink[..., None] / 255)).round().astype(np.uint8)
+        drawn = ink > 0
+        picture[drawn] = (picture[drawn] * (1 - strength * ink[drawn, None] / 255)).round()
     return picture
 
 
@@ -154,14 +157,16 @@ def sides_picture(template: Template, size: int = 512) -> np.ndarray:
     import cv2
     import torch
 
-    from shic_cli.config import RenderConfig
-    from shic_cli.render import interpolate, render_views
+    from shic_cli import registry
+    from shic_cli.cameras import ring
+    from shic_cli.render import interpolate, style_shaded
 
-    config = RenderConfig(azimuths=4, elevations=(15.0,), size=size, style="shaded")
-    views = render_views(template, config, torch.device("cpu"))
-    colors = interpolate(views, torch.as_tensor(template.faces), torch.as_tensor(template.colors).float())
-    light = 0.55 + 0.45 * views.image.float() / 255
-    pictures = torch.where(views.mask[..., None], colors * light, 255).round().byte().numpy()
+    verts, faces = torch.as_tensor(template.verts), torch.as_tensor(template.faces).long()
+    cameras = ring(4, (15.0,), 30.0).fit(verts, 0.85)
+    fragments = registry.make("renderers", "auto")(verts, faces, cameras, size)
+    light = 0.5 + 0.5 * style_shaded(fragments, verts, faces, cameras) / 230
+    colors = interpolate(fragments, faces, torch.as_tensor(template.colors).float()) * light
+    pictures = torch.where(fragments.mask[..., None], colors, 255).clamp(0, 255).round().byte().numpy()
     for picture, name in zip(pictures, ("front", "left side", "back", "right side"), strict=True):
         cv2.putText(picture, name, (12, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (90, 90, 90), 1, cv2.LINE_AA)
     return np.concatenate(list(pictures), axis=1)
