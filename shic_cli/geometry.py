@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from shic_cli.config import GEODESIC_MAXIMUM
-from shic_cli.errors import SettingError
+from shic_cli.errors import InputError, SettingError
 from shic_cli.mesh import Mesh
 from shic_cli.progress import Track, plain_track
 
@@ -124,13 +124,18 @@ def laplacian_basis(verts: np.ndarray, faces: np.ndarray, number: int) -> tuple[
 
 
 def geodesics(verts: np.ndarray, faces: np.ndarray, track: Track = plain_track) -> np.ndarray:
-    """`(K, K)` f4 distances along the surface: symmetric, zero on the diagonal, the largest 228 (sec. 4.3); by the heat method."""
+    """`(K, K)` f4 distances along the surface: symmetric, zero on the diagonal, the largest 228 (sec. 4.3); by the heat method.
+
+    InputError if the surface is too degenerate for it.
+    """
     import potpourri3d
 
     solver = potpourri3d.MeshHeatMethodDistanceSolver(verts, faces)
     table = np.empty((len(verts), len(verts)), np.float32)
     for i in track(range(len(verts)), len(verts), "geodesics"):
         table[i] = solver.compute_distance(i)
+    if not np.isfinite(table).all():
+        raise InputError("the surface has parts too thin to measure distances on", "repair the mesh, or give another --vertices")
     table = (table + table.T) / 2
     np.fill_diagonal(table, 0)
     np.maximum(table, 0, out=table)

@@ -168,5 +168,5 @@ def sides_picture(template: Template, size: int = 512) -> np.ndarray:
     colors = interpolate(fragments, faces, torch.as_tensor(template.colors).float()) * light
     pictures = torch.where(fragments.mask[..., None], colors, 255).clamp(0, 255).round().byte().numpy()
     for picture, name in zip(pictures, ("front", "left side", "back", "right side"), strict=True):
-        cv2.putText(picture, name, (12, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (90, 90, 90), 1, cv2.LINE_AA)
+        cv2.putText(picture, name, (size // 40, size // 18), cv2.FONT_HERSHEY_SIMPLEX, size / 730, (90, 90, 90), 1, cv2.LINE_AA)
     return np.concatenate(list(pictures), axis=1)
