@@ -86,7 +86,7 @@ def orientation(verts: np.ndarray, up: str = "auto", front: str = "auto") -> np.
         up = next("+" + axis for axis in "yzx" if axis not in taken | {front[1]})
     if front == "auto":
         front = next("+" + axis for axis in "zxy" if axis not in {*taken, up[1]})
-    log.info("axes of the mesh file: %s is up, %s is the front%s", up, front, "" if front == "+z" else "; --up and --front change it")
+    log.info("axes of the mesh file: %s is up, %s is the front; if not, give --up and --front", up, front)
     rows = np.zeros((3, 3))
     for row, axis in ((1, up), (2, front)):
         rows[row, "xyz".index(axis[1])] = 1 if axis[0] == "+" else -1
