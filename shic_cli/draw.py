@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -32,6 +34,23 @@ def fit_height(rgb: np.ndarray, height: int) -> np.ndarray:
     """`rgb` resampled to `height` pixels, its shape kept."""
     width = max(1, round(rgb.shape[1] * height / rgb.shape[0]))
     return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if height < rgb.shape[0] else cv2.INTER_LINEAR)
+
+
+def contact_sheet(images: Sequence[np.ndarray], columns: int, captions: Sequence[str] = (), side: int = 128) -> np.ndarray:
+    """`(H, W, 3)` uint8: the `images` in rows of `columns`, each in a tile of `side` pixels with its caption below, dark grey between."""
+    gap, foot = 4, 16 if captions else 0
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * (side + foot + gap) + gap, columns * (side + gap) + gap, 3), 40, np.uint8)
+    for i, image in enumerate(images):
+        scale = side / max(image.shape[:2])
+        height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+        tile = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        top, left = gap + i // columns * (side + foot + gap), gap + i % columns * (side + gap)
+        sheet[top : top + height, left : left + width] = tile
+        if captions:
+            place = (left + 2, top + side + 12)
+            cv2.putText(sheet, captions[i], place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (210, 210, 210), 1, cv2.LINE_AA)
+    return sheet
 
 
 def loss_plot(history: list[dict[str, float]]) -> np.ndarray:

@@ -4,7 +4,8 @@ A part is a class. Built-in ones are named below; another package adds its own b
 `shic.extractors`, `shic.renderers`, `shic.generators` or `shic.maskers`. Nothing is imported until its name is asked for.
 
 Every part is made as `Part(argument, device=device, **options)`, where `argument` is what follows a colon in the name that
-the user gave (`vit:FOLDER`), and may have a class method `missing() -> str` that says what it lacks on this machine.
+the user gave (`vit:FOLDER`), and may have a class method `missing() -> str` that says what it lacks on this machine, and a
+tuple `slow_on` of the kinds of device where `auto` passes it over.
 """
 
 from __future__ import annotations
@@ -64,18 +65,20 @@ def lacks(part: type) -> str:
     return part.missing() if hasattr(part, "missing") else ""
 
 
-def resolve(kind: str, name: str) -> str:
-    """The name that `name` stands for: itself, or for `auto` the best part that this machine can use."""
+def resolve(kind: str, name: str, device: object = "cpu") -> str:
+    """The name that `name` stands for: itself, or for `auto` the best part that this machine can use on `device`."""
     if name != "auto":
         return name
-    chosen = next(candidate for candidate in AUTO[kind] if not lacks(find(kind, candidate)))
+    parts = ((candidate, find(kind, candidate)) for candidate in AUTO[kind])
+    where = str(device).partition(":")[0]
+    chosen = next(candidate for candidate, part in parts if where not in getattr(part, "slow_on", ()) and not lacks(part))
     log.info("%s: auto took %s", kind[:-1], chosen)
     return chosen
 
 
 def make(kind: str, name: str, *, device: str = "cpu", **options: Any) -> Any:
     """A part made by `name` or `name:argument`; MissingError (status 3) when it lacks a package or its weights."""
-    base, _, argument = resolve(kind, name).partition(":")
+    base, _, argument = resolve(kind, name, device).partition(":")
     part = find(kind, base)
     if lack := lacks(part):
         raise MissingError(f"{kind[:-1]} {base}: {lack}", f"`--{kind[:-1]} auto` takes one that is here")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from shic_cli import registry
 from shic_cli.cameras import Cameras, ring
 from shic_cli.config import MARGIN, RenderConfig
+from shic_cli.draw import contact_sheet
 from shic_cli.errors import log
+from shic_cli.images import encode
+from shic_cli.outputs import atomic
 from shic_cli.progress import Track, plain_track
 from shic_cli.renderers import Fragments
 from shic_cli.schema import Template, read_arrays, write_arrays
@@ -40,6 +42,10 @@ class Views:
 
     def __len__(self) -> int:
         return len(self.image)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> Views:
+        """Some of the views."""
+        return Views(*(value if isinstance(value, str) else value[index] for value in vars(self).values()))
 
     @property
     def fragments(self) -> Fragments:
@@ -98,11 +104,11 @@ def pixel_vertex(fragments: Fragments, faces: torch.Tensor) -> torch.Tensor:
 def vertex_positions(fragments: Fragments, faces: torch.Tensor, cameras: Cameras, verts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """v_i(k) `(N, K, 2)` and V_i `(N, K)` of Eq. 1: the mask's position that is nearest to each vertex's projection, and which are visible.
 
-    A vertex is visible if it is not behind the plane of the face that the pixel at v_i(k) shows. The plane and not the pixel's depth
-    decides, since a slanted surface changes its depth within one pixel by more than the thickness of an ear.
+    A vertex is visible if it is not behind the plane of the face that the pixel at v_i(k) shows. The plane decides and not the pixel's
+    depth, since a slanted surface changes its depth within one pixel by more than an ear is thick.
     """
     size = fragments.face.shape[-1]
-    projected, z = cameras.project(verts, size)
+    projected, _ = cameras.project(verts, size)
     yx = torch.stack([_nearest_on_mask(p, mask) for p, mask in zip(projected, fragments.mask, strict=True)])
     row, column = yx.round().long().clamp(0, size - 1).unbind(-1)
     face = fragments.face.flatten(1).gather(1, row * size + column)
@@ -112,9 +118,8 @@ def vertex_positions(fragments: Fragments, faces: torch.Tensor, cameras: Cameras
     normal = torch.nn.functional.normalize(normal, dim=-1)
     camera_side = -(corners[:, :, 0] * normal).sum(-1).sign()
     height = ((view - corners[:, :, 0]) * normal).sum(-1) * camera_side
-    half_pixel = z / (cameras.focal[:, None] * size)
     diagonal = (verts.amax(0) - verts.amin(0)).norm()
-    visible = (face >= 0) & (height >= -TOLERANCE * diagonal - half_pixel) & ((yx - projected).norm(dim=-1) <= NEAR)
+    visible = (face >= 0) & (height >= -TOLERANCE * diagonal) & ((yx - projected).norm(dim=-1) <= NEAR)
     return yx, visible
 
 
@@ -199,6 +204,8 @@ def read_views(path: Path | str, device: torch.device | str = "cpu") -> Views:
     return Views(**tensors, cameras=cameras, template=header.attrs["template"])
 
 
-def image_list(views: Views) -> list[np.ndarray]:
-    """The pictures one by one, `(H, W, 3)` uint8, as contact_sheet takes them."""
-    return list(views.image.cpu().numpy())
+def write_contact_sheet(path: Path, views: Views, config: RenderConfig, overwrite: bool = False) -> None:
+    """Write a PNG of all `views`, rendered as `config` says: a row an elevation, a column an azimuth."""
+    captions = [f"{i * 360 / config.azimuths:g}, {elevation:g}" for elevation in config.elevations for i in range(config.azimuths)]
+    with atomic(path, overwrite) as partial:
+        partial.write_bytes(encode(contact_sheet(list(views.image.cpu().numpy()), config.azimuths, captions)))

@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 
 from shic_cli.cameras import Cameras
+from shic_cli.errors import MissingError
 from shic_cli.renderers import Fragments
 
 
 class Pytorch3dRenderer:
     """PyTorch3D's rasteriser, naive (exact: its bins can overflow) and with one face a pixel; `argument` is not used."""
+
+    slow_on = ("cpu",)  # there every pixel is tried against every face: half an hour for 72 views, not seconds
 
     def __init__(self, argument: str = "", *, device: str = "cpu") -> None:
         self.device = torch.device(device)
@@ -39,7 +42,12 @@ class Pytorch3dRenderer:
             device=self.device,
         )
         meshes = Meshes([verts.detach().to(self.device, torch.float32)], [faces.to(self.device, torch.int64)]).extend(number)
-        found = MeshRasterizer(theirs, settings)(meshes)
+        try:
+            found = MeshRasterizer(theirs, settings)(meshes)
+        except RuntimeError as error:
+            if "Not compiled with GPU support" not in str(error):
+                raise
+            raise MissingError("pytorch3d: was built without CUDA", "give --renderer warp, or build it with FORCE_CUDA=1") from error
         face = found.pix_to_face[..., 0]
         first = torch.arange(number, device=self.device)[:, None, None] * len(faces)  # faces are numbered through all the meshes
         return Fragments(torch.where(face >= 0, face - first, -1), found.bary_coords[..., 0, :], found.zbuf[..., 0])

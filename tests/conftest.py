@@ -1,0 +1,57 @@
+"""A small template that every test can use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+from scipy.sparse.csgraph import laplacian, shortest_path
+from scipy.spatial import cKDTree
+
+from shic_cli.schema import LAYOUTS, Template, write_arrays
+
+
+def animal_verts(sphere: np.ndarray) -> np.ndarray:
+    """A four-legged animal `(K, 3)` from the points of a unit sphere: left and right alike, front and back and top and bottom not."""
+    x, y, z = sphere.T
+    head = np.exp(-((z - 1) ** 2 + (y - 0.3) ** 2) / 0.15)
+    legs = sum(np.exp(-((abs(x) - 0.5) ** 2 + (z - place) ** 2) / 0.08) for place in (-0.6, 0.4)) * np.clip(-y, 0, 1)
+    verts = np.stack([0.4 * x, 0.4 * y + 0.5 * head - 0.7 * legs, z + 0.2 * head], 1)
+    low, high = verts.min(0), verts.max(0)
+    return ((verts - (low + high) / 2) / (high - low).max()).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def small_template() -> Template:
+    """642 vertices, with a graph's eigenvectors and path lengths in place of the surface's."""
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    verts, faces = animal_verts(np.asarray(ball.vertices)), np.asarray(ball.faces, np.int32)
+    lengths = np.full((len(verts), len(verts)), np.inf)
+    a, b = ball.edges.T
+    lengths[a, b] = np.linalg.norm(verts[a] - verts[b], axis=1)
+    paths = shortest_path(np.where(np.isfinite(lengths), lengths, 0), directed=False)
+    values, vectors = np.linalg.eigh(laplacian(np.isfinite(lengths).astype(float)))
+    return Template(
+        verts=verts,
+        faces=faces,
+        eigenvectors=vectors[:, 1:33].astype(np.float32),
+        eigenvalues=values[1:33].astype(np.float32),
+        geodesic=((paths + paths.T) / 2 * (228 / paths.max())).astype(np.float32),
+        mirror=cKDTree(verts).query(verts * [-1, 1, 1])[1].astype(np.int32),
+        colors=((verts - verts.min(0)) / np.ptp(verts, axis=0) * 255).astype(np.uint8),
+        uv=(verts[:, [2, 1]] + 0.5).astype(np.float32),
+        face_uv=faces,
+        source_to_vertex=np.arange(len(verts), dtype=np.int32),
+    )
+
+
+@pytest.fixture
+def small_template_file(small_template: Template, tmp_path: Path) -> Path:
+    """`small_template` as `template.h5` in the test's own folder."""
+    path = tmp_path / "template.h5"
+    arrays = {name: getattr(small_template, name) for name in LAYOUTS["shic/template"].fields}
+    attrs = {"mirror_axis": small_template.mirror_axis}
+    write_arrays(path, "shic/template", arrays, params={}, sources={}, attrs=attrs, overwrite=True)
+    return path
