@@ -9,17 +9,18 @@ import csv
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from shic_cli.config import PckConfig
 from shic_cli.devices import chance
-from shic_cli.errors import InputError
-from shic_cli.match import GPS_KAPPA, Side
+from shic_cli.errors import Failures, InputError
+from shic_cli.images import ImageFile, MaskSource
+from shic_cli.maps import check_template, meet
+from shic_cli.match import GPS_KAPPA, Paths, Side, ThroughTemplate, make_side
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import ItemReader, Template, check_indices
 
@@ -114,32 +115,6 @@ def _read_points(each: dict, where: str, image: dict, category: str, image_where
     return Points(name, shape, category, pixels, vertex.astype(int))
 
 
-def meet(wanted: Iterable[str], have: Sequence[str], stems: bool = False) -> dict[str, str | None]:
-    """For each name of `wanted` the same one of `have`: the exact name, else the file's name without folders, with `stems` also without
-    its ending; None where there is none. InputError if two could be meant."""
-    forms: list[Callable[[str], str]] = [str, lambda name: PurePosixPath(name).name]
-    if stems:
-        forms += [lambda name: str(PurePosixPath(name).with_suffix("")), lambda name: PurePosixPath(name).stem]
-    indices = []
-    for form in forms:
-        index = defaultdict(list)
-        for name in have:
-            index[form(name)].append(name)
-        indices.append(index)
-    met: dict[str, str | None] = {}
-    for name in dict.fromkeys(wanted):
-        keys = [(index, key) for form, index in zip(forms, indices, strict=True) for key in {name: 0, form(name): 0}]
-        hits = next((index[key] for index, key in keys if key in index), [])
-        if len(hits) > 1:
-            raise InputError(f"{name}: could be {hits[0]} or {hits[1]}", "give both the same folders, so that their names agree")
-        met[name] = hits[0] if hits else None
-    taken: dict[str, str] = {}
-    for name, hit in met.items():
-        if hit is not None and taken.setdefault(hit, name) != name:
-            raise InputError(f"{hit}: could be {taken[hit]} or {name}", "give both the same folders, so that their names agree")
-    return met
-
-
 def bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
     """The 95 % interval `[lo, hi]` of sum(sums) / sum(counts) when the groups (images, pairs) are drawn again with replacement."""
     random = chance(seed, "bootstrap")
@@ -175,18 +150,6 @@ def geodesic(maps: ItemReader, points: list[Points], template: Template, seed: i
         log.warning("%d annotated points fall on pixels without a vertex and count as errors", holes)
     classes = {name: _figures(pairs, template, seed) for name, pairs in sorted(objects.items())}
     return {"metric": "geodesic", **_figures(every, template, seed), "missing_images": len(missing), "holes": holes, "classes": classes}
-
-
-def check_template(maps: ItemReader, fingerprint: str) -> None:
-    """InputError if the maps file says that it was made with another template; a warning if it does not say."""
-    found = maps.header.attrs["template"]
-    if not found:
-        log.warning("%s: does not say which template it was made with; taken to be this one", maps.path)
-    elif found != fingerprint:
-        raise InputError(
-            f"{maps.path}: was made with another template ({found[:8]}, this one is {fingerprint[:8]})",
-            "give the template that it was made with",
-        )
 
 
 def _some(names: list[str]) -> str:
@@ -280,6 +243,40 @@ def _read_csv(path: Path) -> list[Pair]:
     return pairs
 
 
+def _names(pairs: list[Pair]) -> list[str]:
+    return sorted({name for pair in pairs for name in (pair.source, pair.target)})
+
+
+def sides_of_maps(pairs: list[Pair], maps: ItemReader, surface: Any, track: Track = plain_track) -> dict[str, Side]:
+    """The photos of `pairs` by their maps; what the file lacks is left out. InputError if it is of another template."""
+    check_template(maps, surface.fingerprint)
+    paths, sides = Paths(surface.verts, surface.faces), {}
+    met = meet(_names(pairs), maps.names, stems=True)
+    failures = Failures()
+    for name, found in track(met.items(), len(met), "read"):
+        if found is not None:
+            item = maps[found]
+            check_indices(item.vertex, len(surface.verts), f"{maps.path}: {found}: vertex", lowest=-1)
+            with failures.catch(found):
+                sides[name] = ThroughTemplate(found, item.vertex, item.score, paths)
+    return sides
+
+
+def sides_of_model(
+    pairs: list[Pair], images: list[ImageFile], masks: MaskSource, predictor: Any, via: str, track: Track = plain_track
+) -> dict[str, Side]:
+    """The photos of `pairs` as a model (a Predictor) sees them; those that are not among `images` or can't be used are left out."""
+    paths, sides = Paths(predictor.surface.verts, predictor.surface.faces), {}
+    files = {image.name: image for image in images}
+    met = meet(_names(pairs), list(files), stems=True)
+    failures = Failures()
+    for name, found in track(met.items(), len(met), "predict"):
+        if found is not None:
+            with failures.catch(found):
+                sides[name] = make_side(predictor, masks.read(files[found]), via, paths)
+    return sides
+
+
 def pck(pairs: list[Pair], sides: dict[str, Side], config: PckConfig, seed: int = 0, track: Track = plain_track) -> dict[str, Any]:
     """PCK of transferred keypoints: the share that lands nearer than alpha times the longer side of the target image.
 
@@ -292,7 +289,7 @@ def pck(pairs: list[Pair], sides: dict[str, Side], config: PckConfig, seed: int 
             found, _ = target.find(sides[pair.source].describe(np.floor(pair.source_yx)))
             distance = np.linalg.norm(found - np.floor(pair.target_yx), axis=1)
             right[i] = (distance < config.alpha * max(target.shape)).sum()
-    missing = sorted({name for pair in pairs for name in (pair.source, pair.target)} - set(sides))
+    missing = [name for name in _names(pairs) if name not in sides]
     if missing:
         log.warning("%d annotated images have no prediction; their keypoints count as errors: %s", len(missing), _some(missing))
     return {

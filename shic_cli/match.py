@@ -17,7 +17,9 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
 from shic_cli.config import GEODESIC_MAXIMUM
+from shic_cli.draw import fit_height
 from shic_cli.errors import InputError
+from shic_cli.images import Photo
 
 GPS_KAPPA = 25.5  # of the geodesic point similarity, on the 228 scale
 GRID = 512  # embeddings of a photo are compared on at most this many pixels a side
@@ -140,6 +142,13 @@ class ThroughEmbedding:
         return self.pixels[index], np.concatenate([each.values.cpu().numpy() for each in best])
 
 
+def make_side(predictor: Any, photo: Photo, via: str, paths: Paths) -> Side:
+    """A photo as a model sees it: by its map (`via` template) or its embeddings (`via` embedding)."""
+    if via == "embedding":
+        return ThroughEmbedding(predictor.embed(photo), photo.mask)
+    return ThroughTemplate(photo.name, *predictor.predict(photo)[:2], paths)
+
+
 @dataclass(frozen=True)
 class Matches:
     """Positions `(P, 2)` in A and in B as (y, x), and how sure each is `(P,)`."""
@@ -184,36 +193,35 @@ def place_colors(yx: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
 
 
-def picture(a: tuple[np.ndarray, np.ndarray, Side], b: tuple[np.ndarray, np.ndarray, Side], matches: Matches) -> np.ndarray:
-    """Both photos side by side with a line a match, above A and B coloured by where their pixels lie in A, `(H, W, 3)` uint8.
-
-    `a` and `b` are (rgb, mask, side).
-    """
+def picture(photos: tuple[Photo, Photo], sides: tuple[Side, Side], matches: Matches) -> np.ndarray:
+    """A and B side by side with a line a match, above both coloured by where their pixels lie in A, `(H, W, 3)` uint8."""
     tops, bottoms, scales = [], [], []
-    for i, (rgb, mask, side) in enumerate((a, b)):
-        scale = PANEL / rgb.shape[0]
-        size = (max(round(rgb.shape[1] * scale), 1), PANEL)
-        small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        inside = np.argwhere(cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0)
-        yx = ((inside + 0.5) / scale - 0.5).clip(0, np.array(mask.shape) - 1)
-        if i == 1:
-            yx = a[2].find(side.describe(np.rint(yx).astype(int)))[0]
+    for i, photo in enumerate(photos):
+        small = fit_height(photo.rgb, PANEL)
+        inside = cv2.resize(photo.mask.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        yx = _rescale(np.argwhere(inside), photo.rgb.shape[0] / PANEL).clip(0, np.array(photo.mask.shape) - 1)
+        in_a = yx if i == 0 else sides[0].find(sides[1].describe(yx))[0]
         colored = small.copy()
-        colored[tuple(inside.T)] = 0.25 * small[tuple(inside.T)] + 0.75 * place_colors(yx, a[1])
+        colored[inside] = 0.25 * small[inside] + 0.75 * place_colors(in_a, photos[0].mask)
         tops.append(small)
         bottoms.append(colored)
-        scales.append(scale)
+        scales.append(PANEL / photo.rgb.shape[0])
     gap = np.full((PANEL, 8, 3), 255, np.uint8)
     top, bottom = (np.concatenate([row[0], gap, row[1]], 1) for row in (tops, bottoms))
-    _draw_lines(top, matches, scales, tops[0].shape[1] + gap.shape[1], place_colors(matches.a, a[1]))
+    ends = _rescale(matches.a, scales[0]), _rescale(matches.b, scales[1]) + np.array([0, tops[0].shape[1] + gap.shape[1]])
+    _draw_lines(top, *ends, place_colors(matches.a, photos[0].mask))
     return np.concatenate([top, np.full((8, top.shape[1], 3), 255, np.uint8), bottom])
 
 
-def _draw_lines(canvas: np.ndarray, matches: Matches, scales: list[float], offset: int, colors: np.ndarray) -> None:
-    for p, q, color in zip(matches.a, matches.b, colors, strict=True):
-        start, end = (np.rint((point[::-1] + 0.5) * scale - 0.5).astype(int) for point, scale in ((p, scales[0]), (q, scales[1])))
-        start, end = tuple(map(int, start)), (int(end[0]) + offset, int(end[1]))
-        cv2.line(canvas, start, end, tuple(map(int, color)), 1, cv2.LINE_AA)
+def _rescale(yx: np.ndarray, scale: float) -> np.ndarray:
+    """Pixels `(P, 2)` of a picture as pixels of it at `scale`."""
+    return np.floor((yx + 0.5) * scale).astype(int)
+
+
+def _draw_lines(canvas: np.ndarray, starts: np.ndarray, ends: np.ndarray, colors: np.ndarray) -> None:
+    for *points, color in zip(starts.tolist(), ends.tolist(), colors.tolist(), strict=True):
+        start, end = ((x, y) for y, x in points)
+        cv2.line(canvas, start, end, color, 1, cv2.LINE_AA)
         for point in (start, end):
             cv2.circle(canvas, point, 5, (255, 255, 255), -1, cv2.LINE_AA)
-            cv2.circle(canvas, point, 4, tuple(map(int, color)), -1, cv2.LINE_AA)
+            cv2.circle(canvas, point, 4, color, -1, cv2.LINE_AA)

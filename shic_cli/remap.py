@@ -7,7 +7,6 @@ and the average is put back onto the faces.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +15,20 @@ import cv2
 import numpy as np
 
 from shic_cli.config import BUILTIN_TEXTURES
-from shic_cli.errors import InputError
+from shic_cli.errors import Failures, InputError
 from shic_cli.images import decode
+from shic_cli.maps import check_template
 from shic_cli.mesh import vertex_normals
 from shic_cli.model import Surface
+from shic_cli.progress import Track, plain_track
+from shic_cli.schema import ItemReader, check_indices
 
-log = logging.getLogger("shic")
-
-PATCH = 3.0  # pixels across the patch of one vertex on the grid where positions are averaged
+PATCH = 2.5  # pixels across the patch of one vertex on the grid where positions are averaged
 REACH = 2.0  # standard deviation of the average, in patches
 NEAR = 3.0  # pixels whose vertices are this many edge lengths apart stop mixing
 CHUNK = 1 << 17  # pixels put onto the faces at a time
 CELL = 0.1  # side of a checker's field and of the grid's mesh, in the template's longest side
+OPACITY = 0.9  # of the texture over the photo
 SHADE = 0.45  # how much of the photo's light and dark stays: the exponent of its luminance
 
 
@@ -79,7 +80,7 @@ def _average(vertex: np.ndarray, verts: np.ndarray, reach: float, near: float) -
     values = np.zeros((3, *shape, 3), np.float32)  # of w P, w x P, w y P, with P relative to `here`
     for y in range(-radius, radius + 1):
         for x in range(-radius, radius + 1):
-            if (fall := (x * x + y * y) / (2 * reach**2)) > 3:
+            if (fall := (x * x + y * y) / (2 * reach**2)) > 2:
                 continue
             apart = padded[radius + y : radius + y + shape[0], radius + x : radius + x + shape[1]] - here
             weight = np.exp(-np.einsum("hwc,hwc->hw", apart, apart) / (2 * near**2) - fall)
@@ -121,49 +122,57 @@ def _spread(coarse: np.ndarray, known: np.ndarray, step: int, inside: np.ndarray
 def _onto_faces(position: np.ndarray, vertex: np.ndarray, surface: Surface) -> tuple[np.ndarray, np.ndarray]:
     """The nearest faces `(P,)` to positions `(P, 3)` and barycentric coordinates `(P, 3)` there, found by walking from `vertex` (P,)."""
     around, neighbours = _rings(surface.faces, len(surface.verts))
-    origin, solve = _face_frames(surface.verts, surface.faces)
-    face, bary = np.empty(len(position), int), np.empty((len(position), 3), np.float32)
+    frames = _face_frames(surface.verts, surface.faces)
+    face, bary = np.zeros(len(position), int), np.zeros((len(position), 3), np.float32)
     for start in range(0, len(position), CHUNK):
         part = slice(start, start + CHUNK)
-        place = position[part]
-        at = _walk(place, vertex[part].copy(), surface.verts, neighbours)
-        best = np.full(len(place), np.inf, np.float32)
+        at = _walk(position[part], vertex[part].copy(), surface.verts, neighbours)
+        best = np.full(len(at), np.inf, np.float32)
         for column in range(around.shape[1]):
             rows = np.flatnonzero(around[at, column] >= 0)
             if not len(rows):
                 break
             tried = around[at[rows], column]
-            offset = place[rows] - origin[tried]
-            inner = np.einsum("pij,pj->pi", solve[tried], offset)
-            weights = np.concatenate([1 - inner.sum(1, keepdims=True), inner], 1).clip(0)  # clipped: the face's nearest corner or edge
-            weights /= weights.sum(1, keepdims=True)
-            gap = np.einsum("pi,pij->pj", weights, surface.verts[surface.faces[tried]]) - place[rows]
-            distance = np.einsum("pj,pj->p", gap, gap)
+            weights, distance = _project(position[part][rows], frames[tried])
             better = distance < best[rows]
             rows = rows[better]
             best[rows], face[part][rows], bary[part][rows] = distance[better], tried[better], weights[better]
     return face, bary
 
 
+def _project(place: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Barycentric coordinates `(P, 3)` of places `(P, 3)` on one face each, held inside it, and the squared distance `(P,)`."""
+    offset = place - frame[:, 0]
+    u = np.einsum("pj,pj->p", frame[:, 1], offset).clip(0)
+    v = np.einsum("pj,pj->p", frame[:, 2], offset).clip(0)
+    over = np.maximum(u + v, 1)
+    u, v = u / over, v / over
+    offset -= u[:, None] * frame[:, 3] + v[:, None] * frame[:, 4]
+    return np.stack([1 - u - v, u, v], 1), np.einsum("pj,pj->p", offset, offset)
+
+
 def _walk(place: np.ndarray, at: np.ndarray, verts: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     """From the vertices `at` (P,) along edges to the vertex nearest to each place; so a limb's other side is never reached."""
-    best = np.linalg.norm(place - verts[at], axis=1)
-    moving = np.arange(len(at))
+    moving, best = np.arange(len(at)), np.full(len(at), np.inf, np.float32)
     for _ in range(8):
-        before = at[moving]
-        for column in range(neighbours.shape[1]):
-            to = neighbours[before, column]
-            distance = np.where(to >= 0, np.linalg.norm(place[moving] - verts[to], axis=1), np.inf)
-            better = distance < best[moving]
-            best[moving[better]], at[moving[better]] = distance[better], to[better]
-        moving = moving[at[moving] != before]
+        start, nearest = at[moving], best[moving]
+        end = start.copy()
+        for to in (start, *(neighbours[start, column] for column in range(neighbours.shape[1]))):
+            offset = place[moving] - verts[to]
+            distance = np.einsum("pj,pj->p", offset, offset)
+            better = distance < nearest
+            nearest[better], end[better] = distance[better], to[better]
+        best[moving], at[moving] = nearest, end
+        moving = moving[end != start]
     return at
 
 
 def _rings(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `count` vertices the faces around it and the vertices beside it, in rows filled up with -1."""
+    """For each of `count` vertices the faces around it, in rows filled up with -1, and the vertices beside it, filled up with itself."""
     edges = np.unique(np.concatenate([faces[:, [a, b]] for a in range(3) for b in range(3) if a != b]), axis=0)
-    return _rows(faces.ravel(), np.repeat(np.arange(len(faces)), 3), count), _rows(edges[:, 0], edges[:, 1], count)
+    beside = _rows(edges[:, 0], edges[:, 1], count)
+    around = _rows(faces.ravel(), np.repeat(np.arange(len(faces)), 3), count)
+    return around, np.where(beside < 0, np.arange(count)[:, None], beside)
 
 
 def _rows(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
@@ -175,17 +184,17 @@ def _rows(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
     return table
 
 
-def _face_frames(verts: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each face's first corner `(F, 3)`, and the matrix `(F, 2, 3)` from an offset to the weights of the other two."""
+def _face_frames(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """For each face `(F, 5, 3)`: its first corner, two rows that take an offset from it to the other corners' weights, two edges."""
     a, b, c = (verts[faces[:, i]].astype(np.float64) for i in range(3))
     edges = np.stack([b - a, c - a], 1)
-    return a.astype(np.float32), np.linalg.pinv(edges.transpose(0, 2, 1)).astype(np.float32)
+    return np.concatenate([a[:, None], np.linalg.pinv(edges.transpose(0, 2, 1)), edges], 1).astype(np.float32)
 
 
 def load_texture(name: str, surface: Surface) -> Texture:
     """The texture `name`: a built-in one (checker, colors, grid) or a picture file, looked up through the surface's uv."""
     if name in BUILTIN_TEXTURES:
-        return {"checker": checker, "grid": grid, "colors": lambda points: _corners(surface.faces, surface.colors, points)}[name]
+        return {"checker": checker(surface), "grid": grid, "colors": lambda points: _corners(surface.faces, surface.colors, points)}[name]
     path = Path(name)
     try:
         data = path.read_bytes()
@@ -203,15 +212,20 @@ def _share(x: np.ndarray) -> np.ndarray:
     return x.clip(0, 1)[:, None]
 
 
-def checker(points: Points) -> np.ndarray:
-    """A checkerboard of cubes cut by the surface: no seams. The animal's left is dark blue, its right dark red."""
-    wave = np.sin(np.pi * (points.position / CELL + 0.5))
-    wave[:, 0] = np.sin(np.pi * points.position[:, 0] / CELL)  # a border along the mirror plane
-    soft = (wave / (np.pi * points.spacing / CELL)).clip(-1, 1)  # one pixel wide
-    light = _share(0.5 + 0.5 * soft.prod(1))
-    left = _share(0.5 + points.position[:, 0] / points.spacing)
-    dark = left * np.array([25.0, 45, 120]) + (1 - left) * np.array([130.0, 30, 35])
-    return light * np.array([250.0, 245, 230]) + (1 - light) * dark
+def checker(surface: Surface) -> Texture:
+    """A checkerboard of cubes cut by the surface, without seams. The animal's left is dark blue, its right dark red."""
+    narrow = np.ptp(surface.verts[:, 0]) < 5 * CELL  # then a border beside the mirror plane would run along the flanks
+
+    def paint(points: Points) -> np.ndarray:
+        wave = np.sin(np.pi * (points.position / CELL + 0.5))
+        wave[:, 0] = points.position[:, 0] * np.pi / CELL if narrow else np.sin(np.pi * points.position[:, 0] / CELL)
+        soft = (wave / (np.pi * points.spacing / CELL)).clip(-1, 1)  # one pixel wide
+        light = _share(0.5 + 0.5 * soft.prod(1))
+        left = _share(0.5 + points.position[:, 0] / points.spacing)
+        dark = left * np.array([25.0, 45, 120]) + (1 - left) * np.array([130.0, 30, 35])
+        return light * np.array([250.0, 245, 230]) + (1 - light) * dark
+
+    return paint
 
 
 def grid(points: Points) -> np.ndarray:
@@ -273,7 +287,7 @@ def sample_bilinear(picture: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.nda
     return (1 - fy) * upper + fy * lower
 
 
-def lay(rgb: np.ndarray, vertex: np.ndarray, surface: Surface, texture: Texture, opacity: float = 0.9) -> np.ndarray:
+def lay(rgb: np.ndarray, vertex: np.ndarray, surface: Surface, texture: Texture, opacity: float = OPACITY) -> np.ndarray:
     """The photo `(H, W, 3)` uint8 with the texture over the pixels that have a vertex `(H, W)`, keeping some of its light and dark."""
     inside = vertex >= 0
     if not inside.any():
@@ -290,6 +304,32 @@ def lay(rgb: np.ndarray, vertex: np.ndarray, surface: Surface, texture: Texture,
     out = rgb.copy()
     out[inside] = np.rint(cover * shaded + (1 - cover) * rgb[inside]).astype(np.uint8)
     return out
+
+
+def remap(
+    maps: ItemReader,
+    surface: Surface,
+    texture: Texture,
+    write: Callable[[str, np.ndarray], None],
+    opacity: float,
+    track: Track = plain_track,
+) -> None:
+    """Call `write(name, picture)` with each image of a maps file under the texture.
+
+    InputError if the maps are of another template. An image that fails is named and left out, and PartialError at the end says how many.
+    """
+    check_template(maps, surface.fingerprint)
+    failures = Failures()
+    for name in track(maps.names, len(maps), "remap"):
+        with failures.catch(name):
+            item = maps[name]
+            rgb, _ = decode(item.encoded.tobytes(), name)
+            check_indices(item.vertex, len(surface.verts), f"{maps.path}: {name}: vertex", lowest=-1)
+            if item.vertex.shape != rgb.shape[:2]:
+                raise InputError(f"{maps.path}: {name}: the map and the image differ in size", "make the maps file again")
+            write(name, lay(rgb, item.vertex, surface, texture, opacity))
+    failures.check(len(maps))
+    failures.report(len(maps))
 
 
 def _spacing(position: np.ndarray, inside: np.ndarray) -> float:

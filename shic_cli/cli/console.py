@@ -6,9 +6,13 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 
@@ -58,6 +62,21 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     for row in rows:
         grid.add_row(*row)
     Console(stderr=True).print(grid)
+
+
+def write_picture(path: Path, rgb: np.ndarray, overwrite: bool) -> None:
+    """Write `rgb` (H, W, 3) uint8 to `path`, PNG or by its ending, or as PNG to stdout for `-`."""
+    from shic_cli.errors import InputError
+    from shic_cli.images import SUFFIXES, encode
+    from shic_cli.outputs import atomic
+
+    if str(path) == "-":
+        click.get_binary_stream("stdout").write(encode(rgb))
+        return
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: has no ending that says which kind of picture", f"give one of {' '.join(sorted(SUFFIXES))}")
+    with atomic(path, overwrite) as partial:
+        partial.write_bytes(encode(rgb, path.suffix.lower()))
 
 
 def emit_json(value: Any) -> None:

@@ -1,0 +1,42 @@
+"""`shic remap`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shic_cli.cli import options
+
+
+@click.command("remap")
+@click.argument("maps", type=click.Path(path_type=Path))
+@click.option("--texture", required=True, help="A picture, or checker, colors or grid.")
+@click.option("--template", type=click.Path(path_type=Path), help="A template or a model.  [default: model.safetensors or template.h5]")
+@options.output("", "A picture (of one image), a folder, or - for stdout.  [default: beside MAPS]")
+@click.option("--opacity", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Of the texture over the photo.")
+@options.overwrite
+def command(maps: Path, texture: str, template: Path | None, output: Path | None, opacity: float, overwrite: bool) -> None:
+    """Lay a texture over the photos of the MAPS file.
+
+    The picture of one image goes to STEM.remap.png beside MAPS, those of several to a folder named like it.
+    """
+    from shic_cli.cli.console import track, write_picture
+    from shic_cli.images import SUFFIXES
+    from shic_cli.maps import find_surface, picture_path
+    from shic_cli.remap import load_texture, remap
+    from shic_cli.schema import ItemReader
+
+    reader, surface = ItemReader(maps, "shic/maps"), find_surface(template)
+    as_file = output is not None and (str(output) == "-" or output.suffix.lower() in SUFFIXES)
+    if as_file and len(reader) > 1:
+        raise click.UsageError(f"{maps} holds {len(reader)} images: name a folder with -o")
+    beside = maps.parent if len(reader) == 1 else maps.parent / maps.name.removesuffix(".h5").removesuffix(".maps")
+
+    def write(name: str, picture: object) -> None:
+        target = output if as_file else picture_path(output or beside, name, ".remap.png")
+        if not as_file:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(target, picture, overwrite)
+
+    remap(reader, surface, load_texture(texture, surface), write, opacity, track)
