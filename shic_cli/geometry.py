@@ -81,12 +81,12 @@ def orientation(verts: np.ndarray, up: str = "auto", front: str = "auto") -> np.
     """
     if "auto" not in (up, front) and up[1] == front[1]:
         raise SettingError(f"--up {up} and --front {front}: are one axis", "give two different axes")
-    taken = {"xyz"[mirror_plane(verts)[0]]}
+    guessed, taken = "auto" in (up, front), {"xyz"[mirror_plane(verts)[0]]}
     if up == "auto":
         up = next("+" + axis for axis in "yzx" if axis not in taken | {front[1]})
     if front == "auto":
         front = next("+" + axis for axis in "zxy" if axis not in {*taken, up[1]})
-    log.info("axes of the mesh file: %s is up, %s is the front; if not, give --up and --front", up, front)
+    log.info("axes of the mesh file: %s is up, %s is the front%s", up, front, "; if not, give --up and --front" if guessed else "")
     rows = np.zeros((3, 3))
     for row, axis in ((1, up), (2, front)):
         rows[row, "xyz".index(axis[1])] = 1 if axis[0] == "+" else -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from shic_cli.errors import InputError
 
 log = logging.getLogger("shic")
 
+KINDS = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf")
 MERGE = 1e-6  # vertices nearer than this share of the longest side are one: exporters round
 FLAT = 1e-14  # a face with less area than this share of the longest side squared has none; more would tear thin faces out
 
@@ -54,25 +56,13 @@ def read_mesh(path: Path) -> Mesh:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file", "check the path")
-    import trimesh
-
-    kinds = ("obj", "ply", "off", "stl", "glb", "gltf")
-    if path.suffix.lower()[1:] not in kinds:
-        raise InputError(f"{path}: is not a kind of mesh file that is read", f"known endings: {' '.join('.' + kind for kind in kinds)}")
+    if path.suffix.lower() not in KINDS:
+        raise InputError(f"{path}: is not a kind of mesh file that is read", f"known endings: {' '.join(KINDS)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            scene = trimesh.load_scene(path, process=False, skip_materials=True)
-            parts = [(*scene.graph[node], node) for node in scene.graph.nodes_geometry]
-            meshes = [
-                scene.geometry[name].copy().apply_transform(matrix) for matrix, name, _ in parts if hasattr(scene.geometry[name], "faces")
-            ]
-            source = _obj_vertices(path) if path.suffix.lower() == ".obj" else None
+        mesh = _joined(*_parts(path))
     except Exception as error:  # trimesh's readers raise whatever their parsing stumbles over
-        raise InputError(
-            f"{path}: can't be read as a mesh ({str(error) or type(error).__name__})", "check that the file is whole"
-        ) from error
-    mesh = _joined(meshes, source)
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InputError(f"{path}: can't be read as a mesh ({reason})", "check that the file is whole, or export it again") from error
     if not len(mesh.faces):
         raise InputError(f"{path}: holds no faces", "give a surface mesh; a point cloud has to be meshed first")
     if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.verts):
@@ -80,6 +70,27 @@ def read_mesh(path: Path) -> Mesh:
     if not (np.isfinite(mesh.verts).all() and np.isfinite(mesh.source).all()):
         raise InputError(f"{path}: has vertices that are not finite numbers", "export it again")
     return mesh
+
+
+def _parts(path: Path) -> tuple[list, np.ndarray | None]:
+    """trimesh's meshes in `path`, each at its place in the scene, and the `v` lines `(M, 3)` of an OBJ file, else None.
+
+    An OBJ file's own lines are wanted because trimesh repeats vertices at seams and leaves out those without a face.
+    """
+    import trimesh
+
+    source, stream = None, path
+    if path.suffix.lower() == ".obj":
+        text = path.read_text(errors="replace")  # names and comments may be in any encoding
+        lines = (line.split() for line in text.splitlines())
+        source = np.array([line[1:4] for line in lines if line and line[0] == "v"], float).reshape(-1, 3)
+        stream = io.BytesIO(text.encode())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scene = trimesh.load_scene(stream, file_type=path.suffix.lower()[1:], process=False, skip_materials=True)
+    placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
+    surfaces = [(matrix, scene.geometry[name]) for matrix, name in placed if isinstance(scene.geometry[name], trimesh.Trimesh)]
+    return [surface.copy().apply_transform(matrix) for matrix, surface in surfaces], source
 
 
 def _joined(meshes: list, source: np.ndarray | None) -> Mesh:
@@ -97,12 +108,6 @@ def _joined(meshes: list, source: np.ndarray | None) -> Mesh:
         return Mesh(verts, faces, uv, verts)
     # the file's own vertices come first, so that merging gives its order back
     return Mesh(np.concatenate([source, verts]), faces + len(source), uv, source)
-
-
-def _obj_vertices(path: Path) -> np.ndarray:
-    """The `v` lines `(M, 3)` of an OBJ file in order: trimesh repeats vertices at seams and drops those without a face."""
-    lines = (line.split() for line in path.read_text(errors="replace").splitlines())
-    return np.array([line[1:4] for line in lines if line and line[0] == "v"], float).reshape(-1, 3)
 
 
 def clean(mesh: Mesh, name: str = "mesh") -> Mesh:
@@ -193,6 +198,8 @@ def resample(mesh: Mesh, target: int, name: str = "mesh") -> Mesh:
         return mesh
     found = _split_longest(mesh if count < target else _simplified(mesh, target, name), target)
     log.info("%s: %s from %d to %d vertices", name, "subdivided" if count < target else "simplified", count, len(found.verts))
+    if len(found.verts) > 1.2 * target:
+        log.warning("%s: can't be simplified to %d vertices without folding over", name, target)
     return found
 
 

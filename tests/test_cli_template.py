@@ -68,7 +68,7 @@ def test_bad_input_ends_in_two_lines_and_status_one(folder: Path, name: str, cap
     assert not (folder / "template.h5").exists()
 
 
-@pytest.mark.parametrize("words", [("--up", "+y", "--front", "-y"), ("--up", "north"), ("--vertices", "-3"), ("--eigenvectors", "0")])
+@pytest.mark.parametrize("words", [("--front", "-y", "--up", "+y"), ("--up", "north"), ("--vertices", "-3"), ("--eigenvectors", "0")])
 def test_bad_settings_are_wrong_usage(folder: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run("animal.obj", *words) == 2
     assert words[0] in capsys.readouterr().err

@@ -38,7 +38,7 @@ def volume(found: mesh.Mesh) -> float:
 
 
 def test_obj_keeps_its_own_vertices_in_order_despite_seams_and_unreferenced_ones(tmp_path: Path) -> None:
-    (tmp_path / "seams.obj").write_text(SEAMS)
+    (tmp_path / "seams.obj").write_bytes(b"# made by Ren\xe9\nmtllib missing.mtl\n" + SEAMS.encode())
     read = mesh.read_mesh(tmp_path / "seams.obj")
     expected = [[0, 0, 0], [9, 9, 9], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]]
     np.testing.assert_array_equal(read.source, expected)
