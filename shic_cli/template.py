@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -94,14 +95,17 @@ def _distinct(colors: np.ndarray) -> np.ndarray:
     """`colors` (K, 3) with every colour that an earlier vertex has moved to the nearest free one."""
     steps = np.stack(np.meshgrid(*[np.arange(-8, 9)] * 3, indexing="ij"), -1).reshape(-1, 3)
     steps = steps[np.argsort((steps**2).sum(1), kind="stable")]
-    out, taken = colors.copy(), set()
-    for i, color in enumerate(colors.astype(int)):
-        if tuple(color) in taken:
+    place = np.array([1 << 16, 1 << 8, 1])
+    codes, taken = [], set()
+    for color in colors.astype(int):
+        code = int(color @ place)
+        if code in taken:
             near = color + steps
-            near = near[((near >= 0) & (near <= 255)).all(1)]
-            out[i] = color = next(each for each in near if tuple(each) not in taken)
-        taken.add(tuple(color))
-    return out
+            near = near[((near >= 0) & (near <= 255)).all(1)] @ place
+            code = next(each for each in chain(near.tolist(), range(1 << 24)) if each not in taken)
+        codes.append(code)
+        taken.add(code)
+    return (np.array(codes)[:, None] >> [16, 8, 0] & 255).astype(np.uint8)
 
 
 def uv_picture(template: Template, size: int = 2048) -> np.ndarray:
