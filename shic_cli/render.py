@@ -70,27 +70,31 @@ def render_views(
     verts = torch.as_tensor(template.verts if verts is None else verts, dtype=torch.float32).to(device)
     if cameras is None:
         cameras = ring(config.azimuths, config.elevations, config.fov).to(device).fit(verts, SHARE)
-    cameras, parts = cameras.to(device), []
-    starts = range(0, len(cameras), BATCH)
+    cameras = cameras.to(device)
+    fragments = renderer(verts, faces, cameras, config.size)
+    starts, parts = range(0, len(cameras), BATCH), []
     for start in track(starts, len(starts), "render"):
-        some = cameras[start : start + BATCH]
-        fragments = renderer(verts, faces, some, config.size)
-        image = STYLES[config.style](fragments, verts, faces, some)
-        yx, visible = vertex_positions(fragments, faces, some, verts)
-        parts.append((image, fragments.zbuf, fragments.mask, fragments.face, fragments.bary, yx, visible))
-    image, depth, mask, face, bary, yx, visible = (torch.cat(part) for part in zip(*parts, strict=True))
+        some, seen = cameras[start : start + BATCH], fragments[start : start + BATCH]
+        parts.append((STYLES[config.style](seen, verts, faces, some), *vertex_positions(seen, faces, some, verts)))
+    image, yx, visible = (torch.cat(part) for part in zip(*parts, strict=True))
     if unseen := int((~visible.any(0)).sum()):
         log.warning("render: %d of %d vertices are visible in no view", unseen, len(verts))
-    return Views(image, depth, mask, face, bary, cameras, yx, visible, template.fingerprint)
+    return Views(
+        image, fragments.zbuf, fragments.mask, fragments.face, fragments.bary, cameras, yx, visible, template.fingerprint
+    )  # fmt: skip
 
 
 def interpolate(fragments: Fragments, faces: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """The vertices' `values` (K, C) at every pixel, `(N, H, W, C)`; 0 where there is no surface."""
     mask = fragments.mask
     out = values.new_zeros(*mask.shape, values.shape[1])
-    corners = values[faces[fragments.face[mask]]]
-    out[mask] = (corners * fragments.bary[mask][..., None]).sum(1)
+    out[mask] = _interpolate_surface(fragments, mask, faces, values)
     return out
+
+
+def _interpolate_surface(fragments: Fragments, mask: torch.Tensor, faces: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The vertices' `values` (K, C) at the pixels of `mask` alone, `(P, C)`."""
+    return (values[faces[fragments.face[mask]]] * fragments.bary[mask][..., None]).sum(1)
 
 
 def pixel_vertex(fragments: Fragments, faces: torch.Tensor) -> torch.Tensor:
@@ -109,7 +113,7 @@ def vertex_positions(fragments: Fragments, faces: torch.Tensor, cameras: Cameras
     """
     size = fragments.face.shape[-1]
     projected, _ = cameras.project(verts, size)
-    yx = torch.stack([_nearest_on_mask(p, mask) for p, mask in zip(projected, fragments.mask, strict=True)])
+    yx = _nearest_on_mask(projected, fragments.mask)
     row, column = yx.round().long().clamp(0, size - 1).unbind(-1)
     face = fragments.face.flatten(1).gather(1, row * size + column)
     view = cameras.to_view(verts)
@@ -124,18 +128,18 @@ def vertex_positions(fragments: Fragments, faces: torch.Tensor, cameras: Cameras
 
 
 def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The positions `yx` (K, 2), those beyond `mask` (H, W) moved to its nearest pixel's centre; unmoved if the mask is empty."""
-    size = len(mask)
-    row, column = yx.round().long().unbind(-1)
-    inside = (row >= 0) & (row < size) & (column >= 0) & (column < size)
-    off = ~inside | ~mask[row.clamp(0, size - 1), column.clamp(0, size - 1)]
+    """The positions `yx` (N, K, 2), those beyond `mask` (N, H, W) moved to its nearest pixel's centre; unmoved where a mask is empty."""
+    size = mask.shape[-1]
+    row, column = (yx.round().long() + 1).clamp(0, size + 1).unbind(-1)
     padded = torch.nn.functional.pad(mask, (1, 1, 1, 1))
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    outline = (mask & ~core).nonzero().to(yx)  # the pixel nearest to a point beyond the mask is on its outline
-    if not off.any() or not len(outline):
-        return yx
+    off = ~padded.flatten(1).gather(1, row * (size + 2) + column)
+    core = padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
+    view, *pixel = (mask & ~core).nonzero().unbind(1)  # the pixel nearest to a point beyond the mask is on its outline
+    outlines = torch.stack(pixel, 1).to(yx).split(view.bincount(minlength=len(mask)).tolist())
     yx = yx.clone()
-    yx[off] = outline[torch.cdist(yx[off], outline).argmin(1)]
+    for i, outline in enumerate(outlines):
+        if len(outline) and off[i].any():
+            yx[i, off[i]] = outline[torch.cdist(yx[i, off[i]], outline).argmin(1)]
     return yx
 
 
@@ -148,19 +152,21 @@ def vertex_normals(verts: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
 
 
 def _picture_normals(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
-    """Smooth unit normals `(N, H, W, 3)` along the picture's right, its top and the viewer; each faces the camera."""
-    normal, position = interpolate(fragments, faces, torch.cat([vertex_normals(verts, faces), verts], 1)).split(3, -1)
-    rotation = cameras.rotation[:, None]
-    normal = torch.nn.functional.normalize(normal @ rotation, dim=-1)
-    ray = position @ rotation + cameras.translation[:, None, None]
-    normal = torch.where((normal * ray).sum(-1, keepdim=True) > 0, -normal, normal)
+    """Smooth unit normals `(P, 3)` of the surface's pixels along the picture's right, its top and the viewer; each faces the camera."""
+    mask = fragments.mask
+    values = torch.cat([vertex_normals(verts, faces), verts], 1)
+    normal, position = _interpolate_surface(fragments, mask, faces, values).split(3, -1)
+    sizes = mask.sum((1, 2)).tolist()
+    views = list(zip(cameras.rotation, cameras.translation, normal.split(sizes), position.split(sizes), strict=True))
+    normal = torch.cat([part @ rotation for rotation, _, part, _ in views])
+    ray = torch.cat([part @ rotation + translation for rotation, translation, _, part in views])
+    normal = torch.nn.functional.normalize(torch.where((normal * ray).sum(-1, keepdim=True) > 0, -normal, normal), dim=-1)
     return normal * normal.new_tensor([-1.0, 1.0, -1.0])
 
 
 def style_normals(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
     """Normals as colours, u1 `(N, H, W, 3)`: red to the right, green to the top, blue to the viewer; black background."""
-    colour = (_picture_normals(fragments, verts, faces, cameras) + 1) / 2
-    return _as_bytes(colour * fragments.mask[..., None])
+    return _painted(fragments, (_picture_normals(fragments, verts, faces, cameras) + 1) / 2)
 
 
 def style_shaded(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
@@ -168,7 +174,7 @@ def style_shaded(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor,
     normal = _picture_normals(fragments, verts, faces, cameras)
     light = torch.nn.functional.normalize(normal.new_tensor([-0.4, 0.6, 1.0]), dim=0)
     grey = 0.15 + 0.75 * ((1 + normal @ light) / 2) ** 1.5  # wraps around the surface, so that no part goes black
-    return _as_bytes((grey * fragments.mask)[..., None].expand(-1, -1, -1, 3))
+    return _painted(fragments, grey[:, None].expand(-1, 3))
 
 
 def style_depth(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
@@ -177,14 +183,17 @@ def style_depth(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, 
     near = z.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
     far = z.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
     grey = 1 - 0.8 * (z - near) / (far - near).clamp(min=1e-6)
-    return _as_bytes(torch.where(mask, grey, 0)[..., None].expand(-1, -1, -1, 3))
+    return _painted(fragments, grey[mask][:, None].expand(-1, 3))
 
 
 STYLES = {"normals": style_normals, "shaded": style_shaded, "depth": style_depth}
 
 
-def _as_bytes(colour: torch.Tensor) -> torch.Tensor:
-    return (colour.clamp(0, 1) * 255).round().to(torch.uint8)
+def _painted(fragments: Fragments, colour: torch.Tensor) -> torch.Tensor:
+    """Pictures u1 `(N, H, W, 3)` with `colour` (P, 3) in 0..1 on the surface's pixels."""
+    out = torch.zeros(*fragments.face.shape, 3, dtype=torch.uint8, device=colour.device)
+    out[fragments.mask] = (colour.clamp(0, 1) * 255).round().to(torch.uint8)
+    return out
 
 
 def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwrite: bool = False) -> None:

@@ -23,6 +23,10 @@ class Fragments:
     bary: torch.Tensor
     zbuf: torch.Tensor
 
+    def __getitem__(self, index: slice | torch.Tensor) -> Fragments:
+        """Some of the views."""
+        return Fragments(self.face[index], self.bary[index], self.zbuf[index])
+
     @property
     def mask(self) -> torch.Tensor:
         """Where there is a surface, bool `(N, H, W)`."""
