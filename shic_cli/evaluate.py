@@ -64,9 +64,9 @@ def _numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarra
     """`value` as finite numbers of `shape`, where None is any size."""
     try:
         array = np.asarray(value, float)
+        fits = array.ndim == len(shape) and all(size in (None, found) for size, found in zip(shape, array.shape, strict=True))
     except (TypeError, ValueError):
-        array = np.full(0, np.nan)
-    fits = array.ndim == len(shape) and all(size in (None, found) for size, found in zip(shape, array.shape, strict=False))
+        fits = False
     if not fits or not np.isfinite(array).all():
         raise InputError(f"{where}: is not a list of numbers of the right length", "see the README for what an annotation file holds")
     return array

@@ -22,7 +22,8 @@ from shic_cli.errors import InputError
 from shic_cli.images import Photo
 
 GPS_KAPPA = 25.5  # of the geodesic point similarity, on the 228 scale
-GRID = 512  # embeddings of a photo are compared on at most this many pixels a side
+GRID = 256  # embeddings of a photo are compared on at most this many pixels a side
+CHUNK = 1 << 22  # similarities computed at a time
 CANDIDATES = 2000  # positions from which the well-spread points of a picture are chosen
 PANEL = 560  # height of a photo in the picture, in pixels
 
@@ -47,13 +48,10 @@ class Paths:
         lengths = np.linalg.norm(verts[edges[:, 0]] - verts[edges[:, 1]], axis=1)
         self.verts = verts
         self.graph = coo_array((lengths, edges.T), shape=(len(verts), len(verts))).tocsr()
-        start = self._from(int(faces[0, 0]))
-        start[np.isinf(start)] = -1
-        ends = self._from(int(start.argmax()))
-        self.scale = GEODESIC_MAXIMUM / ends[np.isfinite(ends)].max()
-
-    def _from(self, vertex: int) -> np.ndarray:
-        return dijkstra(self.graph, directed=False, indices=vertex)
+        ways = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3), -1).reshape(-1, 3)
+        tips = np.unique((verts @ ways.T).argmax(0))  # the longest way begins at a vertex that sticks out
+        lengths = dijkstra(self.graph, directed=False, indices=tips)
+        self.scale = GEODESIC_MAXIMUM / lengths[np.isfinite(lengths)].max()
 
     def nearest(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of the K vertices the nearest of `vertices`, `(K,)`, and the distance to it `(K,)`."""
@@ -137,7 +135,7 @@ class ThroughEmbedding:
 
     def find(self, described: Any) -> tuple[np.ndarray, np.ndarray]:
         """The pixels `(P, 2)` of the mask with the most similar embedding, and their cosine `(P,)`."""
-        best = [(part @ self._vectors.T).max(1) for part in described.split(256)]
+        best = [(part @ self._vectors.T).max(1) for part in described.split(max(1, CHUNK // len(self.pixels)))]
         index = np.concatenate([each.indices.cpu().numpy() for each in best])
         return self.pixels[index], np.concatenate([each.values.cpu().numpy() for each in best])
 
@@ -200,9 +198,10 @@ def picture(photos: tuple[Photo, Photo], sides: tuple[Side, Side], matches: Matc
         small = fit_height(photo.rgb, PANEL)
         inside = cv2.resize(photo.mask.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
         yx = _rescale(np.argwhere(inside), photo.rgb.shape[0] / PANEL).clip(0, np.array(photo.mask.shape) - 1)
-        in_a = yx if i == 0 else sides[0].find(sides[1].describe(yx))[0]
+        pixels, of_pixel = np.unique(yx, axis=0, return_inverse=True)
+        in_a = pixels if i == 0 else sides[0].find(sides[1].describe(pixels))[0]
         colored = small.copy()
-        colored[inside] = 0.25 * small[inside] + 0.75 * place_colors(in_a, photos[0].mask)
+        colored[inside] = 0.25 * small[inside] + 0.75 * place_colors(in_a, photos[0].mask)[of_pixel.ravel()]
         tops.append(small)
         bottoms.append(colored)
         scales.append(PANEL / photo.rgb.shape[0])
