@@ -24,7 +24,7 @@ from shic_cli.progress import Track, plain_track
 from shic_cli.schema import ItemReader, check_indices
 
 PATCH = 2.5  # pixels across the patch of one vertex on the grid where positions are averaged
-REACH = 2.0  # standard deviation of the average, in patches
+REACH = 1.0  # standard deviation of the average, in patches
 NEAR = 3.0  # pixels whose vertices are this many edge lengths apart stop mixing
 CHUNK = 1 << 17  # pixels put onto the faces at a time
 CELL = 0.1  # side of a checker's field and of the grid's mesh, in the template's longest side
@@ -148,7 +148,7 @@ def _project(place: np.ndarray, frame: np.ndarray) -> tuple[np.ndarray, np.ndarr
     over = np.maximum(u + v, 1)
     u, v = u / over, v / over
     offset -= u[:, None] * frame[:, 3] + v[:, None] * frame[:, 4]
-    return np.stack([1 - u - v, u, v], 1), np.einsum("pj,pj->p", offset, offset)
+    return np.stack([(1 - u - v).clip(0), u, v], 1), np.einsum("pj,pj->p", offset, offset)
 
 
 def _walk(place: np.ndarray, at: np.ndarray, verts: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
@@ -251,6 +251,7 @@ class Painted:
         covered = np.zeros((height, width), np.uint8)
         for triangle in corners:
             cv2.fillConvexPoly(covered, triangle, 1, shift=4)
+        covered = cv2.erode(covered, np.ones((3, 3), np.uint8))  # the fill takes texels that a face only touches
         if covered.any() and not covered.all():
             _, label = cv2.distanceTransformWithLabels(1 - covered, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
             nearest = np.zeros((label.max() + 1, 3), np.uint8)
@@ -259,8 +260,8 @@ class Painted:
         self.picture = picture
         edges = surface.verts[surface.faces]
         solid = np.linalg.norm(np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), axis=1).sum()
-        a, b, c = (corners[:, i] / 16 for i in range(3))
-        flat = np.abs(np.cross(b - a, c - a)).sum()
+        (ax, ay), (bx, by) = ((corners[:, i] - corners[:, 0]).T / 16 for i in (1, 2))
+        flat = np.abs(ax * by - ay * bx).sum()
         self.density = float(np.sqrt(flat / max(solid, 1e-12)))  # texels a unit of length
 
     @staticmethod
