@@ -10,6 +10,7 @@ import torch
 import warp as wp
 
 from shic_cli.cameras import Cameras
+from shic_cli.errors import ShicError
 from shic_cli.renderers import Fragments
 
 # Standard output is for data; Warp would print a banner and its compilations there. The first name is of Warp below 1.13.
@@ -28,18 +29,25 @@ def cast(
     bary: wp.array(dtype=wp.vec3, ndim=3),
     zbuf: wp.array(dtype=wp.float32, ndim=3),
 ):
-    """One ray a pixel. Its direction is (x, y, 1) in view space and not normalised, so that the hit's parameter is the view depth."""
+    """One ray a pixel, through the view-space point (x, y, 1)."""
     n, i, j = wp.tid()
     height, width = face.shape[1], face.shape[2]
-    x = 1.0 - (2.0 * float(j) + 1.0) / float(width)
-    y = 1.0 - (2.0 * float(i) + 1.0) / float(height)
-    ray = wp.vec3((x - principal[n][0]) / focal[n], (y - principal[n][1]) / focal[n], 1.0)
-    origin = rotation[n] * (-translation[n])
-    hit = wp.mesh_query_ray(mesh, origin, rotation[n] * ray, 1.0e6)
+    one, two = wp.float64(1.0), wp.float64(2.0)
+    x = one - (two * wp.float64(j) + one) / wp.float64(width) - wp.float64(principal[n][0])
+    y = one - (two * wp.float64(i) + one) / wp.float64(height) - wp.float64(principal[n][1])
+    d = wp.vec3d(x, y, wp.float64(focal[n])) / wp.float64(focal[n])
+    hit = wp.mesh_query_ray(mesh, rotation[n] * (-translation[n]), rotation[n] * wp.vec3(d), 1.0e6)
     if hit.result:
+        # Warp's own u, v and t are off by up to 1e-3 where a ray grazes a face: solve z d = sum of bary_k corner_k, in double.
+        turn, shift = wp.transpose(wp.mat33d(rotation[n])), wp.vec3d(translation[n])
+        a = turn * wp.vec3d(wp.mesh_eval_position(mesh, hit.face, 1.0, 0.0)) + shift
+        b = turn * wp.vec3d(wp.mesh_eval_position(mesh, hit.face, 0.0, 1.0)) + shift
+        c = turn * wp.vec3d(wp.mesh_eval_position(mesh, hit.face, 0.0, 0.0)) + shift
+        weights = wp.vec3d(wp.dot(d, wp.cross(b, c)), wp.dot(d, wp.cross(c, a)), wp.dot(d, wp.cross(a, b)))
+        total = weights[0] + weights[1] + weights[2]
         face[n, i, j] = wp.int64(hit.face)
-        bary[n, i, j] = wp.vec3(hit.u, hit.v, 1.0 - hit.u - hit.v)
-        zbuf[n, i, j] = hit.t
+        bary[n, i, j] = wp.vec3(weights / total)
+        zbuf[n, i, j] = float(wp.dot(a, wp.cross(b, c)) / total)
 
 
 class WarpRenderer:
@@ -47,8 +55,12 @@ class WarpRenderer:
 
     def __init__(self, argument: str = "", *, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        with _no_driver_warning():
-            wp.init()
+        try:
+            with _no_driver_warning():
+                wp.init()
+            wp.load_module(cast.module, device=wp.device_from_torch(self.device))
+        except OSError as error:
+            raise ShicError(f"{error.filename}: Warp can't keep its compiled kernels there", "set WARP_CACHE_PATH to a folder") from error
 
     def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments:
         """Fragments of `verts` (K, 3), `faces` (F, 3); Warp reads and writes the tensors themselves, nothing is copied."""
