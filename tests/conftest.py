@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import trimesh
 from scipy.sparse.csgraph import laplacian, shortest_path
 from scipy.spatial import cKDTree
 
+from shic_cli.cli import main
 from shic_cli.schema import LAYOUTS, Template, write_arrays
 
 
@@ -41,7 +43,7 @@ def small_template() -> Template:
         geodesic=((paths + paths.T) / 2 * (228 / paths.max())).astype(np.float32),
         mirror=cKDTree(verts).query(verts * [-1, 1, 1])[1].astype(np.int32),
         colors=((verts - verts.min(0)) / np.ptp(verts, axis=0) * 255).astype(np.uint8),
-        uv=(verts[:, [2, 1]] + 0.5).astype(np.float32),
+        uv=np.ascontiguousarray(verts[:, [2, 1]] + 0.5, np.float32),
         face_uv=faces,
         source_to_vertex=np.arange(len(verts), dtype=np.int32),
     )
@@ -55,3 +57,35 @@ def small_template_file(small_template: Template, tmp_path: Path) -> Path:
     attrs = {"mirror_axis": small_template.mirror_axis}
     write_arrays(path, "shic/template", arrays, params={}, sources={}, attrs=attrs, overwrite=True)
     return path
+
+
+@pytest.fixture
+def small_model_file(small_template: Template, tmp_path: Path) -> Path:
+    """An untrained model of `small_template` on the silhouette encoder, as `model.safetensors` in the test's own folder."""
+    import torch
+
+    from shic_cli.features import make_extractor
+    from shic_cli.model import CanonicalMap, Saved, Surface, save_model
+
+    encoder = make_extractor("silhouette", torch.device("cpu"))
+    torch.manual_seed(0)
+    made = CanonicalMap("pointwise", encoder.dim, 16, torch.from_numpy(small_template.eigenvectors)).eval()
+    torch.nn.init.normal_(made.C)
+    meta = {"encoder": {"name": "silhouette"}, "encoder_fingerprint": encoder.fingerprint, "decoder": "pointwise"}
+    meta |= {"channels": encoder.dim, "dim": 16, "template": small_template.fingerprint}
+    save_model(tmp_path / "model.safetensors", Saved(made, Surface.of(small_template), meta), overwrite=True)
+    return tmp_path / "model.safetensors"
+
+
+@pytest.fixture
+def shic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`shic(*words)` runs a command line in the test's own folder: its exit status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run

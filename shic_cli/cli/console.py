@@ -71,7 +71,7 @@ def write_picture(path: Path, rgb: np.ndarray, overwrite: bool) -> None:
     from shic_cli.outputs import atomic
 
     if str(path) == "-":
-        click.get_binary_stream("stdout").write(encode(rgb))
+        sys.stdout.buffer.write(encode(rgb))
         return
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path}: has no ending that says which kind of picture", f"give one of {' '.join(sorted(SUFFIXES))}")

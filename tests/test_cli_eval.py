@@ -1,0 +1,141 @@
+"""`shic eval` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shic_cli.images import encode
+from shic_cli.schema import ItemWriter, Template
+
+Shic = Callable[..., tuple[int, str, str]]
+SIZE = 48
+
+
+@pytest.fixture
+def maps(small_template: Template, small_template_file: Path) -> Path:
+    """Three maps of one picture each: 40 columns of vertices in their order."""
+    path = small_template_file.with_name("pred.h5")
+    vertex = np.full((SIZE, SIZE), -1)
+    vertex[4:44, 4:44] = np.arange(1600).reshape(40, 40) % 642
+    rgb = np.random.default_rng(0).integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+    attrs = {"labels": "predicted", "template": small_template.fingerprint}
+    with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs) as writer:
+        for name in ("a.png", "b.png", "c.png"):
+            writer.add(name, encoded=np.frombuffer(encode(rgb), np.uint8), mask=vertex >= 0, vertex=vertex, score=vertex >= 0)
+    return path
+
+
+@pytest.fixture
+def annotations(tmp_path: Path) -> Path:
+    """Right points in a.png and b.png of two classes."""
+    images = [{"id": i, "file_name": name, "width": SIZE, "height": SIZE} for i, name in enumerate(("a.png", "b.png"))]
+    categories = [{"id": 7, "name": "dog"}, {"id": 8, "name": "cat"}]
+    points = {"bbox": [4, 4, 255, 255], "dp_x": [0.5, 3.5], "dp_y": [0.5, 1.5], "dp_vertex": [0, 43]}
+    found = [{"image_id": i, "category_id": 7 + i, **points} for i in range(2)]
+    path = tmp_path / "ann.json"
+    path.write_text(json.dumps({"images": images, "categories": categories, "annotations": found}))
+    return path
+
+
+def test_geodesic_json_is_one_object(shic: Shic, maps: Path, annotations: Path) -> None:
+    status, out, err = shic("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--json")
+    found = json.loads(out)
+    assert status == 0 and "geodesic error" in err
+    assert {key: found[key] for key in ("metric", "images", "points", "mean", "median", "ci95", "gps")} == {
+        "metric": "geodesic", "images": 2, "points": 4, "mean": 0, "median": 0, "ci95": [0, 0], "gps": 1,
+    }  # fmt: skip
+    assert set(found["classes"]) == {"cat", "dog"} and found["classes"]["cat"]["points"] == 2
+
+
+def test_geodesic_table_leaves_stdout_empty(shic: Shic, maps: Path, annotations: Path) -> None:
+    status, out, err = shic("eval", "geodesic", "pred.h5", "--annotations", "ann.json")
+    assert status == 0 and out == ""
+    assert all(word in err for word in ("cat", "dog", "all", "mean"))
+
+
+def test_what_is_missing_is_said_and_counted(shic: Shic, maps: Path, annotations: Path) -> None:
+    value = json.loads(annotations.read_text())
+    value["images"][1]["file_name"] = "z.png"
+    annotations.write_text(json.dumps(value))
+    status, out, err = shic("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--json")
+    assert status == 0 and json.loads(out)["mean"] == pytest.approx(114)
+    assert json.loads(out)["missing_images"] == 1
+    assert "1 of 2 annotated images have no prediction" in err and "z.png" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pred.h5", "--annotations", "none.json"), "none.json: can't be read"),
+        (("none.h5", "--annotations", "ann.json"), "none.h5: there is no such file"),
+        (("template.h5", "--annotations", "ann.json"), "template.h5: expected shic/maps, found shic/template"),
+        (("pred.h5", "--annotations", "ann.json", "--template", "other.h5"), "other.h5: there is no such file"),
+        (("pred.h5", "--annotations", "pred.h5"), "pred.h5"),
+    ],
+)
+def test_bad_inputs_give_two_lines_and_status_1(shic: Shic, maps: Path, annotations: Path, words: tuple[str, ...], said: str) -> None:
+    status, out, err = shic("eval", "geodesic", *words)
+    assert status == 1 and out == ""
+    assert said in err and len(err.strip().splitlines()) == 2
+
+
+def write_keypoints(path: Path, **images: tuple[float, float]) -> None:
+    path.write_text(json.dumps({"names": ["p"], "images": {name: {"points": {"p": point}} for name, point in images.items()}}))
+
+
+def test_pck_of_maps(shic: Shic, maps: Path) -> None:
+    write_keypoints(maps.with_name("k.json"), a=(10, 10), b=(10.9, 10.1), c=(30, 30))
+    status, out, err = shic("eval", "pck", "pred.h5", "--keypoints", "k.json", "--json")
+    found = json.loads(out)
+    assert status == 0 and "PCK via template" in err
+    assert (found["metric"], found["alpha"], found["pairs"], found["keypoints"]) == ("pck", 0.1, 6, 6)
+    assert found["pck"] == pytest.approx(2 / 6)  # the maps are equal: a and b agree, c lies elsewhere
+    assert json.loads(shic("eval", "pck", "pred.h5", "--keypoints", "k.json", "--json", "--alpha", "1")[1])["pck"] == 1
+    assert shic("eval", "pck", "pred.h5", "--keypoints", "k.json")[1] == ""
+
+
+@pytest.mark.parametrize("via", ["template", "embedding"])
+def test_pck_of_a_model(shic: Shic, small_model_file: Path, via: str) -> None:
+    """The same picture three times: every keypoint must come back to its own place."""
+    folder = small_model_file.parent
+    (folder / "photos").mkdir()
+    (folder / "masks").mkdir()
+    mask = np.zeros((60, 80, 3), np.uint8)
+    mask[10:50, 10:60], mask[30:50, 20:30] = 255, 0
+    for name in ("a", "b", "c"):
+        (folder / "photos" / f"{name}.png").write_bytes(encode(255 - mask // 2))
+        (folder / "masks" / f"{name}.png").write_bytes(encode(mask))
+    write_keypoints(folder / "k.json", a=(20, 20), b=(20, 20), c=(20, 20))
+    words = ("eval", "pck", "model.safetensors", "--keypoints", "k.json", "--images", "photos", "--via", via, "--json")
+    status, out, _ = shic(*words)
+    assert status == 0 and json.loads(out)["pck"] == 1 and json.loads(out)["via"] == via
+    (folder / "photos" / "c.png").write_bytes(b"no picture")
+    status, out, err = shic(*words)
+    assert status == 0 and json.loads(out)["pck"] == pytest.approx(2 / 6) and "c.png" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pred.h5", "--keypoints", "k.json", "--via", "embedding"), "needs a model"),
+        (("model.safetensors", "--keypoints", "k.json"), "--images"),
+        (("pred.h5", "--keypoints", "k.json", "--alpha", "-1"), "--alpha"),
+        (("pred.h5",), "--keypoints"),
+    ],
+)
+def test_wrong_usage_of_pck_is_status_2(shic: Shic, maps: Path, words: tuple[str, ...], said: str) -> None:
+    write_keypoints(maps.with_name("k.json"), a=(10, 10), b=(10, 10))
+    status, out, err = shic("eval", "pck", *words)
+    assert status == 2 and out == "" and said in err
+
+
+def test_no_surface_in_the_folder(shic: Shic, maps: Path) -> None:
+    write_keypoints(maps.with_name("k.json"), a=(10, 10), b=(10, 10))
+    maps.with_name("template.h5").unlink()
+    status, _, err = shic("eval", "pck", "pred.h5", "--keypoints", "k.json")
+    assert status == 1 and "neither model.safetensors nor template.h5 is here" in err
