@@ -163,3 +163,15 @@ class PckConfig(Checked):
 
     alpha: float = setting(0.1, "A point is right when it is nearer than this times the longer side of the target image.", low=0)
     via: str = setting("template", "template: pixel to vertex to pixel; embedding: pixel to pixel.", choices=("template", "embedding"))
+
+
+@dataclass(frozen=True)
+class DemoConfig(Checked):
+    """`shic demo`; small enough for two CPU cores and four minutes."""
+
+    photos: int = setting(120, "Photos to learn from.", low=1)
+    tests: int = setting(30, "Photos to test on.", low=1)
+    synthetic: int = setting(120, "Synthetic pictures.", low=1)
+    size: int = setting(192, "Side of each picture in pixels.", low=64, high=1024)
+    vertices: int = setting(1500, "Vertices of the template, about; the mesh file has 2000.", low=100)
+    epochs: int = setting(10, "Epochs of training.", low=1)

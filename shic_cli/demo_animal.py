@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 BLEND = 0.045  # width over which capsules melt into each other
 SKIN = 0.06  # width over which a vertex passes from one bone to the next
 MARGIN = 0.6  # between the bones' ends and the grid's border; wider than any radius
-CELL = 0.045  # side of a cell of the grid that the surface is drawn from
+CELL = 0.055  # side of a cell of the grid that the surface is drawn from
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def rest_mesh(vertices: int) -> tuple[np.ndarray, np.ndarray]:
 
 def skin_weights(verts: np.ndarray) -> np.ndarray:
     """How much each vertex `(K, 3)` follows each bone, `(K, E)` with rows that sum to 1: the nearer its capsule, the more."""
-    near = np.exp(-(capsule_distances(verts) - capsule_distances(verts).min(1, keepdims=True)) / SKIN)
+    away = capsule_distances(verts)
+    near = np.exp(-(away - away.min(1, keepdims=True)) / SKIN)
     return near / near.sum(1, keepdims=True)
 
 
@@ -111,8 +112,26 @@ def bone_motions(angles: np.ndarray) -> np.ndarray:
     return np.stack([motions[bone.name][:3] for bone in BONES])
 
 
-def random_pose(verts: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The vertices `(K, 3)` with every joint turned at random inside its range: linear blend skinning by `weights` (K, E)."""
-    motions = bone_motions(rng.uniform(-1, 1, (len(BONES), 3)) * [bone.turn for bone in BONES])
-    blended = np.einsum("ke,eij->kij", weights, motions)
-    return (np.einsum("kij,kj->ki", blended[..., :3], verts) + blended[..., 3]).astype(np.float32)
+@dataclass(frozen=True)
+class Animal:
+    """The animal as a mesh whose longest side is 1: `verts` (K, 3) f4 at rest and `faces` (F, 3) i4; it knows how to pose itself."""
+
+    verts: np.ndarray
+    faces: np.ndarray
+    weights: np.ndarray
+    center: np.ndarray
+    side: float
+
+    @classmethod
+    def make(cls, vertices: int) -> Animal:
+        """The animal with about that many vertices."""
+        verts, faces = rest_mesh(vertices)
+        center, side = (verts.max(0) + verts.min(0)) / 2, float(np.ptp(verts, axis=0).max())
+        return cls((verts - center) / side, faces, skin_weights(verts), center, side)
+
+    def pose(self, rng: np.random.Generator) -> np.ndarray:
+        """The vertices `(K, 3)` f4 with every joint turned at random inside its range: linear blend skinning."""
+        motions = bone_motions(rng.uniform(-1, 1, (len(BONES), 3)) * [bone.turn for bone in BONES])
+        blended = np.einsum("ke,eij->kij", self.weights, motions)
+        posed = np.einsum("kij,kj->ki", blended[..., :3], self.verts * self.side + self.center) + blended[..., 3]
+        return ((posed - self.center) / self.side).astype(np.float32)

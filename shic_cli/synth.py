@@ -108,7 +108,7 @@ def contact_sheet(path: Path, colors: np.ndarray, number: int = 12) -> np.ndarra
     items = [item for item, _ in zip(ItemReader(path, "shic/maps"), range(number), strict=False)]
     photos = [decode(item.encoded.tobytes(), item.name)[0] for item in items]
     labels = [draw.color_map(photo, item.vertex, colors) for photo, item in zip(photos, items, strict=True)]
-    return draw.contact_sheet([image for pair in zip(photos, labels, strict=True) for image in pair], 6)
+    return draw.contact_sheet([image for pair in zip(photos, labels, strict=True) for image in pair], 6, side=192)
 
 
 def picture_name(i: int) -> str:

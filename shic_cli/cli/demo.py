@@ -1,0 +1,76 @@
+"""`shic demo`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from shic_cli.cli import options
+from shic_cli.config import DemoConfig
+
+
+@click.command("demo")
+@click.argument("folder", default="shic-demo", type=click.Path(path_type=Path))
+@options.settings(DemoConfig)
+@options.device
+@options.seed
+@options.overwrite
+@options.as_json
+@click.pass_context
+def command(
+    context: click.Context, folder: Path, config: DemoConfig, device: str, seed: int, overwrite: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Run the whole pipeline in FOLDER on a self-made example, printing each command that it runs.
+
+    The photos are pictures of a posed T-Rex with exact labels. It ends in a table and summary.png.
+    """
+    from shic_cli import demo
+    from shic_cli.cli.console import emit_json, track
+    from shic_cli.devices import resolve_device
+    from shic_cli.images import encode
+    from shic_cli.outputs import atomic
+
+    start, where = time.monotonic(), resolve_device(device)
+    demo.prepare_folder(folder, overwrite)
+    truth = demo.write_example(folder, config, where, seed, track)
+    click.echo(f"$ cd {shlex.quote(str(folder))}", err=True)
+    with contextlib.chdir(folder):
+        said = [_run(line, context) for line in demo.lines(config, list(truth), device, seed)]
+    scores = [json.loads(text) for text in said if text.startswith('{\n  "metric"')]
+    found = demo.figures(folder, *scores)
+    with atomic(folder / "summary.png") as partial:
+        partial.write_bytes(encode(demo.summary(folder, truth)))
+    _show(found, folder / "summary.png", time.monotonic() - start)
+    if as_json:
+        emit_json(found)
+
+
+def _run(line: str, context: click.Context) -> str:
+    """Print one command line, run it, and give what it wrote on stdout."""
+    from shic_cli.cli import group
+
+    click.echo(f"$ {line}", err=True)
+    volume = context.parent.params if context.parent else {}
+    flags = ["-v"] * volume.get("verbose", 0) + ["-q"] * volume.get("quiet", 0)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        group.main([*flags, *shlex.split(line)[1:]], prog_name="shic", standalone_mode=False)
+    click.echo(out.getvalue(), err=True, nl=False)
+    return out.getvalue()
+
+
+def _show(found: dict[str, Any], picture: Path, seconds: float) -> None:
+    from shic_cli.cli.console import table
+
+    rows = [
+        (name.replace("_", "-"), f"{score['mean']:.1f}", "{:.1f} to {:.1f}".format(*score["ci95"]) if "ci95" in score else "")
+        for name, score in found.items()
+    ]
+    table("Geodesic error on the test photos (largest distance 228)", ("", "mean", "95 % interval"), rows)
+    click.echo(f"{picture} shows the maps ({seconds:.0f} s)", err=True)
