@@ -139,7 +139,8 @@ def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     yx = yx.clone()
     for i, outline in enumerate(outlines):
         if len(outline) and off[i].any():
-            yx[i, off[i]] = outline[torch.cdist(yx[i, off[i]], outline).argmin(1)]
+            distance = torch.cdist(yx[i, off[i]], outline, compute_mode="donot_use_mm_for_euclid_dist")  # the quick way is not exact
+            yx[i, off[i]] = outline[distance.argmin(1)]
     return yx
 
 

@@ -58,7 +58,8 @@ class WarpRenderer:
         try:
             with _no_driver_warning():
                 wp.init()
-            wp.load_module(cast.module, device=wp.device_from_torch(self.device))
+            self.where = wp.device_from_torch(str(self.device))  # a string, since Warp takes no torch.device("cuda") without a number
+            wp.load_module(cast.module, device=self.where)
         except OSError as error:
             raise ShicError(f"{error.filename}: Warp can't keep its compiled kernels there", "set WARP_CACHE_PATH to a folder") from error
 
@@ -81,7 +82,7 @@ class WarpRenderer:
                 wp.from_torch(cameras.principal.contiguous(), wp.vec2),
             ]
             outputs = [wp.from_torch(face), wp.from_torch(bary, wp.vec3), wp.from_torch(zbuf)]
-            wp.launch(cast, dim=shape, inputs=inputs, outputs=outputs, device=wp.device_from_torch(self.device))
+            wp.launch(cast, dim=shape, inputs=inputs, outputs=outputs, device=self.where)
         return Fragments(face, bary, zbuf)
 
 
