@@ -144,24 +144,30 @@ def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return yx
 
 
-def vertex_normals(verts: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Unit normals `(K, 3)`: the area-weighted mean of the faces around each vertex."""
+def _normals(verts: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Unit normals of the vertices, `(K, 3)`, and twice the area times the normals of the faces, `(F, 3)`.
+
+    A vertex's is the area-weighted mean of the faces around it.
+    """
     corners = verts[faces]
-    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = torch.zeros_like(verts).index_add(0, faces.reshape(-1), normal.repeat_interleave(3, 0))
-    return torch.nn.functional.normalize(total, dim=-1)
+    flat = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    smooth = torch.zeros_like(verts).index_add(0, faces.reshape(-1), flat.repeat_interleave(3, 0))
+    return torch.nn.functional.normalize(smooth, dim=-1), flat
 
 
 def _picture_normals(fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras) -> torch.Tensor:
-    """Smooth unit normals `(P, 3)` of the surface's pixels along the picture's right, its top and the viewer; each faces the camera."""
+    """Smooth unit normals `(P, 3)` of the surface's pixels along the picture's right, its top and the viewer; none faces away."""
     mask = fragments.mask
-    values = torch.cat([vertex_normals(verts, faces), verts], 1)
-    normal, position = _interpolate_surface(fragments, mask, faces, values).split(3, -1)
-    sizes = mask.sum((1, 2)).tolist()
-    views = list(zip(cameras.rotation, cameras.translation, normal.split(sizes), position.split(sizes), strict=True))
-    normal = torch.cat([part @ rotation for rotation, _, part, _ in views])
-    ray = torch.cat([part @ rotation + translation for rotation, translation, _, part in views])
-    normal = torch.nn.functional.normalize(torch.where((normal * ray).sum(-1, keepdim=True) > 0, -normal, normal), dim=-1)
+    smooth, flat = _normals(verts, faces)
+    normal, position = _interpolate_surface(fragments, mask, faces, torch.cat([smooth, verts], 1)).split(3, -1)
+    eye = -(cameras.rotation @ cameras.translation[..., None])[..., 0]
+    sizes = mask.sum((1, 2))
+    ray = torch.nn.functional.normalize(position - eye.repeat_interleave(sizes, 0), dim=-1)
+    inside = (flat[fragments.face[mask]] * ray).sum(-1, keepdim=True) > 0
+    normal = torch.where(inside, -normal, normal)
+    # At the outline smooth normals lean over to the far side; they are brought back to the rim, since turning them round makes speckles.
+    normal = torch.nn.functional.normalize(normal - ray * (normal * ray).sum(-1, keepdim=True).clamp(min=0), dim=-1)
+    normal = torch.cat([part @ rotation for part, rotation in zip(normal.split(sizes.tolist()), cameras.rotation, strict=True)])
     return normal * normal.new_tensor([-1.0, 1.0, -1.0])
 
 
