@@ -302,7 +302,7 @@ class ItemWriter:
     def __exit__(self, kind: type | None, *_: object) -> None:
         if kind is None:
             self._finish()
-        self.journal.close(remove=kind is None)
+        self.journal.close(remove=kind is None or not self.names)
 
     def _finish(self) -> None:
         if not self.names:
@@ -373,9 +373,10 @@ def describe(path: Path | str) -> dict[str, Any]:
             for name in layout.fields
         }
         if layout.items:
-            groups = list(file["items"].values())
-            check_fields(groups[0], layout.items, path, {}) if groups else None
-            fields["items"] = {"count": len(groups), "fields": {name: field.doc for name, field in layout.items.items()}}
+            reader = ItemReader(path, header.kind)
+            for name in reader.names[:1]:
+                _ = reader[name]  # checks it
+            fields["items"] = {"count": len(reader), "fields": {name: field.doc for name, field in layout.items.items()}}
         return {
             "path": str(path),
             "kind": header.kind,

@@ -1,0 +1,87 @@
+"""Parts by name, from here and from other packages."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint, EntryPoints
+from types import ModuleType
+from typing import ClassVar
+
+import pytest
+
+from shic_cli import registry
+from shic_cli.errors import MissingError, SettingError
+
+
+class Part:
+    """A part that remembers what it was made with."""
+
+    lack: ClassVar[str] = ""
+
+    def __init__(self, argument: str = "", *, device: str = "cpu", **options: object) -> None:
+        self.argument, self.device, self.options = argument, device, options
+
+    @classmethod
+    def missing(cls) -> str:
+        return cls.lack
+
+
+class Lacking(Part):
+    lack = "its weights are not here"
+
+
+@pytest.fixture
+def plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another package's maskers `good`, `lacking`, and `broken`, whose module can't be imported."""
+    module = ModuleType("someones_parts")
+    module.Good, module.Lacking = Part, Lacking
+    monkeypatch.setitem(sys.modules, "someones_parts", module)
+    group = "shic.maskers"
+    points = [
+        EntryPoint("good", "someones_parts:Good", group),
+        EntryPoint("lacking", "someones_parts:Lacking", group),
+        EntryPoint("broken", "no_such_module_here:Part", group),
+    ]
+    monkeypatch.setattr(registry, "entry_points", lambda **wanted: EntryPoints(points).select(**wanted))
+
+
+def test_every_built_in_part_can_be_found() -> None:
+    for kind, parts in registry.PARTS.items():
+        for name in parts:
+            if kind == "renderers" and name == "pytorch3d":
+                continue  # its module may need the package
+            assert isinstance(registry.find(kind, name), type)
+        assert set(registry.AUTO[kind]) <= set(parts)
+
+
+def test_a_plugin_is_listed_found_and_made(plugin: None) -> None:
+    assert registry.names("maskers") == ["grabcut", "broken", "good", "lacking"]
+    assert "good" not in registry.names("extractors")
+    part = registry.make("maskers", "good:some:thing", device="cuda:1", speed=3)
+    assert isinstance(part, Part) and part.argument == "some:thing"
+    assert part.device == "cuda:1" and part.options == {"speed": 3}
+
+
+def test_unknown_names_suggest_the_nearest(plugin: None) -> None:
+    with pytest.raises(SettingError, match="there is no masker 'grabcat'") as caught:
+        registry.make("maskers", "grabcat")
+    assert "did you mean grabcut" in caught.value.hint and "good" in caught.value.hint
+
+
+def test_missing_weights_are_status_3(plugin: None) -> None:
+    with pytest.raises(MissingError, match="masker lacking: its weights are not here") as caught:
+        registry.make("maskers", "lacking")
+    assert caught.value.exit_code == 3
+    with pytest.raises(MissingError, match="no_such_module_here"):
+        registry.make("maskers", "broken")
+
+
+def test_auto_takes_the_first_that_lacks_nothing(plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.AUTO, "maskers", ("lacking", "good", "grabcut"))
+    assert registry.resolve("maskers", "auto") == "good"
+    assert type(registry.make("maskers", "auto")) is Part
+    assert registry.resolve("maskers", "anything") == "anything"
+
+
+def test_nothing_is_imported_before_its_name_is_asked_for() -> None:
+    assert all(":" in target for parts in registry.PARTS.values() for target in parts.values())
