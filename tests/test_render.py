@@ -20,7 +20,6 @@ from shic_cli.renderers import Fragments
 from shic_cli.schema import Template
 
 CONFIG = RenderConfig(azimuths=8, elevations=(0.0, 30.0), size=64, renderer="warp")
-PLATE = trimesh.creation.box((1, 1, 1)).subdivide().subdivide()
 
 
 @pytest.fixture(scope="module")
