@@ -25,11 +25,12 @@ from shic_cli.schema import ItemReader, check_indices
 
 PATCH = 2.5  # pixels across the patch of one vertex on the grid where positions are averaged
 REACH = 1.0  # standard deviation of the average, in patches
-NEAR = 3.0  # pixels whose vertices are this many edge lengths apart stop mixing
+NEAR = 3.0  # pixels whose vertices are this many usual steps apart stop mixing
+LIMB = 0.1  # of the template's longest side: limbs are farther apart than this
 CHUNK = 1 << 17  # pixels put onto the faces at a time
 CELL = 0.1  # side of a checker's field and of the grid's mesh, in the template's longest side
 OPACITY = 0.9  # of the texture over the photo
-SHADE = 0.45  # how much of the photo's light and dark stays: the exponent of its luminance
+SHADE = 0.35  # how much of the photo's light and dark stays: the exponent of its luminance
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,26 @@ def smooth_positions(vertex: np.ndarray, surface: Surface) -> np.ndarray:
     rows, columns = (np.flatnonzero((vertex >= 0).any(axis)) for axis in (1, 0))
     vertex = vertex[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     inside = vertex >= 0
-    patch = np.sqrt(inside.sum() / len(np.unique(vertex[inside])))  # pixels across one vertex's patch
+    patch, near = _scales(vertex, surface)
     step = max(int(patch / PATCH), 1)
-    near = NEAR * float(np.median(np.linalg.norm(surface.verts[surface.faces[:, 0]] - surface.verts[surface.faces[:, 1]], axis=1)))
     coarse = vertex[step // 2 :: step, step // 2 :: step]
     if not (coarse >= 0).any():
         return surface.verts[vertex[inside]]
     averaged = _average(coarse, surface.verts, REACH * max(patch / step, 1.0), near)
     return _spread(averaged, coarse >= 0, step, inside, surface.verts[vertex[inside]], near)
+
+
+def _scales(vertex: np.ndarray, surface: Surface) -> tuple[float, float]:
+    """How many pixels side by side share a vertex on average, and how far apart on the template vertices are that still mix."""
+    left, right = vertex[:, :-1], vertex[:, 1:]
+    both = (left >= 0) & (right >= 0)
+    apart = np.linalg.norm(surface.verts[left[both]] - surface.verts[right[both]], axis=1)
+    steps = apart[apart > 0]
+    edge = float(np.median(np.linalg.norm(surface.verts[surface.faces[:, 0]] - surface.verts[surface.faces[:, 1]], axis=1)))
+    if not len(steps):
+        return float(max(vertex.shape)), NEAR * edge
+    rough = min(float(np.median(steps)), LIMB / NEAR)  # a rough map takes larger steps than an edge
+    return len(apart) / len(steps), NEAR * max(edge, rough)
 
 
 def _average(vertex: np.ndarray, verts: np.ndarray, reach: float, near: float) -> np.ndarray:

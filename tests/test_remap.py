@@ -60,6 +60,18 @@ def test_points_run_smoothly(ball: Surface, size: int) -> None:
     assert jumps.max() < 1.8 / size  # no steps: a pixel is 1 / size wide, and up to 1.4 times that on the surface here
 
 
+def test_a_rough_map_is_smoothed(ball: Surface) -> None:
+    """Points that are off by chance, in blocks of 3 pixels, as a map computed on a coarse grid has them."""
+    _, point = seen(ball)
+    noise = np.random.default_rng(0).normal(0, 0.04, (SIZE // 3, SIZE // 3, 3)).repeat(3, 0).repeat(3, 1)
+    inside = np.linalg.norm(point[..., :2], axis=-1) < 0.45
+    vertex = np.where(inside, cKDTree(ball.verts).query(point + noise)[1], -1)
+    face, bary = surface_points(vertex, ball)
+    error = np.linalg.norm(positions(face[inside], bary[inside], ball) - point[inside], axis=1)
+    rough = np.linalg.norm(ball.verts[vertex[inside]] - point[inside], axis=1)
+    assert np.median(error) < 0.5 * np.median(rough)
+
+
 def test_limbs_do_not_mix(ball: Surface) -> None:
     left, right = int(ball.verts[:, 0].argmin()), int(ball.verts[:, 0].argmax())
     vertex = np.full((20, 20), left)
