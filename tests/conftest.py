@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from scipy.spatial import cKDTree
 
 from shic_cli.cli import main
 from shic_cli.schema import LAYOUTS, Template, write_arrays
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `main` does, and before a test imports torch
 
 
 def animal_verts(sphere: np.ndarray) -> np.ndarray:

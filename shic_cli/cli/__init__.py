@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 
 import click
@@ -64,6 +65,9 @@ def group(verbose: int, quiet: int) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error, 2 usage, 3 a package or weights missing, 4 some inputs failed."""
+    # Read when torch is loaded. Threads that wait by spinning take the cores from each other as soon as anything else runs beside
+    # them: training on two cores was ten times slower then.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(group.main(args, prog_name="shic", standalone_mode=False))
     except click.ClickException as error:
