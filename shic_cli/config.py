@@ -174,4 +174,4 @@ class DemoConfig(Checked):
     synthetic: int = setting(120, "Synthetic pictures.", low=1)
     size: int = setting(192, "Side of each picture in pixels.", low=64, high=1024)
     vertices: int = setting(1500, "Vertices of the template, about; the mesh file has 2000.", low=100)
-    epochs: int = setting(10, "Epochs of training.", low=1)
+    epochs: int = setting(30, "Epochs of training.", low=1)

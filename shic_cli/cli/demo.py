@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import shlex
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ def command(
     start, where = time.monotonic(), resolve_device(device)
     demo.prepare_folder(folder, overwrite)
     truth = demo.write_example(folder, config, where, seed, track)
-    click.echo(f"$ cd {shlex.quote(str(folder))}", err=True)
+    _say(f"$ cd {shlex.quote(str(folder))}")
     with contextlib.chdir(folder):
         said = [_run(line, context) for line in demo.lines(config, list(truth), device, seed)]
     scores = [json.loads(text) for text in said if text.startswith('{\n  "metric"')]
@@ -56,13 +57,20 @@ def _run(line: str, context: click.Context) -> str:
     """Print one command line, run it, and give what it wrote on stdout."""
     from shic_cli.cli import group
 
-    click.echo(f"$ {line}", err=True)
+    _say(f"$ {line}")
     volume = context.parent.params if context.parent else {}
     flags = ["-v"] * volume.get("verbose", 0) + ["-q"] * volume.get("quiet", 0)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         group.main([*flags, *shlex.split(line)[1:]], prog_name="shic", standalone_mode=False)
-    click.echo(out.getvalue(), err=True, nl=False)
+    if "--json" not in line:  # figures come in the table at the end
+        _say(out.getvalue().rstrip())
     return out.getvalue()
+
+
+def _say(text: str) -> None:
+    """A line on stderr, unless -q was given."""
+    if text and logging.getLogger("shic").isEnabledFor(logging.INFO):
+        click.echo(text, err=True)
 
 
 def _show(found: dict[str, Any], picture: Path, seconds: float) -> None:
@@ -72,5 +80,5 @@ def _show(found: dict[str, Any], picture: Path, seconds: float) -> None:
         (name.replace("_", "-"), f"{score['mean']:.1f}", "{:.1f} to {:.1f}".format(*score["ci95"]) if "ci95" in score else "")
         for name, score in found.items()
     ]
-    table("Geodesic error on the test photos (largest distance 228)", ("", "mean", "95 % interval"), rows)
-    click.echo(f"{picture} shows the maps ({seconds:.0f} s)", err=True)
+    table("Test photos", ("", "geodesic error of 228", "95 % interval"), rows)
+    _say(f"{picture} shows the maps ({seconds:.0f} s)")
