@@ -25,7 +25,7 @@ def heat_colors(values: np.ndarray) -> np.ndarray:
 
 def dot(rgb: np.ndarray, yx: tuple[float, float], radius: int = 5) -> np.ndarray:
     """`rgb` with a red dot ringed white at the pixel `yx`."""
-    out, centre = np.ascontiguousarray(rgb), (round(yx[1]), round(yx[0]))
+    out, centre = np.array(rgb, order="C"), (round(yx[1]), round(yx[0]))
     cv2.circle(out, centre, radius + 2, (255, 255, 255), -1, cv2.LINE_AA)
     return cv2.circle(out, centre, radius, (220, 30, 30), -1, cv2.LINE_AA)
 

@@ -69,7 +69,7 @@ def _draw(teacher: Teacher, shown: torch.Tensor, query: torch.Tensor, sigma: tor
     similarity = torch.einsum("d,ndhw->nhw", query[0], view_features(teacher.extractor, views))
     similarity = F.interpolate(similarity[:, None], views.mask.shape[-2:], mode="bilinear")[:, 0]
     seen = sigma.isfinite()
-    surface = interpolate(views, teacher.faces, torch.where(seen, sigma, sigma[seen].min())[:, None])[..., 0]
+    surface = interpolate(views.fragments, teacher.faces, torch.where(seen, sigma, sigma[seen].min())[:, None])[..., 0]
     best = int(best_vertices(sigma[:, None])[0])
     rows = [list(views.image.cpu().numpy())]
     for values in (similarity, surface):

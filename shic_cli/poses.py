@@ -180,10 +180,10 @@ class Poser:
     @classmethod
     def of(cls, template: Template, amount: float = 1.0) -> Poser:
         """The poser of a template; `amount` scales every bend, 0 keeps the rest pose."""
-        return cls(template, find_limbs(template), amount)
+        return cls(template, find_limbs(template) if amount else [], amount)
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
-        if not self.limbs or not self.amount:
+        if not self.limbs:
             return self.template.verts
         verts = self.template.verts.astype(np.float64)
         for limb in self.limbs:  # all at rest positions first: limbs hardly overlap, and the trunk carries them

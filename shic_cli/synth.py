@@ -5,7 +5,6 @@ Axes: K vertices, F faces, S by S pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,11 @@ from shic_cli.errors import SettingError
 from shic_cli.generators import Scene
 from shic_cli.images import decode, encode, list_images, listing
 from shic_cli.mesh import vertex_normals
+from shic_cli.poses import Poser
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import interpolate, pixel_vertex
 from shic_cli.renderers import Fragments
 from shic_cli.schema import ItemReader, ItemWriter, Template
-
-Pose = Callable[[np.random.Generator], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -124,24 +122,24 @@ def synthesize(
     seed: int = 0,
     *,
     sources: dict[str, Any] | None = None,
-    pose: Pose | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> None:
     """Write `config.number` pictures to the maps file `path`, labels `synthetic`; an unfinished run goes on.
 
-    Picture i depends on `seed` and i only, so any of them can be made again alone. `pose` gives the template's vertices (K, 3) posed
-    at random for each picture; without it they rest.
+    Picture i depends on `seed` and i only, so any of them can be made again alone. Each shows a random pose of the template, unless
+    `config.poses` is 0.
     """
     sources = dict(sources or {})
     if config.backgrounds:
         sources["backgrounds"] = listing(list_images([config.backgrounds]))
     maker = Synthesizer(template.verts, template.faces, config, device)
+    poser = Poser.of(template, config.poses)
     attrs = {"labels": "synthetic", "template": template.fingerprint}
     with ItemWriter(path, "shic/maps", params={**config.params(), "seed": seed}, sources=sources, attrs=attrs, overwrite=overwrite) as out:
         left = [i for i in range(config.number) if picture_name(i) not in out]
         for i in track(left, len(left), "synth"):
             rng = chance(seed, "synth", i)
-            picture = maker.make(rng, pose(rng) if pose else None)
+            picture = maker.make(rng, poser(rng))
             encoded = np.frombuffer(encode(picture.rgb, ".jpg"), np.uint8)
             out.add(picture_name(i), encoded=encoded, mask=picture.mask, vertex=picture.vertex, score=picture.mask.astype(np.float16))

@@ -1,4 +1,4 @@
-"""The embedded extractor: where the object's mass lies around each of its pixels. It needs a mask and no weights."""
+"""The embedded extractor: how the object fills the surroundings of each of its pixels. It needs a mask and no weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 RADII = (0.15, 0.3, 0.6, 1.2, 2.0)  # ring centres in units of the square root of the mask's area
 SECTORS = 16
+EMPTY = 1e-3  # cells; a bin this small around a tiny object has no share
 
 
 class Silhouette:
-    """Features `(B, 80, h, w)`: the mask's mass in 5 rings and 16 sectors around each cell, soft in both, unit length.
+    """Features `(B, 80, h, w)`: how full of object 5 rings by 16 sectors around each cell are, soft in both, unit length.
 
     It does not see colour, so renders and photos agree by construction; it can't see what no outline shows. The rings are
     log-spaced and scale with the square root of the mask's area. h = w = side / 2. design.md section 5.
@@ -46,13 +47,14 @@ class Silhouette:
         return F.normalize(torch.stack(out), dim=1)
 
     def _describe(self, mass: torch.Tensor) -> torch.Tensor:
-        """The square roots of the mass `(80, h, w)` in each bin around every cell of `mass` `(h, w)`, by one convolution."""
+        """The square roots of the share `(80, h, w)` of each bin that is filled, around every cell of `mass` `(h, w)`; one convolution."""
         side = mass.shape[-1]
         kernel = bins(side, mass.sum().clamp_min(1).sqrt().item(), mass.device)
         spectrum = torch.fft.rfft2(mass, s=(2 * side, 2 * side))
         found = torch.fft.irfft2(spectrum * torch.fft.rfft2(kernel).conj(), s=(2 * side, 2 * side))
-        # the square root keeps the many pixels of the outer rings from drowning the inner ones
-        return found[:, :side, :side].clamp_min(0).sqrt()
+        # a share and not the mass itself: else the large outer bins drown the inner ones; the root brings out thin parts
+        share = found[:, :side, :side].clamp_min(0) / kernel.sum((1, 2)).clamp_min(EMPTY)[:, None, None]
+        return share.sqrt()
 
 
 def bins(side: int, scale: float, device: torch.device) -> torch.Tensor:
