@@ -116,7 +116,7 @@ class SynthConfig(Checked):
     fill: tuple[float, ...] = setting(
         (0.4, 0.9), "Least and largest share of the frame that the object's longer side takes.", low=0.05, high=1
     )
-    poses: float = setting(1.0, "How far the template's limbs and trunk are bent at random; 0 keeps it at rest, as the paper does.", low=0, high=3)
+    poses: float = setting(1.0, "How far limbs and trunk are bent at random; 0 keeps the template at rest, as in the paper.", low=0, high=3)
     backgrounds: str = setting("", "Folder of photos to take backgrounds from; none: made-up ones.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
 

@@ -41,7 +41,7 @@ def small_template() -> Template:
     return Template(
         verts=verts,
         faces=faces,
-        eigenvectors=vectors[:, 1:33].astype(np.float32),
+        eigenvectors=(vectors[:, 1:33] * len(verts) ** 0.5).astype(np.float32),
         eigenvalues=values[1:33].astype(np.float32),
         geodesic=((paths + paths.T) / 2 * (228 / paths.max())).astype(np.float32),
         mirror=cKDTree(verts).query(verts * [-1, 1, 1])[1].astype(np.int32),

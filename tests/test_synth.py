@@ -16,7 +16,7 @@ from shic_cli.render import interpolate
 from shic_cli.schema import ItemReader, Template
 
 CPU = torch.device("cpu")
-CONFIG = SynthConfig(number=4, size=96)
+CONFIG = SynthConfig(number=4, size=96, poses=0)
 
 
 @pytest.fixture(scope="module")
@@ -129,26 +129,20 @@ def test_a_stopped_run_goes_on_to_the_same_file(template: Template, tmp_path) ->
         assert all(np.array_equal(stopped[name].arrays[field], array) for field, array in whole[name].arrays.items())
 
 
-def test_poses_move_the_labels(template: Template, tmp_path) -> None:
-    given = []
-
-    def pose(rng: np.random.Generator) -> np.ndarray:
-        given.append(template.verts * np.float32([1, rng.uniform(0.5, 2), 1]))
-        return given[-1]
-
-    config = SynthConfig(number=2, size=64, fov=(20, 20), elevation=(0, 0))
-    synth.synthesize(template, tmp_path / "posed.h5", config, CPU, pose=pose)
-    synth.synthesize(template, tmp_path / "rest.h5", config, CPU)
-    posed, rest = (ItemReader(tmp_path / f"{name}.h5", "shic/maps") for name in ("posed", "rest"))
-    assert len(given) == 2
-    assert not np.array_equal(posed[posed.names[0]].vertex, rest[rest.names[0]].vertex)
+def test_poses_move_the_labels(small_template: Template, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(synth.Poser, "__call__", lambda self, rng: self.template.verts * np.float32([1, 0.5 + self.amount, 1]))
+    for amount in (0.0, 1.0, 2.0):
+        config = SynthConfig(number=1, size=64, fov=(20, 20), elevation=(0, 0), poses=amount)
+        synth.synthesize(small_template, tmp_path / f"{amount}.h5", config, CPU)
+    labels = [ItemReader(tmp_path / f"{amount}.h5", "shic/maps")["synth_00000.jpg"].vertex for amount in (0.0, 1.0, 2.0)]
+    assert not np.array_equal(labels[0], labels[1]) and not np.array_equal(labels[1], labels[2])
 
 
 def test_photos_as_backgrounds(template: Template, tmp_path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "red.png").write_bytes(encode(np.full((50, 80, 3), [200, 0, 0], np.uint8)))
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
-    config = SynthConfig(number=2, size=64, backgrounds=str(tmp_path / "photos"))
+    config = SynthConfig(number=2, size=64, poses=0, backgrounds=str(tmp_path / "photos"))
     synth.synthesize(template, tmp_path / "out.h5", config, CPU)
     for item in ItemReader(tmp_path / "out.h5", "shic/maps"):
         around = decode(item.encoded.tobytes(), item.name)[0][~item.mask].astype(float).mean(0)
