@@ -133,16 +133,22 @@ class TrainConfig(Checked):
     )
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
     epochs: int = setting(40, "Passes over the pictures.", low=1)
-    batch: int = setting(16, "Pictures a step, natural and synthetic alike.", low=1)
+    batch: int = setting(0, "Pictures a step, natural and synthetic alike; 0: 16, or 4 for a pointwise decoder.", low=0)
     points: int = setting(100, "Foreground points drawn from a picture in a step (sec. 4.1).", low=2)
-    rate: float = setting(1e-3, "Adam's step size; a tenth of it after half of the epochs.", low=0)
+    rate: float = setting(
+        0.0, "Adam's step size, a tenth of it after half of the epochs; 0: 0.001, or 0.003 for a pointwise decoder.", low=0
+    )
     pseudo: float = setting(0.1, "alpha, weight of L_pseudo (Eq. 3).", low=0)
     cycle: float = setting(0.002, "beta, weight of L_cyc.", low=0)
     distance: float = setting(0.002, "gamma, weight of L_dist.", low=0)
     equivariance: float = setting(0.001, "delta, weight of L_eq.", low=0)
     synthetic: float = setting(0.1, "zeta, weight of L_syn (Eq. 4).", low=0)
     foreground: float = setting(0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0)
-    augment: bool = setting(True, "Crop, rotate and jitter the pictures, points and masks together.")
+    augment: str = setting(
+        "auto",
+        "Crop, rotate and jitter the pictures, points and masks together; auto: unless the encoder sees the whole object.",
+        choices=("auto", "on", "off"),
+    )
     variants: int = setting(4, "Augmented copies of a picture, made once; 0 makes a new one every epoch.", low=0)
     natural_images: bool = setting(True, "Use the maps files of photos (Table 3).")
     synthetic_images: bool = setting(True, "Use the maps files of synthetic pictures (Table 3).")
@@ -172,7 +178,7 @@ class DemoConfig(Checked):
 
     photos: int = setting(120, "Photos to learn from.", low=1)
     tests: int = setting(30, "Photos to test on.", low=1)
-    synthetic: int = setting(120, "Synthetic pictures.", low=1)
+    synthetic: int = setting(300, "Synthetic pictures.", low=1)
     size: int = setting(192, "Side of each picture in pixels.", low=64, high=1024)
     vertices: int = setting(1500, "Vertices of the template, about; the mesh file has 2000.", low=100)
-    epochs: int = setting(30, "Epochs of training.", low=1)
+    epochs: int = setting(40, "Epochs of training.", low=1)

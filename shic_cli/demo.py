@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from shic_cli.remap import lay, load_texture
 from shic_cli.schema import ItemReader, Template, read_template
 from shic_cli.synth import Picture, Synthesizer
 from shic_cli.template import sides_picture
+
+log = logging.getLogger("shic")
 
 MESH_VERTICES = 2000
 POINTS = 150  # annotated in a photo
@@ -60,7 +63,7 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
         f"shic render --azimuths 8 --size {config.size} --contact-sheet views.png{where}",
         f"shic pseudo-gt imgs/ -o pgt.h5{where}",
         f"shic synth --number {config.synthetic} --size {config.size} --contact-sheet synth.png{start}{where}",
-        f"shic train --epochs {config.epochs} --batch 8 --rate 0.004 --variants 3{start}{where}",
+        f"shic train --epochs {config.epochs} --batch 4 --rate 0.004 --variants 2{start}{where}",
         f"shic predict test/imgs/ -o predictions.maps.h5{where}",
         f"shic pseudo-gt test/imgs/ -o zero_shot.maps.h5{where}",
         "shic eval geodesic zero_shot.maps.h5 --annotations annotations.json --json",
@@ -78,6 +81,7 @@ def write_example(
 
     The vertices are those of trex.obj, -1 for none. The photos are posed; the mesh that the pipeline gets is at rest.
     """
+    log.info("demo: drawing %d photos of a T-Rex, posed, to learn from and %d to test on", config.photos, config.tests)
     animal = Animal.make(MESH_VERTICES)
     write_obj(folder / "trex.obj", animal.verts, animal.faces)
     maker = Synthesizer(animal.verts, animal.faces, SynthConfig(size=config.size, elevation=(-5, 30), fill=(0.6, 0.9)), device)

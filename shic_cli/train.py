@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,24 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
     return readers
 
 
+def settle(config: TrainConfig, encoder: Any) -> TrainConfig:
+    """`config` with every `auto` and 0 replaced by what it stands for with this encoder.
+
+    A pointwise decoder on an encoder that sees the whole object is small and learns from many short steps; crops would only
+    show it outlines that no object has.
+    """
+    decoder = ("pointwise" if encoder.sees_whole_object else "convolutional") if config.decoder == "auto" else config.decoder
+    pointwise = decoder == "pointwise"
+    return replace(
+        config,
+        encoder=encoder.name if config.encoder == "auto" else config.encoder,
+        decoder=decoder,
+        batch=config.batch or (4 if pointwise else 16),
+        rate=config.rate or (3e-3 if pointwise else 1e-3),
+        augment=("off" if encoder.sees_whole_object else "on") if config.augment == "auto" else config.augment,
+    )
+
+
 @dataclass
 class Trainer:
     """The map being trained, with its optimizer, schedule and examples. One object a run."""
@@ -63,17 +81,22 @@ class Trainer:
     def make(cls, template: Template, readers: list[ItemReader], config: TrainConfig, device: torch.device, seed: int) -> Trainer:
         """A map that knows nothing yet: E = 0."""
         encoder = make_extractor(config.encoder, device)
-        decoder = config.decoder
-        if decoder == "auto":
-            decoder = "pointwise" if encoder.sees_whole_object else "convolutional"
-        pointwise = decoder == "pointwise"
+        config = settle(config, encoder)
+        pointwise = config.decoder == "pointwise"
         examples = Examples(
-            readers, encoder, points=config.points, vertices=len(template.verts), augment=config.augment, variants=config.variants,
-            flip=config.equivariance > 0, at_points=pointwise, seed=seed,
-        )  # fmt: skip
+            readers,
+            encoder,
+            points=config.points,
+            vertices=len(template.verts),
+            augment=config.augment == "on",
+            variants=config.variants,
+            flip=config.equivariance > 0,
+            at_points=pointwise,
+            seed=seed,
+        )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = CanonicalMap(decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)).to(device)
+            found = CanonicalMap(config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)).to(device)
         geodesic, mirror = (torch.from_numpy(array).to(device) for array in (template.geodesic, template.mirror.astype("int64")))
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(config, template, examples, device, seed, found, optimizer, geodesic, mirror)
@@ -174,9 +197,9 @@ class Trainer:
         """The finished model."""
         encoder = self.examples.encoder
         meta = {
-            "encoder": {"name": self.config.encoder if self.config.encoder != "auto" else encoder.name, **encoder.settings},
+            "encoder": {**encoder.settings, "name": self.config.encoder},
             "encoder_fingerprint": encoder.fingerprint,
-            "decoder": "pointwise" if self.map.decoder.pointwise else "convolutional",
+            "decoder": self.config.decoder,
             "channels": encoder.dim,
             "dim": self.config.dim,
             "template": self.template.fingerprint,
@@ -207,15 +230,15 @@ def train(
     readers = open_maps(maps, template, config)
     if not any(getattr(config, name) for name in ("pseudo", "distance", "cycle", "equivariance", "synthetic")):
         raise SettingError("every loss has weight 0", "give one of them a weight")
-    journal = Journal(path, {"params": config.params(), "seed": seed, "sources": sources}, replace=overwrite)
+    trainer = Trainer.make(template, readers, config, device, seed)
+    journal = Journal(path, {"params": trainer.config.params(), "seed": seed, "sources": sources}, replace=overwrite)
     checkpoint, done = path.with_name(path.name + ".checkpoint"), False
     try:
-        trainer = Trainer.make(template, readers, config, device, seed)
         if journal.fresh:
             checkpoint.unlink(missing_ok=True)
         elif checkpoint.exists():
             trainer.load_checkpoint(checkpoint)
-            log.info("going on after epoch %d of %d", trainer.epoch, config.epochs)
+            log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
         for means in _epochs(trainer, track):
             log.debug("epoch %d: %s", trainer.epoch, " ".join(f"{name} {value:.4f}" for name, value in means.items()))
             trainer.save_checkpoint(checkpoint)

@@ -93,5 +93,5 @@ def test_what_is_no_model_is_refused(tmp_path, content):
     path = tmp_path / "m.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="m.safetensors"):
+    with pytest.raises(InputError, match=r"m\.safetensors"):
         model.load_model(path)

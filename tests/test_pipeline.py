@@ -182,7 +182,7 @@ def test_first_loss_is_ln_k_exactly(small_template, album):
 
 
 def test_training_learns_exact_labels(small_template, album, tmp_path):
-    settings = config(epochs=150, augment=False, rate=3e-3, points=100)
+    settings = config(epochs=150, augment="off", rate=3e-3, points=100)
     train.train(small_template, [album / "truth.h5"], tmp_path / "m.safetensors", settings, CPU, sources={})
     predictor, errors = Predictor(tmp_path / "m.safetensors", CPU), []
     truth = ItemReader(album / "truth.h5", "shic/maps")
@@ -232,7 +232,7 @@ class Patches:
 def test_a_dense_encoder_trains_the_convolutional_decoder_and_its_foreground(folder, shic, monkeypatch):
     monkeypatch.setitem(registry.PARTS["extractors"], "patches", f"{__name__}:Patches")
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", "--extractor", "silhouette", *FEW)[0] == 0
-    assert shic("train", *SHORT, "--encoder", "patches", "--batch", "3", "--no-augment")[0] == 0
+    assert shic("train", *SHORT, "--encoder", "patches", "--batch", "3", "--augment", "off")[0] == 0
     meta = model.read_meta(folder / "model.safetensors")
     assert meta["decoder"] == "convolutional" and 0 < meta["losses"]["foreground"] < 1
     shutil.rmtree(folder / "masks")
@@ -321,9 +321,8 @@ def test_large_photos_take_the_nearest_position(small_model_file, album):
     from shic_cli.config import PredictConfig
 
     photo = MaskSource().read(list_images([str(album / "imgs")])[0])
-    large = type(photo)(
-        "large", b"", *(np.kron(array, np.ones((3, 3) + (1,) * (array.ndim - 2), array.dtype)) for array in (photo.rgb, photo.mask))
-    )
+    rgb, mask = (np.repeat(np.repeat(array, 3, axis=0), 3, axis=1) for array in (photo.rgb, photo.mask))
+    large = type(photo)("large", b"", rgb, mask)
     whole = Predictor(small_model_file, CPU, PredictConfig(side=4096)).predict(large)[0]
     thin = Predictor(small_model_file, CPU, PredictConfig(side=96)).predict(large)[0]
     assert ((thin >= 0) == large.mask).all() and len(np.unique(thin)) > 10
