@@ -41,6 +41,8 @@ def atomic(path: Path, overwrite: bool = True) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         yield partial
+        os.umask(umask := os.umask(0))  # there is no other way to ask for it
+        partial.chmod(0o666 & ~umask)  # some libraries write files that nobody else may read
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -196,3 +196,11 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
 def test_the_header_is_the_first_record(tmp_path: Path) -> None:
     data = filled(tmp_path / "t.h5").read_bytes()
     assert json.loads(data[RECORD.size :]) == HEADER
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    with atomic(tmp_path / "made") as partial:
+        partial.write_bytes(b"")
+        partial.chmod(0o600)
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode
