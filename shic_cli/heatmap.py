@@ -13,7 +13,7 @@ from shic_cli.config import PseudoGtConfig
 from shic_cli.errors import InputError, SettingError
 from shic_cli.features import photo_features, view_features
 from shic_cli.images import ImageFile, MaskSource, encode
-from shic_cli.matching import best_vertices, sample
+from shic_cli.matching import best_vertices, pool_similarities, sample
 from shic_cli.outputs import atomic
 from shic_cli.pseudo_gt import Teacher
 from shic_cli.render import Views, interpolate
@@ -54,7 +54,7 @@ def write_heatmap(
     feature, crop = photo_features(teacher.extractor, photo)
     place = torch.from_numpy(crop.to_crop(np.array([[y, x]], np.float64), teacher.extractor.side))
     query = F.normalize(sample(feature[None], place[None], teacher.extractor.side)[0], dim=1)
-    sigma = teacher.similarities(query)
+    sigma = pool_similarities(teacher.bank, query, **teacher.pooling)
     scores = torch.stack([similarity.max() for similarity, _ in teacher.bank.similarities(query)])
     shown = scores.topk(min(SHOWN, len(scores))).indices
     picture = _draw(teacher, shown, query, sigma[:, 0])

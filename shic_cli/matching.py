@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+CLOSE = 1e-4  # how far above 1 rounding may lift a cosine
 SAMPLE = 400  # query pixels that vote on how well a view agrees with the object
 
 
@@ -47,7 +48,7 @@ class Bank:
 def agreements(bank: Bank, queries: torch.Tensor) -> torch.Tensor:
     """How well each view agrees with the whole object, `(N,)`: the mean best similarity, of pixels to vertices and back."""
     step = max(1, len(queries) // SAMPLE)
-    both = [(s.amax(0).mean() + s.amax(1).mean()) / 2 for s, _ in bank.similarities(queries[::step])]
+    both = [(s.amax(0).mean() + s.amax(1).mean()) / 2 if len(s) else s.new_tensor(-1.0) for s, _ in bank.similarities(queries[::step])]
     return torch.stack(both)
 
 
@@ -58,10 +59,7 @@ def pool_similarities(bank: Bank, queries: torch.Tensor, *, pool: str = "max", t
     similarities first get `agreement` times (its agreement - the best view's): a view of another side of the object that
     happens to look alike at one pixel then counts less. The views are streamed: memory does not grow with N.
     """
-    bonus = torch.zeros(len(bank.views), device=queries.device)
-    if agreement > 0 and pool != "mean":
-        found = agreements(bank, queries)
-        bonus = agreement * (found - found.max())
+    bonus = _bonus(bank, queries, 0.0 if pool == "mean" else agreement)
     depth = topk if pool == "topk" else 1
     best = queries.new_full((depth, bank.vertices, len(queries)), -torch.inf)
     total, count = torch.zeros_like(best[0]) if pool == "mean" else None, queries.new_zeros(bank.vertices, 1)
@@ -74,6 +72,14 @@ def pool_similarities(bank: Bank, queries: torch.Tensor, *, pool: str = "max", t
     if total is not None:
         return torch.where(count > 0, total / count.clamp_min(1), -torch.inf)
     return best[0] if depth == 1 else _mean_of_finite(best)
+
+
+def _bonus(bank: Bank, queries: torch.Tensor, agreement: float) -> torch.Tensor:
+    """What is added to each view's similarities, `(N,)`, none above 0."""
+    if agreement <= 0:
+        return torch.zeros(len(bank.views), device=queries.device)
+    found = agreements(bank, queries)
+    return agreement * (found - found.max())
 
 
 def _insert(best: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> None:
@@ -94,4 +100,30 @@ def _mean_of_finite(best: torch.Tensor) -> torch.Tensor:
 def best_vertices(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The matches of Eq. 2: vertex numbers `(P,)`, the lowest of equals, and their scores `(P,)`, from Sigma `(K, P)`."""
     score, vertex = sigma.max(0)
+    return vertex, score
+
+
+def match(
+    bank: Bank, queries: torch.Tensor, *, pool: str = "max", topk: int = 3, agreement: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`best_vertices` of `pool_similarities`, without Sigma where max pooling allows it.
+
+    The best vertex over the best view is the best of all pairs, so each view only gives its best vertex for each query. Views
+    come in the order of their agreement; once no later view could win, even with a similarity of 1, the rest is left out.
+    """
+    if pool != "max":
+        return best_vertices(pool_similarities(bank, queries, pool=pool, topk=topk, agreement=agreement))
+    bonus = _bonus(bank, queries, agreement)
+    score = queries.new_full((len(queries),), -torch.inf)
+    vertex = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    for i in bonus.argsort(descending=True, stable=True).tolist():
+        if score.min() > 1 + CLOSE + bonus[i]:
+            break
+        rows, index = bank.views[i]
+        if not len(index):
+            continue
+        best, row = (rows @ queries.T.to(rows) + bonus[i]).max(0)
+        found = index[row]
+        wins = (best > score) | ((best == score) & (found < vertex))
+        score, vertex = torch.where(wins, best, score), torch.where(wins, found, vertex)
     return vertex, score

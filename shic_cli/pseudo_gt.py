@@ -43,10 +43,10 @@ class Teacher:
         bank = matching.Bank.build(features, views.vertex_yx, views.vertex_visible, size)
         return cls(extractor, views, bank, torch.from_numpy(template.faces).long().to(device), config)
 
-    def similarities(self, queries: torch.Tensor) -> torch.Tensor:
-        """Sigma `(K, P)` for unit queries `(P, D)`."""
-        config = self.config
-        return matching.pool_similarities(self.bank, queries, pool=config.pool, topk=config.topk, agreement=config.agreement)
+    @property
+    def pooling(self) -> dict[str, Any]:
+        """The settings of matching.py's functions."""
+        return {"pool": self.config.pool, "topk": self.config.topk, "agreement": self.config.agreement}
 
     def match(self, feature: torch.Tensor, crop: Crop, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The vertex i4 `(H, W)` (-1 off the object) and score f4 `(H, W)` of every pixel of `mask`, from the crop's features.
@@ -56,7 +56,7 @@ class Teacher:
         pixels = np.argwhere(mask)
         cells, cell_of_pixel = query_cells(pixels, crop, feature.shape[-1])
         queries = feature[:, cells[:, 0], cells[:, 1]].T
-        vertex, score = matching.best_vertices(self.similarities(F.normalize(queries.float(), dim=1)))
+        vertex, score = matching.match(self.bank, F.normalize(queries.float(), dim=1), **self.pooling)
         vertices, scores = np.full(mask.shape, -1, np.int32), np.zeros(mask.shape, np.float32)
         vertices[tuple(pixels.T)] = vertex.cpu().numpy()[cell_of_pixel]
         scores[tuple(pixels.T)] = score.cpu().numpy()[cell_of_pixel]

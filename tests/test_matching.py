@@ -76,3 +76,29 @@ def test_sample_reads_pixel_centres_exactly():
     yx = torch.tensor([[[0.0, 0.0], [3.0, 3.0], [1.0, 2.5]]])
     expected = torch.stack([maps[0, :, 0, 0], maps[0, :, 3, 3], (maps[0, :, 1, 2] + maps[0, :, 1, 3]) / 2])
     torch.testing.assert_close(matching.sample(maps, yx, 4)[0], expected)
+
+
+@pytest.mark.parametrize("pool", ["max", "mean", "topk"])
+@pytest.mark.parametrize("agreement", [0.0, 0.5, 5.0])
+def test_match_gives_what_sigma_gives(scene, pool, agreement):
+    bank, queries = Bank.build(*scene[:3], SIDE), scene[3]
+    vertex, score = matching.match(bank, queries, pool=pool, agreement=agreement)
+    expected = matching.best_vertices(matching.pool_similarities(bank, queries, pool=pool, agreement=agreement))
+    assert torch.equal(vertex, expected[0])
+    torch.testing.assert_close(score, expected[1])
+
+
+def test_match_leaves_out_views_that_can_not_win_and_takes_the_lowest_of_equals():
+    rows = torch.eye(4)
+
+    class Counted(list):
+        def __getitem__(self, i):
+            used.append(i)
+            return super().__getitem__(i)
+
+    used: list[int] = []
+    views = [(rows, torch.tensor([3, 2, 1, 0])), (rows, torch.arange(4)), (rows.roll(1, 1) * 0.5, torch.arange(4))]
+    bank = Bank(Counted(views), 4)
+    vertex, score = matching.match(bank, rows, agreement=10.0)
+    assert vertex.tolist() == [0, 1, 1, 0] and score.tolist() == [1, 1, 1, 1]
+    assert sorted(used) == [0, 1]
