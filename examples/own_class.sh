@@ -33,7 +33,7 @@ cd "${4:-own_class}"
 
 # 4. Synthetic pictures with exact labels. They help most where the photos' labels are noisy. Photos without the object make
 #    better backgrounds than invented ones: --backgrounds FOLDER. See synth.png.
-[ -e synth.h5 ] || shic synth --number 300 --contact-sheet synth.png
+[ -e synth.h5 ] || shic synth --contact-sheet synth.png
 
 # 5. Training. model.losses.png shows the course of each loss; all weights are options (shic train --help).
 [ -e model.safetensors ] || shic train pgt.h5 synth.h5 -o model.safetensors

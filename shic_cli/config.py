@@ -108,7 +108,7 @@ class SynthConfig(Checked):
     """`shic synth`; sec. 3.5."""
 
     generator: str = setting("auto", "auto, plain, or one that a plugin adds.")
-    number: int = setting(300, "Pictures to make.", low=1)
+    number: int = setting(1000, "Pictures to make.", low=1)
     size: int = setting(224, "Side of each picture in pixels.", low=32, high=2048)
     elevation: tuple[float, ...] = setting((-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90)
     roll: float = setting(8.0, "Largest tilt of the camera in degrees.", low=0, high=180)
@@ -178,7 +178,7 @@ class DemoConfig(Checked):
 
     photos: int = setting(120, "Photos to learn from.", low=1)
     tests: int = setting(30, "Photos to test on.", low=1)
-    synthetic: int = setting(300, "Synthetic pictures.", low=1)
+    synthetic: int = setting(400, "Synthetic pictures.", low=1)
     size: int = setting(192, "Side of each picture in pixels.", low=64, high=1024)
     vertices: int = setting(1500, "Vertices of the template, about; the mesh file has 2000.", low=100)
     epochs: int = setting(40, "Epochs of training.", low=1)

@@ -52,10 +52,7 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
 
 
 def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int = 0) -> list[str]:
-    """The pipeline as a user types it in the demo's folder; `names` are the test photos.
-
-    Small batches and large steps: some hundred pictures are few steps an epoch, and the demo has no time for many epochs.
-    """
+    """The pipeline as a user types it in the demo's folder; `names` are the test photos."""
     where = "" if device == "auto" else f" --device {device}"
     start = f" --seed {seed}" if seed else ""
     return [
@@ -63,7 +60,7 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
         f"shic render --azimuths 8 --size {config.size} --contact-sheet views.png{where}",
         f"shic pseudo-gt imgs/ -o pgt.h5{where}",
         f"shic synth --number {config.synthetic} --size {config.size} --contact-sheet synth.png{start}{where}",
-        f"shic train --epochs {config.epochs} --batch 4 --rate 0.004 --variants 2{start}{where}",
+        f"shic train --epochs {config.epochs}{start}{where}",
         f"shic predict test/imgs/ -o predictions.maps.h5{where}",
         f"shic pseudo-gt test/imgs/ -o zero_shot.maps.h5{where}",
         "shic eval geodesic zero_shot.maps.h5 --annotations annotations.json --json",
