@@ -74,6 +74,10 @@ def small_model_file(small_template: Template, tmp_path: Path) -> Path:
     torch.manual_seed(0)
     made = CanonicalMap("pointwise", encoder.dim, 16, torch.from_numpy(small_template.eigenvectors)).eval()
     torch.nn.init.normal_(made.C)
+    for layer in made.decoder.modules():
+        if isinstance(layer, torch.nn.Linear):  # no biases and large weights, so that different pixels get different vertices
+            torch.nn.init.normal_(layer.weight, std=2 * layer.in_features**-0.5)
+            torch.nn.init.zeros_(layer.bias)
     meta = {"encoder": {"name": "silhouette"}, "encoder_fingerprint": encoder.fingerprint, "decoder": "pointwise"}
     meta |= {"channels": encoder.dim, "dim": 16, "template": small_template.fingerprint}
     save_model(tmp_path / "model.safetensors", Saved(made, Surface.of(small_template), meta), overwrite=True)
