@@ -197,3 +197,17 @@ def test_verbosity(shic: Shic, monkeypatch: pytest.MonkeyPatch, flag: tuple[str,
     monkeypatch.setattr("shic_cli.cli.info.command", command)
     status, out, err = shic(*flag, "info")
     assert (status, out) == (0, "") and len(err.splitlines()) == lines
+
+
+def test_a_full_disk_is_two_lines_with_the_next_step(shic, monkeypatch):
+    import errno
+
+    from shic_cli import info
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "Can't close file (file write failed: time = today\n, errno = 28)")
+
+    monkeypatch.setattr(info, "describe", full)
+    status, out, err = shic("info", "x.h5")
+    assert (status, out) == (1, "") and len(err.splitlines()) == 2
+    assert "No space left" in err and "same line again" in err

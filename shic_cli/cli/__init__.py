@@ -81,7 +81,8 @@ def main(args: list[str] | None = None) -> None:
         sys.stderr.close()  # the reader of our stdout has gone; there is nobody left to tell
         sys.exit(141)
     except OSError as error:
-        _fail(f"{error.filename or 'the output'}: {error.strerror or error}", _os_hint(error), 1)
+        fact = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]  # HDF5 writes a page about it
+        _fail(f"{error.filename or 'the output'}: {fact}", _os_hint(error), 1)
     except MemoryError:
         _fail("out of memory", "give smaller pictures, a smaller --batch or fewer --vertices", 1)
 
