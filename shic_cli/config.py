@@ -144,7 +144,11 @@ class TrainConfig(Checked):
     equivariance: float = setting(0.001, "delta, weight of L_eq.", low=0)
     synthetic: float = setting(0.1, "zeta, weight of L_syn (Eq. 4).", low=0)
     foreground: float = setting(0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0)
-    augment: bool = setting(True, "Crop, rotate and jitter the pictures, points and masks together.")
+    augment: str = setting(
+        "auto",
+        "Crop, rotate and jitter the pictures, points and masks together; auto: unless the encoder sees the whole object.",
+        choices=("auto", "on", "off"),
+    )
     variants: int = setting(2, "Augmented copies of a picture, made once; 0 makes a new one every epoch.", low=0)
     natural_images: bool = setting(True, "Use the maps files of photos (Table 3).")
     synthetic_images: bool = setting(True, "Use the maps files of synthetic pictures (Table 3).")

@@ -60,7 +60,7 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
         f"shic render --azimuths 8 --size {config.size} --contact-sheet views.png{where}",
         f"shic pseudo-gt imgs/ -o pgt.h5{where}",
         f"shic synth --number {config.synthetic} --size {config.size} --contact-sheet synth.png{start}{where}",
-        f"shic train --epochs {config.epochs}{start}{where}",
+        f"shic train --epochs {config.epochs} --augment on{start}{where}",
         f"shic predict test/imgs/ -o predictions.maps.h5{where}",
         f"shic pseudo-gt test/imgs/ -o zero_shot.maps.h5{where}",
         "shic eval geodesic zero_shot.maps.h5 --annotations annotations.json --json",

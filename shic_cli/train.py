@@ -46,7 +46,8 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
 def settle(config: TrainConfig, encoder: Any) -> TrainConfig:
     """`config` with every `auto` and 0 replaced by what it stands for with this encoder.
 
-    A pointwise decoder is small and learns more from many short steps.
+    A pointwise decoder is small and learns more from many short steps. Crops cut the outline that an encoder of the whole object
+    lives on: they pay only where there are few pictures and many epochs.
     """
     decoder = ("pointwise" if encoder.sees_whole_object else "convolutional") if config.decoder == "auto" else config.decoder
     pointwise = decoder == "pointwise"
@@ -56,6 +57,7 @@ def settle(config: TrainConfig, encoder: Any) -> TrainConfig:
         decoder=decoder,
         batch=config.batch or (4 if pointwise else 16),
         rate=config.rate or (3e-3 if pointwise else 1e-3),
+        augment=("off" if encoder.sees_whole_object else "on") if config.augment == "auto" else config.augment,
     )
 
 
@@ -86,7 +88,7 @@ class Trainer:
             encoder,
             points=config.points,
             vertices=len(template.verts),
-            augment=config.augment,
+            augment=config.augment == "on",
             variants=config.variants,
             flip=config.equivariance > 0,
             at_points=pointwise,

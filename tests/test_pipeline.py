@@ -182,7 +182,7 @@ def test_first_loss_is_ln_k_exactly(small_template, album):
 
 
 def test_training_learns_exact_labels(small_template, album, tmp_path):
-    settings = config(epochs=150, augment=False, rate=3e-3, points=100)
+    settings = config(epochs=150, augment="off", rate=3e-3, points=100)
     train.train(small_template, [album / "truth.h5"], tmp_path / "m.safetensors", settings, CPU, sources={})
     predictor, errors = Predictor(tmp_path / "m.safetensors", CPU), []
     truth = ItemReader(album / "truth.h5", "shic/maps")
@@ -232,7 +232,7 @@ class Patches:
 def test_a_dense_encoder_trains_the_convolutional_decoder_and_its_foreground(folder, shic, monkeypatch):
     monkeypatch.setitem(registry.PARTS["extractors"], "patches", f"{__name__}:Patches")
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", "--extractor", "silhouette", *FEW)[0] == 0
-    assert shic("train", *SHORT, "--encoder", "patches", "--batch", "3", "--no-augment")[0] == 0
+    assert shic("train", *SHORT, "--encoder", "patches", "--batch", "3", "--augment", "off")[0] == 0
     meta = model.read_meta(folder / "model.safetensors")
     assert meta["decoder"] == "convolutional" and 0 < meta["losses"]["foreground"] < 1
     shutil.rmtree(folder / "masks")
