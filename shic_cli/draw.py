@@ -54,7 +54,7 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int, captions: Sequence
 
 
 def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
-    """The course of every loss over the epochs, as a picture `(H, W, 3)` uint8, each as a share of its first value."""
+    """The course of every loss over the epochs, as a picture `(H, W, 3)` uint8, each as a share of its largest value."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -62,8 +62,10 @@ def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
     canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
     for name in history[0]:
         values = np.array([means.get(name, np.nan) for means in history])
-        axes.plot(np.arange(1, len(values) + 1), values / (abs(values[0]) or 1), label=f"{name}  {values[0]:.4g} → {values[-1]:.4g}")
-    axes.set(xlabel="epoch", ylabel="share of the first epoch's loss", ylim=(0, None))
+        axes.plot(
+            np.arange(1, len(values) + 1), values / (np.nanmax(np.abs(values)) or 1), label=f"{name}  {values[0]:.4g} → {values[-1]:.4g}"
+        )
+    axes.set(xlabel="epoch", ylabel="share of its largest value", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     canvas.draw()
