@@ -75,7 +75,7 @@ class Examples:
         key = (index, variant)
         if key not in self.kept:
             example = self._make(index, variant)
-            size = 2 * example.features.nelement() * (1 + (example.flipped is not None))
+            size = sum(value.nbytes for value in vars(example).values() if isinstance(value, torch.Tensor))
             if self.variants == 0 or size > self.memory:
                 return example
             self.memory -= size
@@ -90,7 +90,7 @@ class Examples:
         features = self._encode(image, mask, yx)
         side = self.encoder.side
         mirrored = self._encode(image.flip(-1), mask.flip(-1), flip_points(yx, side)) if self.flip and natural else None
-        return Example(features, mirrored, yx, vertex, mask[0], natural)
+        return Example(features, mirrored, yx, vertex, mask[0].half(), natural)
 
     def _crop(self, item: Any, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`; each is in the frame."""
@@ -145,5 +145,11 @@ def collate(examples: list[Example], points: int, at_points: bool, side: int, de
 
     flipped = stack("flipped", at_points).float() if all(example.flipped is not None for example in examples) else None
     return Batch(
-        stack("features", at_points).float(), flipped, stack("yx", True), stack("vertex", True), stack("mask", False), at_points, side
+        stack("features", at_points).float(),
+        flipped,
+        stack("yx", True),
+        stack("vertex", True),
+        stack("mask", False).float(),
+        at_points,
+        side,
     )

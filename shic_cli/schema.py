@@ -169,6 +169,8 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
         attrs = {name: str(file.attrs[name]) for name in LAYOUTS[found].attrs}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: a root attribute is damaged ({error})", f"make it again with `{LAYOUTS[found].maker}`") from error
+    if "labels" in attrs and attrs["labels"] not in LABELS:
+        raise InputError(f"{path}: labels is {attrs['labels']!r}, expected one of {', '.join(LABELS)}", "correct that attribute")
     return Header(found, version, str(file.attrs.get("shic_version")), params, sources, attrs)
 
 

@@ -143,7 +143,7 @@ def test_failures_are_counted() -> None:
 def write_kind(path: Path, kind: str) -> None:
     """A small file of `kind`."""
     layout = LAYOUTS[kind]
-    attrs = {name: name.upper() for name in layout.attrs}
+    attrs = {name: "pseudo" if name == "labels" else name.upper() for name in layout.attrs}
     sizes = {axis: 2 + i for i, axis in enumerate("KFTQMNHWDhwB")}
 
     def array(field: object) -> np.ndarray:

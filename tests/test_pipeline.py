@@ -83,6 +83,40 @@ def test_a_features_file_gives_the_same_labels_as_photos(folder, shic):
         assert one.name == two.name and np.mean(one.vertex == two.vertex) > 0.97  # half precision in the file
 
 
+def test_heatmap_of_a_features_file_is_a_usage_error(folder, shic):
+    assert shic("features", "imgs/photo0.png", "-o", "f.h5")[0] == 0
+    status, _, err = shic("pseudo-gt", "f.h5", "--heatmap", "photo0.png:40,40")
+    assert status == 2 and "needs photos" in err
+
+
+def test_unknown_labels_are_refused(folder, album, shic):
+    import h5py
+
+    shutil.copy(album / "truth.h5", folder / "mine.h5")
+    with h5py.File(folder / "mine.h5", "r+") as file:
+        file.attrs["labels"] = "guessed"
+    status, _, err = shic("train", "mine.h5")
+    assert status == 1 and "'guessed'" in err and "annotated" in err
+
+
+def test_kept_examples_stay_within_their_memory(album, small_template):
+    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    shared = {
+        "points": 20,
+        "vertices": len(small_template.verts),
+        "flip": True,
+        "at_points": True,
+        "seed": 1,
+        "augment": False,
+        "variants": 1,
+    }
+    examples = Examples(readers, train.make_extractor("silhouette", CPU), memory=100_000, **shared)
+    for index in range(6):
+        examples.get(index, 0)
+    total = sum(value.nbytes for kept in examples.kept.values() for value in vars(kept).values() if isinstance(value, torch.Tensor))
+    assert 0 < total <= 100_000 and 0 < len(examples.kept) < 6
+
+
 def test_views_of_another_template_are_refused(folder, shic, small_template):
     assert shic("render", "-o", "views.h5", "--size", "64", "--azimuths", "4", "--elevations", "0")[0] == 0
     assert shic("pseudo-gt", "imgs", "-o", "a.h5", "--views", "views.h5")[0] == 0
