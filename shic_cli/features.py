@@ -18,9 +18,9 @@ from shic_cli.render import Views
 from shic_cli.schema import ItemWriter
 
 
-def make_extractor(name: str, device: torch.device) -> Any:
-    """The extractor `name`, `name:argument` or `auto`, on `device`."""
-    return registry.make("extractors", name, device=device)
+def make_extractor(name: str, device: torch.device, weights: Path | None = None) -> Any:
+    """The extractor `name`, `name:argument,option=value` or `auto`, on `device`; `weights` is a folder to look for weights in first."""
+    return registry.make("extractors", name, device=device, weights=weights)
 
 
 def cut(photo: Photo, side: int) -> tuple[Crop, torch.Tensor, torch.Tensor]:

@@ -3,17 +3,22 @@
 A part is a class. Built-in ones are named below; another package adds its own by an entry point in the group
 `shic.extractors`, `shic.renderers`, `shic.generators` or `shic.maskers`. Nothing is imported until its name is asked for.
 
-Every part is made as `Part(argument, device=device, **options)`, where `argument` is what follows a colon in the name that
-the user gave (`vit:FOLDER`), and may have a class method `missing() -> str` that says what it lacks on this machine, and a
-tuple `slow_on` of the kinds of device where `auto` passes it over.
+A part is asked for as `name`, `name:argument` or `name:argument,option=value,...` (`vit:FOLDER,layer=9,facet=key`) and made as
+`Part(argument, device=device, **options)`: its options are the keyword parameters of its constructor, converted to the type of
+their default. One that takes `weights` gets the folder that the user keeps weights in, or None. It may have a class method
+`check(weights)` that raises MissingError when it can't be used on this machine, and a tuple `slow_on` of the kinds of device
+where `auto` passes it over.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
+from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
 
 from shic_cli.errors import MissingError, SettingError
@@ -30,13 +35,34 @@ PARTS: dict[str, dict[str, str]] = {
     "maskers": {"grabcut": "shic_cli.maskers.grabcut:GrabCut"},
 }
 
-# What `auto` tries, best first; the last of each needs neither weights nor an optional package.
+# What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are extractors that are
+# frozen below a trained map: there a small one does.
 AUTO: dict[str, tuple[str, ...]] = {
     "extractors": ("silhouette",),
+    "encoders": ("silhouette",),
     "renderers": ("pytorch3d", "warp"),
     "generators": ("plain",),
     "maskers": ("grabcut",),
 }
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A part as the user asks for it: its `name`, what follows the colon, and its options as they were typed."""
+
+    name: str
+    argument: str
+    options: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Spec:
+        """From `name[:argument][,option=value...]`; SettingError when an option has no value."""
+        head, *pairs = text.split(",")
+        name, _, argument = head.partition(":")
+        for pair in pairs:
+            if "=" not in pair:
+                raise SettingError(f"{text}: {pair!r} is not an option with a value", "write NAME:ARGUMENT,OPTION=VALUE,...")
+        return cls(name, argument, dict(pair.split("=", 1) for pair in pairs))
 
 
 def names(kind: str) -> list[str]:
@@ -60,26 +86,64 @@ def find(kind: str, name: str) -> type:
     raise SettingError(f"there is no {kind[:-1]} {name!r}", f"{hint}there are: auto, {', '.join(names(kind))}")
 
 
-def lacks(part: type) -> str:
-    """What `part` lacks on this machine, empty when it can be used."""
-    return part.missing() if hasattr(part, "missing") else ""
+def check(part: type, weights: Path | None = None) -> None:
+    """MissingError when `part` can't be used on this machine."""
+    if hasattr(part, "check"):
+        part.check(weights)
 
 
-def resolve(kind: str, name: str, device: object = "cpu") -> str:
-    """The name that `name` stands for: itself, or for `auto` the best part that this machine can use on `device`."""
+def resolve(kind: str, name: str, device: object = "cpu", weights: Path | None = None, auto: str = "") -> str:
+    """The name that `name` stands for: itself, or for `auto` the best part that this machine can use on `device`.
+
+    `auto` names the list of AUTO to try, that of `kind` unless given.
+    """
     if name != "auto":
         return name
-    parts = ((candidate, find(kind, candidate)) for candidate in AUTO[kind])
     where = str(device).partition(":")[0]
-    chosen = next(candidate for candidate, part in parts if where not in getattr(part, "slow_on", ()) and not lacks(part))
-    log.info("%s: auto took %s", kind[:-1], chosen)
-    return chosen
+    for candidate in AUTO[auto or kind]:
+        part = find(kind, candidate)
+        try:
+            check(part, weights)
+        except MissingError as error:
+            log.debug("%s: auto passed %s over: %s", kind[:-1], candidate, error.message)
+            continue
+        if where not in getattr(part, "slow_on", ()):
+            log.info("%s: auto took %s", (auto or kind)[:-1], candidate)
+            return candidate
+    raise AssertionError(f"the last of AUTO[{auto or kind!r}] can always be used")
 
 
-def make(kind: str, name: str, *, device: str = "cpu", **options: Any) -> Any:
-    """A part made by `name` or `name:argument`; MissingError (status 3) when it lacks a package or its weights."""
-    base, _, argument = resolve(kind, name, device).partition(":")
-    part = find(kind, base)
-    if lack := lacks(part):
-        raise MissingError(f"{kind[:-1]} {base}: {lack}", f"`--{kind[:-1]} auto` takes one that is here")
-    return part(argument, device=device, **options)
+def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None = None, **options: Any) -> Any:
+    """A part made by `name`, `name:argument` or `name:argument,option=value`.
+
+    MissingError (status 3) when it lacks a package or its weights, SettingError when it has no such option.
+    """
+    spec = Spec.parse(resolve(kind, name, device, weights))
+    part = find(kind, spec.name)
+    if not spec.argument:
+        check(part, weights)
+    taken = inspect.signature(part).parameters
+    if "weights" in taken:
+        options["weights"] = weights
+    known = {key: each.default for key, each in taken.items() if each.kind is each.KEYWORD_ONLY and key not in ("device", "weights")}
+    options |= {key: _convert(name, key, value, known) for key, value in spec.options.items()}
+    return part(spec.argument, device=device, **options)
+
+
+def _convert(name: str, key: str, text: str, known: dict[str, Any]) -> Any:
+    """The option's value, of the type of its default in `known`; a tuple's items are whole numbers separated by `/`."""
+    if key not in known:
+        has = f"it has: {', '.join(known)}" if known else "it has none"
+        raise SettingError(f"{name}: there is no option {key!r}", has)
+    kind = type(known[key])
+    try:
+        if kind is bool:
+            return {"yes": True, "no": False}[text]
+        return tuple(int(item) for item in text.split("/")) if kind is tuple else kind(text)
+    except (ValueError, KeyError) as error:
+        wanted = {bool: "yes or no", int: "a whole number", float: "a number", tuple: "whole numbers separated by /"}[kind]
+        raise SettingError(f"{name}: {key}={text} is not {wanted}", f"for example {key}={_example(known[key])}") from error
+
+
+def _example(value: Any) -> str:
+    return "/".join(map(str, value)) if isinstance(value, tuple) else {True: "yes", False: "no"}.get(value, str(value))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
@@ -22,8 +23,9 @@ class Part:
         self.argument, self.device, self.options = argument, device, options
 
     @classmethod
-    def missing(cls) -> str:
-        return cls.lack
+    def check(cls, weights: Path | None = None) -> None:
+        if cls.lack:
+            raise MissingError(cls.lack, "get them")
 
 
 class Lacking(Part):
@@ -52,6 +54,7 @@ def test_every_built_in_part_can_be_found() -> None:
                 continue  # its module may need the package
             assert isinstance(registry.find(kind, name), type)
         assert set(registry.AUTO[kind]) <= set(parts)
+    assert set(registry.AUTO["encoders"]) <= set(registry.PARTS["extractors"])
 
 
 def test_a_plugin_is_listed_found_and_made(plugin: None) -> None:
@@ -69,7 +72,7 @@ def test_unknown_names_suggest_the_nearest(plugin: None) -> None:
 
 
 def test_missing_weights_are_status_3(plugin: None) -> None:
-    with pytest.raises(MissingError, match="masker lacking: its weights are not here") as caught:
+    with pytest.raises(MissingError, match="its weights are not here") as caught:
         registry.make("maskers", "lacking")
     assert caught.value.exit_code == 3
     with pytest.raises(MissingError, match="no_such_module_here"):
@@ -81,6 +84,30 @@ def test_auto_takes_the_first_that_lacks_nothing(plugin: None, monkeypatch: pyte
     assert registry.resolve("maskers", "auto") == "good"
     assert type(registry.make("maskers", "auto")) is Part
     assert registry.resolve("maskers", "anything") == "anything"
+
+
+class Optioned:
+    def __init__(self, argument: str = "", *, device: object = "cpu", weights: Path | None = None, layer: int = -1, scale: float = 1.0,
+                 facet: str = "token", blocks: tuple[int, ...] = (0, 1), flip: bool = False) -> None:  # fmt: skip
+        self.values = (argument, weights, layer, scale, facet, blocks, flip)
+
+
+def test_options_follow_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.PARTS["maskers"], "optioned", f"{__name__}:Optioned")
+    part = registry.make("maskers", "optioned:a/b:c,layer=9,facet=key,blocks=2/3/5,flip=yes,scale=0.5", weights=Path("w"))
+    assert part.values == ("a/b:c", Path("w"), 9, 0.5, "key", (2, 3, 5), True)
+    assert registry.make("maskers", "optioned").values == ("", None, -1, 1.0, "token", (0, 1), False)
+    for text, fact, hint in (
+        ("optioned,depth=3", "there is no option 'depth'", "layer, scale, facet, blocks, flip"),
+        ("optioned,layer=x", "layer=x is not a whole number", "layer=-1"),
+        ("optioned,flip=1", "flip=1 is not yes or no", "flip=no"),
+        ("optioned,blocks=1-2", "blocks=1-2 is not whole numbers separated by /", "blocks=0/1"),
+        ("optioned,layer", "'layer' is not an option with a value", "OPTION=VALUE"),
+        ("optioned,device=cpu", "there is no option 'device'", "layer"),
+    ):
+        with pytest.raises(SettingError, match=fact) as caught:
+            registry.make("maskers", text)
+        assert hint in caught.value.hint
 
 
 def test_nothing_is_imported_before_its_name_is_asked_for() -> None:

@@ -152,6 +152,6 @@ def test_missing_pytorch3d_is_said_and_auto_goes_on(monkeypatch: pytest.MonkeyPa
 
 
 def test_auto_takes_pytorch3d_where_it_is_and_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pytorch3dRenderer, "missing", classmethod(lambda _: ""))
+    monkeypatch.setattr(Pytorch3dRenderer, "check", classmethod(lambda *_: None))
     assert registry.resolve("renderers", "auto", torch.device("cuda", 0)) == "pytorch3d"
     assert registry.resolve("renderers", "auto", torch.device("cpu")) == "warp"

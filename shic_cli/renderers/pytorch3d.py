@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from shic_cli.cameras import Cameras
@@ -18,13 +20,12 @@ class Pytorch3dRenderer:
         self.device = torch.device(device)
 
     @classmethod
-    def missing(cls) -> str:
-        """What keeps PyTorch3D from being imported, empty if nothing does."""
+    def check(cls, weights: Path | None = None) -> None:
+        """MissingError with what keeps PyTorch3D from being imported."""
         try:
             import pytorch3d.renderer  # noqa: F401
         except (ImportError, OSError) as error:
-            return f"pytorch3d can't be imported ({error})"
-        return ""
+            raise MissingError(f"pytorch3d can't be imported ({error})", "`--renderer auto` takes one that is here") from error
 
     def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments:
         """Fragments of `verts` (K, 3), `faces` (F, 3); pixels that see exactly an edge between two faces can be left out."""
