@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -17,7 +18,7 @@ from shic_cli.renderers.pytorch3d import Pytorch3dRenderer
 from shic_cli.schema import Template
 
 SIZE = 48
-needs_pytorch3d = pytest.mark.skipif(bool(Pytorch3dRenderer.missing()), reason="pytorch3d is not installed")
+needs_pytorch3d = pytest.mark.skipif(importlib.util.find_spec("pytorch3d") is None, reason="pytorch3d is not installed")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])
 
