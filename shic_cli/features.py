@@ -60,11 +60,12 @@ def write_photo_features(
     config: FeatureConfig,
     device: torch.device,
     *,
+    weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> None:
     """Write the features file of photos. An image that fails is left out and named; PartialError at the end says how many."""
-    extractor, failures = make_extractor(config.extractor, device), Failures()
+    extractor, failures = make_extractor(config.extractor, device, weights), Failures()
     with _writer(path, extractor, config, "", {"images": listing(images)}, overwrite) as writer:
         for image in track(images, len(images), "features"):
             if image.name in writer:
@@ -84,10 +85,11 @@ def write_view_features(
     device: torch.device,
     *,
     sources: dict[str, Any],
+    weights: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the features file of rendered views, an item a view, named by its number."""
-    extractor = make_extractor(config.extractor, device)
+    extractor = make_extractor(config.extractor, device, weights)
     features = view_features(extractor, views, config.batch)
     with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
         for i, feature in enumerate(features):

@@ -32,9 +32,16 @@ class Teacher:
     config: PseudoGtConfig
 
     @classmethod
-    def make(cls, template: Template, config: PseudoGtConfig, device: torch.device, views: Views | None = None) -> Teacher:
+    def make(
+        cls,
+        template: Template,
+        config: PseudoGtConfig,
+        device: torch.device,
+        views: Views | None = None,
+        weights: Path | None = None,
+    ) -> Teacher:
         """Render the views (unless `views` are given) and compute their features."""
-        extractor = make_extractor(config.extractor, device)
+        extractor = make_extractor(config.extractor, device, weights)
         if views is None:
             shared = {name: getattr(config, name) for name in ("azimuths", "elevations", "style", "renderer")}
             views = render_views(template, RenderConfig(size=extractor.side, **shared), device)
@@ -89,6 +96,7 @@ def pseudo_gt(
     *,
     sources: dict[str, Any],
     views: Views | None = None,
+    weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> None:
@@ -101,7 +109,7 @@ def pseudo_gt(
         raise InputError("the views are of another template", "render them again with `shic render`")
     if isinstance(images, ItemReader):
         config = replace(config, extractor=images.header.attrs["extractor"])
-    teacher, failures = Teacher.make(template, config, device, views), Failures()
+    teacher, failures = Teacher.make(template, config, device, views, weights), Failures()
     params = {**config.params(), "extractor": teacher.extractor.settings}
     given = {"features": str(images.path)} if isinstance(images, ItemReader) else {"images": listing(images)}
     attrs = {"labels": "pseudo", "template": template.fingerprint}

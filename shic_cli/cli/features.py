@@ -16,10 +16,12 @@ from shic_cli.config import FeatureConfig
 @options.masks
 @options.masker
 @options.settings(FeatureConfig)
+@options.weights
 @options.device
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, config: FeatureConfig, device: str, overwrite: bool
+    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, config: FeatureConfig,
+    weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Compute an extractor's features of photos, or of the views in a views file.
 
@@ -36,6 +38,8 @@ def command(
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         views = Path(inputs[0])
         sources = {"views": source(views)}
-        features.write_view_features(read_views(views, where), output, config, where, sources=sources, overwrite=overwrite)
+        features.write_view_features(read_views(views, where), output, config, where, sources=sources, weights=weights, overwrite=overwrite)
         return
-    features.write_photo_features(list_images(inputs), make_masks(masks, masker), output, config, where, overwrite=overwrite, track=track)
+    features.write_photo_features(
+        list_images(inputs), make_masks(masks, masker), output, config, where, weights=weights, overwrite=overwrite, track=track
+    )
