@@ -27,6 +27,8 @@ from shic_cli.schema import ItemReader, Template
 
 log = logging.getLogger("shic")
 
+ENCODED = 16  # pictures that the encoder gets at a time on a GPU
+
 
 def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> list[ItemReader]:
     """The maps files that `config` uses; InputError if one is of another template, or none is left."""
@@ -80,7 +82,7 @@ class Trainer:
     @classmethod
     def make(cls, template: Template, readers: list[ItemReader], config: TrainConfig, device: torch.device, seed: int) -> Trainer:
         """A map that knows nothing yet: E = 0."""
-        encoder = make_extractor(config.encoder, device)
+        encoder = make_extractor(config.encoder, device, auto="encoders")
         config = settle(config, encoder)
         pointwise = config.decoder == "pointwise"
         examples = Examples(
@@ -93,6 +95,7 @@ class Trainer:
             flip=config.equivariance > 0,
             at_points=pointwise,
             seed=seed,
+            together=ENCODED if device.type == "cuda" else 1,
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -119,7 +122,7 @@ class Trainer:
         return means
 
     def _step(self, indices: list[int], generator: torch.Generator) -> dict[str, float]:
-        found = [self.examples.get(index, self.epoch) for index in indices]
+        found = self.examples.get_all(indices, self.epoch)
         terms: dict[str, torch.Tensor] = {}
         for natural in (True, False):
             if chosen := [example for example in found if example.natural is natural]:
