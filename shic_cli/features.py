@@ -72,15 +72,15 @@ def with_basis(extractor: Any, path: Path | str, needed: bool = False) -> Any:
     return pca.Projected(extractor, arrays["pca_mean"], arrays["pca_basis"]) if arrays else extractor
 
 
-def _make(config: FeatureConfig, basis: Path | None, device: torch.device) -> Any:
+def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weights: Path | None) -> Any:
     """The extractor, in the basis of the features file `basis`; InputError if that was fitted to another extractor's features."""
     if basis is None:
-        return make_extractor(config.extractor, device)
+        return make_extractor(config.extractor, device, weights)
     if config.pca:
         raise SettingError("--pca and --basis exclude each other", "--pca fits a basis, --basis takes one that was fitted")
     with opened(basis, "shic/features") as (_, header):
         name = header.attrs["extractor"] if config.extractor == "auto" else config.extractor
-    extractor = with_basis(make_extractor(name, device), basis, needed=True)
+    extractor = with_basis(make_extractor(name, device, weights), basis, needed=True)
     if extractor.fingerprint != header.attrs["fingerprint"]:
         raise InputError(f"{basis}: its basis is of another extractor, or of other weights or settings", "make it again with this one")
     return extractor
@@ -101,6 +101,7 @@ def write_photo_features(
     device: torch.device,
     *,
     basis: Path | None = None,
+    weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> None:
@@ -110,7 +111,7 @@ def write_photo_features(
     """
     if config.pca:
         raise SettingError("--pca: a basis is fitted to views, these are photos", "fit it with `shic features views.h5`, then give --basis")
-    extractor, failures = _make(config, basis, device), Failures()
+    extractor, failures = _make(config, basis, device, weights), Failures()
     with _writer(path, extractor, config, "", {"images": listing(images)}, overwrite) as writer:
         for image in track(images, len(images), "features"):
             if image.name in writer:
@@ -131,10 +132,11 @@ def write_view_features(
     *,
     sources: dict[str, Any],
     basis: Path | None = None,
+    weights: Path | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the features file of rendered views, an item a view, named by its number; with `config.pca` a basis fitted to them."""
-    extractor = _make(config, basis, device)
+    extractor = _make(config, basis, device, weights)
     features = view_features(extractor, views, config.batch)
     if config.pca:
         extractor, features = fit_basis(extractor, features, views, config.pca)

@@ -33,13 +33,19 @@ class Teacher:
 
     @classmethod
     def make(
-        cls, template: Template, config: PseudoGtConfig, device: torch.device, views: Views | None = None, basis: Path | str = ""
-    ) -> Teacher:  # fmt: skip
+        cls,
+        template: Template,
+        config: PseudoGtConfig,
+        device: torch.device,
+        views: Views | None = None,
+        weights: Path | None = None,
+        basis: Path | str = "",
+    ) -> Teacher:
         """Render the views (unless `views` are given) and compute their features, in the basis of the features file `basis` if it has one.
 
         With `config.pca` and no file the basis is fitted to the views.
         """
-        extractor = make_extractor(config.extractor, device)
+        extractor = make_extractor(config.extractor, device, weights)
         if basis:
             extractor = with_basis(extractor, basis)
             if config.pca not in (0, extractor.dim):
@@ -100,6 +106,7 @@ def pseudo_gt(
     *,
     sources: dict[str, Any],
     views: Views | None = None,
+    weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> None:
@@ -113,7 +120,7 @@ def pseudo_gt(
     basis = ""
     if isinstance(images, ItemReader):
         config, basis = replace(config, extractor=images.header.attrs["extractor"]), images.path
-    teacher, failures = Teacher.make(template, config, device, views, basis), Failures()
+    teacher, failures = Teacher.make(template, config, device, views, weights, basis), Failures()
     params = {**config.params(), "extractor": teacher.extractor.settings}
     given = {"features": str(images.path)} if isinstance(images, ItemReader) else {"images": listing(images)}
     attrs = {"labels": "pseudo", "template": template.fingerprint}

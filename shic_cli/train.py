@@ -80,9 +80,17 @@ class Trainer:
     history: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
-    def make(cls, template: Template, readers: list[ItemReader], config: TrainConfig, device: torch.device, seed: int) -> Trainer:
+    def make(
+        cls,
+        template: Template,
+        readers: list[ItemReader],
+        config: TrainConfig,
+        device: torch.device,
+        seed: int,
+        weights: Path | None = None,
+    ) -> Trainer:
         """A map that knows nothing yet: E = 0."""
-        encoder = make_extractor(config.encoder, device, auto="encoders")
+        encoder = make_extractor(config.encoder, device, weights, auto="encoders")
         config = settle(config, encoder)
         pointwise = config.decoder == "pointwise"
         examples = Examples(
@@ -222,6 +230,7 @@ def train(
     *,
     seed: int = 0,
     sources: dict[str, Any],
+    weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> list[dict[str, float]]:
@@ -233,7 +242,7 @@ def train(
     readers = open_maps(maps, template, config)
     if not any(getattr(config, name) for name in ("pseudo", "distance", "cycle", "equivariance", "synthetic")):
         raise SettingError("every loss has weight 0", "give one of them a weight")
-    trainer = Trainer.make(template, readers, config, device, seed)
+    trainer = Trainer.make(template, readers, config, device, seed, weights)
     journal = Journal(path, {"params": trainer.config.params(), "seed": seed, "sources": sources}, replace=overwrite)
     checkpoint, done = path.with_name(path.name + ".checkpoint"), False
     try:

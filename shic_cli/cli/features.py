@@ -17,11 +17,12 @@ from shic_cli.config import FeatureConfig
 @options.masker
 @click.option("--basis", type=click.Path(path_type=Path), help="Features file of views made with --pca: project to its components.")
 @options.settings(FeatureConfig)
+@options.weights
 @options.device
 @options.overwrite
 def command(
     inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, basis: Path | None, config: FeatureConfig,
-    device: str, overwrite: bool,
+    weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Compute an extractor's features of photos, or of the views in a views file.
 
@@ -34,7 +35,7 @@ def command(
     from shic_cli.render import read_views
     from shic_cli.schema import source
 
-    where, shared = resolve_device(device), {"basis": basis, "overwrite": overwrite}
+    where, shared = resolve_device(device), {"basis": basis, "weights": weights, "overwrite": overwrite}
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         views = Path(inputs[0])
         sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
