@@ -175,6 +175,14 @@ class PredictConfig(Checked):
 
 
 @dataclass(frozen=True)
+class ReleaseConfig(Checked):
+    """`shic models import`; the mesh is left as it is, as by `shic template prep --vertices 0`."""
+
+    up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
+    front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
+
+
+@dataclass(frozen=True)
 class PckConfig(Checked):
     """`shic eval pck`; sec. 4.3."""
 
