@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from shic_cli.outputs import atomic
 
 FORMAT, VERSION = "shic/model", 1
 SURFACE = ("verts", "faces", "mirror", "colors", "uv", "face_uv")
+ENCODER = "encoder."  # what the names of a frozen encoder's tensors begin with
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,26 @@ class Surface:
 class Convolutional(nn.Module):
     """Features `(B, C, h, w)` to embeddings `(B, D, 14h, 14w)` for h = w = 16, and foreground logits; the layout of the authors' release.
 
-    peers: a 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution.
+    A 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution. The release has no
+    foreground output: without `foreground` there is none, and None comes back for its logits.
     """
 
     pointwise = False
 
-    def __init__(self, channels: int, dim: int) -> None:
+    def __init__(self, channels: int, dim: int, foreground: bool = True) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(channels, 512, 1), nn.SELU())
-        self.first = nn.Sequential(nn.Conv2d(512, 512, 5, padding=1, bias=False), nn.BatchNorm2d(512), nn.ReLU())
+        self.first = nn.Conv2d(512, 512, 5, padding=1, bias=False)
         widths = (512, 256, 128, 64)
         steps = [nn.Sequential(nn.Upsample(scale_factor=2), *_conv(a, b)) for a, b in pairwise(widths)]
         last = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(64, 32, 3, padding=1, bias=False), nn.ReLU())
         self.up = nn.Sequential(*steps, last)
         self.out = nn.Conv2d(32, dim, 3, padding=1)
-        self.foreground = nn.Conv2d(32, 1, 3, padding=1)
+        self.foreground = nn.Conv2d(32, 1, 3, padding=1) if foreground else None
 
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         hidden = self.up(self.first(self.stem(features)))
-        return self.out(hidden), self.foreground(hidden)[:, 0]
+        return self.out(hidden), None if self.foreground is None else self.foreground(hidden)[:, 0]
 
 
 def _conv(a: int, b: int) -> tuple[nn.Module, ...]:
@@ -77,6 +79,7 @@ class Pointwise(nn.Module):
     """Features `(..., C)` to embeddings `(..., D)`, each on its own: for encoders that already see the whole object."""
 
     pointwise = True
+    foreground = None
 
     def __init__(self, channels: int, dim: int, width: int = 256) -> None:
         super().__init__()
@@ -87,7 +90,8 @@ class Pointwise(nn.Module):
         return self.layers(features)
 
 
-DECODERS = {"convolutional": Convolutional, "pointwise": Pointwise}
+# `released` is what `shic models import` makes: the convolutional one as the authors have it.
+DECODERS = {"convolutional": Convolutional, "released": partial(Convolutional, foreground=False), "pointwise": Pointwise}
 
 
 class CanonicalMap(nn.Module):
@@ -115,17 +119,22 @@ class CanonicalMap(nn.Module):
 
 @dataclass(frozen=True)
 class Saved:
-    """A model file in memory: the map, its surface, and `meta` (encoder, decoder, params, template, sources, losses, class)."""
+    """A model file in memory: the map, its surface, and `meta` (encoder, decoder, params, template, sources, losses, class).
+
+    `encoder` has the frozen encoder's own tensors where the file carries them, else None: it is made by its name then.
+    """
 
     map: CanonicalMap
     surface: Surface
     meta: dict[str, Any]
+    encoder: dict[str, torch.Tensor] | None = None
 
 
 def save_model(path: Path, saved: Saved, overwrite: bool) -> None:
     """Write the model file, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in saved.map.state_dict().items()}
     tensors |= {f"surface.{name}": torch.tensor(getattr(saved.surface, name)) for name in SURFACE}
+    tensors |= {ENCODER + name: value.detach().cpu().contiguous() for name, value in (saved.encoder or {}).items()}
     meta = {"format": FORMAT, "format_version": str(VERSION), "shic_version": __version__, "meta": json.dumps(saved.meta)}
     with atomic(path, overwrite) as partial:
         save_file(tensors, partial, metadata=meta)
@@ -155,12 +164,13 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     try:
         surface = Surface(**{name: tensors.pop(f"surface.{name}").numpy() for name in SURFACE})
+        encoder = {name.removeprefix(ENCODER): tensors.pop(name) for name in list(tensors) if name.startswith(ENCODER)}
         found = CanonicalMap(meta["decoder"], meta["channels"], meta["dim"], tensors["eigenvectors"])
         found.load_state_dict(tensors)
     except (KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path}: a tensor is missing or has another size ({str(error).splitlines()[0]})", "train again") from error
     check_surface(surface, path)
-    return Saved(found.to(device).eval().requires_grad_(False), surface, meta)
+    return Saved(found.to(device).eval().requires_grad_(False), surface, meta, encoder or None)
 
 
 def check_surface(surface: Surface, path: Path | str) -> None:
@@ -176,8 +186,11 @@ def read_surface(path: Path) -> Surface:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a model file is: its tensors with their shapes and its metadata, as JSON values."""
+    """What a model file is: its tensors with their shapes, of an encoder in it only their number, and its metadata, as JSON values."""
     meta = read_meta(path)
     with safe_open(path, "pt") as file:
-        fields = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        names = list(file.keys())
+        fields = {name: list(file.get_slice(name).get_shape()) for name in names if not name.startswith(ENCODER)}
+    if carried := len(names) - len(fields):
+        meta["encoder_tensors"] = carried
     return {"path": str(path), "kind": FORMAT, "version": VERSION, "fields": fields, **meta}

@@ -211,16 +211,32 @@ def load(
     Every tensor of the module must be in the checkpoint with its shape, but for those whose names start with one of
     `ignore_missing`. InputError when the folder is no checkpoint of `cls`, MissingError when it needs a package that is not here.
     """
+    found = Checkpoint.of(Path(folder))
+    found.check()
+    kwargs |= {"variant": found.variant, "local_files_only": True, "use_safetensors": True}
+    return _loaded(cls, str(folder), folder, dtype, device, ignore_missing, kwargs)
+
+
+def load_tensors(cls: Any, config: Any, tensors: dict[str, Any], where: Path | str, device: Any = None) -> Any:
+    """The frozen module of a transformers class with the settings `config` and float32 `tensors`, named as in its checkpoints.
+
+    Raises what `load` raises; `where` is what its message is about.
+    """
+    return _loaded(cls, None, where, None, device, (), {"config": config, "state_dict": dict(tensors)})
+
+
+def _loaded(
+    cls: Any, name: str | None, folder: Path | str, dtype: Any, device: Any, ignore_missing: tuple[str, ...], kwargs: dict[str, Any]
+) -> Any:  # fmt: skip
+    """`cls.from_pretrained(name)` with all that `load` promises; `folder` is what its errors are about."""
     import torch
 
-    found, dtype = Checkpoint.of(Path(folder)), dtype or torch.float32
-    found.check()
+    dtype = dtype or torch.float32
     own = {"torch_dtype": dtype} if cls.__module__.startswith("diffusers.") else {"dtype": dtype, "trust_remote_code": False}
-    kwargs |= {**own, "variant": found.variant}
-    kwargs |= {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    kwargs |= {**own, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with _silenced(cls):
         try:
-            module, info = cls.from_pretrained(str(folder), **kwargs)
+            module, info = cls.from_pretrained(name, **kwargs)
         except ImportError as error:
             raise MissingError(f"{folder}: needs a package that is not here ({_first_line(error)})", "install it") from error
         except MemoryError:

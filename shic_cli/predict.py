@@ -13,6 +13,7 @@ import torch
 from shic_cli import draw
 from shic_cli.config import PredictConfig
 from shic_cli.errors import Failures, InputError
+from shic_cli.extractors.carried import Carried
 from shic_cli.features import cut, make_extractor
 from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
 from shic_cli.matching import sample
@@ -59,22 +60,30 @@ class Predictor:
         saved = load_model(path, device)
         self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
         self.device, self.config = device, config or PredictConfig()
-        self.encoder = make_extractor(self.meta["encoder"]["name"], device, weights)
+        self.encoder = self._make_encoder(saved.encoder, weights)
         if self.encoder.fingerprint != self.meta["encoder_fingerprint"]:
             raise InputError(
                 f"{path}: was trained on an encoder with other weights or settings ({self.encoder.name})",
                 "use the weights that it was trained with, or train again",
             )
-        self.needs_mask: bool = self.encoder.needs_mask
+        self.needs_mask: bool = self.encoder.needs_mask or self.map.decoder.foreground is None
         self.template: str = self.meta["template"]
         with torch.no_grad():
             self.vertex_embeddings = self.map.vertex_embeddings()
+
+    def _make_encoder(self, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
+        """The encoder whose tensors the model file carries; when it carries none, the extractor that it names."""
+        if carried is None:
+            return make_extractor(self.meta["encoder"]["name"], self.device, weights)
+        return Carried(self.meta["encoder"]["config"], carried, self.device)
 
     @torch.no_grad()
     def embed(self, photo: Photo) -> Embedded:
         """The embeddings of the crop around the photo's mask."""
         crop, image, mask = cut(photo, self.encoder.side)
-        features = torch.nn.functional.normalize(self.encoder(image[None], mask[None]).float(), dim=1)
+        features = self.encoder(image[None], mask[None]).float()
+        if self.meta.get("unit_features", True):  # the release's decoder takes them at their own length
+            features = torch.nn.functional.normalize(features, dim=1)
         grid, foreground = self.map.embed(features)
         return Embedded(grid[0], None if foreground is None else foreground[0], crop)
 
@@ -119,7 +128,7 @@ class Predictor:
 
 
 def mask_source(predictor: Predictor, folder: Path | None, masker: Callable[[np.ndarray], np.ndarray] | None) -> MaskSource:
-    """Where the masks of a prediction come from: the model itself, last, where its encoder needs none."""
+    """Where the masks of a prediction come from: the model itself, last, where its encoder needs none and it tells the object."""
     return MaskSource(folder, masker if predictor.needs_mask else predictor.find_mask)
 
 

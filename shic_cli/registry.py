@@ -26,7 +26,15 @@ from shic_cli.errors import MissingError, SettingError
 log = logging.getLogger("shic")
 
 PARTS: dict[str, dict[str, str]] = {
-    "extractors": {"silhouette": "shic_cli.extractors.silhouette:Silhouette"},
+    "extractors": {
+        "silhouette": "shic_cli.extractors.silhouette:Silhouette",
+        "vit": "shic_cli.extractors.vit:Vit",
+        "dinov2": "shic_cli.extractors.vit:Dinov2",
+        "dinov2-small": "shic_cli.extractors.vit:Dinov2Small",
+        "dinov2-base": "shic_cli.extractors.vit:Dinov2Base",
+        "dinov2-large": "shic_cli.extractors.vit:Dinov2Large",
+        "dinov3": "shic_cli.extractors.vit:Dinov3",
+    },
     "renderers": {
         "pytorch3d": "shic_cli.renderers.pytorch3d:Pytorch3dRenderer",
         "warp": "shic_cli.renderers.warp:WarpRenderer",
@@ -38,8 +46,8 @@ PARTS: dict[str, dict[str, str]] = {
 # What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are extractors that are
 # frozen below a trained map: there a small one does.
 AUTO: dict[str, tuple[str, ...]] = {
-    "extractors": ("silhouette",),
-    "encoders": ("silhouette",),
+    "extractors": ("dinov2", "silhouette"),
+    "encoders": ("dinov2-small", "silhouette"),
     "renderers": ("pytorch3d", "warp"),
     "generators": ("plain",),
     "maskers": ("grabcut",),
@@ -130,6 +138,13 @@ def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None =
     return part(spec.argument, device=device, **options)
 
 
+def spell(part: type, argument: str, options: dict[str, Any]) -> str:
+    """How a part is asked for: `name[:argument][,option=value...]`, without the options that are at their default."""
+    taken = inspect.signature(part).parameters
+    changed = [f",{key}={_example(value)}" for key, value in options.items() if value != taken[key].default]
+    return part.name + (f":{argument}" if argument else "") + "".join(changed)
+
+
 def _convert(name: str, key: str, text: str, known: dict[str, Any]) -> Any:
     """The option's value, of the type of its default in `known`; a tuple's items are whole numbers separated by `/`."""
     if key not in known:
@@ -146,4 +161,6 @@ def _convert(name: str, key: str, text: str, known: dict[str, Any]) -> Any:
 
 
 def _example(value: Any) -> str:
-    return "/".join(map(str, value)) if isinstance(value, tuple) else {True: "yes", False: "no"}.get(value, str(value))
+    if isinstance(value, bool):  # first: True is 1
+        return "yes" if value else "no"
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -12,7 +13,7 @@ from scipy.spatial import cKDTree
 from shic_cli import geometry
 from shic_cli.config import TemplateConfig
 from shic_cli.errors import InputError
-from shic_cli.mesh import clean, normalised, read_mesh, resample
+from shic_cli.mesh import Mesh, clean, normalised, read_mesh, resample
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import LAYOUTS, Template, source, write_arrays
 
@@ -26,6 +27,23 @@ def prepare(path: Path, config: TemplateConfig, track: Track = plain_track) -> T
 
     InputError if the file is no mesh, SettingError if `config.up` and `config.front` contradict each other.
     """
+    mesh, fields = surface(path, config)
+    points, faces = fields["verts"].astype(float), fields["faces"]
+    vectors, values, _ = geometry.laplacian_basis(points, faces, config.eigenvectors)
+    return Template(
+        **fields,
+        eigenvectors=vectors.astype(np.float32),
+        eigenvalues=values.astype(np.float32),
+        geodesic=geometry.geodesics(points, faces, track),
+        source_to_vertex=cKDTree(points).query(mesh.source)[1].astype(np.int32),
+    )
+
+
+def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
+    """The mesh in `path`, cleaned, oriented and resampled, and those fields of its Template that need no spectrum and no distances.
+
+    Raises what `prepare` raises.
+    """
     path = Path(path)
     mesh = clean(read_mesh(path), path.name)
     mesh = normalised(mesh.moved(geometry.orientation(mesh.verts, config.up, config.front)))
@@ -34,24 +52,20 @@ def prepare(path: Path, config: TemplateConfig, track: Track = plain_track) -> T
     if len(mesh.verts) > LARGEST:
         raise InputError(f"{path}: has {len(mesh.verts)} vertices, at most {LARGEST} are used", "give fewer with --vertices")
     # everything is computed from the vertices as the file holds them, so that the file alone gives the same values again
-    verts, faces = mesh.verts.astype(np.float32), mesh.faces.astype(np.int32)
+    verts = mesh.verts.astype(np.float32)
     points = verts.astype(float)
     _, place = geometry.mirror_plane(points, (axis,))
-    vectors, values, _ = geometry.laplacian_basis(points, faces, config.eigenvectors)
     uv, face_uv = geometry.texture_coordinates(mesh)
-    return Template(
-        verts=verts,
-        faces=faces,
-        eigenvectors=vectors.astype(np.float32),
-        eigenvalues=values.astype(np.float32),
-        geodesic=geometry.geodesics(points, faces, track),
-        mirror=geometry.mirror_map(points, axis, place).astype(np.int32),
-        colors=vertex_colors(points),
-        uv=uv.astype(np.float32),
-        face_uv=face_uv.astype(np.int32),
-        source_to_vertex=cKDTree(points).query(mesh.source)[1].astype(np.int32),
-        mirror_axis="xyz"[axis],
-    )
+    fields = {
+        "verts": verts,
+        "faces": mesh.faces.astype(np.int32),
+        "mirror": geometry.mirror_map(points, axis, place).astype(np.int32),
+        "colors": vertex_colors(points),
+        "uv": uv.astype(np.float32),
+        "face_uv": face_uv.astype(np.int32),
+        "mirror_axis": "xyz"[axis],
+    }
+    return mesh, fields
 
 
 def write(path: Path, template: Template, config: TemplateConfig, mesh: Path, overwrite: bool = False) -> None:

@@ -27,6 +27,8 @@ from shic_cli.schema import ItemReader, Template
 
 log = logging.getLogger("shic")
 
+ENCODED = 16  # pictures that the encoder gets at a time on a GPU
+
 
 def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> list[ItemReader]:
     """The maps files that `config` uses; InputError if one is of another template, or none is left."""
@@ -88,7 +90,7 @@ class Trainer:
         weights: Path | None = None,
     ) -> Trainer:
         """A map that knows nothing yet: E = 0."""
-        encoder = make_extractor(config.encoder, device, weights)
+        encoder = make_extractor(config.encoder, device, weights, auto="encoders")
         config = settle(config, encoder)
         pointwise = config.decoder == "pointwise"
         examples = Examples(
@@ -101,6 +103,7 @@ class Trainer:
             flip=config.equivariance > 0,
             at_points=pointwise,
             seed=seed,
+            together=ENCODED if device.type == "cuda" else 1,
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -127,7 +130,7 @@ class Trainer:
         return means
 
     def _step(self, indices: list[int], generator: torch.Generator) -> dict[str, float]:
-        found = [self.examples.get(index, self.epoch) for index in indices]
+        found = self.examples.get_all(indices, self.epoch)
         terms: dict[str, torch.Tensor] = {}
         for natural in (True, False):
             if chosen := [example for example in found if example.natural is natural]:

@@ -46,7 +46,7 @@ def test_pointwise_decoder_commutes_with_picking_pixels():
     torch.testing.assert_close(dense[:, :, 3, 1], found.decoder(features[:, :, 3, 1]))
 
 
-@pytest.mark.parametrize("decoder", ["pointwise", "convolutional"])
+@pytest.mark.parametrize("decoder", ["pointwise", "convolutional", "released"])
 def test_a_model_comes_back_from_its_file_as_it_was(tmp_path, decoder):
     one, path = saved(decoder), tmp_path / "m.safetensors"
     model.save_model(path, one, overwrite=False)

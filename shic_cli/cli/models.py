@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shic_cli.cli import options
+from shic_cli.cli import models_import, options
 
 
 @click.group("models")
@@ -16,6 +16,9 @@ def command() -> None:
     No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift, dinov2, dinov3), or a
     repository of the hub, OWNER/NAME.
     """
+
+
+command.add_command(models_import.command)
 
 
 @command.command("list", short_help="Say which there are and which are here.")

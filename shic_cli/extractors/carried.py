@@ -1,0 +1,53 @@
+"""The encoder that a model file carries within itself, so that nothing else is needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+
+from shic_cli import models
+from shic_cli.extractors.vit import IMAGENET
+
+
+class Carried:
+    """Features `(B, D, h, w)` of a DINOv2 given by its `config` and `tensors`, h = w = side / patch: patch tokens after the last norm.
+
+    `tensors` have the names of transformers' checkpoints, and position embeddings for `side` pixels. InputError if they don't fit.
+    """
+
+    name = "carried"
+    needs_mask = False
+    sees_whole_object = False
+
+    def __init__(self, config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str = "cpu") -> None:
+        from transformers import Dinov2Config, Dinov2Model
+
+        self.device, self.config = torch.device(device), config
+        self.side, self.dim = config["image_size"], config["hidden_size"]
+        self.fingerprint = f"carried-{_digest(config, tensors)}"
+        self._model = models.load_tensors(Dinov2Model, Dinov2Config(**config), tensors, "the model's encoder", self.device)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the features depend on, for the model file."""
+        return {"name": self.name, "config": self.config}
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """Features `(B, D, h, w)` f4, not normalised, of `images` `(B, 3, side, side)` RGB in 0..1; `masks` are not used."""
+        images = images.to(self.device, torch.float32)
+        mean, std = (images.new_tensor(values)[:, None, None] for values in IMAGENET)
+        tokens = self._model((images - mean) / std).last_hidden_state[:, 1:]
+        cells = self.side // self.config["patch_size"]
+        return tokens.transpose(1, 2).unflatten(2, (cells, cells))
+
+
+def _digest(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """16 hex digits of a sha256 over the settings and every tensor."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
