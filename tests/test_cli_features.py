@@ -123,7 +123,7 @@ def test_a_dense_encoder_serves_from_labels_to_predictions_without_masks(folder,
     assert 0 < item.mask.mean() < 1 and ((item.vertex >= 0) == item.mask).all()
     shutil.rmtree(tiny)
     status, _, err = shic("predict", "imgs/photo0.png", "--masker", "none", "-o", "gone.h5")
-    assert status == 3 and "not on this machine" in err and "Traceback" not in err
+    assert status == 3 and "no such folder" in err and "--weights" in err and "Traceback" not in err
     assert shic("predict", "imgs/photo0.png", "--masker", "none", "--weights", "moved", "-o", "moved.h5")[0] == 0
     assert np.array_equal(ItemReader(folder / "moved.h5", "shic/maps")["photo0.png"].vertex, item.vertex)
 
@@ -154,13 +154,15 @@ def test_joined_with_the_silhouette_it_trains_the_pointwise_decoder(folder, tiny
     [
         ("vit", 2, "names no model"),
         ("vit:imgs", 1, "no checkpoint"),
-        ("vit:nowhere", 3, "not on this machine"),
+        ("vit:nowhere", 2, "there is no model 'nowhere'"),
+        ("vit:/nowhere/at/all", 3, "there is no such folder"),
+        ("vit:nobody/nothing", 3, "shic models pull nobody/nothing"),
         ("vit:{tiny},side=50", 2, "side=48 or side=56"),
         ("vit:{tiny},layer=3", 2, "give 0 to 2"),
         ("vit:{tiny},layer=top", 2, "not a whole number"),
         ("vit:{tiny},facet=head", 2, "token, query, key, value"),
         ("vit:{tiny},depth=3", 2, "there is no option 'depth'"),
-        ("silhouette+vit:nowhere", 3, "not on this machine"),
+        ("silhouette+vit:nobody/nothing", 3, "not on this machine"),
     ],
 )
 def test_bad_extractors_are_two_lines_and_a_status(folder, tiny_vit, shic, extractor, status, text):

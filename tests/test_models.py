@@ -195,13 +195,15 @@ def test_a_model_is_found_in_the_folder_or_in_the_cache(cache, made, tmp_path):
     assert locate("dinov2-base", tmp_path / "empty") == snapshot
     assert locate(str(made / "dino")) == made / "dino"
     for name, error in (
-        (made / "none", InputError),
+        (made / "none", MissingError),
         (made / "dino/config.json", InputError),
         ("dinov2-bse", SettingError),
         ("./x/y", SettingError),
     ):
         with pytest.raises(error):
             locate(str(name))
+    for gone in ("/long/gone/dinov2-base", "./gone/dinov2-base", "gone/dinov2-base"):
+        assert locate(gone, tmp_path / "0") == tmp_path / "0/dinov2-base"
 
 
 def test_an_unfinished_download_is_not_taken(cache, made, tmp_path):
