@@ -26,7 +26,11 @@ from shic_cli.errors import MissingError, SettingError
 log = logging.getLogger("shic")
 
 PARTS: dict[str, dict[str, str]] = {
-    "extractors": {"silhouette": "shic_cli.extractors.silhouette:Silhouette"},
+    "extractors": {
+        "sd": "shic_cli.extractors.sd:Sd",
+        "dift": "shic_cli.extractors.sd:Dift",
+        "silhouette": "shic_cli.extractors.silhouette:Silhouette",
+    },
     "renderers": {
         "pytorch3d": "shic_cli.renderers.pytorch3d:Pytorch3dRenderer",
         "warp": "shic_cli.renderers.warp:WarpRenderer",
