@@ -45,6 +45,8 @@ class Examples:
 
     `variants` augmented copies of each are made once and kept while they fit into `memory` bytes; 0 draws a new one at every
     request. With `at_points` only the features at the labelled points are kept, which is all that a pointwise decoder needs.
+    The encoder gets `together` pictures at a time, and their mirror images: more is faster on a GPU, but the last digits of the
+    features then depend on which pictures met.
     """
 
     def __init__(
@@ -59,41 +61,57 @@ class Examples:
         flip: bool,
         at_points: bool,
         seed: int,
+        together: int = 1,
         memory: int = 4 << 30,
     ) -> None:
         self.entries = [(reader, name) for reader in readers for name in reader.names]
         self.encoder, self.points, self.vertices = encoder, points, vertices
         self.augment, self.variants, self.flip, self.at_points = augment, variants if augment else 1, flip, at_points
-        self.seed, self.memory, self.kept = seed, memory, {}
+        self.seed, self.together, self.memory, self.kept = seed, together, memory, {}
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def get(self, index: int, epoch: int) -> Example:
         """Example number `index` as it is in `epoch`."""
+        return self.get_all([index], epoch)[0]
+
+    def get_all(self, indices: Sequence[int], epoch: int) -> list[Example]:
+        """The examples of these numbers as they are in `epoch`."""
         variant = epoch % self.variants if self.variants else epoch
-        key = (index, variant)
-        if key not in self.kept:
-            example = self._make(index, variant)
+        missing = [index for index in indices if (index, variant) not in self.kept]
+        fresh = {}
+        for start in range(0, len(missing), self.together):
+            chunk = missing[start : start + self.together]
+            fresh |= {(index, variant): example for index, example in zip(chunk, self._make(chunk, variant), strict=True)}
+        found = [self.kept[key] if key in self.kept else fresh[key] for key in ((index, variant) for index in indices)]
+        for key, example in fresh.items() if self.variants else ():
             size = sum(value.nbytes for value in vars(example).values() if isinstance(value, torch.Tensor))
-            if self.variants == 0 or size > self.memory:
-                return example
-            self.memory -= size
-            self.kept[key] = example
-        return self.kept[key]
+            if size <= self.memory:
+                self.memory -= size
+                self.kept[key] = example
+        return found
 
-    def _make(self, index: int, variant: int) -> Example:
-        reader, name = self.entries[index]
-        rng = chance(self.seed, "augment", index, variant)
-        natural = reader.header.attrs["labels"] != "synthetic"
-        image, mask, yx, vertex = self._crop(reader[name], rng)
-        features = self._encode(image, mask, yx)
-        side = self.encoder.side
-        mirrored = self._encode(image.flip(-1), mask.flip(-1), flip_points(yx, side)) if self.flip and natural else None
-        return Example(features, mirrored, yx, vertex, mask[0].half(), natural)
+    def _make(self, indices: Sequence[int], variant: int) -> list[Example]:
+        """Examples, encoded in one call."""
+        natural = [self.entries[index][0].header.attrs["labels"] != "synthetic" for index in indices]
+        cut = [self._crop(index, chance(self.seed, "augment", index, variant)) for index in indices]
+        mirrored = [
+            (image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side))
+            for (image, mask, yx, _), is_natural in zip(cut, natural, strict=True)
+            if self.flip and is_natural
+        ]
+        features = self._encode([each[:3] for each in cut] + mirrored)
+        rest = iter(features[len(cut) :])
+        return [
+            Example(feature, next(rest) if self.flip and is_natural else None, yx, vertex, mask[0].half(), is_natural)
+            for feature, (_, mask, yx, vertex), is_natural in zip(features, cut, natural, strict=False)
+        ]
 
-    def _crop(self, item: Any, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _crop(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`; each is in the frame."""
+        reader, name = self.entries[index]
+        item = reader[name]
         where, side = f"{item.name}: vertex", self.encoder.side
         check_indices(item.vertex, self.vertices, where, lowest=-1)
         pixels = np.argwhere(item.vertex >= 0)
@@ -114,11 +132,13 @@ class Examples:
         image = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
         return image, torch.from_numpy(mask)[None], torch.from_numpy(yx[chosen]).float(), vertex
 
-    def _encode(self, image: torch.Tensor, mask: torch.Tensor, yx: torch.Tensor) -> torch.Tensor:
-        features = F.normalize(self.encoder(image[None], mask[None]).float(), dim=1)
+    def _encode(self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, ...]:
+        """Unit features f2 of each picture, mask and points: dense `(C, h, w)`, or `(M, C)` at the points."""
+        images, masks, yx = (torch.stack(each) for each in zip(*pictures, strict=True))
+        features = F.normalize(self.encoder(images, masks).float(), dim=1)
         if self.at_points:
-            features = sample(features, yx[None].to(features.device), self.encoder.side)
-        return features[0].half()
+            features = sample(features, yx.to(features.device), self.encoder.side)
+        return features.half().unbind()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,10 @@ from shic_cli.errors import SettingError
 
 GEODESIC_MAXIMUM = 228.0  # sec. 4.3: the largest geodesic distance on every mesh
 MARGIN = 0.1  # a crop is the mask's box and this share more on each side
+EXTRACTORS = (
+    "auto, silhouette, vit:FOLDER, dinov2 (also -small, -large), dinov3, several joined by +, or one that a plugin adds;"
+    " options follow a comma: vit:FOLDER,layer=9,facet=key."
+)
 BUILTIN_TEXTURES = ("checker", "colors", "grid")
 
 
@@ -80,8 +84,9 @@ class RenderConfig(Checked):
 class FeatureConfig(Checked):
     """`shic features`."""
 
-    extractor: str = setting("auto", "auto, silhouette, or one that a plugin adds.")
+    extractor: str = setting("auto", EXTRACTORS)
     batch: int = setting(8, "Pictures at a time.", low=1)
+    pca: int = setting(0, "Fit this many principal components to the views and project to them; 0 keeps the features as they are.", low=0)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,12 @@ class PseudoGtConfig(Checked):
         " from the best view's is added; 0 is the paper's Eq. 2. Not used with --pool mean.",
         low=0,
     )
-    extractor: str = setting("auto", "auto, silhouette, or one that a plugin adds.")
+    extractor: str = setting("auto", EXTRACTORS)
+    pca: int = setting(
+        0,
+        "Project features to this many principal components of the views' features; 0: as they are, or as the features file has them.",
+        low=0,
+    )
     azimuths: int = setting(24, "Viewpoints around the object.", low=1)
     elevations: tuple[float, ...] = setting((-15.0, 15.0, 45.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
     style: str = setting("normals", "How the views are coloured (Table 5).", choices=("normals", "shaded", "depth"))
@@ -125,7 +135,7 @@ class SynthConfig(Checked):
 class TrainConfig(Checked):
     """`shic train`; sec. 3.6 and 4.1. A loss with weight 0 is not computed."""
 
-    encoder: str = setting("auto", "The frozen image encoder: auto, silhouette, or an extractor that a plugin adds.")
+    encoder: str = setting("auto", "The frozen image encoder, an extractor: " + EXTRACTORS)
     decoder: str = setting(
         "auto",
         "auto, convolutional (the release's layout) or pointwise (for encoders that see the whole object).",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,30 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from shic_cli import registry
+from shic_cli import pca, registry
 from shic_cli.config import FeatureConfig
-from shic_cli.errors import Failures, InputError
+from shic_cli.errors import Failures, InputError, SettingError
+from shic_cli.extractors.joined import Joined, resample
 from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views
-from shic_cli.schema import ItemWriter
+from shic_cli.schema import ItemWriter, opened, read_arrays
 
 
-def make_extractor(name: str, device: torch.device, weights: Path | None = None) -> Any:
-    """The extractor `name`, `name:argument,option=value` or `auto`, on `device`; `weights` is a folder to look for weights in first."""
-    return registry.make("extractors", name, device=device, weights=weights)
+def make_extractor(name: str, device: torch.device, weights: Path | None = None, auto: str = "extractors") -> Any:
+    """The extractor `name`, `name:argument,option=value`, several of them joined by `+`, or `auto`, on `device`.
+
+    `weights` is a folder to look for weights in first, `auto` the list of registry.AUTO that the name auto stands for.
+    """
+    name = registry.resolve("extractors", name, device, weights, auto)
+    parts = [registry.make("extractors", each, device=device, weights=weights) for each in split(name)]
+    return parts[0] if len(parts) == 1 else Joined(parts)
+
+
+def split(name: str) -> list[str]:
+    """The parts of `a+b`; a `+` separates only where the name of an extractor follows, so that a folder may have one in its name."""
+    known = "|".join(map(re.escape, sorted(registry.names("extractors"), key=len, reverse=True)))
+    return re.split(rf"\+(?=(?:{known})(?:[:,+]|$))", name)
 
 
 def cut(photo: Photo, side: int) -> tuple[Crop, torch.Tensor, torch.Tensor]:
@@ -41,16 +54,43 @@ def view_features(extractor: Any, views: Views, batch: int = 8) -> torch.Tensor:
     out = []
     for image, mask in zip(views.image.split(batch), views.mask.split(batch), strict=True):
         pictures, masks = image.permute(0, 3, 1, 2).float() / 255, mask[:, None].float()
-        if pictures.shape[-1] != extractor.side:
-            pictures, masks = (F.interpolate(x, (extractor.side,) * 2, mode="bilinear", antialias=True) for x in (pictures, masks))
-        out.append(F.normalize(extractor(pictures, masks).float(), dim=1))
+        out.append(F.normalize(extractor(resample(pictures, extractor.side), resample(masks, extractor.side)).float(), dim=1))
     return torch.cat(out)
+
+
+def fit_basis(extractor: Any, features: torch.Tensor, views: Views, components: int) -> tuple[pca.Projected, torch.Tensor]:
+    """`extractor` projected to the principal components of its `features` `(N, D, h, w)` of views, and those features so projected."""
+    projected = pca.Projected(extractor, *pca.fit(features, views.mask, components))
+    return projected, F.normalize(projected.project(features), dim=1)
+
+
+def with_basis(extractor: Any, path: Path | str, needed: bool = False) -> Any:
+    """`extractor` in the basis that the features file `path` holds, or itself if it holds none; InputError if one is `needed`."""
+    arrays, _ = read_arrays(path, "shic/features")
+    if len(arrays) != 2 and (arrays or needed):
+        raise InputError(f"{path}: holds no {'whole ' if arrays else ''}basis", "make one with `shic features views.h5 --pca 256`")
+    return pca.Projected(extractor, arrays["pca_mean"], arrays["pca_basis"]) if arrays else extractor
+
+
+def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weights: Path | None) -> Any:
+    """The extractor, in the basis of the features file `basis`; InputError if that was fitted to another extractor's features."""
+    if basis is None:
+        return make_extractor(config.extractor, device, weights)
+    if config.pca:
+        raise SettingError("--pca and --basis exclude each other", "--pca fits a basis, --basis takes one that was fitted")
+    with opened(basis, "shic/features") as (_, header):
+        name = header.attrs["extractor"] if config.extractor == "auto" else config.extractor
+    extractor = with_basis(make_extractor(name, device, weights), basis, needed=True)
+    if extractor.fingerprint != header.attrs["fingerprint"]:
+        raise InputError(f"{basis}: its basis is of another extractor, or of other weights or settings", "make it again with this one")
+    return extractor
 
 
 def _writer(path: Path, extractor: Any, config: FeatureConfig, template: str, sources: dict[str, Any], overwrite: bool) -> ItemWriter:
     attrs = {"extractor": extractor.name, "fingerprint": extractor.fingerprint, "template": template}
     params = {**config.params(), "extractor": extractor.settings}
-    return ItemWriter(path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite)
+    root = getattr(extractor, "arrays", {})  # a basis
+    return ItemWriter(path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite, root=root)
 
 
 def write_photo_features(
@@ -60,11 +100,18 @@ def write_photo_features(
     config: FeatureConfig,
     device: torch.device,
     *,
+    basis: Path | None = None,
+    weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> None:
-    """Write the features file of photos. An image that fails is left out and named; PartialError at the end says how many."""
-    extractor, failures = make_extractor(config.extractor, device), Failures()
+    """Write the features file of photos, in the basis of the features file `basis` if one is given.
+
+    An image that fails is left out and named; PartialError at the end says how many.
+    """
+    if config.pca:
+        raise SettingError("--pca: a basis is fitted to views, these are photos", "fit it with `shic features views.h5`, then give --basis")
+    extractor, failures = _make(config, basis, device, weights), Failures()
     with _writer(path, extractor, config, "", {"images": listing(images)}, overwrite) as writer:
         for image in track(images, len(images), "features"):
             if image.name in writer:
@@ -84,11 +131,15 @@ def write_view_features(
     device: torch.device,
     *,
     sources: dict[str, Any],
+    basis: Path | None = None,
+    weights: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write the features file of rendered views, an item a view, named by its number."""
-    extractor = make_extractor(config.extractor, device)
+    """Write the features file of rendered views, an item a view, named by its number; with `config.pca` a basis fitted to them."""
+    extractor = _make(config, basis, device, weights)
     features = view_features(extractor, views, config.batch)
+    if config.pca:
+        extractor, features = fit_basis(extractor, features, views, config.pca)
     with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
         for i, feature in enumerate(features):
             picture, mask = views.image[i].cpu().numpy(), views.mask[i].cpu().numpy()

@@ -44,13 +44,14 @@ def write_heatmap(
     config: PseudoGtConfig,
     device: torch.device,
     views: Views | None = None,
+    weights: Path | None = None,
 ) -> None:
     """Write Fig. 3 for the pixel that `spec` (`IMAGE:X,Y`) names; InputError if it is not on the object."""
     image, x, y = parse(spec, images)
     photo = masks.read(image)
     if not (0 <= y < photo.mask.shape[0] and 0 <= x < photo.mask.shape[1] and photo.mask[y, x]):
         raise InputError(f"{image.name}: the pixel {x},{y} is not on the object", "choose one inside the mask")
-    teacher = Teacher.make(template, config, device, views)
+    teacher = Teacher.make(template, config, device, views, weights)
     feature, crop = photo_features(teacher.extractor, photo)
     place = torch.from_numpy(crop.to_crop(np.array([[y, x]], np.float64), teacher.extractor.side))
     query = F.normalize(sample(feature[None], place[None], teacher.extractor.side)[0], dim=1)

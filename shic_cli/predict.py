@@ -53,11 +53,13 @@ def _sample(maps: torch.Tensor, crop: Crop, yx: torch.Tensor | np.ndarray) -> to
 class Predictor:
     """A trained model ready for photos: `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, `template` (its fingerprint)."""
 
-    def __init__(self, path: Path, device: torch.device, config: PredictConfig | None = None) -> None:
+    def __init__(
+        self, path: Path, device: torch.device, config: PredictConfig | None = None, weights: Path | None = None
+    ) -> None:  # fmt: skip
         saved = load_model(path, device)
         self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
         self.device, self.config = device, config or PredictConfig()
-        self.encoder = make_extractor(self.meta["encoder"]["name"], device)
+        self.encoder = make_extractor(self.meta["encoder"]["name"], device, weights)
         if self.encoder.fingerprint != self.meta["encoder_fingerprint"]:
             raise InputError(
                 f"{path}: was trained on an encoder with other weights or settings ({self.encoder.name})",

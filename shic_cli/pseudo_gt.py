@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from shic_cli import matching
 from shic_cli.config import PseudoGtConfig, RenderConfig
-from shic_cli.errors import Failures, InputError
-from shic_cli.features import make_extractor, photo_features, view_features
+from shic_cli.errors import Failures, InputError, SettingError
+from shic_cli.features import fit_basis, make_extractor, photo_features, view_features, with_basis
 from shic_cli.images import Crop, ImageFile, MaskSource, listing
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views, render_views
@@ -32,13 +32,30 @@ class Teacher:
     config: PseudoGtConfig
 
     @classmethod
-    def make(cls, template: Template, config: PseudoGtConfig, device: torch.device, views: Views | None = None) -> Teacher:
-        """Render the views (unless `views` are given) and compute their features."""
-        extractor = make_extractor(config.extractor, device)
+    def make(
+        cls,
+        template: Template,
+        config: PseudoGtConfig,
+        device: torch.device,
+        views: Views | None = None,
+        weights: Path | None = None,
+        basis: Path | str = "",
+    ) -> Teacher:
+        """Render the views (unless `views` are given) and compute their features, in the basis of the features file `basis` if it has one.
+
+        With `config.pca` and no file the basis is fitted to the views.
+        """
+        extractor = make_extractor(config.extractor, device, weights)
+        if basis:
+            extractor = with_basis(extractor, basis)
+            if config.pca not in (0, extractor.dim):
+                raise SettingError(f"--pca {config.pca}: the features in {basis} have length {extractor.dim}", "leave out --pca")
         if views is None:
             shared = {name: getattr(config, name) for name in ("azimuths", "elevations", "style", "renderer")}
             views = render_views(template, RenderConfig(size=extractor.side, **shared), device)
         features = view_features(extractor, views)
+        if config.pca and not basis:
+            extractor, features = fit_basis(extractor, features, views, config.pca)
         size = views.mask.shape[-1]
         bank = matching.Bank.build(features, views.vertex_yx, views.vertex_visible, size)
         return cls(extractor, views, bank, torch.from_numpy(template.faces).long().to(device), config)
@@ -89,6 +106,7 @@ def pseudo_gt(
     *,
     sources: dict[str, Any],
     views: Views | None = None,
+    weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> None:
@@ -99,9 +117,10 @@ def pseudo_gt(
     """
     if views is not None and views.template != template.fingerprint:
         raise InputError("the views are of another template", "render them again with `shic render`")
+    basis = ""
     if isinstance(images, ItemReader):
-        config = replace(config, extractor=images.header.attrs["extractor"])
-    teacher, failures = Teacher.make(template, config, device, views), Failures()
+        config, basis = replace(config, extractor=images.header.attrs["extractor"]), images.path
+    teacher, failures = Teacher.make(template, config, device, views, weights, basis), Failures()
     params = {**config.params(), "extractor": teacher.extractor.settings}
     given = {"features": str(images.path)} if isinstance(images, ItemReader) else {"images": listing(images)}
     attrs = {"labels": "pseudo", "template": template.fingerprint}

@@ -27,9 +27,16 @@ log = logging.getLogger("shic")
 
 PARTS: dict[str, dict[str, str]] = {
     "extractors": {
-        "sd": "shic_cli.extractors.sd:Sd",
-        "dift": "shic_cli.extractors.sd:Dift",
         "silhouette": "shic_cli.extractors.silhouette:Silhouette",
+        "vit": "shic_cli.extractors.vit:Vit",
+        "dinov2": "shic_cli.extractors.vit:Dinov2",
+        "dinov2-small": "shic_cli.extractors.vit:Dinov2Small",
+        "dinov2-base": "shic_cli.extractors.vit:Dinov2Base",
+        "dinov2-large": "shic_cli.extractors.vit:Dinov2Large",
+        "dinov3": "shic_cli.extractors.vit:Dinov3",
+        "sd": "shic_cli.extractors.sd:Sd",
+        "sd-dino": "shic_cli.extractors.sd_dino:SdDino",
+        "dift": "shic_cli.extractors.sd:Dift",
     },
     "renderers": {
         "pytorch3d": "shic_cli.renderers.pytorch3d:Pytorch3dRenderer",
@@ -42,8 +49,8 @@ PARTS: dict[str, dict[str, str]] = {
 # What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are extractors that are
 # frozen below a trained map: there a small one does.
 AUTO: dict[str, tuple[str, ...]] = {
-    "extractors": ("silhouette",),
-    "encoders": ("silhouette",),
+    "extractors": ("sd-dino", "dinov2", "silhouette"),
+    "encoders": ("dinov2-small", "silhouette"),
     "renderers": ("pytorch3d", "warp"),
     "generators": ("plain",),
     "maskers": ("grabcut",),
@@ -132,6 +139,13 @@ def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None =
     known = {key: each.default for key, each in taken.items() if each.kind is each.KEYWORD_ONLY and key not in ("device", "weights")}
     options |= {key: _convert(name, key, value, known) for key, value in spec.options.items()}
     return part(spec.argument, device=device, **options)
+
+
+def spell(part: type, argument: str, options: dict[str, Any]) -> str:
+    """How a part is asked for: `name[:argument][,option=value...]`, without the options that are at their default."""
+    taken = inspect.signature(part).parameters
+    changed = [f",{key}={_example(value)}" for key, value in options.items() if value != taken[key].default]
+    return part.name + (f":{argument}" if argument else "") + "".join(changed)
 
 
 def _convert(name: str, key: str, text: str, known: dict[str, Any]) -> Any:

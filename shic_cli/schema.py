@@ -29,11 +29,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Field:
-    """One data set: its dtype, its axes by letter (a number is a fixed size), and what it holds."""
+    """One data set: its dtype, its axes by letter (a number is a fixed size), what it holds, and whether a file may lack it."""
 
     dtype: str
     axes: tuple[str | int, ...]
     doc: str
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,10 @@ LAYOUTS: dict[str, Layout] = {
         maker="shic render",
     ),
     "shic/features": Layout(
-        fields={},
+        fields={
+            "pca_mean": Field("f4", ("C",), "what was taken from features of length C before `pca_basis`", optional=True),
+            "pca_basis": Field("f4", ("C", "D"), "principal components in columns, the one of largest variance first", optional=True),
+        },
         items={
             "feature": Field("f2", ("D", "h", "w"), "unit vectors"),
             "mask": Field("b1", ("H", "W"), "the object, in the photo's pixels"),
@@ -192,6 +196,8 @@ def opened(path: Path | str, kind: str | None = None) -> Iterator[tuple[h5py.Fil
 def check_fields(group: h5py.Group, fields: dict[str, Field], path: Path | str, sizes: dict[str, int]) -> None:
     """InputError naming the first data set of `group` that is missing, a link, or of another dtype or size; fills `sizes`."""
     for name, field in fields.items():
+        if field.optional and name not in group:
+            continue
         where = f"{path}: {group.name.rstrip('/')}/{name}"
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
@@ -211,7 +217,7 @@ def read_arrays(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], Hea
     """All root data sets of a file of `kind`, checked."""
     with opened(path, kind) as (file, header):
         check_fields(file, LAYOUTS[kind].fields, path, {})
-        return {name: _read(file, name, path) for name in LAYOUTS[kind].fields}, header
+        return {name: _read(file, name, path) for name in LAYOUTS[kind].fields if name in file}, header
 
 
 def _read(group: h5py.Group, name: str, path: Path | str) -> np.ndarray:
@@ -269,11 +275,13 @@ class ItemWriter:
     """Writes a file of one group an image, resumable: give the same target, params and sources and it goes on.
 
     Use as a context manager; `name in writer` says that an earlier run finished that image. When the block ends well the file is
-    put in place; otherwise the journal beside the target keeps what is finished.
+    put in place; otherwise the journal beside the target keeps what is finished. `root`: data sets for the file's root, by name.
     """
 
-    def __init__(self, path: Path | str, kind: str, *, params: dict, sources: dict, attrs: dict[str, str], overwrite: bool = False) -> None:
-        self.path, self.kind = Path(path), kind
+    def __init__(
+        self, path: Path | str, kind: str, *, params: dict, sources: dict, attrs: dict, overwrite: bool = False, root: dict | None = None
+    ) -> None:
+        self.path, self.kind, self.root = Path(path), kind, root or {}
         check_target(self.path, overwrite)
         self.header = {"kind": kind, "params": params, "sources": sources, "attrs": attrs}
         self.journal = Journal(self.path, {**self.header, "shic_version": __version__}, replace=overwrite)
@@ -312,6 +320,7 @@ class ItemWriter:
         order = {name: i for i, name in enumerate(sorted(self.names))}
         with atomic(self.path, True) as partial, h5py.File(partial, "w") as file:
             _write_header(file, self.kind, self.header["params"], self.header["sources"], self.header["attrs"])
+            _write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root)
             items = file.create_group("items")
             for record in self.journal.records():
                 with h5py.File(io.BytesIO(record), "r") as one:
@@ -370,9 +379,9 @@ def describe(path: Path | str) -> dict[str, Any]:
     with opened(path) as (file, header):
         layout = LAYOUTS[header.kind]
         check_fields(file, layout.fields, path, {})
+        held = {name: file[name] for name in layout.fields if name in file}
         fields = {
-            name: {"dtype": str(file[name].dtype), "shape": list(file[name].shape), "holds": layout.fields[name].doc}
-            for name in layout.fields
+            name: {"dtype": str(each.dtype), "shape": list(each.shape), "holds": layout.fields[name].doc} for name, each in held.items()
         }
         if layout.items:
             reader = ItemReader(path, header.kind)

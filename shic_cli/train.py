@@ -27,6 +27,8 @@ from shic_cli.schema import ItemReader, Template
 
 log = logging.getLogger("shic")
 
+ENCODED = 16  # pictures that the encoder gets at a time on a GPU
+
 
 def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> list[ItemReader]:
     """The maps files that `config` uses; InputError if one is of another template, or none is left."""
@@ -78,9 +80,17 @@ class Trainer:
     history: list[dict[str, float]] = field(default_factory=list)
 
     @classmethod
-    def make(cls, template: Template, readers: list[ItemReader], config: TrainConfig, device: torch.device, seed: int) -> Trainer:
+    def make(
+        cls,
+        template: Template,
+        readers: list[ItemReader],
+        config: TrainConfig,
+        device: torch.device,
+        seed: int,
+        weights: Path | None = None,
+    ) -> Trainer:
         """A map that knows nothing yet: E = 0."""
-        encoder = make_extractor(config.encoder, device)
+        encoder = make_extractor(config.encoder, device, weights, auto="encoders")
         config = settle(config, encoder)
         pointwise = config.decoder == "pointwise"
         examples = Examples(
@@ -93,6 +103,7 @@ class Trainer:
             flip=config.equivariance > 0,
             at_points=pointwise,
             seed=seed,
+            together=ENCODED if device.type == "cuda" else 1,
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -119,7 +130,7 @@ class Trainer:
         return means
 
     def _step(self, indices: list[int], generator: torch.Generator) -> dict[str, float]:
-        found = [self.examples.get(index, self.epoch) for index in indices]
+        found = self.examples.get_all(indices, self.epoch)
         terms: dict[str, torch.Tensor] = {}
         for natural in (True, False):
             if chosen := [example for example in found if example.natural is natural]:
@@ -219,6 +230,7 @@ def train(
     *,
     seed: int = 0,
     sources: dict[str, Any],
+    weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> list[dict[str, float]]:
@@ -230,7 +242,7 @@ def train(
     readers = open_maps(maps, template, config)
     if not any(getattr(config, name) for name in ("pseudo", "distance", "cycle", "equivariance", "synthetic")):
         raise SettingError("every loss has weight 0", "give one of them a weight")
-    trainer = Trainer.make(template, readers, config, device, seed)
+    trainer = Trainer.make(template, readers, config, device, seed, weights)
     journal = Journal(path, {"params": trainer.config.params(), "seed": seed, "sources": sources}, replace=overwrite)
     checkpoint, done = path.with_name(path.name + ".checkpoint"), False
     try:

@@ -1,4 +1,4 @@
-"""A randomly initialised Stable Diffusion of a few thousand weights, saved as the folder that the real ones come in."""
+"""A randomly initialised Stable Diffusion and DINOv2 of a few thousand weights, saved as the folders that the real ones come in."""
 
 from __future__ import annotations
 
@@ -46,4 +46,14 @@ def save_diffusion(folder: Path, seed: int = 0) -> Path:
         block_out_channels=(8, 16, 24, 32), norm_num_groups=4, cross_attention_dim=8, attention_head_dim=2, **UNET
     ).save_pretrained(folder / "unet")  # fmt: skip
     DDIMScheduler(**BETAS).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def save_dinov2(folder: Path) -> Path:
+    """`folder` with a DINOv2 of as many blocks as the base one has, 16 channels wide."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(2)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 12, "num_attention_heads": 2, "mlp_ratio": 2, "patch_size": 14, "image_size": 56}
+    Dinov2Model(Dinov2Config(**sizes, initializer_range=0.3)).save_pretrained(folder)
     return folder

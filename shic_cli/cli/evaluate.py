@@ -51,12 +51,13 @@ def geodesic(maps: Path, annotations: Path, template: Path, seed: int, as_json: 
 @options.masker
 @surface
 @options.settings(PckConfig)
+@options.weights
 @options.device
 @options.seed
 @options.as_json
 def pck(
     target: Path, keypoints: Path, images: str | None, masks: Path | None, masker: str, template: Path | None, config: PckConfig,
-    device: str, seed: int, as_json: bool,
+    weights: Path | None, device: str, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Keypoint transfer between photos by a maps file, or by a model on --images."""
     from shic_cli import evaluate
@@ -66,7 +67,7 @@ def pck(
 
     pairs = evaluate.read_pairs(keypoints)
     if target.suffix == ".safetensors":
-        sides = _sides_of_model(pairs, target, images, masks, masker, config, device)
+        sides = _sides_of_model(pairs, target, images, masks, masker, config, weights, device)
     elif config.via == "embedding":
         raise click.UsageError("--via embedding needs a model: a maps file holds no embeddings")
     else:
@@ -76,7 +77,7 @@ def pck(
 
 
 def _sides_of_model(
-    pairs: list, model: Path, images: str | None, masks: Path | None, masker: str, config: PckConfig, device: str
+    pairs: list, model: Path, images: str | None, masks: Path | None, masker: str, config: PckConfig, weights: Path | None, device: str
 ) -> dict[str, Any]:
     from shic_cli import evaluate
     from shic_cli.cli.console import track
@@ -86,7 +87,7 @@ def _sides_of_model(
 
     if images is None:
         raise click.UsageError("a model is scored on photos: name their folder with --images")
-    predictor = Predictor(model, resolve_device(device))
+    predictor = Predictor(model, resolve_device(device), weights=weights)
     used = mask_source(predictor, masks, make_masker(masker))
     return evaluate.sides_of_model(pairs, list_images([images]), used, predictor, config.via, track)
 

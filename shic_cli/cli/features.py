@@ -15,11 +15,14 @@ from shic_cli.config import FeatureConfig
 @options.output("features.h5", "The features file to write.")
 @options.masks
 @options.masker
+@click.option("--basis", type=click.Path(path_type=Path), help="Features file of views made with --pca: project to its components.")
 @options.settings(FeatureConfig)
+@options.weights
 @options.device
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, config: FeatureConfig, device: str, overwrite: bool
+    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, basis: Path | None, config: FeatureConfig,
+    weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Compute an extractor's features of photos, or of the views in a views file.
 
@@ -32,10 +35,10 @@ def command(
     from shic_cli.render import read_views
     from shic_cli.schema import source
 
-    where = resolve_device(device)
+    where, shared = resolve_device(device), {"basis": basis, "weights": weights, "overwrite": overwrite}
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         views = Path(inputs[0])
-        sources = {"views": source(views)}
-        features.write_view_features(read_views(views, where), output, config, where, sources=sources, overwrite=overwrite)
+        sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
+        features.write_view_features(read_views(views, where), output, config, where, sources=sources, **shared)
         return
-    features.write_photo_features(list_images(inputs), make_masks(masks, masker), output, config, where, overwrite=overwrite, track=track)
+    features.write_photo_features(list_images(inputs), make_masks(masks, masker), output, config, where, track=track, **shared)

@@ -74,5 +74,12 @@ masks = click.option(
 masker = click.option(
     "--masker", default="auto", show_default=True, help="Part that masks photos which have no mask: auto, grabcut, none, or a plugin's."
 )
+weights = click.option(
+    "--weights",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="SHIC_WEIGHTS",
+    show_envvar=True,
+    help="Folder of models' weights, as `shic models pull --weights` fills it.  [default: the hub's cache]",
+)
 template = path_option("template", "template.h5", "The template.")
 inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")

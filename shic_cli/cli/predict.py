@@ -18,11 +18,12 @@ from shic_cli.config import PredictConfig
 @options.masks
 @options.masker
 @options.settings(PredictConfig)
+@options.weights
 @options.device
 @options.overwrite
 def command(
     inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, masks: Path | None, masker: str,
-    config: PredictConfig, device: str, overwrite: bool,
+    config: PredictConfig, weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Map every object pixel of images to the template: a maps file, and colour pictures beside it.
 
@@ -35,7 +36,7 @@ def command(
     from shic_cli.schema import source
 
     images = list_images(inputs)
-    predictor = Predictor(model, resolve_device(device), config)
+    predictor = Predictor(model, resolve_device(device), config, weights)
     output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5")
     pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
     used = mask_source(predictor, masks, make_masker(masker))

@@ -19,11 +19,12 @@ from shic_cli.config import PseudoGtConfig
 @click.option("--views", type=click.Path(path_type=Path), help="Views made by `shic render`.  [default: rendered as needed]")
 @click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 3 for this pixel, beside the output.")
 @options.settings(PseudoGtConfig)
+@options.weights
 @options.device
 @options.overwrite
 def command(
     inputs: tuple[str, ...], output: Path, template: Path, masks: Path | None, masker: str, views: Path | None, heatmap: str | None,
-    config: PseudoGtConfig, device: str, overwrite: bool,
+    config: PseudoGtConfig, weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Match every object pixel of photos to the template, without training (Eq. 2).
 
@@ -40,7 +41,7 @@ def command(
     where, loaded = resolve_device(device), read_template(template)
     sources = {"template": source(template)} | ({"views": source(views)} if views else {})
     images = ItemReader(inputs[0], "shic/features") if len(inputs) == 1 and inputs[0].endswith(".h5") else list_images(inputs)
-    shared = {"views": read_views(views, where) if views else None}
+    shared = {"views": read_views(views, where) if views else None, "weights": weights}
     if heatmap and isinstance(images, ItemReader):
         raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
     if heatmap:

@@ -15,11 +15,12 @@ from shic_cli.config import TrainConfig
 @options.output("model.safetensors", "The model file to write.")
 @options.template
 @options.settings(TrainConfig)
+@options.weights
 @options.device
 @options.seed
 @options.overwrite
 def command(
-    maps: tuple[Path, ...], output: Path, template: Path, config: TrainConfig, device: str, seed: int, overwrite: bool
+    maps: tuple[Path, ...], output: Path, template: Path, config: TrainConfig, weights: Path | None, device: str, seed: int, overwrite: bool
 ) -> None:  # fmt: skip
     """Learn the canonical map from maps files (sec. 3.6).
 
@@ -36,6 +37,6 @@ def command(
     used = list(maps) or [path for path in (Path("pgt.h5"), Path("synth.h5")) if path == Path("pgt.h5") or path.exists()]
     sources = {"template": source(template)} | {str(path): source(path) for path in used if path.exists()}
     plot = output.with_suffix(".losses.png")
-    history = train(loaded, used, output, config, where, seed=seed, sources=sources, overwrite=overwrite, track=track)
+    history = train(loaded, used, output, config, where, seed=seed, sources=sources, weights=weights, overwrite=overwrite, track=track)
     with atomic(plot) as partial:
         partial.write_bytes(images.encode(draw.loss_plot(history)))

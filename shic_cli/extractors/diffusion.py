@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from shic_cli import models
+from shic_cli import models, registry
 from shic_cli.errors import InputError, SettingError
 
 log = logging.getLogger("shic")
@@ -78,37 +78,25 @@ class Diffusion:
     A subclass names its catalogue entry `model` and gives `taps` and `__call__`.
     """
 
-    name: ClassVar[str]
+    name: str
     model: ClassVar[str]
     needs_mask = False
     sees_whole_object = False
 
-    def __init__(
-        self,
-        argument: str,
-        *,
-        device: torch.device | str,
-        weights: Path | None,
-        side: int,
-        step: int,
-        prompt: str,
-        seed: int,
-        batch: int,
-        precision: str,
-        **more: Any,
-    ) -> None:
-        check_side(self.name, "side", side)
-        if batch < 1:
-            raise SettingError(f"{self.name}: batch={batch} is out of range", "give 1 or more")
-        self.side, self.step, self.batch = side, step, batch
+    def __init__(self, argument: str, device: torch.device | str, weights: Path | None, options: dict[str, Any]) -> None:
+        self.name = registry.spell(type(self), argument, options)
+        self._matter = {name: value for name, value in options.items() if name not in ("batch", "precision")}
+        self.side, self.step, self.seed, self.batch = (options[name] for name in ("side", "step", "seed", "batch"))
+        check_side(self.name, "side", self.side)
+        if self.batch < 1:
+            raise SettingError(f"{self.name}: batch={self.batch} is out of range", "give 1 or more")
         self.device = torch.device(device)
-        self.dtype = _dtype(precision, self.device)
+        self.dtype = _dtype(self.name, options["precision"], self.device)
         folder = models.locate(argument or self.model, weights)
         if not (folder / "unet").is_dir():
             raise InputError(f"{folder}: holds no Stable Diffusion, there is no folder unet in it", "name the folder above unet and vae")
-        self._load(folder, prompt)
-        self._matter = {"side": side, "prompt": prompt, "step": step, "seed": seed, **more}
-        self._source, self._weights = argument or self.model, models.fingerprint_of(folder, "unet", "vae", "text_encoder")
+        self._load(folder, options["prompt"])
+        self._weights = models.fingerprint_of(folder, "unet", "vae", "text_encoder")
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
@@ -118,13 +106,15 @@ class Diffusion:
     @property
     def settings(self) -> dict[str, Any]:
         """What the features depend on, for the files made with them."""
-        return {"name": self.name, "model": self._source, **self._matter, "precision": str(self.dtype).removeprefix("torch.")}
+        return {"name": self.name, "precision": str(self.dtype).removeprefix("torch."), **self._identity()}
 
     @property
     def fingerprint(self) -> str:
-        """Equal fingerprints mean comparable features. The precision is no part of it: it moves them by rounding only."""
-        options = hashlib.sha256(json.dumps(self._matter).encode()).hexdigest()[:8]
-        return f"{self.name}-{options}-{self._weights}"
+        """Equal fingerprints mean comparable features. The precision does not count: it moves them by rounding only."""
+        return f"{type(self).name}-" + hashlib.sha256(json.dumps(self._identity()).encode()).hexdigest()[:16]
+
+    def _identity(self) -> dict[str, Any]:
+        return {"weights": self._weights, **self._matter}
 
     def _load(self, folder: Path, prompt: str) -> None:
         from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -148,7 +138,7 @@ class Diffusion:
     def draw(self, count: int, side: int) -> torch.Tensor:
         """Noise `(count, 4, side/8, side/8)` of the seed; drawn on the CPU, so that it is the same on every device."""
         shape = (count, self.unet.config.in_channels, side // 8, side // 8)
-        return torch.randn(shape, generator=torch.Generator().manual_seed(self._matter["seed"])).to(self.device)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(self.seed)).to(self.device)
 
     def read(self, latents: torch.Tensor, noise: torch.Tensor, taps: Sequence[Tap]) -> list[torch.Tensor]:
         """What `taps` read, float32 `(B, C, h, w)` each, of `latents` with `noise` (both `(B, 4, h, w)`, or one for all) at the time step."""
@@ -172,12 +162,12 @@ def check_side(part: str, option: str, pixels: int) -> None:
         raise SettingError(f"{part}: {option}={pixels} is no multiple of {CELL}", f"for example {option}={near}")
 
 
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
+def _dtype(part: str, precision: str, device: torch.device) -> torch.dtype:
     """The number format that `precision` names; auto is half precision on CUDA and float32 elsewhere."""
     if precision == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if precision not in PRECISIONS:
-        raise SettingError(f"precision={precision}: is no precision", f"give auto, {', '.join(PRECISIONS)}")
+        raise SettingError(f"{part}: there is no precision {precision!r}", f"there are: auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from shic_cli import registry
 from shic_cli.errors import SettingError
 from shic_cli.extractors.diffusion import Diffusion, Tap, check_side, decoder_tap
 
@@ -33,34 +32,20 @@ class Sd(Diffusion):
     model = "sd15"
 
     def __init__(
-        self,
-        argument: str = "",
-        *,
-        device: torch.device | str = "cpu",
-        weights: Path | None = None,
-        prompt: str = "",
-        side: int = 960,
-        step: int = 100,
-        blocks: tuple[int, ...] = (0, 1, 2),
-        window: int = 512,
-        stride: int = 448,
-        seed: int = 42,
-        batch: int = 4,
+        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, prompt: str = "", side: int = 960,
+        step: int = 100, blocks: tuple[int, ...] = (0, 1, 2), window: int = 512, stride: int = 448, seed: int = 42, batch: int = 4,
         precision: str = "auto",
-    ) -> None:
+    ) -> None:  # fmt: skip
         check_side(self.name, "window", window)
         check_side(self.name, "stride", stride)
         if stride > window:
             raise SettingError(f"{self.name}: stride={stride} leaves gaps between windows of {window}", f"give {window} or less")
         if not blocks or len(set(blocks)) < len(blocks) or not set(blocks) <= set(range(4)):
             raise SettingError(f"{self.name}: blocks={'/'.join(map(str, blocks))} are not up blocks", "name some of 0/1/2/3, each once")
-        blocks = tuple(sorted(blocks))
-        super().__init__(
-            argument, device=device, weights=weights, side=side, step=step, prompt=prompt, seed=seed, batch=batch, precision=precision,
-            blocks=list(blocks), window=window, stride=stride,
-        )  # fmt: skip
+        options = {"prompt": prompt, "side": side, "step": step, "blocks": tuple(sorted(blocks)), "window": window, "stride": stride}
+        super().__init__(argument, device, weights, {**options, "seed": seed, "batch": batch, "precision": precision})
         self.window, self.stride = min(window, side), stride
-        self.taps = [decoder_tap(self.unet, block) for block in blocks]
+        self.taps = [decoder_tap(self.unet, block) for block in sorted(blocks)]
         self.dim = sum(tap.channels for tap in self.taps)
         self.noise = self.draw(1, self.window)
 
@@ -114,25 +99,13 @@ class Dift(Diffusion):
     model = "sd21"
 
     def __init__(
-        self,
-        argument: str = "",
-        *,
-        device: torch.device | str = "cpu",
-        weights: Path | None = None,
-        prompt: str = "",
-        side: int = 768,
-        step: int = 261,
-        ensemble: int = 8,
-        seed: int = 42,
-        batch: int = 8,
-        precision: str = "auto",
-    ) -> None:
+        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, prompt: str = "", side: int = 768,
+        step: int = 261, ensemble: int = 8, seed: int = 42, batch: int = 8, precision: str = "auto",
+    ) -> None:  # fmt: skip
         if ensemble < 1:
             raise SettingError(f"{self.name}: ensemble={ensemble} is out of range", "give 1 or more")
-        super().__init__(
-            argument, device=device, weights=weights, side=side, step=step, prompt=prompt, seed=seed, batch=batch, precision=precision,
-            ensemble=ensemble,
-        )  # fmt: skip
+        options = {"prompt": prompt, "side": side, "step": step, "ensemble": ensemble}
+        super().__init__(argument, device, weights, {**options, "seed": seed, "batch": batch, "precision": precision})
         block = self.unet.up_blocks[1]
         self.dim = block.resnets[2].out_channels
         self.taps = [Tap(block, self.dim, after=True)]
