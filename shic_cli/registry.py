@@ -164,4 +164,6 @@ def _convert(name: str, key: str, text: str, known: dict[str, Any]) -> Any:
 
 
 def _example(value: Any) -> str:
-    return "/".join(map(str, value)) if isinstance(value, tuple) else {True: "yes", False: "no"}.get(value, str(value))
+    if isinstance(value, bool):  # first: True is 1
+        return "yes" if value else "no"
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)

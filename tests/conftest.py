@@ -85,6 +85,28 @@ def small_model_file(small_template: Template, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def tiny_vit(tmp_path: Path) -> Callable[..., Path]:
+    """`tiny_vit(kind, name="tiny", **settings)` saves a random vision transformer of 3 blocks, 32 wide, 8-pixel patches, as a folder."""
+    import torch
+    import transformers
+
+    kinds = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters", "dinov3_vit": "DINOv3ViT"}
+
+    def save(kind: str, name: str = "tiny", **settings: object) -> Path:
+        usual = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 48}
+        config = getattr(transformers, f"{kinds[kind]}Config")(**{**usual, "patch_size": 8, **settings})
+        torch.manual_seed(0)
+        model = getattr(transformers, f"{kinds[kind]}Model")(config)
+        with torch.no_grad():
+            for parameter in model.parameters():  # what starts as zeros or ones would hide a mistake
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        model.save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
 def shic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """`shic(*words)` runs a command line in the test's own folder: its exit status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)

@@ -110,5 +110,12 @@ def test_options_follow_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
         assert hint in caught.value.hint
 
 
+def test_a_part_is_spelled_as_it_would_be_typed() -> None:
+    Optioned.name = "optioned"
+    assert registry.spell(Optioned, "", {"layer": -1, "scale": 1.0, "flip": False}) == "optioned"
+    spelled = registry.spell(Optioned, "a/b", {"layer": 1, "scale": 0.5, "blocks": (2, 3), "flip": True})
+    assert spelled == "optioned:a/b,layer=1,scale=0.5,blocks=2/3,flip=yes"
+
+
 def test_nothing_is_imported_before_its_name_is_asked_for() -> None:
     assert all(":" in target for parts in registry.PARTS.values() for target in parts.values())

@@ -97,7 +97,7 @@ class Vit:
             del blocks[self.layer + 1 :]
 
     def _checked_side(self, side: int) -> int:
-        below = side // self.patch * self.patch
+        below = max(side, 0) // self.patch * self.patch
         if side == below > 0:
             return side
         near = " or ".join(f"side={size}" for size in (below, below + self.patch) if size > 0)
@@ -139,13 +139,13 @@ class Vit:
             options["interpolate_pos_encoding"] = True  # DINOv2 always does, and DINOv3 has no table of positions
         if self._tap is None:
             return self._model(pixels, **options).last_hidden_state
-        caught: list[Any] = []
+        caught: list[torch.Tensor] = []
         hook = self._tap.register_forward_hook(lambda module, given, out: caught.append(out))
         try:
             self._model(pixels, **options)
         finally:
             hook.remove()
-        return caught[0][0] if isinstance(caught[0], tuple) else caught[0]  # a tuple in transformers 4
+        return caught[0]
 
 
 class Dinov2Small(Vit):
