@@ -77,7 +77,7 @@ def test_options_go_to_stable_diffusion_and_are_in_the_name(weights: Path):
 def test_weights_of_either_are_missed(no_cache: None, weights: Path, tmp_path: Path, lacking: str):
     has = {"sd15": "dinov2-base", "dinov2-base": "sd15"}[lacking]
     (tmp_path / has).symlink_to(weights / has)
-    with pytest.raises(MissingError, match=f"the weights of {lacking}") as caught:
+    with pytest.raises(MissingError, match=f"sd-dino: {lacking}: its weights are not") as caught:
         registry.make("extractors", "sd-dino", weights=tmp_path)
     assert "shic models pull sd-dino" in caught.value.hint
     assert registry.resolve("extractors", "auto", "cuda", tmp_path) == ("dinov2" if has == "dinov2-base" else "silhouette")

@@ -23,7 +23,10 @@ def save_tokenizer(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "CLIPTokenizer", "model_max_length": 12}))
+    first, last = ({"__type": "AddedToken", "content": mark, "lstrip": False, "normalized": True, "rstrip": False} for mark in marks)
+    said = {"bos_token": first, "eos_token": last, "unk_token": last, "pad_token": marks[1], "do_lower_case": True, "errors": "replace"}
+    more = {"add_prefix_space": False, "model_max_length": 12, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said | more))  # as it was published
 
 
 def save_diffusion(folder: Path, seed: int = 0) -> Path:

@@ -141,7 +141,7 @@ class Diffusion:
         return torch.randn(shape, generator=torch.Generator().manual_seed(self.seed)).to(self.device)
 
     def read(self, latents: torch.Tensor, noise: torch.Tensor, taps: Sequence[Tap]) -> list[torch.Tensor]:
-        """What `taps` read, float32 `(B, C, h, w)` each, of `latents` with `noise` (both `(B, 4, h, w)`, or one for all) at the time step."""
+        """What `taps` read, float32 `(B, C, h, w)` each, of `latents` with `noise` at the time step, both `(B, 4, H, W)` or one for all."""
         latents, noise = torch.broadcast_tensors(latents, noise)
         steps = torch.full((len(latents),), self.step, device=self.device)
         noisy = self.scheduler.add_noise(latents, noise, steps).to(self.dtype)  # in float32: the schedule rounds badly in half
@@ -151,7 +151,9 @@ class Diffusion:
         """`features`; InputError when some are not finite, which half precision can do."""
         if torch.isfinite(features).all():
             return features
-        hint = "its weights are broken" if self.dtype == torch.float32 else "give precision=float32; if that fails too, its weights are broken"
+        hint = (
+            "its weights are broken" if self.dtype == torch.float32 else "give precision=float32; if that fails too, its weights are broken"
+        )
         raise InputError(f"{self.name}: its features are not finite", hint)
 
 

@@ -14,7 +14,7 @@ from shic_cli.extractors.diffusion import Diffusion, Tap, check_side, decoder_ta
 
 
 class Sd(Diffusion):
-    """Features `(B, 3200, 60, 60)` of Stable Diffusion 1.5's UNet, for pictures of 960 pixels a side; one picture does not depend on another.
+    """Features `(B, 3200, 60, 60)` of Stable Diffusion 1.5's UNet, for pictures of 960 pixels a side; each depends on its picture alone.
 
     The picture is cut into windows of 512 pixels that overlap, all with the same noise, at time step 100. Read is what enters the
     third layer of the UNet's up blocks 0, 1 and 2 (1280, 1280 and 640 channels on 8, 16 and 32 cells a window), averaged where

@@ -42,5 +42,5 @@ class SdDino(Joined):
             try:
                 models.locate(name, weights)
             except MissingError as error:
-                hint = f"get all that it needs with `shic models pull {cls.name}`, or give --weights"
-                raise MissingError(f"{cls.name}: the weights of {name} are not on this machine", hint) from error
+                command = f"shic models pull {cls.name}" + (f" --weights {weights}" if weights else "")
+                raise MissingError(f"{cls.name}: {error.message}", f"get all that it needs with `{command}`") from error
