@@ -203,7 +203,12 @@ def test_options_and_weights_change_features_and_fingerprint(sd: Sd, folder: Pat
         prints.add(other.fingerprint)
         again = registry.make("extractors", other.name)
         assert again.fingerprint == other.fingerprint and again.name == other.name
-    assert Sd(str(save_diffusion(tmp_path / "other", seed=1)), **SMALL).fingerprint not in prints
+    other = save_diffusion(tmp_path / "other", seed=1)
+    for part in ("unet", "vae", "text_encoder"):
+        mixed = shutil.copytree(folder, tmp_path / part)
+        shutil.copytree(other / part, mixed / part, dirs_exist_ok=True)
+        prints.add(Sd(str(mixed), **SMALL).fingerprint)
+    assert len(prints) == 8
     again = Sd(str(folder), **{**SMALL, "batch": 1}, precision="bfloat16")
     assert again.fingerprint == sd.fingerprint and again.settings["precision"] == "bfloat16"
     similar = F.cosine_similarity(again(images), plain, dim=1)
