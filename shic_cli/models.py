@@ -83,12 +83,20 @@ def locate(name: str, weights: Path | None = None) -> Path:
     """The folder of a model: `name` is one of MODELS, a hub repository `owner/name`, or a folder.
 
     Looked for as it is, in the folder `weights` (by either name, or its last part), and in the hub's cache on this machine, without
-    a network. MissingError (status 3) says the one command that gets it, also where a download was not finished.
+    a network. A folder that is not there any more may have been moved into `weights`. MissingError (status 3) says the one command
+    that gets it, also where a download was not finished.
     """
     if name not in MODELS and Path(name).is_dir():
         return Path(name)
-    if name not in MODELS and (Path(name).is_file() or Path(name).is_absolute()):
+    if name not in MODELS and Path(name).is_file():
         raise InputError(f"{name}: is no folder", "name the folder that holds config.json and the weights")
+    moved = weights / Path(name).name if weights and name not in MODELS and not REPOSITORY.fullmatch(name) else None
+    if moved is not None and moved.is_dir():
+        return moved
+    if Path(name).is_absolute():
+        raise MissingError(
+            f"{name}: there is no such folder", "name the folder that holds the weights, or the one that it is in with --weights"
+        )
     repository, fault = repository_of(name), ""
     for folder in _candidates(name, repository, weights):
         fault = fault_in(folder, needed_parts(name, folder))

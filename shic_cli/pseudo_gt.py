@@ -121,7 +121,7 @@ def pseudo_gt(
     if isinstance(images, ItemReader):
         config, basis = replace(config, extractor=images.header.attrs["extractor"]), images.path
     teacher, failures = Teacher.make(template, config, device, views, weights, basis), Failures()
-    params = {**config.params(), "extractor": teacher.extractor.settings}
+    params = {**config.params(), "extractor": {**teacher.extractor.settings, "fingerprint": teacher.extractor.fingerprint}}
     given = {"features": str(images.path)} if isinstance(images, ItemReader) else {"images": listing(images)}
     attrs = {"labels": "pseudo", "template": template.fingerprint}
     with ItemWriter(path, "shic/maps", params=params, sources={**sources, **given}, attrs=attrs, overwrite=overwrite) as writer:

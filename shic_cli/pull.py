@@ -152,7 +152,7 @@ def _fetch(repository: str, file: str, target: Path | None) -> Path:
 
     with _explained(repository, file):
         found = Path(hf_hub_download(repository, file, local_dir=target))
-    return found.parents[file.count("/")]
+    return target or found.parents[file.count("/")]
 
 
 @contextmanager

@@ -34,6 +34,7 @@ PARTS: dict[str, dict[str, str]] = {
         "dinov2-base": "shic_cli.extractors.vit:Dinov2Base",
         "dinov2-large": "shic_cli.extractors.vit:Dinov2Large",
         "dinov3": "shic_cli.extractors.vit:Dinov3",
+        "dinov3-small": "shic_cli.extractors.vit:Dinov3Small",
         "sd": "shic_cli.extractors.sd:Sd",
         "sd-dino": "shic_cli.extractors.sd_dino:SdDino",
         "dift": "shic_cli.extractors.sd:Dift",

@@ -243,7 +243,8 @@ def train(
     if not any(getattr(config, name) for name in ("pseudo", "distance", "cycle", "equivariance", "synthetic")):
         raise SettingError("every loss has weight 0", "give one of them a weight")
     trainer = Trainer.make(template, readers, config, device, seed, weights)
-    journal = Journal(path, {"params": trainer.config.params(), "seed": seed, "sources": sources}, replace=overwrite)
+    made_by = {"params": trainer.config.params(), "encoder": trainer.examples.encoder.fingerprint, "seed": seed, "sources": sources}
+    journal = Journal(path, made_by, replace=overwrite)
     checkpoint, done = path.with_name(path.name + ".checkpoint"), False
     try:
         if journal.fresh:

@@ -224,7 +224,7 @@ def test_options_out_of_range(tiny_vit, options, fact, hint):
 def test_folders_that_do_not_serve(tiny_vit, tmp_path):
     with pytest.raises(SettingError, match="names no model"):
         make_extractor("vit", CPU)
-    with pytest.raises(MissingError, match="not on this machine"):
+    with pytest.raises(MissingError, match="pull nobody/nothing"):
         make_extractor("vit:nobody/nothing", CPU, tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no checkpoint"):

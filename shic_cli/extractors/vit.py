@@ -173,9 +173,15 @@ class Dinov2Large(Vit):
 
 
 class Dinov3(Vit):
+    """`Vit` with DINOv3 base."""
+
+    name, model = "dinov3", "dinov3-base"
+
+
+class Dinov3Small(Vit):
     """`Vit` with DINOv3 small."""
 
-    name, model = "dinov3", "dinov3-small"
+    name, model = "dinov3-small", "dinov3-small"
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
