@@ -14,7 +14,8 @@ from shic_cli.errors import SettingError
 GEODESIC_MAXIMUM = 228.0  # sec. 4.3: the largest geodesic distance on every mesh
 MARGIN = 0.1  # a crop is the mask's box and this share more on each side
 EXTRACTORS = (
-    "auto, silhouette, vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small), several joined by +, or one that a plugin adds;"
+    "auto, silhouette, vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small), sd, sd-dino, dift, several joined by +, or one that"
+    " a plugin adds;"
     " options follow a comma: vit:FOLDER,layer=9,facet=key."
 )
 BUILTIN_TEXTURES = ("checker", "colors", "grid")

@@ -35,6 +35,9 @@ PARTS: dict[str, dict[str, str]] = {
         "dinov2-large": "shic_cli.extractors.vit:Dinov2Large",
         "dinov3": "shic_cli.extractors.vit:Dinov3",
         "dinov3-small": "shic_cli.extractors.vit:Dinov3Small",
+        "sd": "shic_cli.extractors.sd:Sd",
+        "sd-dino": "shic_cli.extractors.sd_dino:SdDino",
+        "dift": "shic_cli.extractors.sd:Dift",
     },
     "renderers": {
         "pytorch3d": "shic_cli.renderers.pytorch3d:Pytorch3dRenderer",
@@ -47,7 +50,7 @@ PARTS: dict[str, dict[str, str]] = {
 # What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are extractors that are
 # frozen below a trained map: there a small one does.
 AUTO: dict[str, tuple[str, ...]] = {
-    "extractors": ("dinov2", "silhouette"),
+    "extractors": ("sd-dino", "dinov2", "silhouette"),
     "encoders": ("dinov2-small", "silhouette"),
     "renderers": ("pytorch3d", "warp"),
     "generators": ("plain",),

@@ -1,0 +1,46 @@
+"""The paper's features: Stable Diffusion and DINOv2 side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from shic_cli import models, registry
+from shic_cli.errors import MissingError
+from shic_cli.extractors.joined import Joined
+from shic_cli.extractors.sd import Sd
+from shic_cli.extractors.vit import Dinov2Base
+
+CELL, PATCH = 16, 14  # pixels a side of the finest cell of `sd`, and of a patch of DINOv2
+
+
+class SdDino(Joined):
+    """Unit features `(B, 3968, 60, 60)` for pictures of 960 pixels a side: `sd` and DINOv2 base, each with half of the say (sec. 3.3).
+
+    DINOv2 sees the picture at 840 pixels, so that its patches are the cells of `sd`; its features are those of block 11, before
+    the last norm. The argument is another Stable Diffusion 1; `prompt`, `step`, `seed`, `batch` and how this differs from SD-DINO are
+    as in `sd`. Precision `auto` is float16 for Stable Diffusion and bfloat16 for DINOv2 on CUDA, else float32.
+    """
+
+    name = "sd-dino"
+    slow_on = ("cpu",)  # over a minute a picture
+
+    def __init__(
+        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, prompt: str = "", side: int = 960,
+        step: int = 100, seed: int = 42, batch: int = 4, precision: str = "auto",
+    ) -> None:  # fmt: skip
+        options = {"prompt": prompt, "side": side, "step": step, "seed": seed, "batch": batch, "precision": precision}
+        sd = Sd(argument, device=device, weights=weights, **options)
+        dino = Dinov2Base(device=device, weights=weights, layer=11, side=side // CELL * PATCH, precision=precision)
+        super().__init__([sd, dino], registry.spell(type(self), argument, options))
+
+    @classmethod
+    def check(cls, weights: Path | None = None) -> None:
+        """MissingError when the weights of either are not on this machine."""
+        for name in (Sd.model, Dinov2Base.model):
+            try:
+                models.locate(name, weights)
+            except MissingError as error:
+                command = f"shic models pull {cls.name}" + (f" --weights {weights}" if weights else "")
+                raise MissingError(f"{cls.name}: {error.message}", f"get all that it needs with `{command}`") from error
