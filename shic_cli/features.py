@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +50,21 @@ def photo_features(extractor: Any, photo: Photo) -> tuple[torch.Tensor, Crop]:
     return F.normalize(extractor(image[None], mask[None])[0].float(), dim=0), crop
 
 
-def view_features(extractor: Any, views: Views, batch: int = 8) -> torch.Tensor:
-    """Unit features `(N, D, h, w)` of rendered views, resampled to the extractor's side where they differ."""
-    out = []
+def view_features(extractor: Any, views: Views, batch: int = 8) -> Iterator[torch.Tensor]:
+    """Unit features `(D, h, w)` of rendered views one after the other, resampled to the extractor's side where they differ.
+
+    They are not kept: those of 72 views for the largest extractors take gigabytes.
+    """
     for image, mask in zip(views.image.split(batch), views.mask.split(batch), strict=True):
         pictures, masks = image.permute(0, 3, 1, 2).float() / 255, mask[:, None].float()
-        out.append(F.normalize(extractor(resample(pictures, extractor.side), resample(masks, extractor.side)).float(), dim=1))
-    return torch.cat(out)
+        yield from F.normalize(extractor(resample(pictures, extractor.side), resample(masks, extractor.side)).float(), dim=1)
 
 
-def fit_basis(extractor: Any, features: torch.Tensor, views: Views, components: int) -> tuple[pca.Projected, torch.Tensor]:
-    """`extractor` projected to the principal components of its `features` `(N, D, h, w)` of views, and those features so projected."""
+def fit_basis(extractor: Any, views: Views, components: int, batch: int = 8) -> tuple[pca.Projected, Iterator[torch.Tensor]]:
+    """`extractor` projected to the principal components of its features of `views`, and those features so projected, one by one."""
+    features = [feature.half() for feature in view_features(extractor, views, batch)]
     projected = pca.Projected(extractor, *pca.fit(features, views.mask, components))
-    return projected, F.normalize(projected.project(features), dim=1)
+    return projected, (F.normalize(projected.project(feature[None].float())[0], dim=0) for feature in features)
 
 
 def with_basis(extractor: Any, path: Path | str, needed: bool = False) -> Any:
@@ -139,7 +142,7 @@ def write_view_features(
     extractor = _make(config, basis, device, weights)
     features = view_features(extractor, views, config.batch)
     if config.pca:
-        extractor, features = fit_basis(extractor, features, views, config.pca)
+        extractor, features = fit_basis(extractor, views, config.pca, config.batch)
     with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
         for i, feature in enumerate(features):
             picture, mask = views.image[i].cpu().numpy(), views.mask[i].cpu().numpy()

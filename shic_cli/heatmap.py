@@ -67,7 +67,7 @@ def write_heatmap(
 def _draw(teacher: Teacher, shown: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor) -> np.ndarray:
     """Three rows of the `shown` views: as rendered, the similarity S of their pixels, and Sigma on the surface with its maximum."""
     views = teacher.views[shown.cpu()]
-    similarity = torch.einsum("d,ndhw->nhw", query[0], view_features(teacher.extractor, views))
+    similarity = torch.stack([torch.einsum("d,dhw->hw", query[0], feature) for feature in view_features(teacher.extractor, views)])
     similarity = F.interpolate(similarity[:, None], views.mask.shape[-2:], mode="bilinear")[:, 0]
     seen = sigma.isfinite()
     surface = interpolate(views.fragments, teacher.faces, torch.where(seen, sigma, sigma[seen].min())[:, None])[..., 0]

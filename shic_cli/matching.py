@@ -5,7 +5,7 @@ Letters: P query pixels, N views, K vertices, R_i vertices visible in view i, D 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +30,8 @@ class Bank:
     vertices: int
 
     @classmethod
-    def build(cls, features: torch.Tensor, vertex_yx: torch.Tensor, visible: torch.Tensor, size: int) -> Bank:
-        """From view features `(N, D, h, w)`, v_i(k) `(N, K, 2)` in pixels of views of `size` a side, and V_i `(N, K)`."""
+    def build(cls, features: Iterable[torch.Tensor], vertex_yx: torch.Tensor, visible: torch.Tensor, size: int) -> Bank:
+        """From the features `(D, h, w)` of each of N views, v_i(k) `(N, K, 2)` in pixels of views of `size` a side, and V_i `(N, K)`."""
         views = []
         for feature, yx, seen in zip(features, vertex_yx, visible, strict=True):
             index = seen.nonzero()[:, 0].to(feature.device)

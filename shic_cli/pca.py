@@ -6,6 +6,7 @@ SD-DINO's published pipeline fits a basis to every pair of images; then the feat
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,18 +57,18 @@ class Projected:
         return self.project(F.normalize(self.extractor(images, masks).float(), dim=1))
 
 
-def fit(features: torch.Tensor, masks: torch.Tensor, components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean f4 `(D,)` and basis f4 `(D, components)` of the cells of unit `features` `(N, D, h, w)` that `masks` `(N, H, W)` half fill.
+def fit(features: Sequence[torch.Tensor], masks: torch.Tensor, components: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean f4 `(D,)` and basis f4 `(D, components)` of the cells of N unit `features` `(D, h, w)` that `masks` `(N, H, W)` half fill.
 
     The components are ordered by their variance, largest first; the largest entry of each is positive, so that a basis does not
     depend on the machine. SettingError when there are not as many.
     """
-    inside = F.adaptive_avg_pool2d(masks[:, None].float(), features.shape[-1])[:, 0] >= 0.5
+    inside = F.adaptive_avg_pool2d(masks[:, None].float(), features[0].shape[-1])[:, 0] >= 0.5
     total, square, count = 0.0, 0.0, int(inside.sum())
-    dim = features.shape[1]
+    dim = len(features[0])
     if components > dim or components >= count:
         raise SettingError(f"--pca {components}: there are features of length {dim} at {count} cells", "give a smaller number")
-    for feature, here in zip(features, inside.to(features.device), strict=True):
+    for feature, here in zip(features, inside.to(features[0].device), strict=True):
         rows = feature[:, here].T.double()
         total, square = total + rows.sum(0), square + rows.T @ rows
     mean = (total / count).cpu()

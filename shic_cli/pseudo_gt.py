@@ -55,7 +55,7 @@ class Teacher:
             views = render_views(template, RenderConfig(size=extractor.side, **shared), device)
         features = view_features(extractor, views)
         if config.pca and not basis:
-            extractor, features = fit_basis(extractor, features, views, config.pca)
+            extractor, features = fit_basis(extractor, views, config.pca)
         size = views.mask.shape[-1]
         bank = matching.Bank.build(features, views.vertex_yx, views.vertex_visible, size)
         return cls(extractor, views, bank, torch.from_numpy(template.faces).long().to(device), config)
