@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from shic_cli import augment
 from shic_cli.devices import chance
 from shic_cli.errors import InputError
+from shic_cli.features import encode
 from shic_cli.images import Crop, decode
 from shic_cli.matching import sample
 from shic_cli.schema import ItemReader, check_indices
@@ -44,7 +44,8 @@ class Examples:
     """The labelled pictures of maps files, by number.
 
     `variants` augmented copies of each are made once and kept while they fit into `memory` bytes; 0 draws a new one at every
-    request. With `at_points` only the features at the labelled points are kept, which is all that a pointwise decoder needs.
+    request. With `mirror` `(K,)`, the template's, a picture is shown as its mirror image in every other epoch, its labels mirrored on the
+    template. With `at_points` only the features at the labelled points are kept, which is all that a pointwise decoder needs.
     The encoder gets `together` pictures at a time, and their mirror images: more is faster on a GPU, but the last digits of the
     features then depend on which pictures met.
     """
@@ -61,13 +62,14 @@ class Examples:
         flip: bool,
         at_points: bool,
         seed: int,
+        mirror: torch.Tensor | None = None,
         together: int = 1,
         memory: int = 4 << 30,
     ) -> None:
         self.entries = [(reader, name) for reader in readers for name in reader.names]
         self.encoder, self.points, self.vertices = encoder, points, vertices
         self.augment, self.variants, self.flip, self.at_points = augment, variants if augment else 1, flip, at_points
-        self.seed, self.together, self.memory, self.kept = seed, together, memory, {}
+        self.mirror, self.seed, self.together, self.memory, self.kept = mirror, seed, together, memory, {}
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -78,13 +80,13 @@ class Examples:
 
     def get_all(self, indices: Sequence[int], epoch: int) -> list[Example]:
         """The examples of these numbers as they are in `epoch`."""
-        variant = epoch % self.variants if self.variants else epoch
-        missing = [index for index in indices if (index, variant) not in self.kept]
+        keys = [self._key(index, epoch) for index in indices]
+        missing = [key for key in keys if key not in self.kept]
         fresh = {}
         for start in range(0, len(missing), self.together):
             chunk = missing[start : start + self.together]
-            fresh |= {(index, variant): example for index, example in zip(chunk, self._make(chunk, variant), strict=True)}
-        found = [self.kept[key] if key in self.kept else fresh[key] for key in ((index, variant) for index in indices)]
+            fresh |= dict(zip(chunk, self._make(chunk), strict=True))
+        found = [self.kept[key] if key in self.kept else fresh[key] for key in keys]
         for key, example in fresh.items() if self.variants else ():
             size = sum(value.nbytes for value in vars(example).values() if isinstance(value, torch.Tensor))
             if size <= self.memory:
@@ -92,10 +94,17 @@ class Examples:
                 self.kept[key] = example
         return found
 
-    def _make(self, indices: Sequence[int], variant: int) -> list[Example]:
+    def _key(self, index: int, epoch: int) -> tuple[int, int, bool]:
+        """Which example number `index` is in `epoch`: its number, its variant, and whether it is mirrored."""
+        turn, mirrored = (epoch // 2, (index + epoch) % 2 == 1) if self.mirror is not None else (epoch, False)
+        return index, turn % self.variants if self.variants else turn, mirrored
+
+    def _make(self, keys: Sequence[tuple[int, int, bool]]) -> list[Example]:
         """Examples, encoded in one call."""
-        natural = [self.entries[index][0].header.attrs["labels"] != "synthetic" for index in indices]
-        cut = [self._crop(index, chance(self.seed, "augment", index, variant)) for index in indices]
+        natural = [self.entries[index][0].header.attrs["labels"] != "synthetic" for index, _, _ in keys]
+        cut = [
+            self._mirrored(self._crop(index, chance(self.seed, "augment", index, variant)), mirrored) for index, variant, mirrored in keys
+        ]
         mirrored = [
             (image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side))
             for (image, mask, yx, _), is_natural in zip(cut, natural, strict=True)
@@ -107,6 +116,11 @@ class Examples:
             Example(feature, next(rest) if self.flip and is_natural else None, yx, vertex, mask[0].half(), is_natural)
             for feature, (_, mask, yx, vertex), is_natural in zip(features, cut, natural, strict=False)
         ]
+
+    def _mirrored(self, cut: tuple[torch.Tensor, ...], mirrored: bool) -> tuple[torch.Tensor, ...]:
+        """Picture, mask, points and vertices as they are, or `mirrored` left to right."""
+        image, mask, yx, vertex = cut
+        return (image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex]) if mirrored else cut
 
     def _crop(self, index: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`; each is in the frame."""
@@ -133,9 +147,9 @@ class Examples:
         return image, torch.from_numpy(mask)[None], torch.from_numpy(yx[chosen]).float(), vertex
 
     def _encode(self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, ...]:
-        """Unit features f2 of each picture, mask and points: dense `(C, h, w)`, or `(M, C)` at the points."""
+        """Features f2 of each picture, mask and points: dense `(C, h, w)`, or `(M, C)` at the points."""
         images, masks, yx = (torch.stack(each) for each in zip(*pictures, strict=True))
-        features = F.normalize(self.encoder(images, masks).float(), dim=1)
+        features = encode(self.encoder, images, masks)
         if self.at_points:
             features = sample(features, yx.to(features.device), self.encoder.side)
         return features.half().unbind()
@@ -143,13 +157,18 @@ class Examples:
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples on the device, P points drawn of each: features dense `(B, C, h, w)` or at points `(B, P, C)`, `yx`, `vertex`, `mask`."""
+    """B examples on the device, P points drawn of each; the `natural` ones among them are photos.
+
+    `features` dense `(B, C, h, w)` or at the points `(B, P, C)`, `flipped` the same of the N photos' mirror images or None, `yx`
+    `(B, P, 2)` in pixels of `side`, `vertex` `(B, P)`, `mask` `(B, side, side)`, `natural` `(B,)`.
+    """
 
     features: torch.Tensor
     flipped: torch.Tensor | None
     yx: torch.Tensor
     vertex: torch.Tensor
     mask: torch.Tensor
+    natural: torch.Tensor
     at_points: bool
     side: int
 
@@ -158,18 +177,19 @@ def collate(examples: list[Example], points: int, at_points: bool, side: int, de
     """A batch of `examples`, each with `points` of its labelled points drawn at random."""
     chosen = [torch.randperm(len(example.yx), generator=generator)[:points] for example in examples]
 
-    def stack(name: str, drawn: bool) -> torch.Tensor:
-        values = [getattr(example, name) for example in examples]
-        values = [value[index.to(value.device)] for value, index in zip(values, chosen, strict=True)] if drawn else values
-        return torch.stack(values).to(device)
+    def stack(name: str, drawn: bool) -> torch.Tensor | None:
+        found = [(getattr(example, name), index) for example, index in zip(examples, chosen, strict=True)]
+        values = [value[index.to(value.device)] if drawn else value for value, index in found if value is not None]
+        return torch.stack(values).to(device) if values else None
 
-    flipped = stack("flipped", at_points).float() if all(example.flipped is not None for example in examples) else None
+    features, flipped = (stack(name, at_points) for name in ("features", "flipped"))
     return Batch(
-        stack("features", at_points).float(),
-        flipped,
+        features.float(),
+        None if flipped is None else flipped.float(),
         stack("yx", True),
         stack("vertex", True),
         stack("mask", False).float(),
+        torch.tensor([example.natural for example in examples], device=device),
         at_points,
         side,
     )

@@ -14,9 +14,8 @@ from shic_cli.errors import SettingError
 GEODESIC_MAXIMUM = 228.0  # sec. 4.3: the largest geodesic distance on every mesh
 MARGIN = 0.1  # a crop is the mask's box and this share more on each side
 EXTRACTORS = (
-    "auto, silhouette, vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small), sd, sd-dino, dift, several joined by +, or one that"
-    " a plugin adds;"
-    " options follow a comma: vit:FOLDER,layer=9,facet=key."
+    "auto, silhouette, picture (an encoder only), vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small), sd, sd-dino, dift, several"
+    " joined by +, or one that a plugin adds; options follow a comma: vit:FOLDER,layer=9,facet=key."
 )
 BUILTIN_TEXTURES = ("checker", "colors", "grid")
 
@@ -139,15 +138,32 @@ class TrainConfig(Checked):
     encoder: str = setting("auto", "The frozen image encoder, an extractor: " + EXTRACTORS)
     decoder: str = setting(
         "auto",
-        "auto, convolutional (the release's layout) or pointwise (for encoders that see the whole object).",
-        choices=("auto", "convolutional", "pointwise"),
+        "auto, convolutional (the release's layout), pointwise (for encoders that see the whole object) or unet (for pixels as they"
+        " are, the encoder picture).",
+        choices=("auto", "convolutional", "pointwise", "unet"),
+    )
+    recipe: str = setting(
+        "auto",
+        "What the settings below that are auto or 0 stand for: auto, what was measured best for the decoder; paper, sec. 4.1.",
+        choices=("auto", "paper"),
     )
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
-    epochs: int = setting(40, "Passes over the pictures.", low=1)
-    batch: int = setting(0, "Pictures a step, natural and synthetic alike; 0: 16, or 4 for a pointwise decoder.", low=0)
+    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 20 for a unet.", low=0)
+    batch: int = setting(0, "Pictures a step, natural and synthetic alike; 0: 16, 4 for a pointwise decoder, 8 for a unet.", low=0)
     points: int = setting(100, "Foreground points drawn from a picture in a step (sec. 4.1).", low=2)
-    rate: float = setting(
-        0.0, "Adam's step size, a tenth of it after half of the epochs; 0: 0.001, or 0.003 for a pointwise decoder.", low=0
+    rate: float = setting(0.0, "Adam's step size; 0: 0.001, 0.003 for a pointwise decoder, 0.002 for a unet.", low=0)
+    schedule: str = setting(
+        "auto",
+        "How the step size falls: step, to a tenth after half of the epochs (sec. 4.1), or cosine, to nothing; auto: cosine for a unet.",
+        choices=("auto", "step", "cosine"),
+    )
+    average: float = setting(
+        -1.0, "Keep the running mean of the weights with this decay in place of the last ones; 0: no; -1: 0.998 for a unet.", low=-1, high=1
+    )
+    mirror: str = setting(
+        "auto",
+        "Show each picture mirrored in every other epoch, with the labels mirrored on the template; auto: for a unet.",
+        choices=("auto", "on", "off"),
     )
     pseudo: float = setting(0.1, "alpha, weight of L_pseudo (Eq. 3).", low=0)
     cycle: float = setting(0.002, "beta, weight of L_cyc.", low=0)
@@ -157,7 +173,7 @@ class TrainConfig(Checked):
     foreground: float = setting(0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0)
     augment: str = setting(
         "auto",
-        "Crop, rotate and jitter the pictures, points and masks together; auto: unless the encoder sees the whole object.",
+        "Crop, rotate and jitter the pictures, points and masks together; auto: unless the encoder sees the whole object, or for a unet.",
         choices=("auto", "on", "off"),
     )
     variants: int = setting(2, "Augmented copies of a picture, made once; 0 makes a new one every epoch.", low=0)

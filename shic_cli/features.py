@@ -15,7 +15,8 @@ from shic_cli import pca, registry
 from shic_cli.config import FeatureConfig
 from shic_cli.errors import Failures, InputError, SettingError
 from shic_cli.extractors.joined import Joined, resample
-from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
+from shic_cli.images import Crop, ImageFile, MaskSource, Photo, listing
+from shic_cli.images import encode as encode_image
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views
 from shic_cli.schema import ItemWriter, opened, read_arrays
@@ -42,6 +43,12 @@ def cut(photo: Photo, side: int) -> tuple[Crop, torch.Tensor, torch.Tensor]:
     crop = Crop.around(photo.mask)
     image = torch.from_numpy(crop.cut(photo.rgb, side)).permute(2, 0, 1).float() / 255
     return crop, image, torch.from_numpy(crop.cut(photo.mask, side))[None]
+
+
+def encode(encoder: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """A decoder gets `(B, D, h, w)` of `images` `(B, 3, S, S)`, `masks` `(B, 1, S, S)`; unit vectors unless `encoder.unit` is False."""
+    features = encoder(images, masks).float()
+    return F.normalize(features, dim=1) if getattr(encoder, "unit", True) else features
 
 
 def photo_features(extractor: Any, photo: Photo) -> tuple[torch.Tensor, Crop]:
@@ -146,7 +153,7 @@ def write_view_features(
     with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
         for i, feature in enumerate(features):
             picture, mask = views.image[i].cpu().numpy(), views.mask[i].cpu().numpy()
-            writer.add(f"{i:04d}", **_item(feature, mask, Crop(0, 0, mask.shape[0]), np.frombuffer(encode(picture), np.uint8)))
+            writer.add(f"{i:04d}", **_item(feature, mask, Crop(0, 0, mask.shape[0]), np.frombuffer(encode_image(picture), np.uint8)))
 
 
 def _item(feature: torch.Tensor, mask: np.ndarray, crop: Crop, data: bytes | np.ndarray) -> dict[str, np.ndarray]:

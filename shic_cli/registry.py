@@ -28,6 +28,7 @@ log = logging.getLogger("shic")
 PARTS: dict[str, dict[str, str]] = {
     "extractors": {
         "silhouette": "shic_cli.extractors.silhouette:Silhouette",
+        "picture": "shic_cli.extractors.picture:Picture",
         "vit": "shic_cli.extractors.vit:Vit",
         "dinov2": "shic_cli.extractors.vit:Dinov2",
         "dinov2-small": "shic_cli.extractors.vit:Dinov2Small",
@@ -48,10 +49,11 @@ PARTS: dict[str, dict[str, str]] = {
 }
 
 # What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are extractors that are
-# frozen below a trained map: there a small one does.
+# frozen below a trained map: there a small one does. Pixels as they are only serve where synthetic pictures teach what they show.
 AUTO: dict[str, tuple[str, ...]] = {
     "extractors": ("sd-dino", "dinov2", "silhouette"),
-    "encoders": ("dinov2-small", "silhouette"),
+    "encoders": ("dinov2-small", "picture"),
+    "photo encoders": ("dinov2-small", "silhouette"),
     "renderers": ("pytorch3d", "warp"),
     "generators": ("plain",),
     "maskers": ("grabcut",),

@@ -98,7 +98,6 @@ def import_release(model: Path, cse: Path, lbo: Path, mesh: Path, config: Releas
         "class": model.stem,
         "encoder": carried.settings,
         "encoder_fingerprint": carried.fingerprint,
-        "unit_features": False,
         "decoder": "released",
         "channels": width,
         "dim": dim,

@@ -6,13 +6,14 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shic_cli import losses
 from shic_cli.batches import Batch, Examples, collate, flip_points
@@ -45,22 +46,26 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
     return readers
 
 
-def settle(config: TrainConfig, encoder: Any) -> TrainConfig:
-    """`config` with every `auto` and 0 replaced by what it stands for with this encoder.
+# What a setting that is auto, 0 or -1 stands for. A pointwise decoder is small and learns more from many short steps; a U-Net is trained
+# from scratch, and what sees the whole object lives on outlines, which augmentation cuts.
+PAPER = {"epochs": 40, "batch": 16, "rate": 1e-3, "schedule": "step", "average": 0.0, "mirror": "off", "augment": "on"}  # sec. 4.1
+MEASURED = {
+    "convolutional": {},
+    "pointwise": {"batch": 4, "rate": 3e-3},
+    "unet": {"epochs": 20, "batch": 8, "rate": 2e-3, "schedule": "cosine", "average": 0.998, "mirror": "on", "augment": "off"},
+}
 
-    A pointwise decoder is small and learns more from many short steps. Crops cut the outline that an encoder of the whole object
-    lives on: they pay only where there are few pictures and many epochs.
-    """
-    decoder = ("pointwise" if encoder.sees_whole_object else "convolutional") if config.decoder == "auto" else config.decoder
-    pointwise = decoder == "pointwise"
-    return replace(
-        config,
-        encoder=encoder.name if config.encoder == "auto" else config.encoder,
-        decoder=decoder,
-        batch=config.batch or (4 if pointwise else 16),
-        rate=config.rate or (3e-3 if pointwise else 1e-3),
-        augment=("off" if encoder.sees_whole_object else "on") if config.augment == "auto" else config.augment,
-    )
+
+def settle(config: TrainConfig, encoder: Any) -> TrainConfig:
+    """`config` with every setting that is left open replaced by what it stands for with this encoder and `config.recipe`."""
+    own = getattr(encoder, "decoder", "pointwise" if encoder.sees_whole_object else "convolutional")
+    decoder = own if config.decoder == "auto" else config.decoder
+    meant = dict(PAPER)
+    if config.recipe == "auto":
+        meant |= MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
+    given = {each.name: getattr(config, each.name) for each in fields(config) if getattr(config, each.name) != each.default}
+    name = encoder.name if config.encoder == "auto" else config.encoder
+    return replace(config, encoder=name, decoder=decoder, **{key: given.get(key, value) for key, value in meant.items()})
 
 
 @dataclass
@@ -76,6 +81,7 @@ class Trainer:
     optimizer: torch.optim.Adam
     geodesic: torch.Tensor
     mirror: torch.Tensor
+    average: AveragedModel | None = None
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -90,7 +96,8 @@ class Trainer:
         weights: Path | None = None,
     ) -> Trainer:
         """A map that knows nothing yet: E = 0."""
-        encoder = make_extractor(config.encoder, device, weights, auto="encoders")
+        synthetic = any(reader.header.attrs["labels"] == "synthetic" for reader in readers)
+        encoder = make_extractor(config.encoder, device, weights, auto="encoders" if synthetic else "photo encoders")
         config = settle(config, encoder)
         pointwise = config.decoder == "pointwise"
         examples = Examples(
@@ -101,6 +108,7 @@ class Trainer:
             augment=config.augment == "on",
             variants=config.variants,
             flip=config.equivariance > 0,
+            mirror=torch.from_numpy(template.mirror.astype("int64")) if config.mirror == "on" else None,
             at_points=pointwise,
             seed=seed,
             together=ENCODED if device.type == "cuda" else 1,
@@ -110,18 +118,19 @@ class Trainer:
             found = CanonicalMap(config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)).to(device)
         geodesic, mirror = (torch.from_numpy(array).to(device) for array in (template.geodesic, template.mirror.astype("int64")))
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
-        return cls(config, template, examples, device, seed, found, optimizer, geodesic, mirror)
+        average = AveragedModel(found, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
+        return cls(config, template, examples, device, seed, found, optimizer, geodesic, mirror, average)
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
         """Train one epoch; the means of the losses, by name. ShicError, with the map as it was before, if one is not finite."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         order = torch.randperm(len(self.examples), generator=generator).split(self.config.batch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate * (0.1 if self.epoch >= self.config.epochs / 2 else 1)
         self.map.train()
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for indices in track(order, len(order), f"epoch {self.epoch + 1}/{self.config.epochs}"):
+        for i, indices in enumerate(track(order, len(order), f"epoch {self.epoch + 1}/{self.config.epochs}")):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate(self.epoch + i / len(order))
             for name, value in self._step(indices.tolist(), generator).items():
                 sums[name], counts[name] = sums.get(name, 0) + value, counts.get(name, 0) + 1
         means = {name: sums[name] / counts[name] for name in sums}
@@ -129,14 +138,17 @@ class Trainer:
         self.history.append(means)
         return means
 
+    def rate(self, epoch: float) -> float:
+        """The step size after `epoch` epochs, by the schedule."""
+        done = epoch / self.config.epochs
+        if self.config.schedule == "cosine":
+            return self.config.rate * (1 + math.cos(math.pi * done)) / 2
+        return self.config.rate * (0.1 if done >= 0.5 else 1)
+
     def _step(self, indices: list[int], generator: torch.Generator) -> dict[str, float]:
-        found = self.examples.get_all(indices, self.epoch)
-        terms: dict[str, torch.Tensor] = {}
-        for natural in (True, False):
-            if chosen := [example for example in found if example.natural is natural]:
-                examples = self.examples
-                batch = collate(chosen, self.config.points, examples.at_points, examples.encoder.side, self.device, generator)
-                terms |= self._natural(batch) if natural else self._synthetic(batch)
+        examples = self.examples
+        found = examples.get_all(indices, self.epoch)
+        terms = self._losses(collate(found, self.config.points, examples.at_points, examples.encoder.side, self.device, generator))
         weights = {name: getattr(self.config, name) for name in terms}
         total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=self.device))
         if not torch.isfinite(total):
@@ -145,36 +157,45 @@ class Trainer:
         self.optimizer.zero_grad()
         total.backward()
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.map)
         return {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
 
-    def _embed(self, features: torch.Tensor, batch: Batch, yx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The losses of a batch by name. Photos, their mirror images and synthetic pictures go through the decoder together."""
+        natural, flipped = batch.natural, batch.flipped
+        features, yx = batch.features, batch.yx
+        if flipped is not None:
+            features, yx = torch.cat([features, flipped]), torch.cat([yx, flip_points(yx[natural], batch.side)])
+        pixels, foreground = self._embed(features, yx, batch)
+        logp = losses.log_probability(pixels, self.map.vertex_embeddings())
+        labelled, mirrored = logp[: len(natural)], logp[len(natural) :]
+        terms = {}
+        if natural.any():
+            terms |= self._natural(labelled[natural], mirrored, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
+        if self.config.synthetic and not natural.all():
+            terms["synthetic"] = losses.synthetic(labelled[~natural], batch.vertex[~natural])
+        return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
+
+    def _embed(self, features: torch.Tensor, yx: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embeddings `(B, P, D)` at `yx`, and the foreground logits where the decoder has them."""
         if batch.at_points:
             return self.map.decoder(features), None
         dense, foreground = self.map.embed(features)
         return sample(dense, yx, batch.side), foreground
 
-    def _natural(self, batch: Batch) -> dict[str, torch.Tensor]:
-        config, vertices = self.config, self.map.vertex_embeddings()
-        pixels, foreground = self._embed(batch.features, batch, batch.yx)
-        logp = losses.log_probability(pixels, vertices)
-        terms = {}
+    def _natural(self, logp: torch.Tensor, mirrored: torch.Tensor, vertex: torch.Tensor, yx: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The losses of photos: `logp` and `mirrored` `(N, P, K)`, `vertex` `(N, P)`, and `yx` `(N, P, 2)` in pixels of the 224 frame."""
+        config, terms = self.config, {}
         if config.pseudo:
-            terms["pseudo"] = losses.pseudo(logp, batch.vertex)
+            terms["pseudo"] = losses.pseudo(logp, vertex)
         if config.distance:
-            terms["distance"] = losses.distance(logp, self.geodesic[batch.vertex])
+            terms["distance"] = losses.distance(logp, self.geodesic[vertex])
         if config.cycle:
-            terms["cycle"] = losses.cycle(logp, batch.yx * (224 / batch.side))  # in pixels of the 224 frame
-        if config.equivariance and batch.flipped is not None:
-            mirrored, _ = self._embed(batch.flipped, batch, flip_points(batch.yx, batch.side))
-            terms["equivariance"] = losses.equivariance(logp, losses.log_probability(mirrored, vertices), self.mirror)
-        return terms | self._foreground(foreground, batch)
-
-    def _synthetic(self, batch: Batch) -> dict[str, torch.Tensor]:
-        pixels, foreground = self._embed(batch.features, batch, batch.yx)
-        logp = losses.log_probability(pixels, self.map.vertex_embeddings())
-        terms = {"synthetic": losses.synthetic(logp, batch.vertex)} if self.config.synthetic else {}
-        return terms | self._foreground(foreground, batch)
+            terms["cycle"] = losses.cycle(logp, yx)
+        if config.equivariance:
+            terms["equivariance"] = losses.equivariance(logp, mirrored, self.mirror)
+        return terms
 
     def _foreground(self, logits: torch.Tensor | None, batch: Batch) -> dict[str, torch.Tensor]:
         if logits is None or not self.config.foreground:
@@ -185,6 +206,8 @@ class Trainer:
     def save_checkpoint(self, path: Path) -> None:
         """Everything that going on needs, in one safetensors file."""
         tensors = {f"map.{name}": value for name, value in self.map.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         names = [name for name, _ in self.map.named_parameters()]
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{names[i]}.{key}": value for key, value in state.items()}
@@ -196,7 +219,9 @@ class Trainer:
         """Go on from a checkpoint of the same settings."""
         with safe_open(path, "pt") as file:
             tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-        self.map.load_state_dict({name.removeprefix("map."): value for name, value in tensors.items() if name.startswith("map.")})
+        for prefix, found in (("map.", self.map), ("average.", self.average)):
+            if found is not None:
+                found.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
         state: dict[int, dict[str, torch.Tensor]] = {}
         for i, (name, _) in enumerate(self.map.named_parameters()):
             prefix = f"adam.{name}."
@@ -218,7 +243,7 @@ class Trainer:
             "sources": sources,
             "losses": self.history[-1],
         }
-        return Saved(self.map.cpu(), Surface.of(self.template), meta)
+        return Saved((self.map if self.average is None else self.average.module).cpu(), Surface.of(self.template), meta)
 
 
 def train(

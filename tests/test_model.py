@@ -38,6 +38,15 @@ def test_convolutional_decoder_gives_the_input_resolution_of_a_patch_14_encoder(
     assert embedding.shape == (1, 16, 224, 224) and foreground.shape == (1, 224, 224)
 
 
+def test_a_unet_gives_half_the_resolution_and_sees_the_whole_picture():
+    found = CanonicalMap("unet", 4, 16, torch.randn(5, 3)).eval()
+    pixels = torch.randn(1, 4, 128, 128, requires_grad=True)
+    embedding, foreground = found.embed(pixels)
+    assert embedding.shape == (1, 16, 64, 64) and foreground is None
+    (reach,) = torch.autograd.grad(embedding[0, :, 0, 0].sum(), pixels)
+    assert reach[0, :, 100:, 100:].abs().sum() > 0  # the far corner
+
+
 def test_pointwise_decoder_commutes_with_picking_pixels():
     found = saved().map
     features = torch.randn(2, 8, 5, 5)
@@ -46,12 +55,12 @@ def test_pointwise_decoder_commutes_with_picking_pixels():
     torch.testing.assert_close(dense[:, :, 3, 1], found.decoder(features[:, :, 3, 1]))
 
 
-@pytest.mark.parametrize("decoder", ["pointwise", "convolutional", "released"])
+@pytest.mark.parametrize("decoder", ["pointwise", "convolutional", "released", "unet"])
 def test_a_model_comes_back_from_its_file_as_it_was(tmp_path, decoder):
     one, path = saved(decoder), tmp_path / "m.safetensors"
     model.save_model(path, one, overwrite=False)
     other = model.load_model(path)
-    features = torch.randn(1, 8, 16, 16)
+    features = torch.randn(1, 8, 32, 32) if decoder == "unet" else torch.randn(1, 8, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(one.map.embed(features)[0], other.map.embed(features)[0])
     torch.testing.assert_close(one.map.vertex_embeddings(), other.map.vertex_embeddings())

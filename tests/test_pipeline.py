@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from shic_cli import model, registry, train
-from shic_cli.batches import Examples, flip_points
+from shic_cli.batches import Examples, collate, flip_points
 from shic_cli.config import PseudoGtConfig, SynthConfig, TrainConfig
 from shic_cli.devices import chance
 from shic_cli.features import photo_features
@@ -175,7 +175,7 @@ def test_all_photos_bad_is_an_error_that_leaves_nothing(folder, shic):
         (("pseudo-gt", "imgs", "--masks", "nowhere"), 1, "nowhere"),
         (("train",), 1, "pgt.h5"),
         (("train", "template.h5"), 1, "expected shic/maps, found shic/template"),
-        (("train", "--epochs", "0"), 2, "--epochs"),
+        (("train", "--epochs", "-1"), 2, "--epochs"),
         (("predict", "imgs"), 1, "model.safetensors"),
         (("features", "imgs", "--extractor", "silhouette", "--batch", "0"), 2, "--batch"),
     ],
@@ -215,8 +215,9 @@ def test_first_loss_is_ln_k_exactly(small_template, album):
     assert losses["synthetic"] == pytest.approx(np.log(len(small_template.verts)), rel=1e-6)
 
 
-def test_training_learns_exact_labels(small_template, album, tmp_path):
-    settings = config(epochs=150, augment="off", rate=3e-3, points=100)
+@pytest.mark.parametrize(("encoder", "epochs"), [("silhouette", 150), ("picture", 100)])
+def test_training_learns_exact_labels(small_template, album, tmp_path, encoder, epochs):
+    settings = config(encoder=encoder, epochs=epochs, augment="off", rate=3e-3, points=100, average=0.9, mirror="off")
     train.train(small_template, [album / "truth.h5"], tmp_path / "m.safetensors", settings, CPU, sources={})
     predictor, errors = Predictor(tmp_path / "m.safetensors", CPU), []
     truth = ItemReader(album / "truth.h5", "shic/maps")
@@ -225,9 +226,10 @@ def test_training_learns_exact_labels(small_template, album, tmp_path):
     assert np.mean(errors) < 0.2 * small_template.geodesic.mean()
 
 
-def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, monkeypatch):
+@pytest.mark.parametrize("encoder", ["silhouette", "picture"])
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, monkeypatch, encoder):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
-    line = ("train", *SHORT, "--epochs", "3", "--seed", "3")
+    line = ("train", *SHORT, "--encoder", encoder, "--epochs", "3", "--seed", "3")
     assert shic(*line, "-o", "whole.safetensors")[0] == 0
     real, calls = train.Trainer.run_epoch, []
 
@@ -240,7 +242,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, mo
     monkeypatch.setattr(train.Trainer, "run_epoch", stop_at_the_third)
     status, _, err = shic(*line, "-o", "two.safetensors")
     assert status == 130 and "goes on" in err and not (folder / "two.safetensors").exists()
-    status, _, err = shic("train", *SHORT, "--epochs", "4", "--seed", "3", "-o", "two.safetensors")
+    status, _, err = shic("train", *SHORT, "--encoder", encoder, "--epochs", "4", "--seed", "3", "-o", "two.safetensors")
     assert status == 1 and "epochs: 3, now 4" in err
     monkeypatch.undo()
     monkeypatch.chdir(folder)
@@ -326,6 +328,83 @@ def test_points_flip_and_augment_with_their_picture(album, small_template):
         for mask, yx in ((example.mask, example.yx), (example.mask.flip(-1), flip_points(example.yx, side))):
             row, column = yx.round().long().unbind(-1)
             assert (mask[row, column] > 0.3).float().mean() > 0.97
+
+
+def test_every_other_epoch_shows_the_mirror_image(album, small_template):
+    mirror = torch.from_numpy(small_template.mirror.astype(np.int64))
+    shared = {
+        "points": 20,
+        "vertices": len(small_template.verts),
+        "augment": False,
+        "variants": 1,
+        "flip": False,
+        "at_points": False,
+        "seed": 0,
+    }
+    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    examples = Examples(readers, train.make_extractor("picture", CPU), mirror=mirror, **shared)
+    for index in (0, 1):
+        first, second = examples.get(index, 0), examples.get(index, 1)
+        one, other = (first, second) if index == 0 else (second, first)
+        torch.testing.assert_close(other.features, one.features.flip(-1), atol=4e-3, rtol=0)  # sums in another order, rounded
+        assert (other.features - one.features).abs().max() > 1
+        assert torch.equal(other.yx, flip_points(one.yx, 128)) and torch.equal(other.vertex, mirror[one.vertex])
+        assert torch.equal(examples.get(index, 2).features, first.features)
+
+
+def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_template):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="picture"))
+    torch.nn.init.normal_(trainer.map.C)
+    trainer.map.eval()  # batch norm would look at the whole batch
+    batches = [
+        collate([trainer.examples.get(i, 0) for i in group], 30, False, 128, CPU, torch.Generator().manual_seed(0))
+        for group in ([0, 1], [8, 9], [8, 0, 9, 1])
+    ]
+    with torch.no_grad():
+        photos, synthetic, both = (trainer._losses(batch) for batch in batches)
+    assert set(photos) == {"pseudo", "distance", "cycle", "equivariance"} and set(synthetic) == {"synthetic"}
+    assert set(both) == set(photos) | set(synthetic)
+    assert batches[2].natural.tolist() == [False, True, False, True] and batches[2].flipped.shape[0] == 2
+
+
+def test_recipes_fill_in_what_is_left_open(small_template, album):
+    def settled(**given: object) -> TrainConfig:
+        settings = TrainConfig(**given)
+        return train.settle(settings, train.make_extractor(settings.encoder, CPU))
+
+    open_settings = ("epochs", "batch", "rate", "schedule", "average", "mirror", "augment")
+    for encoder in ("silhouette", "picture"):
+        paper = settled(encoder=encoder, recipe="paper")
+        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", 0, "off", "on"]  # sec. 4.1
+    unet = settled(encoder="picture", batch=5, average=0.0)
+    assert (unet.decoder, unet.batch, unet.average, unet.schedule, unet.mirror) == ("unet", 5, 0, "cosine", "on")
+    assert (settled(encoder="silhouette").decoder, settled(encoder="silhouette").augment) == ("pointwise", "off")
+    assert settled(encoder="silhouette", decoder="unet").decoder == "unet"
+
+
+def test_schedules(small_template, album):
+    step, cosine = (
+        make_trainer(small_template, [album / "truth.h5"], config(epochs=4, rate=1.0, schedule=each)) for each in ("step", "cosine")
+    )
+    assert [step.rate(epoch) for epoch in (0, 1.9, 2, 3.9)] == [1, 1, 0.1, 0.1]
+    assert [cosine.rate(epoch) for epoch in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
+
+
+def test_the_running_mean_is_what_is_saved(small_template, album):
+    trainer = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", average=0.5))
+    trainer.run_epoch()
+    saved = trainer.saved({}).map
+    assert not torch.equal(saved.C, trainer.map.C) and saved.C.any()
+    plain = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", average=0.0))
+    plain.run_epoch()
+    assert torch.equal(plain.saved({}).map.C, plain.map.C) and torch.equal(plain.map.C, trainer.map.C)
+
+
+def test_auto_looks_at_pixels_where_synthetic_pictures_teach_it(folder, album, shic, small_template):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    assert make_trainer(small_template, [folder / "pgt.h5"], config()).config.encoder == "silhouette"
+    assert make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config()).config.encoder == "picture"
 
 
 def test_variants_repeat_and_fresh_ones_do_not(album, small_template):

@@ -21,6 +21,7 @@ class Carried:
     name = "carried"
     needs_mask = False
     sees_whole_object = False
+    unit = False  # the release's decoder takes its tokens at their own length
 
     def __init__(self, config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str = "cpu") -> None:
         from transformers import Dinov2Config, Dinov2Model
