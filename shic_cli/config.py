@@ -70,10 +70,13 @@ class TemplateConfig(Checked):
 
 @dataclass(frozen=True)
 class RenderConfig(Checked):
-    """`shic render`; the views of sec. 4.1 (N = 72)."""
+    """`shic render`; the views of sec. 4.1 (N = 72).
+
+    None is from below: the outline from there is the mirror image of the one from above on the other side, and few photos are.
+    """
 
     azimuths: int = setting(24, "Viewpoints around the object.", low=1)
-    elevations: tuple[float, ...] = setting((-15.0, 15.0, 45.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
+    elevations: tuple[float, ...] = setting((0.0, 15.0, 30.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
     fov: float = setting(30.0, "Field of view in degrees; the object is fitted to the frame.", low=1, high=120)
     size: int = setting(512, "Side of each view in pixels.", low=16, high=4096)
     style: str = setting("normals", "How the surface is coloured (Table 5).", choices=("normals", "shaded", "depth"))
@@ -108,7 +111,7 @@ class PseudoGtConfig(Checked):
         low=0,
     )
     azimuths: int = setting(24, "Viewpoints around the object.", low=1)
-    elevations: tuple[float, ...] = setting((-15.0, 15.0, 45.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
+    elevations: tuple[float, ...] = setting((0.0, 15.0, 30.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
     style: str = setting("normals", "How the views are coloured (Table 5).", choices=("normals", "shaded", "depth"))
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
 
@@ -118,7 +121,7 @@ class SynthConfig(Checked):
     """`shic synth`; sec. 3.5."""
 
     generator: str = setting("auto", "auto, plain, or one that a plugin adds.")
-    number: int = setting(1000, "Pictures to make.", low=1)
+    number: int = setting(6000, "Pictures to make.", low=1)
     size: int = setting(224, "Side of each picture in pixels.", low=32, high=2048)
     elevation: tuple[float, ...] = setting((-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90)
     roll: float = setting(8.0, "Largest tilt of the camera in degrees.", low=0, high=180)
@@ -126,7 +129,9 @@ class SynthConfig(Checked):
     fill: tuple[float, ...] = setting(
         (0.4, 0.9), "Least and largest share of the frame that the object's longer side takes.", low=0.05, high=1
     )
-    poses: float = setting(1.0, "How far limbs and trunk are bent at random; 0 keeps the template at rest, as in the paper.", low=0, high=3)
+    poses: float = setting(
+        2.0, "How far limbs and trunk are bent at random, at most; 0 keeps the template at rest, as in the paper.", low=0, high=3
+    )
     backgrounds: str = setting("", "Folder of photos to take backgrounds from; none: made-up ones.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
 
@@ -148,7 +153,7 @@ class TrainConfig(Checked):
         choices=("auto", "paper"),
     )
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
-    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 20 for a unet.", low=0)
+    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 10 for a unet.", low=0)
     batch: int = setting(0, "Pictures a step, natural and synthetic alike; 0: 16, 4 for a pointwise decoder, 8 for a unet.", low=0)
     points: int = setting(100, "Foreground points drawn from a picture in a step (sec. 4.1).", low=2)
     rate: float = setting(0.0, "Adam's step size; 0: 0.001, 0.003 for a pointwise decoder, 0.002 for a unet.", low=0)

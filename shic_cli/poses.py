@@ -171,21 +171,24 @@ def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np
 
 @dataclass(frozen=True)
 class Poser:
-    """Draws random poses of a template: called with a generator it gives posed vertices `(K, 3)` f4, in the template's order."""
+    """Draws random poses of a template: called with a generator it gives posed vertices `(K, 3)` f4, in the template's order.
+
+    Each pose draws how far it goes, between half of `amount` and all of it: calm ones and wild ones.
+    """
 
     template: Template
     limbs: list[Limb]
-    amount: float = 1.0
+    amount: float = 2.0
 
     @classmethod
-    def of(cls, template: Template, amount: float = 1.0) -> Poser:
+    def of(cls, template: Template, amount: float = 2.0) -> Poser:
         """The poser of a template; `amount` scales every bend, 0 keeps the rest pose."""
         return cls(template, find_limbs(template) if amount else [], amount)
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         if not self.limbs:
             return self.template.verts
-        verts = self.template.verts.astype(np.float64)
+        verts, amount = self.template.verts.astype(np.float64), self.amount * rng.uniform(0.5, 1)
         for limb in self.limbs:  # all at rest positions first: limbs hardly overlap, and the trunk carries them
-            verts = bend_limb(verts, limb, rng, self.amount)
-        return bend_trunk(verts, rng, self.amount).astype(np.float32)
+            verts = bend_limb(verts, limb, rng, amount)
+        return bend_trunk(verts, rng, amount).astype(np.float32)

@@ -52,7 +52,7 @@ PAPER = {"epochs": 40, "batch": 16, "rate": 1e-3, "schedule": "step", "average":
 MEASURED = {
     "convolutional": {},
     "pointwise": {"batch": 4, "rate": 3e-3},
-    "unet": {"epochs": 20, "batch": 8, "rate": 2e-3, "schedule": "cosine", "average": 0.998, "mirror": "on", "augment": "off"},
+    "unet": {"epochs": 10, "batch": 8, "rate": 2e-3, "schedule": "cosine", "average": 0.998, "mirror": "on", "augment": "off"},
 }
 
 

@@ -240,7 +240,7 @@ def test_the_catalogue_holds_together():
     assert all(model in MODELS for models in BUNDLES.values() for model in models)
     assert not set(MODELS) & set(BUNDLES)
     assert all(model.repository.count("/") == 1 and model.megabytes > 0 and model.licence for model in MODELS.values())
-    assert expand(["sd-dino", "dinov2", "a/b"]) == ["sd15", "dinov2-base", "a/b"]
+    assert expand(["sd-dino", "dinov2", "a/b"]) == ["sd15", "dinov2-base", "dinov2-small", "a/b"]
 
 
 def test_choose_takes_every_shard_of_one_variant():
