@@ -31,8 +31,8 @@ cd "${4:-own_class}"
 # 3. What did it match? One photo and one of its pixels; brighter is more alike. See pgt.heatmap.png.
 #    shic pseudo-gt "$photos" -o pgt.h5 --heatmap NAME.jpg:120,80
 
-# 4. Synthetic pictures with exact labels. They help most where the photos' labels are noisy. Photos without the object make
-#    better backgrounds than invented ones: --backgrounds FOLDER. See synth.png.
+# 4. Synthetic pictures with exact labels, in random poses: without a foundation model the map learns most of what it knows
+#    from them. Photos without the object can be their backgrounds: --backgrounds FOLDER. See synth.png.
 [ -e synth.h5 ] || shic synth --contact-sheet synth.png
 
 # 5. Training. model.losses.png shows the course of each loss; all weights are options (shic train --help).

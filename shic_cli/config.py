@@ -175,6 +175,11 @@ class TrainConfig(Checked):
     distance: float = setting(0.002, "gamma, weight of L_dist.", low=0)
     equivariance: float = setting(0.001, "delta, weight of L_eq.", low=0)
     synthetic: float = setting(0.1, "zeta, weight of L_syn (Eq. 4).", low=0)
+    natural: float = setting(
+        -1.0,
+        "Weight of the photos' losses together; -1: 1, or 0.2 for a unet, whose own errors soon are smaller than its teacher's.",
+        low=-1,
+    )
     foreground: float = setting(0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0)
     augment: str = setting(
         "auto",

@@ -28,6 +28,7 @@ from shic_cli.schema import ItemReader, Template
 
 log = logging.getLogger("shic")
 
+NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses of photos alone
 ENCODED = 16  # pictures that the encoder gets at a time on a GPU
 
 
@@ -48,11 +49,20 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
 
 # What a setting that is auto, 0 or -1 stands for. A pointwise decoder is small and learns more from many short steps; a U-Net is trained
 # from scratch, and what sees the whole object lives on outlines, which augmentation cuts.
-PAPER = {"epochs": 40, "batch": 16, "rate": 1e-3, "schedule": "step", "average": 0.0, "mirror": "off", "augment": "on"}  # sec. 4.1
+PAPER = {"epochs": 40, "batch": 16, "rate": 1e-3, "schedule": "step", "average": 0.0, "mirror": "off", "natural": 1.0, "augment": "on"}
 MEASURED = {
     "convolutional": {},
     "pointwise": {"batch": 4, "rate": 3e-3},
-    "unet": {"epochs": 10, "batch": 8, "rate": 2e-3, "schedule": "cosine", "average": 0.998, "mirror": "on", "augment": "off"},
+    "unet": {
+        "epochs": 10,
+        "batch": 8,
+        "rate": 2e-3,
+        "schedule": "cosine",
+        "average": 0.998,
+        "mirror": "on",
+        "natural": 0.2,
+        "augment": "off",
+    },
 }
 
 
@@ -149,7 +159,8 @@ class Trainer:
         examples = self.examples
         found = examples.get_all(indices, self.epoch)
         terms = self._losses(collate(found, self.config.points, examples.at_points, examples.encoder.side, self.device, generator))
-        weights = {name: getattr(self.config, name) for name in terms}
+        photos = self.config.natural
+        weights = {name: getattr(self.config, name) * (photos if name in NATURAL else 1) for name in terms}
         total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=self.device))
         if not torch.isfinite(total):
             bad = next((name for name, term in terms.items() if not torch.isfinite(term)), "total")

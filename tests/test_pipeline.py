@@ -373,14 +373,25 @@ def test_recipes_fill_in_what_is_left_open(small_template, album):
         settings = TrainConfig(**given)
         return train.settle(settings, train.make_extractor(settings.encoder, CPU))
 
-    open_settings = ("epochs", "batch", "rate", "schedule", "average", "mirror", "augment")
+    open_settings = ("epochs", "batch", "rate", "schedule", "average", "mirror", "natural", "augment")
     for encoder in ("silhouette", "picture"):
         paper = settled(encoder=encoder, recipe="paper")
-        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", 0, "off", "on"]  # sec. 4.1
+        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", 0, "off", 1, "on"]  # sec. 4.1
     unet = settled(encoder="picture", batch=5, average=0.0)
     assert (unet.decoder, unet.batch, unet.average, unet.schedule, unet.mirror) == ("unet", 5, 0, "cosine", "on")
     assert (settled(encoder="silhouette").decoder, settled(encoder="silhouette").augment) == ("pointwise", "off")
     assert settled(encoder="silhouette", decoder="unet").decoder == "unet"
+
+
+def test_natural_weighs_the_losses_of_photos_alone(folder, album, shic, small_template):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    totals = {}
+    for natural in (1.0, 0.5, 0.0):
+        trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="silhouette", natural=natural))
+        found = trainer._step([0, 1, 8, 9], torch.Generator().manual_seed(0))
+        totals[natural] = found["total"]
+    assert totals[0.0] == pytest.approx(0.1 * found["synthetic"], rel=1e-5)
+    assert totals[0.5] == pytest.approx((totals[1.0] + totals[0.0]) / 2, rel=1e-5) and totals[1.0] > totals[0.5]
 
 
 def test_schedules(small_template, album):
