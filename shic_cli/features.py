@@ -45,16 +45,25 @@ def cut(photo: Photo, side: int) -> tuple[Crop, torch.Tensor, torch.Tensor]:
     return crop, image, torch.from_numpy(crop.cut(photo.mask, side))[None]
 
 
+def extract(extractor: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Features f4 `(B, D, h, w)`, not normalised, of `images` `(B, 3, S, S)` and `masks` `(B, 1, S, S)`; InputError if not finite."""
+    features = extractor(images, masks).float()
+    if not torch.isfinite(features).all():
+        hint = "its weights are broken, or half precision is too coarse for them: give its option precision=float32"
+        raise InputError(f"{extractor.name}: its features are not finite", hint)
+    return features
+
+
 def encode(encoder: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """A decoder gets `(B, D, h, w)` of `images` `(B, 3, S, S)`, `masks` `(B, 1, S, S)`; unit vectors unless `encoder.unit` is False."""
-    features = encoder(images, masks).float()
+    """What a decoder gets of pictures, as `extract`; unit vectors unless `encoder.unit` is False."""
+    features = extract(encoder, images, masks)
     return F.normalize(features, dim=1) if getattr(encoder, "unit", True) else features
 
 
 def photo_features(extractor: Any, photo: Photo) -> tuple[torch.Tensor, Crop]:
     """Unit features `(D, h, w)` of the crop around the photo's mask, and that crop."""
     crop, image, mask = cut(photo, extractor.side)
-    return F.normalize(extractor(image[None], mask[None])[0].float(), dim=0), crop
+    return F.normalize(extract(extractor, image[None], mask[None])[0], dim=0), crop
 
 
 def view_features(extractor: Any, views: Views, batch: int = 8) -> Iterator[torch.Tensor]:
@@ -64,7 +73,7 @@ def view_features(extractor: Any, views: Views, batch: int = 8) -> Iterator[torc
     """
     for image, mask in zip(views.image.split(batch), views.mask.split(batch), strict=True):
         pictures, masks = image.permute(0, 3, 1, 2).float() / 255, mask[:, None].float()
-        yield from F.normalize(extractor(resample(pictures, extractor.side), resample(masks, extractor.side)).float(), dim=1)
+        yield from F.normalize(extract(extractor, resample(pictures, extractor.side), resample(masks, extractor.side)), dim=1)
 
 
 def fit_basis(extractor: Any, views: Views, components: int, batch: int = 8) -> tuple[pca.Projected, Iterator[torch.Tensor]]:
@@ -157,7 +166,5 @@ def write_view_features(
 
 
 def _item(feature: torch.Tensor, mask: np.ndarray, crop: Crop, data: bytes | np.ndarray) -> dict[str, np.ndarray]:
-    if not torch.isfinite(feature).all():
-        raise InputError("its features are not finite", "the extractor or its weights are broken")
     encoded = np.frombuffer(data, np.uint8)
     return {"feature": feature.cpu().numpy(), "mask": mask, "crop": np.array([crop.top, crop.left, crop.side]), "encoded": encoded}

@@ -51,13 +51,6 @@ def copy(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "copy"))
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
-
-
 def put_in_cache(cache: Path, repository: str, files: dict[str, bytes]) -> Path:
     """`files` as huggingface_hub keeps them; the folder that they are in."""
     home = cache / f"models--{repository.replace('/', '--')}"
@@ -180,12 +173,12 @@ def test_real_weights_are_loaded():
     assert module.config.hidden_size == 192 and module.embeddings.position_embeddings.abs().sum() > 0
 
 
-def test_a_model_is_found_in_the_folder_or_in_the_cache(cache, made, tmp_path):
+def test_a_model_is_found_in_the_folder_or_in_the_cache(hub_cache, made, tmp_path):
     files = {name: (made / "dino" / name).read_bytes() for name in ("config.json", "model.safetensors")}
     with pytest.raises(MissingError) as caught:
         locate("dinov2-base")
     assert "`shic models pull dinov2-base`" in caught.value.hint and caught.value.exit_code == 3
-    snapshot = put_in_cache(cache, "facebook/dinov2-base", files)
+    snapshot = put_in_cache(hub_cache, "facebook/dinov2-base", files)
     assert locate("dinov2-base") == locate("facebook/dinov2-base") == snapshot
     for i, name in enumerate(("dinov2-base", "facebook/dinov2-base")):
         weights = tmp_path / str(i)
@@ -206,8 +199,8 @@ def test_a_model_is_found_in_the_folder_or_in_the_cache(cache, made, tmp_path):
         assert locate(gone, tmp_path / "0") == tmp_path / "0/dinov2-base"
 
 
-def test_an_unfinished_download_is_not_taken(cache, made, tmp_path):
-    put_in_cache(cache, "facebook/dinov2-base", {"config.json": (made / "dino/config.json").read_bytes()})
+def test_an_unfinished_download_is_not_taken(hub_cache, made, tmp_path):
+    put_in_cache(hub_cache, "facebook/dinov2-base", {"config.json": (made / "dino/config.json").read_bytes()})
     with pytest.raises(MissingError, match=r"download is not finished \(.*no weights in it.*\)"):
         locate("dinov2-base")
     whole = shutil.copytree(made / "dino", tmp_path / "w/dinov2-base")

@@ -27,12 +27,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub cache with nothing in it, whatever is on this machine."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-
-
 def test_both_have_half_of_the_say(weights: Path):
     from transformers import Dinov2Model
 
@@ -74,7 +68,7 @@ def test_options_go_to_stable_diffusion_and_are_in_the_name(weights: Path):
 
 
 @pytest.mark.parametrize("lacking", ["sd15", "dinov2-base"])
-def test_weights_of_either_are_missed(no_cache: None, weights: Path, tmp_path: Path, lacking: str):
+def test_weights_of_either_are_missed(weights: Path, tmp_path: Path, lacking: str):
     has = {"sd15": "dinov2-base", "dinov2-base": "sd15"}[lacking]
     (tmp_path / has).symlink_to(weights / has)
     with pytest.raises(MissingError, match=f"sd-dino: {lacking}: its weights are not") as caught:

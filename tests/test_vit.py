@@ -148,7 +148,7 @@ def test_half_precision_is_near_and_comparable(tiny_vit, precision, tolerance):
     found = half(images, masks)
     assert found.dtype == torch.float32 and 0 < (found - full(images, masks)).abs().max() < tolerance
     assert half.fingerprint == full.fingerprint and half.settings["precision"] == precision
-    assert vit._dtype("auto", torch.device("cuda")) == torch.bfloat16 and full.settings["precision"] == "float32"
+    assert full.settings["precision"] == "float32"
 
 
 def test_fingerprints_tell_weights_and_options_apart(tiny_vit):
@@ -299,8 +299,7 @@ def test_full_size_models_give_the_documented_shapes(monkeypatch, tmp_path, name
     assert extractor(torch.empty(2, 3, side, side, device="meta"), torch.empty(2, 1, side, side)).shape == (2, width, cells, cells)
 
 
-def test_named_models_are_looked_for_in_the_weights_folder_and_take_a_folder(tiny_vit, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+def test_named_models_are_looked_for_in_the_weights_folder_and_take_a_folder(tiny_vit, tmp_path):
     tiny_vit("dinov2", "dinov2-small", patch_size=14, image_size=518)
     assert make_extractor("dinov2-small", CPU, tmp_path).side == 224
     assert make_extractor("auto", CPU, tmp_path, auto="encoders").name == "dinov2-small"
