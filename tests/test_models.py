@@ -17,7 +17,7 @@ from shic_cli.config import FeatureConfig
 from shic_cli.errors import InputError, MissingError, SettingError
 from shic_cli.extractors.silhouette import Silhouette
 from shic_cli.images import encode
-from shic_cli.models import BUNDLES, MODELS, Checkpoint, expand, fingerprint_of, load, locate
+from shic_cli.models import BUNDLES, MODELS, Checkpoint, expand, fingerprint_of, full_name, load, locate
 from shic_cli.pull import choose
 from shic_cli.schema import ItemWriter
 
@@ -191,12 +191,52 @@ def test_a_model_is_found_in_the_folder_or_in_the_cache(hub_cache, made, tmp_pat
         (made / "none", MissingError),
         (made / "dino/config.json", InputError),
         ("dinov2-bse", SettingError),
-        ("./x/y", SettingError),
     ):
         with pytest.raises(error):
             locate(str(name))
     for gone in ("/long/gone/dinov2-base", "./gone/dinov2-base", "gone/dinov2-base"):
         assert locate(gone, tmp_path / "0") == tmp_path / "0/dinov2-base"
+
+
+@pytest.mark.parametrize("name", ["./x/y", "../x/y", "./x", "~/x", "~nobody/x", "a/b/c", "/x/y"])
+def test_a_path_that_is_not_there_is_no_repository(name):
+    with pytest.raises(MissingError, match=r"there is no such folder\n") as caught:
+        locate(name)
+    assert "pull" not in caught.value.hint
+
+
+def test_what_may_be_a_folder_or_a_repository_is_said_to_be_neither():
+    with pytest.raises(
+        MissingError, match="a/b: there is no such folder, and the weights of that repository are not on this machine"
+    ) as caught:
+        locate("a/b")
+    assert "`shic models pull a/b`" in caught.value.hint
+
+
+def test_a_folder_below_the_users_own(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(made / "dino", tmp_path / "w/dino")
+    assert locate("~/w/dino") == tmp_path / "w/dino"
+
+
+def test_a_folder_is_named_so_that_it_can_be_found_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "here/w/tiny").mkdir(parents=True)
+    (tmp_path / "a,b/tiny").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "here")
+    whole = str(tmp_path / "here/w/tiny")
+    assert full_name("w/tiny") == full_name("./w/tiny") == full_name("~/here/w/tiny") == full_name(whole) == whole
+    (tmp_path / "here/dinov2-base").mkdir()
+    for name in ("", "dinov2-base", "facebook/dinov2-base", "../a,b/tiny"):
+        assert full_name(name) == name
+
+
+def test_auto_warns_of_an_unfinished_download_only(hub_cache, made, caplog):
+    with caplog.at_level("WARNING", "shic"):
+        assert registry.resolve("extractors", "auto") == "silhouette" and not caplog.messages
+        put_in_cache(hub_cache, "facebook/dinov2-base", {"config.json": (made / "dino/config.json").read_bytes()})
+        assert registry.resolve("extractors", "auto") == "silhouette"
+    assert len(caplog.messages) == 1 and "passed dinov2 over" in caplog.text and "go on with `shic models pull dinov2-base`" in caplog.text
 
 
 def test_an_unfinished_download_is_not_taken(hub_cache, made, tmp_path):

@@ -173,6 +173,15 @@ def test_the_name_makes_the_same_extractor_again(tiny_vit):
     assert make_extractor(f"vit:{folder},side=0,layer=-1", CPU).name == f"vit:{folder}"
 
 
+def test_a_relative_folder_is_found_from_another_one(tiny_vit, tmp_path, monkeypatch):
+    folder = tiny_vit("dinov2")
+    monkeypatch.chdir(tmp_path)
+    made = make_extractor(f"silhouette+vit:{folder.name},layer=1", CPU)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert make_extractor(made.name, CPU).fingerprint == made.fingerprint
+
+
 @pytest.mark.parametrize(("height", "width"), [(60, 100), (100, 60), (80, 80)])
 def test_a_dot_changes_the_cell_that_it_lies_in(tiny_vit, height, width):
     """Through the crop: the feature that a bright dot changes most is that of the dot's own cell."""

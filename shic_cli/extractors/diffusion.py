@@ -81,7 +81,7 @@ class Diffusion(Pretrained):
     sees_whole_object = False
 
     def __init__(self, argument: str, device: torch.device | str, weights: Path | None, options: dict[str, Any]) -> None:
-        self.name = registry.spell(type(self), argument, options)
+        self.name = registry.spell(type(self), models.full_name(argument), options)
         self._matter = {name: value for name, value in options.items() if name not in ("batch", "precision")}
         self.side, self.step, self.seed, self.batch = (options[name] for name in ("side", "step", "seed", "batch"))
         check_side(self.name, "side", self.side)

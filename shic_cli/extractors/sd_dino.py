@@ -34,7 +34,7 @@ class SdDino(Joined):
         options = {"prompt": prompt, "side": side, "step": step, "seed": seed, "batch": batch, "precision": precision}
         sd = Sd(argument, device=device, weights=weights, **options)
         dino = Dinov2Base(device=device, weights=weights, layer=11, side=side // CELL * PATCH, precision=precision)
-        super().__init__([sd, dino], registry.spell(type(self), argument, options))
+        super().__init__([sd, dino], registry.spell(type(self), models.full_name(argument), options))
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
@@ -44,4 +44,4 @@ class SdDino(Joined):
                 models.locate(name, weights)
             except MissingError as error:
                 command = f"shic models pull {cls.name}" + (f" --weights {weights}" if weights else "")
-                raise MissingError(f"{cls.name}: {error.message}", f"get all that it needs with `{command}`") from error
+                raise type(error)(f"{cls.name}: {error.message}", f"get all that it needs with `{command}`") from error

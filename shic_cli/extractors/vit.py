@@ -41,7 +41,7 @@ class Vit(Pretrained):
         facet: str = "token", side: int = 0, precision: str = "auto", background: str = "keep",
     ) -> None:  # fmt: skip
         given = {"layer": layer, "facet": facet, "side": side, "precision": precision, "background": background}
-        self.name = registry.spell(type(self), argument, given)
+        self.name = registry.spell(type(self), models.full_name(argument), given)
         for option, choices in (("facet", FACETS), ("background", BACKGROUNDS)):
             if given[option] not in choices:
                 raise SettingError(f"{self.name}: there is no {option} {given[option]!r}", f"there are: {', '.join(choices)}")
