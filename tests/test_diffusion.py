@@ -115,6 +115,23 @@ def test_a_long_prompt_is_cut_with_a_warning(tiny_sd: Path, caplog: pytest.LogCa
     assert (Sd(str(tiny_sd), **SMALL, prompt="abcdefghik").text - short.text).abs().max() > 1e-3
 
 
+def test_a_tokenizer_that_is_not_a_fast_one_serves(
+    tiny_sd: Path, sd: Sd, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    from transformers import CLIPTokenizer
+
+    class Slow(CLIPTokenizer):
+        """It gives one row of tokens whether or not some overflow."""
+
+        def __call__(self, *given: object, return_overflowing_tokens: bool = False, **options: object) -> object:
+            return super().__call__(*given, **options)
+
+    monkeypatch.setattr("transformers.CLIPTokenizer", Slow)
+    with caplog.at_level(logging.WARNING, "shic"):
+        slow = Sd(str(tiny_sd), **SMALL)
+    assert torch.equal(slow.text, sd.text) and slow.fingerprint == sd.fingerprint and not caplog.messages
+
+
 @pytest.mark.parametrize(("part", "changes"), [("scheduler", {"beta_end": 0.05}), ("tokenizer", {"h": 10, "i": 9})])
 def test_the_noise_schedule_and_the_tokens_are_in_the_fingerprint(copied: Path, part: str, changes: dict):
     before = Sd(str(copied), **SMALL, prompt="hat")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -164,6 +165,25 @@ def test_encoding_the_views_is_tracked(here: str, shic, monkeypatch) -> None:
     monkeypatch.setattr("shic_cli.cli.console.track", track)
     assert shic("pseudo-gt", "imgs", "--extractor", here, *FEW)[0] == 0
     assert tracked == [(2, "views"), (3, "pseudo-gt")]
+
+
+def test_the_views_are_not_held_while_photos_are_matched(here: str, shic, monkeypatch) -> None:
+    rendered, held = [], []
+
+    def render(*given: object) -> Views:
+        made = render_views(*given)
+        rendered.append(weakref.ref(made))
+        return made
+
+    def track(items: Iterable, total: int, description: str) -> Iterator:
+        for item in items:
+            held.append((description, rendered[0]() is not None))
+            yield item
+
+    monkeypatch.setattr("shic_cli.pseudo_gt.render_views", render)
+    monkeypatch.setattr("shic_cli.cli.console.track", track)
+    assert shic("pseudo-gt", "imgs", "--extractor", here, *FEW)[0] == 0
+    assert set(held) == {("views", True), ("pseudo-gt", False)}
 
 
 def test_labels_do_not_go_on_with_another_features_file(here: str, shic, interrupted, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from shic_cli import models, registry
 from shic_cli.errors import InputError, MissingError, SettingError
 from shic_cli.extractors import vit
+from shic_cli.extractors.pretrained import number_format
 from shic_cli.features import make_extractor, photo_features
 from shic_cli.images import Crop, Photo
 
@@ -149,6 +150,7 @@ def test_half_precision_is_near_and_comparable(tiny_vit, precision, tolerance):
     assert found.dtype == torch.float32 and 0 < (found - full(images, masks)).abs().max() < tolerance
     assert half.fingerprint == full.fingerprint and half.settings["precision"] == precision
     assert full.settings["precision"] == "float32"
+    assert number_format("vit", "auto", torch.device("cuda"), torch.bfloat16) == torch.bfloat16
 
 
 def test_fingerprints_tell_weights_and_options_apart(tiny_vit):
