@@ -15,6 +15,7 @@ from shic_cli.errors import InputError
 from shic_cli.features import encode
 from shic_cli.images import Crop, decode
 from shic_cli.matching import sample
+from shic_cli.model import coarsen
 from shic_cli.schema import ItemReader, check_indices
 
 CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
@@ -45,7 +46,8 @@ class Examples:
 
     `variants` augmented copies of each are made once and kept while they fit into `memory` bytes; 0 draws a new one at every
     request. With `mirror` `(K,)`, the template's, a picture is shown as its mirror image in every other epoch, its labels mirrored on the
-    template. With `at_points` only the features at the labelled points are kept, which is all that a pointwise decoder needs.
+    template. With `at_points` only the features at the labelled points are kept, which is all that a pointwise decoder needs; else dense
+    ones, averaged to at most `cells` a side where that is given.
     The encoder gets `together` pictures at a time, and their mirror images: more is faster on a GPU, but the last digits of the
     features then depend on which pictures met.
     """
@@ -62,6 +64,7 @@ class Examples:
         flip: bool,
         at_points: bool,
         seed: int,
+        cells: int | None = None,
         mirror: torch.Tensor | None = None,
         together: int = 1,
         memory: int = 4 << 30,
@@ -70,6 +73,7 @@ class Examples:
         self.encoder, self.points, self.vertices = encoder, points, vertices
         self.augment, self.variants, self.flip, self.at_points = augment, variants if augment else 1, flip, at_points
         self.mirror, self.seed, self.together, self.memory, self.kept = mirror, seed, together, memory, {}
+        self.cells = cells
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -152,6 +156,8 @@ class Examples:
         features = encode(self.encoder, images, masks)
         if self.at_points:
             features = sample(features, yx.to(features.device), self.encoder.side)
+        elif self.cells:
+            features = coarsen(features, self.cells)
         return features.half().unbind()
 
 

@@ -143,8 +143,8 @@ class TrainConfig(Checked):
     encoder: str = setting("auto", "The frozen image encoder, an extractor: " + EXTRACTORS)
     decoder: str = setting(
         "auto",
-        "auto, convolutional (the release's layout), pointwise (for encoders that see the whole object) or unet (for pixels as they"
-        " are, the encoder picture).",
+        "auto, convolutional (the release's layout, on at most 16 by 16 cells: features of finer encoders are averaged), pointwise (for"
+        " encoders that see the whole object) or unet (for pixels as they are, the encoder picture).",
         choices=("auto", "convolutional", "pointwise", "unet"),
     )
     recipe: str = setting(

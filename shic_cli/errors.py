@@ -39,6 +39,10 @@ class MissingError(ShicError):
     exit_code = 3
 
 
+class UnfinishedError(MissingError):
+    """A model's weights were fetched only in part."""
+
+
 class PartialError(ShicError):
     """The work is done and written, but some of the inputs failed; each was named when it failed."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from shic_cli.errors import Failures, InputError, SettingError
 from shic_cli.extractors.joined import Joined, resample
 from shic_cli.images import Crop, ImageFile, MaskSource, Photo, listing
 from shic_cli.images import encode as encode_image
+from shic_cli.outputs import check_target
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views
-from shic_cli.schema import ItemWriter, opened, read_arrays
+from shic_cli.schema import ItemWriter, read_arrays
 
 
 def make_extractor(name: str, device: torch.device, weights: Path | None = None, auto: str = "extractors") -> Any:
@@ -45,38 +46,54 @@ def cut(photo: Photo, side: int) -> tuple[Crop, torch.Tensor, torch.Tensor]:
     return crop, image, torch.from_numpy(crop.cut(photo.mask, side))[None]
 
 
+def extract(extractor: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Features f4 `(B, D, h, w)`, not normalised, of `images` `(B, 3, S, S)` and `masks` `(B, 1, S, S)`; InputError if not finite."""
+    features = extractor(images, masks).float()
+    if not torch.isfinite(features).all():
+        hint = "its weights are broken, or half precision is too coarse for them: give its option precision=float32"
+        raise InputError(f"{extractor.name}: its features are not finite", hint)
+    return features
+
+
 def encode(encoder: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """A decoder gets `(B, D, h, w)` of `images` `(B, 3, S, S)`, `masks` `(B, 1, S, S)`; unit vectors unless `encoder.unit` is False."""
-    features = encoder(images, masks).float()
+    """What a decoder gets of pictures, as `extract`; unit vectors unless `encoder.unit` is False."""
+    features = extract(encoder, images, masks)
     return F.normalize(features, dim=1) if getattr(encoder, "unit", True) else features
 
 
 def photo_features(extractor: Any, photo: Photo) -> tuple[torch.Tensor, Crop]:
     """Unit features `(D, h, w)` of the crop around the photo's mask, and that crop."""
     crop, image, mask = cut(photo, extractor.side)
-    return F.normalize(extractor(image[None], mask[None])[0].float(), dim=0), crop
+    return F.normalize(extract(extractor, image[None], mask[None])[0], dim=0), crop
 
 
-def view_features(extractor: Any, views: Views, batch: int = 8) -> Iterator[torch.Tensor]:
-    """Unit features `(D, h, w)` of rendered views one after the other, resampled to the extractor's side where they differ.
+def view_features(extractor: Any, views: Views, batch: int = 8, numbers: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
+    """Unit features `(D, h, w)` of rendered views one after the other (those of `numbers`), resampled to the extractor's side if need be.
 
     They are not kept: those of 72 views for the largest extractors take gigabytes.
     """
-    for image, mask in zip(views.image.split(batch), views.mask.split(batch), strict=True):
+    numbers = range(len(views)) if numbers is None else numbers
+    for start in range(0, len(numbers), batch):
+        some = list(numbers[start : start + batch])
+        image, mask = views.image[some], views.mask[some]
         pictures, masks = image.permute(0, 3, 1, 2).float() / 255, mask[:, None].float()
-        yield from F.normalize(extractor(resample(pictures, extractor.side), resample(masks, extractor.side)).float(), dim=1)
+        yield from F.normalize(extract(extractor, resample(pictures, extractor.side), resample(masks, extractor.side)), dim=1)
 
 
-def fit_basis(extractor: Any, views: Views, components: int, batch: int = 8) -> tuple[pca.Projected, Iterator[torch.Tensor]]:
-    """`extractor` projected to the principal components of its features of `views`, and those features so projected, one by one."""
-    features = [feature.half() for feature in view_features(extractor, views, batch)]
-    projected = pca.Projected(extractor, *pca.fit(features, views.mask, components))
-    return projected, (F.normalize(projected.project(feature[None].float())[0], dim=0) for feature in features)
+def fit_basis(
+    extractor: Any, features: Iterable[torch.Tensor], masks: torch.Tensor, components: int
+) -> tuple[pca.Projected, Iterator[torch.Tensor]]:
+    """`extractor` projected to the principal components of views' unit `features` `(D, h, w)`, and those so projected, one by one.
+
+    `masks` `(N, H, W)` are the views'. The features are all kept meanwhile, in half precision.
+    """
+    kept = [feature.half() for feature in features]
+    projected = pca.Projected(extractor, *pca.fit(kept, masks, components))
+    return projected, (F.normalize(projected.project(feature[None].float())[0], dim=0) for feature in kept)
 
 
-def with_basis(extractor: Any, path: Path | str, needed: bool = False) -> Any:
-    """`extractor` in the basis that the features file `path` holds, or itself if it holds none; InputError if one is `needed`."""
-    arrays, _ = read_arrays(path, "shic/features")
+def with_basis(extractor: Any, arrays: dict[str, np.ndarray], path: Path | str, needed: bool = False) -> Any:
+    """`extractor` in the basis that `arrays` of the features file `path` hold, or itself without; InputError if one is `needed`."""
     if len(arrays) != 2 and (arrays or needed):
         raise InputError(f"{path}: holds no {'whole ' if arrays else ''}basis", "make one with `shic features views.h5 --pca 256`")
     return pca.Projected(extractor, arrays["pca_mean"], arrays["pca_basis"]) if arrays else extractor
@@ -88,9 +105,9 @@ def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weigh
         return make_extractor(config.extractor, device, weights)
     if config.pca:
         raise SettingError("--pca and --basis exclude each other", "--pca fits a basis, --basis takes one that was fitted")
-    with opened(basis, "shic/features") as (_, header):
-        name = header.attrs["extractor"] if config.extractor == "auto" else config.extractor
-    extractor = with_basis(make_extractor(name, device, weights), basis, needed=True)
+    arrays, header = read_arrays(basis, "shic/features")
+    name = header.attrs["extractor"] if config.extractor == "auto" else config.extractor
+    extractor = with_basis(make_extractor(name, device, weights), arrays, basis, needed=True)
     if extractor.fingerprint != header.attrs["fingerprint"]:
         raise InputError(f"{basis}: its basis is of another extractor, or of other weights or settings", "make it again with this one")
     return extractor
@@ -144,20 +161,29 @@ def write_view_features(
     basis: Path | None = None,
     weights: Path | None = None,
     overwrite: bool = False,
+    track: Track = plain_track,
 ) -> None:
-    """Write the features file of rendered views, an item a view, named by its number; with `config.pca` a basis fitted to them."""
-    extractor = _make(config, basis, device, weights)
-    features = view_features(extractor, views, config.batch)
+    """Write the features file of rendered views, an item a view, named by its number; with `config.pca` a basis fitted to them.
+
+    A run that was stopped goes on with the views that it lacks; a basis is fitted to all of them again.
+    """
+    check_target(path, overwrite)
+    extractor, fitted = _make(config, basis, device, weights), None
     if config.pca:
-        extractor, features = fit_basis(extractor, views, config.pca, config.batch)
+        features = track(view_features(extractor, views, config.batch), len(views), "features")
+        extractor, fitted = fit_basis(extractor, features, views.mask, config.pca)
     with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
-        for i, feature in enumerate(features):
+        left = [i for i in range(len(views)) if f"{i:04d}" not in writer]
+        if fitted is None:
+            lacking = view_features(extractor, views, config.batch, left)
+            numbered = zip(left, track(lacking, len(left), "features"), strict=True)
+        else:
+            numbered = ((i, feature) for i, feature in enumerate(fitted) if i in left)
+        for i, feature in numbered:
             picture, mask = views.image[i].cpu().numpy(), views.mask[i].cpu().numpy()
             writer.add(f"{i:04d}", **_item(feature, mask, Crop(0, 0, mask.shape[0]), np.frombuffer(encode_image(picture), np.uint8)))
 
 
 def _item(feature: torch.Tensor, mask: np.ndarray, crop: Crop, data: bytes | np.ndarray) -> dict[str, np.ndarray]:
-    if not torch.isfinite(feature).all():
-        raise InputError("its features are not finite", "the extractor or its weights are broken")
     encoded = np.frombuffer(data, np.uint8)
     return {"feature": feature.cpu().numpy(), "mask": mask, "crop": np.array([crop.top, crop.left, crop.side]), "encoded": encoded}

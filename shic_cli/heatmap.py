@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +12,12 @@ from torch.nn import functional as F
 from shic_cli import draw
 from shic_cli.config import PseudoGtConfig
 from shic_cli.errors import InputError, SettingError
-from shic_cli.features import photo_features, view_features
+from shic_cli.features import make_extractor, photo_features, view_features
 from shic_cli.images import ImageFile, MaskSource, encode
 from shic_cli.matching import best_vertices, pool_similarities, sample
 from shic_cli.outputs import atomic
-from shic_cli.pseudo_gt import Teacher
+from shic_cli.progress import Track, plain_track
+from shic_cli.pseudo_gt import Teacher, views_for
 from shic_cli.render import Views, interpolate
 from shic_cli.schema import Template
 
@@ -45,32 +47,34 @@ def write_heatmap(
     device: torch.device,
     views: Views | None = None,
     weights: Path | None = None,
+    track: Track = plain_track,
 ) -> None:
     """Write Fig. 3 for the pixel that `spec` (`IMAGE:X,Y`) names; InputError if it is not on the object."""
     image, x, y = parse(spec, images)
     photo = masks.read(image)
     if not (0 <= y < photo.mask.shape[0] and 0 <= x < photo.mask.shape[1] and photo.mask[y, x]):
         raise InputError(f"{image.name}: the pixel {x},{y} is not on the object", "choose one inside the mask")
-    teacher = Teacher.make(template, config, device, views, weights)
+    extractor = make_extractor(config.extractor, device, weights)
+    views = views or views_for(extractor, template, config, device)
+    teacher = Teacher.make(extractor, views, config, track)
     feature, crop = photo_features(teacher.extractor, photo)
     place = torch.from_numpy(crop.to_crop(np.array([[y, x]], np.float64), teacher.extractor.side))
     query = F.normalize(sample(feature[None], place[None], teacher.extractor.side)[0], dim=1)
     sigma = pool_similarities(teacher.bank, query, **teacher.pooling)
     scores = torch.stack([similarity.max() for similarity, _ in teacher.bank.similarities(query)])
     shown = scores.topk(min(SHOWN, len(scores))).indices
-    picture = _draw(teacher, shown, query, sigma[:, 0])
+    picture = _draw(teacher.extractor, views[shown.cpu()], torch.from_numpy(template.faces).long().to(device), query, sigma[:, 0])
     photo_part = draw.fit_height(draw.dot(photo.rgb, (y, x), max(3, photo.rgb.shape[0] // 80)), picture.shape[0])
     with atomic(path) as partial:
         partial.write_bytes(encode(np.concatenate([photo_part, picture], 1)))
 
 
-def _draw(teacher: Teacher, shown: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor) -> np.ndarray:
-    """Three rows of the `shown` views: as rendered, the similarity S of their pixels, and Sigma on the surface with its maximum."""
-    views = teacher.views[shown.cpu()]
-    similarity = torch.stack([torch.einsum("d,dhw->hw", query[0], feature) for feature in view_features(teacher.extractor, views)])
+def _draw(extractor: Any, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor) -> np.ndarray:
+    """Three rows of `views`: as rendered, the similarity S of their pixels, and Sigma on the surface with its maximum."""
+    similarity = torch.stack([torch.einsum("d,dhw->hw", query[0], feature) for feature in view_features(extractor, views)])
     similarity = F.interpolate(similarity[:, None], views.mask.shape[-2:], mode="bilinear")[:, 0]
     seen = sigma.isfinite()
-    surface = interpolate(views.fragments, teacher.faces, torch.where(seen, sigma, sigma[seen].min())[:, None])[..., 0]
+    surface = interpolate(views.fragments, faces, torch.where(seen, sigma, sigma[seen].min())[:, None])[..., 0]
     best = int(best_vertices(sigma[:, None])[0])
     rows = [list(views.image.cpu().numpy())]
     for values in (similarity, surface):

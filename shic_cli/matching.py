@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 CLOSE = 1e-4  # how far above 1 rounding may lift a cosine
+HALF_ON = ("cuda",)  # kinds of device where a bank keeps its rows in half precision: those of 72 views take gigabytes
 SAMPLE = 400  # query pixels that vote on how well a view agrees with the object
 
 
@@ -24,7 +25,10 @@ def sample(maps: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Bank:
-    """The views' features at their visible vertices: of each view `(R_i, D)` unit rows and `(R_i,)` vertex numbers; K vertices."""
+    """The views' features at their visible vertices: of each view `(R_i, D)` unit rows and `(R_i,)` vertex numbers; K vertices.
+
+    Rows are f2 on the devices of HALF_ON, else f4; similarities are f4 either way.
+    """
 
     views: list[tuple[torch.Tensor, torch.Tensor]]
     vertices: int
@@ -36,13 +40,14 @@ class Bank:
         for feature, yx, seen in zip(features, vertex_yx, visible, strict=True):
             index = seen.nonzero()[:, 0].to(feature.device)
             rows = sample(feature[None].float(), yx[seen][None], size)[0]
-            views.append((F.normalize(rows, dim=1), index))
+            rows = F.normalize(rows, dim=1)
+            views.append((rows.half() if rows.device.type in HALF_ON else rows, index))
         return cls(views, visible.shape[1])
 
     def similarities(self, queries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """S_i `(R_i, P)`, the cosine of unit `queries` `(P, D)` with view i, and its vertex numbers `(R_i,)`, view by view (Eq. 2)."""
         for rows, index in self.views:
-            yield rows @ queries.T.to(rows), index
+            yield (rows @ queries.T.to(rows)).float(), index
 
 
 def agreements(bank: Bank, queries: torch.Tensor) -> torch.Tensor:
@@ -122,7 +127,7 @@ def match(
         rows, index = bank.views[i]
         if not len(index):
             continue
-        best, row = (rows @ queries.T.to(rows) + bonus[i]).max(0)
+        best, row = ((rows @ queries.T.to(rows)).float() + bonus[i]).max(0)
         found = index[row]
         wins = (best > score) | ((best == score) & (found < vertex))
         score, vertex = torch.where(wins, best, score), torch.where(wins, found, vertex)

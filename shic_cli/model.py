@@ -46,14 +46,21 @@ class Surface:
         return cls(**{name: getattr(template, name) for name in SURFACE})
 
 
+def coarsen(features: torch.Tensor, cells: int) -> torch.Tensor:
+    """Features `(B, C, h, w)` averaged by area to at most `cells` a side."""
+    return nn.functional.interpolate(features, (cells, cells), mode="area") if features.shape[-1] > cells else features
+
+
 class Convolutional(nn.Module):
     """Features `(B, C, h, w)` to embeddings `(B, D, 14h, 14w)` for h = w = 16, and foreground logits; the layout of the authors' release.
 
-    A 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution. The release has no
+    A 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution. Its memory grows with the
+    number of cells: finer grids are averaged down to 16 a side, as `coarsen`; the pointwise decoder keeps them. The release has no
     foreground output: without `foreground` there is none, and None comes back for its logits.
     """
 
     pointwise = False
+    cells = 16
 
     def __init__(self, channels: int, dim: int, foreground: bool = True) -> None:
         super().__init__()
@@ -67,7 +74,7 @@ class Convolutional(nn.Module):
         self.foreground = nn.Conv2d(32, 1, 3, padding=1) if foreground else None
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        hidden = self.up(self.first(self.stem(features)))
+        hidden = self.up(self.first(self.stem(coarsen(features, self.cells))))
         return self.out(hidden), None if self.foreground is None else self.foreground(hidden)[:, 0]
 
 
@@ -75,6 +82,7 @@ class Pointwise(nn.Module):
     """Features `(..., C)` to embeddings `(..., D)`, each on its own: for encoders that already see the whole object."""
 
     pointwise = True
+    cells = None
     foreground = None
 
     def __init__(self, channels: int, dim: int, width: int = 256) -> None:
@@ -94,6 +102,7 @@ class UNet(nn.Module):
     """
 
     pointwise = False
+    cells = None
     foreground = None
 
     def __init__(self, channels: int, dim: int, widths: tuple[int, ...] = (32, 48, 64, 96, 128)) -> None:

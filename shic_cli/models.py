@@ -8,6 +8,7 @@ import importlib
 import itertools
 import json
 import logging
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shic_cli.errors import InputError, MissingError, SettingError, ShicError
+from shic_cli.errors import InputError, MissingError, SettingError, ShicError, UnfinishedError
 
 AGAIN = "get the weights again, or check the copy"
 OTHER = "check that the weights are of the model that was asked for"
@@ -86,14 +87,15 @@ def locate(name: str, weights: Path | None = None) -> Path:
     a network. A folder that is not there any more may have been moved into `weights`. MissingError (status 3) says the one command
     that gets it, also where a download was not finished.
     """
-    if name not in MODELS and Path(name).is_dir():
-        return Path(name)
-    if name not in MODELS and Path(name).is_file():
+    here = Path(os.path.expanduser(name))  # Path's own raises for a user who is not there
+    if name not in MODELS and here.is_dir():
+        return here
+    if name not in MODELS and here.is_file():
         raise InputError(f"{name}: is no folder", "name the folder that holds config.json and the weights")
-    moved = weights / Path(name).name if weights and name not in MODELS and not REPOSITORY.fullmatch(name) else None
+    moved = weights / here.name if weights and name not in MODELS and not REPOSITORY.fullmatch(name) else None
     if moved is not None and moved.is_dir():
         return moved
-    if Path(name).is_absolute():
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise MissingError(
             f"{name}: there is no such folder", "name the folder that holds the weights, or the one that it is in with --weights"
         )
@@ -104,9 +106,19 @@ def locate(name: str, weights: Path | None = None) -> Path:
             return folder
     command = f"shic models pull {name}" + (f" --weights {weights}" if weights else "")
     if fault:
-        raise MissingError(f"{name}: its download is not finished ({fault})", f"go on with `{command}`")
+        raise UnfinishedError(f"{name}: its download is not finished ({fault})", f"go on with `{command}`")
     where = f"in {weights} or in the hub's cache" if weights else "on this machine"
-    raise MissingError(f"{name}: its weights are not {where}", f"get them with `{command}`" + ("" if weights else ", or give --weights"))
+    fact = (
+        f"its weights are not {where}" if name in MODELS else f"there is no such folder, and the weights of that repository are not {where}"
+    )
+    raise MissingError(f"{name}: {fact}", f"get them with `{command}`" + ("" if weights else ", or give --weights"))
+
+
+def full_name(name: str) -> str:
+    """`name`, or the absolute path where it is a folder, so that it means the same in another one."""
+    path = Path(os.path.expanduser(name))
+    whole = str(path.absolute())
+    return whole if name and name not in MODELS and path.is_dir() and "," not in whole else name  # a comma would begin an option
 
 
 def _candidates(name: str, repository: str, weights: Path | None) -> Iterator[Path]:

@@ -61,7 +61,7 @@ class Predictor:
         saved = load_model(path, device)
         self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
         self.device, self.config = device, config or PredictConfig()
-        self.encoder = self._make_encoder(saved.encoder, weights)
+        self.encoder = self._make_encoder(path, saved.encoder, weights)
         if self.encoder.fingerprint != self.meta["encoder_fingerprint"]:
             raise InputError(
                 f"{path}: was trained on an encoder with other weights or settings ({self.encoder.name})",
@@ -72,11 +72,15 @@ class Predictor:
         with torch.no_grad():
             self.vertex_embeddings = self.map.vertex_embeddings()
 
-    def _make_encoder(self, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
+    def _make_encoder(self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
         """The encoder whose tensors the model file carries; when it carries none, the extractor that it names."""
         if carried is None:
             return make_extractor(self.meta["encoder"]["name"], self.device, weights)
-        return Carried(self.meta["encoder"]["config"], carried, self.device)
+        try:
+            config = self.meta["encoder"]["config"]
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`") from error
+        return Carried(config, carried, self.device)
 
     @torch.no_grad()
     def embed(self, photo: Photo) -> Embedded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from shic_cli.config import PseudoGtConfig, RenderConfig
 from shic_cli.errors import Failures, InputError, SettingError
 from shic_cli.features import fit_basis, make_extractor, photo_features, view_features, with_basis
 from shic_cli.images import Crop, ImageFile, MaskSource, listing
+from shic_cli.outputs import check_target
+from shic_cli.pca import Projected
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views, render_views
-from shic_cli.schema import ItemReader, ItemWriter, Template
+from shic_cli.schema import ItemReader, ItemWriter, Template, read_arrays, source
 
 
 @dataclass(frozen=True)
@@ -26,39 +28,16 @@ class Teacher:
     """What Eq. 2 needs of a template: its views' features at the visible vertices, and the extractor that made them."""
 
     extractor: Any
-    views: Views
     bank: matching.Bank
-    faces: torch.Tensor
     config: PseudoGtConfig
 
     @classmethod
-    def make(
-        cls,
-        template: Template,
-        config: PseudoGtConfig,
-        device: torch.device,
-        views: Views | None = None,
-        weights: Path | None = None,
-        basis: Path | str = "",
-    ) -> Teacher:
-        """Render the views (unless `views` are given) and compute their features, in the basis of the features file `basis` if it has one.
-
-        With `config.pca` and no file the basis is fitted to the views.
-        """
-        extractor = make_extractor(config.extractor, device, weights)
-        if basis:
-            extractor = with_basis(extractor, basis)
-            if config.pca not in (0, extractor.dim):
-                raise SettingError(f"--pca {config.pca}: the features in {basis} have length {extractor.dim}", "leave out --pca")
-        if views is None:
-            shared = {name: getattr(config, name) for name in ("azimuths", "elevations", "style", "renderer")}
-            views = render_views(template, RenderConfig(size=extractor.side, **shared), device)
-        features = view_features(extractor, views)
-        if config.pca and not basis:
-            extractor, features = fit_basis(extractor, views, config.pca)
-        size = views.mask.shape[-1]
-        bank = matching.Bank.build(features, views.vertex_yx, views.vertex_visible, size)
-        return cls(extractor, views, bank, torch.from_numpy(template.faces).long().to(device), config)
+    def make(cls, extractor: Any, views: Views, config: PseudoGtConfig, track: Track = plain_track) -> Teacher:
+        """Compute the features of the views; with `config.pca`, of an extractor without a basis, in one that is fitted to them."""
+        features = track(view_features(extractor, views), len(views), "views")
+        if config.pca and not isinstance(extractor, Projected):
+            extractor, features = fit_basis(extractor, features, views.mask, config.pca)
+        return cls(extractor, matching.Bank.build(features, views.vertex_yx, views.vertex_visible, views.mask.shape[-1]), config)
 
     @property
     def pooling(self) -> dict[str, Any]:
@@ -78,6 +57,12 @@ class Teacher:
         vertices[tuple(pixels.T)] = vertex.cpu().numpy()[cell_of_pixel]
         scores[tuple(pixels.T)] = score.cpu().numpy()[cell_of_pixel]
         return vertices, scores
+
+
+def views_for(extractor: Any, template: Template, config: PseudoGtConfig, device: torch.device) -> Views:
+    """The template's views as `config` says, at the side that `extractor` takes."""
+    shared = {name: getattr(config, name) for name in ("azimuths", "elevations", "style", "renderer")}
+    return render_views(template, RenderConfig(size=extractor.side, **shared), device)
 
 
 def query_cells(pixels: np.ndarray, crop: Crop, grid: int) -> tuple[np.ndarray, np.ndarray]:
@@ -112,19 +97,21 @@ def pseudo_gt(
 ) -> None:
     """Write the maps file (labels `pseudo`) of photos, or of the photos of a features file (Eq. 2).
 
-    An image that fails is left out and named, and PartialError at the end says how many. InputError when the features were
-    made by another extractor than `config` asks for, or `views` of another template.
+    An image that fails is left out and named, and PartialError at the end says how many. InputError when `views` are of another
+    template, or a features file was made with other weights or settings than are here.
     """
+    check_target(path, overwrite)
     if views is not None and views.template != template.fingerprint:
         raise InputError("the views are of another template", "render them again with `shic render`")
-    basis = ""
     if isinstance(images, ItemReader):
-        config, basis = replace(config, extractor=images.header.attrs["extractor"]), images.path
-    teacher, failures = Teacher.make(template, config, device, views, weights, basis), Failures()
-    params = {**config.params(), "extractor": {**teacher.extractor.settings, "fingerprint": teacher.extractor.fingerprint}}
-    given = {"features": str(images.path)} if isinstance(images, ItemReader) else {"images": listing(images)}
-    attrs = {"labels": "pseudo", "template": template.fingerprint}
+        extractor, given = _extractor_of(images, config, device, weights), {"features": source(images.path)}
+    else:
+        extractor, given = make_extractor(config.extractor, device, weights), {"images": listing(images)}
+    # A basis that is fitted here is left out: its last digits may differ from run to run, and the rest determines it.
+    params = {**config.params(), "extractor": {**extractor.settings, "fingerprint": extractor.fingerprint}}
+    attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
     with ItemWriter(path, "shic/maps", params=params, sources={**sources, **given}, attrs=attrs, overwrite=overwrite) as writer:
+        teacher = Teacher.make(extractor, views or views_for(extractor, template, config, device), config, track)
         for query in track(_queries(images, masks, teacher, writer, failures), len(images), "pseudo-gt"):
             if query is not None:
                 vertex, score = teacher.match(query.feature, query.crop, query.mask)
@@ -133,13 +120,23 @@ def pseudo_gt(
     failures.report(len(images))
 
 
+def _extractor_of(features: ItemReader, config: PseudoGtConfig, device: torch.device, weights: Path | None) -> Any:
+    """The extractor that a features file was made with, in its basis; errors when it is another one now, or than `config` asks for."""
+    made_by, path = features.header.attrs["extractor"], features.path
+    extractor = make_extractor(made_by if config.extractor == "auto" else config.extractor, device, weights)
+    if extractor.name != made_by:
+        raise SettingError(f"--extractor {config.extractor}: the features in {path} are of {made_by}", "leave out --extractor")
+    extractor = with_basis(extractor, read_arrays(path, "shic/features")[0], path)
+    if config.pca and config.pca != extractor.dim:
+        raise SettingError(f"--pca {config.pca}: the features in {path} have length {extractor.dim}", "leave out --pca")
+    if extractor.fingerprint != features.header.attrs["fingerprint"]:
+        raise InputError(f"{path}: was made by an extractor with other settings or weights", "make it again with `shic features`")
+    return extractor
+
+
 def _queries(images: Iterable, masks: MaskSource, teacher: Teacher, done: ItemWriter, failures: Failures) -> Iterator[_Query | None]:
     """Each image's features, None for one that is done or fails."""
     if isinstance(images, ItemReader):
-        if images.header.attrs["fingerprint"] != teacher.extractor.fingerprint:
-            raise InputError(
-                f"{images.path}: was made by an extractor with other settings or weights", "make it again with `shic features`"
-            )
         for item in images:
             feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
             yield None if item.name in done else _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)

@@ -21,7 +21,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from shic_cli.errors import MissingError, SettingError
+from shic_cli.errors import MissingError, SettingError, UnfinishedError
 
 log = logging.getLogger("shic")
 
@@ -70,13 +70,17 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """From `name[:argument][,option=value...]`; SettingError when an option has no value."""
+        """From `name[:argument][,option=value...]`; SettingError when an option has no value, or comes twice."""
         head, *pairs = text.split(",")
         name, _, argument = head.partition(":")
+        options: dict[str, str] = {}
         for pair in pairs:
-            if "=" not in pair:
-                raise SettingError(f"{text}: {pair!r} is not an option with a value", "write NAME:ARGUMENT,OPTION=VALUE,...")
-        return cls(name, argument, dict(pair.split("=", 1) for pair in pairs))
+            key, given, value = pair.partition("=")
+            if not given or key in options:
+                fault = f"{key} is given twice" if given else f"{pair!r} is not an option with a value"
+                raise SettingError(f"{text}: {fault}", "write NAME:ARGUMENT,OPTION=VALUE,...; a path can't hold a comma")
+            options[key] = value
+        return cls(name, argument, options)
 
 
 def names(kind: str) -> list[str]:
@@ -116,14 +120,16 @@ def resolve(kind: str, name: str, device: object = "cpu", weights: Path | None =
     where = str(device).partition(":")[0]
     for candidate in AUTO[auto or kind]:
         part = find(kind, candidate)
+        if where in getattr(part, "slow_on", ()):
+            continue
         try:
             check(part, weights)
         except MissingError as error:
-            log.debug("%s: auto passed %s over: %s", kind[:-1], candidate, error.message)
+            level = logging.WARNING if isinstance(error, UnfinishedError) else logging.DEBUG  # who began a download wants it used
+            log.log(level, "%s: auto passed %s over: %s; %s", kind[:-1], candidate, error.message, error.hint)
             continue
-        if where not in getattr(part, "slow_on", ()):
-            log.info("%s: auto took %s", (auto or kind)[:-1], candidate)
-            return candidate
+        log.info("%s: auto took %s", (auto or kind)[:-1], candidate)
+        return candidate
     raise AssertionError(f"the last of AUTO[{auto or kind!r}] can always be used")
 
 

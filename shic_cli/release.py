@@ -133,6 +133,8 @@ def _load(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles of other versions
             return torch.load(path, map_location="cpu", weights_only=True)
+    except (MemoryError, OSError):
+        raise
     except Exception as error:  # torch's reader raises whatever a damaged file makes it stumble over
         raise InputError(f"{path}: is damaged, or holds more than tensors; code in a file is never run", HINT) from error
 

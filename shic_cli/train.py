@@ -21,7 +21,7 @@ from shic_cli.config import TrainConfig
 from shic_cli.errors import InputError, SettingError, ShicError
 from shic_cli.features import make_extractor
 from shic_cli.matching import sample
-from shic_cli.model import CanonicalMap, Saved, Surface, save_model
+from shic_cli.model import DECODERS, CanonicalMap, Saved, Surface, save_model
 from shic_cli.outputs import Journal, atomic, check_target
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import ItemReader, Template
@@ -109,7 +109,7 @@ class Trainer:
         synthetic = any(reader.header.attrs["labels"] == "synthetic" for reader in readers)
         encoder = make_extractor(config.encoder, device, weights, auto="encoders" if synthetic else "photo encoders")
         config = settle(config, encoder)
-        pointwise = config.decoder == "pointwise"
+        decoder = DECODERS[config.decoder]
         examples = Examples(
             readers,
             encoder,
@@ -119,7 +119,8 @@ class Trainer:
             variants=config.variants,
             flip=config.equivariance > 0,
             mirror=torch.from_numpy(template.mirror.astype("int64")) if config.mirror == "on" else None,
-            at_points=pointwise,
+            at_points=decoder.pointwise,
+            cells=decoder.cells,
             seed=seed,
             together=ENCODED if device.type == "cuda" else 1,
         )

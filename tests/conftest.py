@@ -28,6 +28,16 @@ def animal_verts(sphere: np.ndarray) -> np.ndarray:
     return ((verts - (low + high) / 2) / (high - low).max()).astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the hub's cache would be: there is none, and no folder of weights, whatever is on this machine."""
+    folder = tmp_path.with_name(f"{tmp_path.name}-hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))  # for processes of their own
+    monkeypatch.delenv("SHIC_WEIGHTS", raising=False)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def small_template() -> Template:
     """642 vertices, with a graph's eigenvectors and path lengths in place of the surface's."""
@@ -104,6 +114,14 @@ def tiny_vit(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return save
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Stable Diffusion of a few thousand weights."""
+    from tiny_diffusion import save_diffusion
+
+    return save_diffusion(tmp_path_factory.mktemp("weights") / "tiny-sd")
 
 
 @pytest.fixture

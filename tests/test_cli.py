@@ -93,6 +93,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (OSError(errno.ENOSPC, "No space left on device", "big.h5"), 1, "big.h5: No space left on device\n  the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "x: Permission denied\n  check who may"),
         (MemoryError(), 1, "out of memory\n"),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nTried"), 1, "out of GPU memory\n  give --device cpu"),
     ],
 )
 def test_exit_statuses_and_two_lines(shic: Shic, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str) -> None:
@@ -101,9 +102,10 @@ def test_exit_statuses_and_two_lines(shic: Shic, monkeypatch: pytest.MonkeyPatch
     assert (found, out) == (status, "") and said in err and len(err.strip().splitlines()) <= 2  # click ends the line of ^C
 
 
-def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    raising(monkeypatch, ZeroDivisionError())
-    with pytest.raises(ZeroDivisionError):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, RuntimeError])
+def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
+    raising(monkeypatch, kind())
+    with pytest.raises(kind):
         cli.main(["info"])
 
 
@@ -114,8 +116,8 @@ def test_wrong_usage_is_status_2(shic: Shic, words: tuple[str, ...]) -> None:
 
 
 def test_settings_out_of_range_are_status_2(shic: Shic) -> None:
-    status, _, err = shic("train", "--epochs", "0")
-    assert status == 2 and "--epochs 0: is out of range\n  give 1 or more" in err
+    status, _, err = shic("train", "--points", "1")
+    assert status == 2 and "--points 1: is out of range\n  give 2 or more" in err
 
 
 def test_a_broken_pipe_is_quiet() -> None:

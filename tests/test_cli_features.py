@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from shic_cli.config import TrainConfig
 from shic_cli.features import cut, make_extractor
 from shic_cli.images import Crop, MaskSource, Photo, list_images
 from shic_cli.model import load_model, read_meta, save_model
 from shic_cli.predict import Predictor
 from shic_cli.schema import ItemReader, Template
 from shic_cli.synth import SynthConfig, synthesize
+from shic_cli.train import Trainer
 
 CPU = torch.device("cpu")
 FEW = ("--azimuths", "4", "--elevations", "10")
@@ -193,3 +195,16 @@ def test_pictures_are_encoded_together_as_they_are_alone(album, tiny_vit, tmp_pa
                     assert (a.flipped - a.features).abs().max() > 0.05
                 assert torch.equal(a.yx, b.yx) and torch.equal(a.vertex, b.vertex) and a.natural == b.natural
         assert together.kept.keys() == alone.kept.keys() and len(together.kept) == 8
+
+
+def test_a_fine_grid_is_kept_as_the_convolutional_decoder_takes_it(album, small_template, tiny_vit):
+    config = TrainConfig(encoder=f"vit:{tiny_vit('dinov2', image_size=160)}", batch=2, points=10, augment="off")
+    trainer = Trainer.make(small_template, [ItemReader(album / "truth.h5", "shic/maps")], config, CPU, 0)
+    kept = trainer.examples.get(0, 0).features
+    trainer.examples.cells, trainer.examples.kept = None, {}
+    whole = trainer.examples.get(0, 0).features
+    assert trainer.config.decoder == "convolutional" and kept.shape == (32, 16, 16) and whole.shape == (32, 20, 20)
+    trainer.map.eval()
+    with torch.no_grad():
+        one, other = (trainer.map.embed(features[None].float())[0] for features in (kept, whole))
+    torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-2)

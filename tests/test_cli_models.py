@@ -186,6 +186,12 @@ def test_an_unknown_name_suggests_the_nearest(shic):
         assert status == 2 and "did you mean dinov2-base?" in err
 
 
+def test_every_name_is_checked_before_the_first_is_fetched(shic, monkeypatch):
+    monkeypatch.setattr("shic_cli.pull.pull", lambda *_, **__: pytest.fail("something was fetched"))
+    status, _, err = shic("models", "pull", "dinov2-base", "dinov2-bse")
+    assert status == 2 and "did you mean dinov2-base?" in err
+
+
 def test_list_says_what_is_here(shic, tmp_path):
     folder = tmp_path / "w/dinov2-small"
     folder.mkdir(parents=True)

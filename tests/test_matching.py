@@ -50,6 +50,19 @@ def test_pooling_equals_a_loop(scene, pool):
     assert (found[0] == -torch.inf).all() and found[1].isfinite().all()
 
 
+@pytest.mark.parametrize("pool", ["max", "mean", "topk"])
+def test_a_bank_in_half_precision_is_near(scene, pool, monkeypatch):
+    full = Bank.build(*scene[:3], SIDE)
+    monkeypatch.setattr(matching, "HALF_ON", ("cpu",))
+    half = Bank.build(*scene[:3], SIDE)
+    assert {rows.dtype for rows, _ in full.views} == {torch.float32} and {rows.dtype for rows, _ in half.views} == {torch.float16}
+    for way in (matching.match, matching.pool_similarities):
+        one, other = (way(bank, scene[3], pool=pool, topk=2, agreement=0.5) for bank in (full, half))
+        for a, b in zip(one, other, strict=True):
+            assert a.dtype == b.dtype
+            torch.testing.assert_close(a, b, atol=5e-3, rtol=0)
+
+
 def test_agreement_prefers_the_view_that_agrees_with_the_whole_object(scene):
     features, yx, visible, _ = scene
     visible = torch.ones_like(visible)

@@ -38,6 +38,16 @@ def test_convolutional_decoder_gives_the_input_resolution_of_a_patch_14_encoder(
     assert embedding.shape == (1, 16, 224, 224) and foreground.shape == (1, 224, 224)
 
 
+def test_convolutional_decoder_averages_finer_grids():
+    found, grid = CanonicalMap("convolutional", 8, 16, torch.randn(5, 3)).eval(), torch.randn(1, 8, 16, 16)
+    fine = grid.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    with torch.no_grad():
+        for one, other in zip(found.embed(fine), found.embed(grid), strict=True):
+            torch.testing.assert_close(one, other)
+        assert found.embed(torch.randn(1, 8, 37, 37))[0].shape == (1, 16, 224, 224)
+        assert found.embed(torch.randn(1, 8, 14, 14))[0].shape == (1, 16, 192, 192)
+
+
 def test_a_unet_gives_half_the_resolution_and_sees_the_whole_picture():
     found = CanonicalMap("unet", 4, 16, torch.randn(5, 3)).eval()
     pixels = torch.randn(1, 4, 128, 128, requires_grad=True)

@@ -17,7 +17,7 @@ from shic_cli.config import FeatureConfig
 from shic_cli.errors import InputError, MissingError, SettingError
 from shic_cli.extractors.silhouette import Silhouette
 from shic_cli.images import encode
-from shic_cli.models import BUNDLES, MODELS, Checkpoint, expand, fingerprint_of, load, locate
+from shic_cli.models import BUNDLES, MODELS, Checkpoint, expand, fingerprint_of, full_name, load, locate
 from shic_cli.pull import choose
 from shic_cli.schema import ItemWriter
 
@@ -49,13 +49,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(made: Path, tmp_path: Path) -> Path:
     """A copy of `made` that a test may spoil."""
     return Path(shutil.copytree(made, tmp_path / "copy"))
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
 
 
 def put_in_cache(cache: Path, repository: str, files: dict[str, bytes]) -> Path:
@@ -180,12 +173,12 @@ def test_real_weights_are_loaded():
     assert module.config.hidden_size == 192 and module.embeddings.position_embeddings.abs().sum() > 0
 
 
-def test_a_model_is_found_in_the_folder_or_in_the_cache(cache, made, tmp_path):
+def test_a_model_is_found_in_the_folder_or_in_the_cache(hub_cache, made, tmp_path):
     files = {name: (made / "dino" / name).read_bytes() for name in ("config.json", "model.safetensors")}
     with pytest.raises(MissingError) as caught:
         locate("dinov2-base")
     assert "`shic models pull dinov2-base`" in caught.value.hint and caught.value.exit_code == 3
-    snapshot = put_in_cache(cache, "facebook/dinov2-base", files)
+    snapshot = put_in_cache(hub_cache, "facebook/dinov2-base", files)
     assert locate("dinov2-base") == locate("facebook/dinov2-base") == snapshot
     for i, name in enumerate(("dinov2-base", "facebook/dinov2-base")):
         weights = tmp_path / str(i)
@@ -198,7 +191,6 @@ def test_a_model_is_found_in_the_folder_or_in_the_cache(cache, made, tmp_path):
         (made / "none", MissingError),
         (made / "dino/config.json", InputError),
         ("dinov2-bse", SettingError),
-        ("./x/y", SettingError),
     ):
         with pytest.raises(error):
             locate(str(name))
@@ -206,8 +198,49 @@ def test_a_model_is_found_in_the_folder_or_in_the_cache(cache, made, tmp_path):
         assert locate(gone, tmp_path / "0") == tmp_path / "0/dinov2-base"
 
 
-def test_an_unfinished_download_is_not_taken(cache, made, tmp_path):
-    put_in_cache(cache, "facebook/dinov2-base", {"config.json": (made / "dino/config.json").read_bytes()})
+@pytest.mark.parametrize("name", ["./x/y", "../x/y", "./x", "~/x", "~nobody/x", "a/b/c", "/x/y"])
+def test_a_path_that_is_not_there_is_no_repository(name):
+    with pytest.raises(MissingError, match=r"there is no such folder\n") as caught:
+        locate(name)
+    assert "pull" not in caught.value.hint
+
+
+def test_what_may_be_a_folder_or_a_repository_is_said_to_be_neither():
+    with pytest.raises(
+        MissingError, match="a/b: there is no such folder, and the weights of that repository are not on this machine"
+    ) as caught:
+        locate("a/b")
+    assert "`shic models pull a/b`" in caught.value.hint
+
+
+def test_a_folder_below_the_users_own(made, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(made / "dino", tmp_path / "w/dino")
+    assert locate("~/w/dino") == tmp_path / "w/dino"
+
+
+def test_a_folder_is_named_so_that_it_can_be_found_from_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "here/w/tiny").mkdir(parents=True)
+    (tmp_path / "a,b/tiny").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "here")
+    whole = str(tmp_path / "here/w/tiny")
+    assert full_name("w/tiny") == full_name("./w/tiny") == full_name("~/here/w/tiny") == full_name(whole) == whole
+    (tmp_path / "here/dinov2-base").mkdir()
+    for name in ("", "dinov2-base", "facebook/dinov2-base", "../a,b/tiny"):
+        assert full_name(name) == name
+
+
+def test_auto_warns_of_an_unfinished_download_only(hub_cache, made, caplog):
+    with caplog.at_level("WARNING", "shic"):
+        assert registry.resolve("extractors", "auto") == "silhouette" and not caplog.messages
+        put_in_cache(hub_cache, "facebook/dinov2-base", {"config.json": (made / "dino/config.json").read_bytes()})
+        assert registry.resolve("extractors", "auto") == "silhouette"
+    assert len(caplog.messages) == 1 and "passed dinov2 over" in caplog.text and "go on with `shic models pull dinov2-base`" in caplog.text
+
+
+def test_an_unfinished_download_is_not_taken(hub_cache, made, tmp_path):
+    put_in_cache(hub_cache, "facebook/dinov2-base", {"config.json": (made / "dino/config.json").read_bytes()})
     with pytest.raises(MissingError, match=r"download is not finished \(.*no weights in it.*\)"):
         locate("dinov2-base")
     whole = shutil.copytree(made / "dino", tmp_path / "w/dinov2-base")

@@ -17,11 +17,11 @@ from shic_cli import model, registry, train
 from shic_cli.batches import Examples, collate, flip_points
 from shic_cli.config import PseudoGtConfig, SynthConfig, TrainConfig
 from shic_cli.devices import chance
-from shic_cli.features import photo_features
+from shic_cli.features import make_extractor, photo_features
 from shic_cli.images import Crop, MaskSource, list_images
 from shic_cli.matching import best_vertices
 from shic_cli.predict import Embedded, Predictor
-from shic_cli.pseudo_gt import Teacher, query_cells
+from shic_cli.pseudo_gt import Teacher, query_cells, views_for
 from shic_cli.schema import ItemReader, Template
 from shic_cli.synth import synthesize
 
@@ -140,7 +140,8 @@ def test_every_pixel_of_the_mask_is_matched_through_its_own_cell():
 
 def test_labels_do_not_depend_on_where_the_object_lies(small_template, album):
     photo = MaskSource().read(list_images([str(album / "imgs")])[0])
-    teacher = Teacher.make(small_template, PseudoGtConfig(azimuths=6, elevations=(10.0,)), CPU)
+    extractor, settings = make_extractor("silhouette", CPU), PseudoGtConfig(azimuths=6, elevations=(10.0,))
+    teacher = Teacher.make(extractor, views_for(extractor, small_template, settings, CPU), settings)
     wide = type(photo)("wide", b"", np.pad(photo.rgb, ((40, 3), (9, 60), (0, 0))), np.pad(photo.mask, ((40, 3), (9, 60))))
     one, other = (teacher.match(*photo_features(teacher.extractor, each), each.mask)[0] for each in (photo, wide))
     assert np.array_equal(one[photo.mask], other[wide.mask])

@@ -103,6 +103,8 @@ def test_options_follow_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
         ("optioned,flip=1", "flip=1 is not yes or no", "flip=no"),
         ("optioned,blocks=1-2", "blocks=1-2 is not whole numbers separated by /", "blocks=0/1"),
         ("optioned,layer", "'layer' is not an option with a value", "OPTION=VALUE"),
+        ("optioned:/a,b/c", "'b/c' is not an option with a value", "a path can't hold a comma"),
+        ("optioned,layer=0,layer=1", "layer is given twice", "OPTION=VALUE"),
         ("optioned,device=cpu", "there is no option 'device'", "layer"),
     ):
         with pytest.raises(SettingError, match=fact) as caught:

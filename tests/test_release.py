@@ -158,6 +158,13 @@ def test_a_model_file_without_all_of_its_encoder_is_refused(imported: Saved, tmp
         Predictor(tmp_path / "m.safetensors", torch.device("cpu"))
 
 
+def test_a_model_file_without_its_encoders_settings_is_refused(imported: Saved, tmp_path: Path) -> None:
+    for encoder in ({"name": "carried"}, None):
+        save_model(tmp_path / "m.safetensors", replace(imported, meta={**imported.meta, "encoder": encoder}), overwrite=True)
+        with pytest.raises(InputError, match=r"m\.safetensors: carries an encoder, but not its settings"):
+            Predictor(tmp_path / "m.safetensors", torch.device("cpu"))
+
+
 def test_vertices_keep_their_order_and_their_embeddings(imported: Saved, released: Path, small_template: Template) -> None:
     basis, weights = torch.load(released / FILES[2]), torch.load(released / FILES[1])["weight_matrix"]
     torch.testing.assert_close(imported.map.vertex_embeddings(), basis @ weights)
@@ -284,6 +291,16 @@ def test_a_file_that_is_not_the_releases_is_refused(released: Path, tmp_path: Pa
     torch.save(change(torch.load(released / FILES[number])), tmp_path / FILES[number])
     with pytest.raises(InputError, match=said):
         import_from(tmp_path)
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
+def test_a_file_that_can_not_be_read_is_not_called_damaged(here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(type(error)):
+        release.read_state(here / FILES[1])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 not a zip", b"\x00" * 100])

@@ -12,7 +12,7 @@ from tiny_diffusion import save_diffusion, save_dinov2
 from torch.nn import functional as F
 
 from shic_cli import registry
-from shic_cli.errors import MissingError, SettingError
+from shic_cli.errors import MissingError, SettingError, UnfinishedError
 from shic_cli.extractors.sd import Sd
 from shic_cli.extractors.sd_dino import SdDino
 from shic_cli.images import encode
@@ -25,12 +25,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_diffusion(folder / "sd15")
     save_dinov2(folder / "dinov2-base")
     return folder
-
-
-@pytest.fixture
-def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub cache with nothing in it, whatever is on this machine."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
 def test_both_have_half_of_the_say(weights: Path):
@@ -73,8 +67,22 @@ def test_options_go_to_stable_diffusion_and_are_in_the_name(weights: Path):
         SdDino(weights=weights, side=100)
 
 
+def test_relative_folders_are_found_from_another_one(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(weights)
+    names = [registry.make("extractors", f"{name}:sd15,side=128", weights=weights).name for name in ("sd-dino", "sd")]
+    monkeypatch.chdir(tmp_path)
+    assert [registry.make("extractors", name, weights=weights).name for name in names] == names
+
+
+def test_an_unfinished_part_is_said_to_be_unfinished(weights: Path, tmp_path: Path):
+    (tmp_path / "dinov2-base").symlink_to(weights / "dinov2-base")
+    (tmp_path / "sd15").mkdir()
+    with pytest.raises(UnfinishedError, match="sd-dino: sd15: its download is not finished"):
+        SdDino.check(tmp_path)
+
+
 @pytest.mark.parametrize("lacking", ["sd15", "dinov2-base"])
-def test_weights_of_either_are_missed(no_cache: None, weights: Path, tmp_path: Path, lacking: str):
+def test_weights_of_either_are_missed(weights: Path, tmp_path: Path, lacking: str):
     has = {"sd15": "dinov2-base", "dinov2-base": "sd15"}[lacking]
     (tmp_path / has).symlink_to(weights / has)
     with pytest.raises(MissingError, match=f"sd-dino: {lacking}: its weights are not") as caught:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from shic_cli import models, registry
 from shic_cli.errors import InputError, MissingError, SettingError
 from shic_cli.extractors import vit
+from shic_cli.extractors.pretrained import number_format
 from shic_cli.features import make_extractor, photo_features
 from shic_cli.images import Crop, Photo
 
@@ -148,7 +149,8 @@ def test_half_precision_is_near_and_comparable(tiny_vit, precision, tolerance):
     found = half(images, masks)
     assert found.dtype == torch.float32 and 0 < (found - full(images, masks)).abs().max() < tolerance
     assert half.fingerprint == full.fingerprint and half.settings["precision"] == precision
-    assert vit._dtype("auto", torch.device("cuda")) == torch.bfloat16 and full.settings["precision"] == "float32"
+    assert full.settings["precision"] == "float32"
+    assert number_format("vit", "auto", torch.device("cuda"), torch.bfloat16) == torch.bfloat16
 
 
 def test_fingerprints_tell_weights_and_options_apart(tiny_vit):
@@ -171,6 +173,15 @@ def test_the_name_makes_the_same_extractor_again(tiny_vit):
         made = make_extractor(f"vit:{folder}{options}", CPU)
         assert made.name == f"vit:{folder}{options}"
     assert make_extractor(f"vit:{folder},side=0,layer=-1", CPU).name == f"vit:{folder}"
+
+
+def test_a_relative_folder_is_found_from_another_one(tiny_vit, tmp_path, monkeypatch):
+    folder = tiny_vit("dinov2")
+    monkeypatch.chdir(tmp_path)
+    made = make_extractor(f"silhouette+vit:{folder.name},layer=1", CPU)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert make_extractor(made.name, CPU).fingerprint == made.fingerprint
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 100), (100, 60), (80, 80)])
@@ -299,8 +310,7 @@ def test_full_size_models_give_the_documented_shapes(monkeypatch, tmp_path, name
     assert extractor(torch.empty(2, 3, side, side, device="meta"), torch.empty(2, 1, side, side)).shape == (2, width, cells, cells)
 
 
-def test_named_models_are_looked_for_in_the_weights_folder_and_take_a_folder(tiny_vit, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "none"))
+def test_named_models_are_looked_for_in_the_weights_folder_and_take_a_folder(tiny_vit, tmp_path):
     tiny_vit("dinov2", "dinov2-small", patch_size=14, image_size=518)
     assert make_extractor("dinov2-small", CPU, tmp_path).side == 224
     assert make_extractor("auto", CPU, tmp_path, auto="encoders").name == "dinov2-small"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import string
 from pathlib import Path
 
 import torch
+
+SMALL = {"side": 192, "window": 128, "stride": 64, "batch": 3}  # options of `sd`
 
 UNET = {  # the block types of Stable Diffusion 1.5 and 2.1
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
@@ -60,3 +63,59 @@ def save_dinov2(folder: Path) -> Path:
     sizes = {"hidden_size": 16, "num_hidden_layers": 12, "num_attention_heads": 2, "mlp_ratio": 2, "patch_size": 14, "image_size": 56}
     Dinov2Model(Dinov2Config(**sizes, initializer_range=0.3)).save_pretrained(folder)
     return folder
+
+
+def pictures(count: int, side: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(unet, noisy: torch.Tensor, step: int, text: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The hidden states before the third layer of each up block, and those that leave each block, one submodule after the other."""
+    emb = unet.time_embedding(unet.time_proj(torch.full((len(noisy),), step)))
+    hidden, before, after = unet.conv_in(noisy), [], []
+    skips = [hidden]
+    for block in unet.down_blocks:
+        for i, resnet in enumerate(block.resnets):
+            hidden = resnet(hidden, emb)
+            if hasattr(block, "attentions"):
+                hidden = block.attentions[i](hidden, encoder_hidden_states=text, return_dict=False)[0]
+            skips.append(hidden)
+        for sampler in block.downsamplers or []:
+            hidden = sampler(hidden)
+            skips.append(hidden)
+    hidden = unet.mid_block.resnets[0](hidden, emb)
+    hidden = unet.mid_block.attentions[0](hidden, encoder_hidden_states=text, return_dict=False)[0]
+    hidden = unet.mid_block.resnets[1](hidden, emb)
+    for block in unet.up_blocks:
+        for i, resnet in enumerate(block.resnets):
+            if i == 2:
+                before.append(hidden)
+            hidden = resnet(torch.cat([hidden, skips.pop()], 1), emb)
+            if hasattr(block, "attentions"):
+                hidden = block.attentions[i](hidden, encoder_hidden_states=text, return_dict=False)[0]
+        for sampler in block.upsamplers or []:
+            hidden = sampler(hidden)
+        after.append(hidden)
+    return before, after
+
+
+def spoil(folder: Path, what: str) -> None:
+    """Break the weights in one way."""
+    from safetensors.torch import load_file, save_file
+
+    unet = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    if what == "no unet":
+        shutil.rmtree(folder / "unet")
+    elif what == "missing tensor":
+        save_file({name: each for name, each in load_file(unet).items() if name != "conv_in.weight"}, unet)
+    elif what == "pickle":
+        unet.rename(unet.with_name("diffusion_pytorch_model.bin"))
+    elif what == "nan":
+        tensors = load_file(unet)
+        tensors["conv_in.bias"][:] = torch.nan
+        save_file(tensors, unet)
+    elif what in ("tokenizer", "scheduler", "vae", "text_encoder"):
+        shutil.rmtree(folder / what)
+    else:
+        config = json.loads((folder / "unet/config.json").read_text())
+        (folder / "unet/config.json").write_text(json.dumps({**config, **json.loads(what)}))

@@ -86,6 +86,10 @@ def main(args: list[str] | None = None) -> None:
         _fail(f"{error.filename or 'the output'}: {fact}", _os_hint(error), 1)
     except MemoryError:
         _fail("out of memory", "give smaller pictures, a smaller --batch or fewer --vertices", 1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, known by its name: torch is not imported here
+            raise
+        _fail("out of GPU memory", "give --device cpu, a smaller --batch, or the extractor's options side= and batch=", 1)
 
 
 def _fail(message: str, hint: str, status: int) -> None:

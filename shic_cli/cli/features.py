@@ -35,10 +35,10 @@ def command(
     from shic_cli.render import read_views
     from shic_cli.schema import source
 
-    where, shared = resolve_device(device), {"basis": basis, "weights": weights, "overwrite": overwrite}
+    where, shared = resolve_device(device), {"basis": basis, "weights": weights, "overwrite": overwrite, "track": track}
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         views = Path(inputs[0])
         sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
         features.write_view_features(read_views(views, where), output, config, where, sources=sources, **shared)
         return
-    features.write_photo_features(list_images(inputs), make_masks(masks, masker), output, config, where, track=track, **shared)
+    features.write_photo_features(list_images(inputs), make_masks(masks, masker), output, config, where, **shared)

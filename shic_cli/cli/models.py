@@ -55,11 +55,14 @@ def pull(names: tuple[str, ...], weights: Path | None) -> None:
     import logging
     import sys
 
-    from shic_cli.models import expand
+    from shic_cli.models import expand, repository_of
     from shic_cli.pull import pull
 
     progress = sys.stderr.isatty() and logging.getLogger("shic").isEnabledFor(logging.INFO)
-    for name in expand(names):
+    wanted = expand(names)
+    for name in wanted:
+        repository_of(name)  # raises for a name that is not known, before the first is fetched
+    for name in wanted:
         click.echo(pull(name, weights, progress=progress))
 
 

@@ -41,12 +41,10 @@ def command(
     where, loaded = resolve_device(device), read_template(template)
     sources = {"template": source(template)} | ({"views": source(views)} if views else {})
     images = ItemReader(inputs[0], "shic/features") if len(inputs) == 1 and inputs[0].endswith(".h5") else list_images(inputs)
-    shared = {"views": read_views(views, where) if views else None, "weights": weights}
+    shared = {"views": read_views(views, where) if views else None, "weights": weights, "track": track}
     if heatmap and isinstance(images, ItemReader):
         raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
     if heatmap:
         fig3.write_heatmap(loaded, images, make_masks(masks, masker), heatmap, output.with_suffix(".heatmap.png"), config, where, **shared)
         return
-    pseudo_gt.pseudo_gt(
-        loaded, images, make_masks(masks, masker), output, config, where, sources=sources, overwrite=overwrite, track=track, **shared
-    )
+    pseudo_gt.pseudo_gt(loaded, images, make_masks(masks, masker), output, config, where, sources=sources, overwrite=overwrite, **shared)

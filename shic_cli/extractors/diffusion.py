@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from shic_cli import models, registry
 from shic_cli.errors import InputError, SettingError
+from shic_cli.extractors.pretrained import Pretrained, number_format
 
 log = logging.getLogger("shic")
 
 CELL = 64  # pixels a side of the coarsest cell in the UNet: 8 a latent, halved three times
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -72,49 +71,33 @@ def decoder_tap(unet: nn.Module, block: int) -> Tap:
     return Tap(resnets[2], resnets[1].out_channels)
 
 
-class Diffusion:
+class Diffusion(Pretrained):
     """What extractors on Stable Diffusion 1 and 2 share: loading, the prompt, latents, noise, and what the files record.
 
-    A subclass names its catalogue entry `model` and gives `taps` and `__call__`.
+    A subclass gives `taps` and `__call__`.
     """
 
-    name: str
-    model: ClassVar[str]
     needs_mask = False
     sees_whole_object = False
 
     def __init__(self, argument: str, device: torch.device | str, weights: Path | None, options: dict[str, Any]) -> None:
-        self.name = registry.spell(type(self), argument, options)
+        self.name = registry.spell(type(self), models.full_name(argument), options)
         self._matter = {name: value for name, value in options.items() if name not in ("batch", "precision")}
         self.side, self.step, self.seed, self.batch = (options[name] for name in ("side", "step", "seed", "batch"))
         check_side(self.name, "side", self.side)
         if self.batch < 1:
             raise SettingError(f"{self.name}: batch={self.batch} is out of range", "give 1 or more")
         self.device = torch.device(device)
-        self.dtype = _dtype(self.name, options["precision"], self.device)
+        self.dtype = number_format(self.name, options["precision"], self.device, torch.float16)
         folder = models.locate(argument or self.model, weights)
         if not (folder / "unet").is_dir():
             raise InputError(f"{folder}: holds no Stable Diffusion, there is no folder unet in it", "name the folder above unet and vae")
         self._load(folder, options["prompt"])
         self._weights = models.fingerprint_of(folder, "unet", "vae", "text_encoder")
 
-    @classmethod
-    def check(cls, weights: Path | None = None) -> None:
-        """MissingError when the weights are not on this machine."""
-        models.locate(cls.model, weights)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the features depend on, for the files made with them."""
-        return {"name": self.name, "precision": str(self.dtype).removeprefix("torch."), **self._identity()}
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal fingerprints mean comparable features. The precision does not count: it moves them by rounding only."""
-        return f"{type(self).name}-" + hashlib.sha256(json.dumps(self._identity()).encode()).hexdigest()[:16]
-
     def _identity(self) -> dict[str, Any]:
-        return {"weights": self._weights, **self._matter}
+        kept = round(float(self.scheduler.alphas_cumprod[self.step]), 6)  # all that the noise schedule does here
+        return {"weights": self._weights, "alphas_cumprod": kept, "tokens": self._tokens, **self._matter}
 
     def _load(self, folder: Path, prompt: str) -> None:
         from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -123,7 +106,8 @@ class Diffusion:
         steps = self.scheduler.config.num_train_timesteps
         if not 0 <= self.step < steps:
             raise SettingError(f"{self.name}: step={self.step} is out of range", f"give 0 to {steps - 1}")
-        self.text = _encode_prompt(folder, prompt, self.dtype, self.device)
+        tokens, self.text = _encode_prompt(folder, prompt, self.dtype, self.device)
+        self._tokens = hashlib.sha256(str(tokens).encode()).hexdigest()[:16]
         self.vae = models.load(AutoencoderKL, folder / "vae", dtype=self.dtype)
         self.vae.decoder = self.vae.post_quant_conv = None  # before it moves to the device; nothing is ever decoded
         self.vae.to(self.device)
@@ -147,30 +131,12 @@ class Diffusion:
         noisy = self.scheduler.add_noise(latents, noise, steps).to(self.dtype)  # in float32: the schedule rounds badly in half
         return read_taps(self.unet, taps, noisy, self.step, self.text.expand(len(latents), -1, -1))
 
-    def finite(self, features: torch.Tensor) -> torch.Tensor:
-        """`features`; InputError when some are not finite, which half precision can do."""
-        if torch.isfinite(features).all():
-            return features
-        hint = (
-            "its weights are broken" if self.dtype == torch.float32 else "give precision=float32; if that fails too, its weights are broken"
-        )
-        raise InputError(f"{self.name}: its features are not finite", hint)
-
 
 def check_side(part: str, option: str, pixels: int) -> None:
     """SettingError unless `pixels` is a multiple of the coarsest cell: else windows would end inside cells."""
     if pixels < CELL or pixels % CELL:
         near = max(CELL, round(pixels / CELL) * CELL)
         raise SettingError(f"{part}: {option}={pixels} is no multiple of {CELL}", f"for example {option}={near}")
-
-
-def _dtype(part: str, precision: str, device: torch.device) -> torch.dtype:
-    """The number format that `precision` names; auto is half precision on CUDA and float32 elsewhere."""
-    if precision == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if precision not in PRECISIONS:
-        raise SettingError(f"{part}: there is no precision {precision!r}", f"there are: auto, {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
 
 
 def _scheduler(folder: Path) -> Any:
@@ -183,8 +149,8 @@ def _scheduler(folder: Path) -> Any:
         raise InputError(f"{folder / 'scheduler'}: can't be read as a noise schedule", models.AGAIN) from error
 
 
-def _encode_prompt(folder: Path, prompt: str, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """The prompt's embedding `(1, T, E)`. The text encoder is freed again: it is needed once."""
+def _encode_prompt(folder: Path, prompt: str, dtype: torch.dtype, device: torch.device) -> tuple[list[int], torch.Tensor]:
+    """The prompt's T tokens and their embedding `(1, T, E)`. The text encoder is freed again: it is needed once."""
     from transformers import CLIPTextModel, CLIPTokenizer
 
     try:
@@ -193,11 +159,11 @@ def _encode_prompt(folder: Path, prompt: str, dtype: torch.dtype, device: torch.
         raise InputError(f"{folder / 'tokenizer'}: can't be read as a tokenizer", models.AGAIN) from error
     encoder = models.load(CLIPTextModel, folder / "text_encoder", dtype=dtype, device=device)
     limit = encoder.config.max_position_embeddings
-    words = tokenizer(prompt, padding="max_length", max_length=limit, truncation=True, return_overflowing_tokens=True)
-    if len(words["input_ids"]) > 1:
+    if len(tokenizer(prompt, verbose=False).input_ids) > limit:
         log.warning("the prompt is longer than the %d tokens that the text encoder reads: its end is not used", limit)
+    tokens = tokenizer(prompt, padding="max_length", max_length=limit, truncation=True, return_tensors="pt").input_ids
     with torch.no_grad():
-        return encoder(torch.tensor(words["input_ids"][:1], device=device)).last_hidden_state
+        return tokens[0].tolist(), encoder(tokens.to(device)).last_hidden_state
 
 
 def _check_kind(folder: Path, unet: Any, vae: Any, width: int) -> None:

@@ -20,15 +20,16 @@ class Sd(Diffusion):
     third layer of the UNet's up blocks 0, 1 and 2 (1280, 1280 and 640 channels on 8, 16 and 32 cells a window), averaged where
     windows overlap; the coarse levels are enlarged to the finest and concatenated after it.
 
-    This is SD-DINO's recipe with GeoAware-SC's concatenation, which leaves out the PCA of each pair of pictures: views stay
-    comparable. Two things differ from both: there is no learned captioner, `prompt` (none by default; it can hold no comma) is what
-    the UNet is told, for example `prompt=a photo of a horse`, as the class is unknown here; and FreeU is off.
+    This is SD-DINO's recipe with GeoAware-SC's concatenation. What differs: the picture is a square crop around the mask and not the
+    whole one, resampled by area or linearly and not by Lanczos; there is no learned captioner, `prompt` (none by default; it can hold
+    no comma) is what the UNet is told, for example `prompt=a photo of a horse`, as the class is unknown here; there is no PCA of each
+    pair of pictures, so that views stay comparable; each level is enlarged to the finest at once. GeoAware-SC's FreeU is left out.
 
     `step` is the time step (GeoAware-SC takes 50), `blocks` are the up blocks, `batch` the windows that run at once. Precision `auto`
     is float16 on CUDA, else float32. Sides, `window` and `stride` are multiples of 64; a picture no larger than a window is one window.
     """
 
-    name = "sd"
+    name = kind = "sd"
     model = "sd15"
 
     def __init__(
@@ -55,7 +56,7 @@ class Sd(Diffusion):
         levels = self.levels(images)[::-1]
         size = levels[0].shape[-2:]
         enlarged = [F.interpolate(level, size, mode="bilinear", align_corners=False) for level in levels[1:]]
-        return self.finite(torch.cat([levels[0], *enlarged], 1))
+        return torch.cat([levels[0], *enlarged], 1)
 
     def levels(self, images: torch.Tensor) -> list[torch.Tensor]:
         """What each tap reads over the whole picture, `(B, C, h, w)` with its own grid, coarsest first."""
@@ -95,7 +96,7 @@ class Dift(Diffusion):
     on CUDA, else float32.
     """
 
-    name = "dift"
+    name = kind = "dift"
     model = "sd21"
 
     def __init__(
@@ -114,7 +115,7 @@ class Dift(Diffusion):
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor:
         """Features `(B, D, S/16, S/16)` of `images` `(B, 3, S, S)` in 0..1; `masks` are not looked at."""
-        return self.finite(torch.stack([self._average(self.encode(image[None])) for image in images]))
+        return torch.stack([self._average(self.encode(image[None])) for image in images])
 
     def _average(self, latent: torch.Tensor) -> torch.Tensor:
         """The mean `(D, h, w)` over the draws of noise, for one picture's `latent` `(1, 4, h, w)`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 from collections.abc import Sequence
@@ -14,15 +13,15 @@ from torch import nn
 
 from shic_cli import models, registry
 from shic_cli.errors import InputError, SettingError
+from shic_cli.extractors.pretrained import Pretrained, number_format
 
 FACETS = ("token", "query", "key", "value")
-PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 BACKGROUNDS = ("keep", "black")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pixels, RGB in 0..1
 UNUSED = ("pooler", "embeddings.mask_token")  # tensors that no feature depends on; some checkpoints lack them
 
 
-class Vit:
+class Vit(Pretrained):
     """Features `(B, D, h, w)` of a vision transformer's patches, h = w = side / patch; CLS and register tokens are dropped.
 
     `layer` -1 is the final output, after the last norm; 0 and up the output of that block, before any norm. `facet` query, key or
@@ -33,9 +32,8 @@ class Vit:
     the model has seen photos and not cut-outs, and a trained map must tell the object from its background.
     """
 
-    name = "vit"
+    name = kind = "vit"
     sees_whole_object = False
-    model = ""  # what stands for an empty argument
     usual_side = 0
 
     def __init__(
@@ -43,26 +41,19 @@ class Vit:
         facet: str = "token", side: int = 0, precision: str = "auto", background: str = "keep",
     ) -> None:  # fmt: skip
         given = {"layer": layer, "facet": facet, "side": side, "precision": precision, "background": background}
-        self.name = registry.spell(type(self), argument, given)
-        for option, choices in (("facet", FACETS), ("precision", PRECISIONS), ("background", BACKGROUNDS)):
+        self.name = registry.spell(type(self), models.full_name(argument), given)
+        for option, choices in (("facet", FACETS), ("background", BACKGROUNDS)):
             if given[option] not in choices:
                 raise SettingError(f"{self.name}: there is no {option} {given[option]!r}", f"there are: {', '.join(choices)}")
         self.device, self.facet, self.background = torch.device(device), facet, background
         self.needs_mask = background == "black"
-        self.dtype = _dtype(precision, self.device)
+        self.dtype = number_format(self.name, precision, self.device, torch.bfloat16)
         folder = models.locate(argument or self.model, weights)
         self._load(folder)
         self._tap_block(folder, layer)
         self.side = self._checked_side(side or self.usual_side or _square(self._model.config.image_size))
         self.mean, self.std = read_normalisation(folder)
         self._weights = models.fingerprint_of(folder)
-
-    @classmethod
-    def check(cls, weights: Path | None = None) -> None:
-        """MissingError when the model that an empty argument stands for is not on this machine."""
-        if not cls.model:
-            raise SettingError(f"{cls.name}: names no model", f"write {cls.name}:FOLDER or {cls.name}:OWNER/NAME")
-        models.locate(cls.model, weights)
 
     def _load(self, folder: Path) -> None:
         from transformers import AutoModel
@@ -102,16 +93,6 @@ class Vit:
             return side
         near = " or ".join(f"side={size}" for size in (below, below + self.patch) if size > 0)
         raise SettingError(f"{self.name}: side {side} is not a multiple of the patch, {self.patch} pixels", f"give {near}")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the features depend on, for the files made with them."""
-        return {"name": self.name, "precision": str(self.dtype).removeprefix("torch."), **self._identity()}
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal fingerprints mean comparable features: the same weights, layer, facet, side and normalisation."""
-        return "vit-" + hashlib.sha256(json.dumps(self._identity()).encode()).hexdigest()[:16]
 
     def _identity(self) -> dict[str, Any]:
         names = ("layer", "facet", "side", "background", "mean", "std")
@@ -182,12 +163,6 @@ class Dinov3Small(Vit):
     """`Vit` with DINOv3 small."""
 
     name, model = "dinov3-small", "dinov3-small"
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return getattr(torch, precision)
 
 
 def _square(size: Any) -> int:

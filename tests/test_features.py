@@ -1,0 +1,212 @@
+"""Features of photos and views: what is refused, and runs that were stopped."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from shic_cli import features, schema
+from shic_cli.batches import Examples
+from shic_cli.config import FeatureConfig, RenderConfig
+from shic_cli.errors import InputError, ShicError
+from shic_cli.extractors.silhouette import Silhouette
+from shic_cli.images import Photo, encode
+from shic_cli.predict import Predictor
+from shic_cli.render import Views, render_views
+from shic_cli.schema import ItemReader, ItemWriter, Template
+
+CPU = torch.device("cpu")
+PHOTO = Photo("a.png", b"", np.zeros((40, 40, 3), np.uint8), np.pad(np.ones((20, 20), bool), 10))
+
+
+@pytest.fixture(scope="module")
+def views(small_template: Template) -> Views:
+    return render_views(small_template, RenderConfig(size=64, azimuths=5, elevations=(10.0,)))
+
+
+class Overflowing(Silhouette):
+    """Its features have one infinite number."""
+
+    def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        found = super().__call__(images, masks)
+        found[0, 3, 5, 5] = torch.inf
+        return found
+
+
+def refuses(work: Callable[[], object]) -> None:
+    with pytest.raises(InputError, match="silhouette: its features are not finite") as caught:
+        work()
+    assert "precision=float32" in caught.value.hint
+
+
+def test_features_that_are_not_finite_are_refused_wherever_they_are_used(views: Views, small_model_file: Path, tmp_path: Path) -> None:
+    refuses(lambda: features.photo_features(Overflowing(), PHOTO))
+    refuses(lambda: list(features.view_features(Overflowing(), views)))
+    predictor = Predictor(small_model_file, CPU)
+    assert predictor.embed(PHOTO).grid.isfinite().all()
+    predictor.encoder = Overflowing()
+    refuses(lambda: predictor.embed(PHOTO))
+    vertex = np.where(PHOTO.mask, 3, -1)
+    with ItemWriter(tmp_path / "m.h5", "shic/maps", params={}, sources={}, attrs={"labels": "annotated", "template": ""}) as writer:
+        writer.add("a.png", encoded=np.frombuffer(encode(PHOTO.rgb), np.uint8), mask=PHOTO.mask, vertex=vertex, score=PHOTO.mask)
+    shared = {"points": 4, "vertices": 642, "augment": False, "variants": 1, "flip": False, "at_points": False, "seed": 0}
+    refuses(lambda: Examples([ItemReader(tmp_path / "m.h5", "shic/maps")], Overflowing(), **shared).get(0, 0))
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """`interrupted(n)` lets the writing of item n raise KeyboardInterrupt; `interrupted(0)` none."""
+    add, count = schema.ItemWriter.add, [0, 0]
+
+    def stopping(self: ItemWriter, name: str, **arrays: np.ndarray) -> None:
+        count[1] += 1
+        if count[0] == count[1]:
+            raise KeyboardInterrupt
+        add(self, name, **arrays)
+
+    monkeypatch.setattr(schema.ItemWriter, "add", stopping)
+
+    def set_(number: int) -> None:
+        count[:] = [number, 0]
+
+    return set_
+
+
+@pytest.mark.parametrize("pca", [0, 6])
+def test_features_of_views_go_on_where_they_were_stopped(views: Views, interrupted, monkeypatch, tmp_path: Path, pca: int) -> None:
+    tracked, encoded, call = [], [], Silhouette.__call__
+
+    def track(items: Iterable, total: int, description: str) -> Iterator:
+        tracked.append((total, description))
+        yield from items
+
+    def counted(self: Silhouette, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(images))
+        return call(self, images, masks)
+
+    monkeypatch.setattr(Silhouette, "__call__", counted)
+    config = FeatureConfig(extractor="silhouette", batch=2, pca=pca)
+    features.write_view_features(views, tmp_path / "whole.h5", config, CPU, sources={}, track=track)
+    assert tracked == [(5, "features")] and encoded == [2, 2, 1]
+    interrupted(4)
+    with pytest.raises(KeyboardInterrupt):
+        features.write_view_features(views, tmp_path / "f.h5", config, CPU, sources={}, track=track)
+    interrupted(0)
+    encoded.clear()
+    features.write_view_features(views, tmp_path / "f.h5", config, CPU, sources={}, track=track)
+    assert encoded == ([2, 2, 1] if pca else [2]) and tracked[-1] == (5 if pca else 2, "features")
+    one, other = (ItemReader(tmp_path / name, "shic/features") for name in ("whole.h5", "f.h5"))
+    assert one.names == other.names == ["0000", "0001", "0002", "0003", "0004"]
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_allclose(a.feature.astype(np.float32), b.feature.astype(np.float32), atol=2e-3)
+        assert np.array_equal(a.encoded, b.encoded) and np.array_equal(a.mask, b.mask)
+
+
+def test_views_are_not_encoded_for_a_file_that_is_there(views: Views, monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "f.h5").write_text("precious")
+    monkeypatch.setattr(features, "make_extractor", lambda *_: pytest.fail("the extractor was made"))
+    with pytest.raises(ShicError, match="is kept"):
+        features.write_view_features(views, tmp_path / "f.h5", FeatureConfig(), CPU, sources={})
+
+
+def photos(folder: Path, seed: int = 0) -> None:
+    """imgs/ and masks/ of three pictures of noise in `folder`."""
+    mask = np.pad(np.full((50, 60, 3), 255, np.uint8), ((20, 20), (30, 30), (0, 0)))
+    for i in range(3):
+        noise = np.random.default_rng(seed + i).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+        for part, content in (("imgs", noise), ("masks", mask)):
+            (folder / part).mkdir(exist_ok=True)
+            (folder / part / f"{i}.png").write_bytes(encode(content))
+
+
+FEW = ("--azimuths", "2", "--elevations", "0")
+
+
+@pytest.fixture
+def here(small_template_file: Path, tiny_vit, tmp_path: Path, shic) -> str:
+    """The extractor's name; template.h5, imgs/, masks/ and f.h5, the photos' features by it, are in the test's own folder."""
+    photos(tmp_path)
+    extractor = f"vit:{tiny_vit('dinov2')}"
+    assert shic("features", "imgs", "--extractor", extractor, "-o", "f.h5")[0] == 0
+    return extractor
+
+
+def test_labels_are_refused_before_any_view_is_rendered(here: str, shic, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("shic_cli.pseudo_gt.render_views", lambda *_: pytest.fail("views were rendered"))
+    (tmp_path / "pgt.h5").write_text("precious")
+    status, _, err = shic("pseudo-gt", "imgs", "--extractor", here, *FEW)
+    assert status == 1 and "is kept" in err
+    status, _, err = shic("pseudo-gt", "f.h5", "--extractor", "silhouette", "-o", "p.h5", *FEW)
+    assert status == 2 and "--extractor silhouette" in err and here in err and "leave out --extractor" in err
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file.attrs["fingerprint"] = "others"
+    status, _, err = shic("pseudo-gt", "f.h5", "-o", "p.h5", *FEW)
+    assert status == 1 and "other settings or weights" in err
+    assert not list(tmp_path.glob("p.h5*"))
+
+
+def test_the_same_extractor_may_be_named(here: str, shic) -> None:
+    assert shic("pseudo-gt", "f.h5", "--extractor", here, *FEW)[0] == 0
+
+
+def test_encoding_the_views_is_tracked(here: str, shic, monkeypatch) -> None:
+    tracked = []
+
+    def track(items: Iterable, total: int, description: str) -> Iterator:
+        tracked.append((total, description))
+        yield from items
+
+    monkeypatch.setattr("shic_cli.cli.console.track", track)
+    assert shic("pseudo-gt", "imgs", "--extractor", here, *FEW)[0] == 0
+    assert tracked == [(2, "views"), (3, "pseudo-gt")]
+
+
+def test_the_views_are_not_held_while_photos_are_matched(here: str, shic, monkeypatch) -> None:
+    rendered, held = [], []
+
+    def render(*given: object) -> Views:
+        made = render_views(*given)
+        rendered.append(weakref.ref(made))
+        return made
+
+    def track(items: Iterable, total: int, description: str) -> Iterator:
+        for item in items:
+            held.append((description, rendered[0]() is not None))
+            yield item
+
+    monkeypatch.setattr("shic_cli.pseudo_gt.render_views", render)
+    monkeypatch.setattr("shic_cli.cli.console.track", track)
+    assert shic("pseudo-gt", "imgs", "--extractor", here, *FEW)[0] == 0
+    assert set(held) == {("views", True), ("pseudo-gt", False)}
+
+
+def test_labels_do_not_go_on_with_another_features_file(here: str, shic, interrupted, tmp_path: Path) -> None:
+    interrupted(3)
+    assert shic("pseudo-gt", "f.h5", *FEW)[0] == 130
+    interrupted(0)
+    photos(tmp_path, seed=50)
+    assert shic("features", "imgs", "--extractor", here, "-o", "f.h5", "--overwrite")[0] == 0
+    status, _, err = shic("pseudo-gt", "f.h5", *FEW)
+    assert status == 1 and "an unfinished run is there with other settings" in err and "sha256" in err
+
+
+def test_labels_go_on_although_a_fitted_basis_is_not_the_same_to_the_last_digit(here: str, shic, interrupted, monkeypatch) -> None:
+    line = ("pseudo-gt", "imgs", "--extractor", here, "--pca", "8", *FEW)
+    interrupted(3)
+    assert shic(*line)[0] == 130
+    interrupted(0)
+    fit, bases = features.pca.fit, []
+
+    def other(*given: object) -> tuple[np.ndarray, np.ndarray]:
+        mean, basis = fit(*given)
+        bases.append(np.nextafter(basis, np.float32(2)))
+        return mean, bases[-1]
+
+    monkeypatch.setattr(features.pca, "fit", other)
+    assert shic(*line)[0] == 0 and len(bases) == 1
