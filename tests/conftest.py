@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import trimesh
@@ -13,7 +15,8 @@ from scipy.sparse.csgraph import laplacian, shortest_path
 from scipy.spatial import cKDTree
 
 from shic_cli.cli import main
-from shic_cli.schema import LAYOUTS, Template, write_arrays
+from shic_cli.config import SynthConfig
+from shic_cli.schema import LAYOUTS, ItemReader, Template, write_arrays
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `main` does, and before a test imports torch
 
@@ -136,3 +139,29 @@ def shic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         return ended.value.code or 0, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def album(small_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with imgs/ and masks/ of six pictures of the animal, and truth.h5 with their exact labels."""
+    import torch
+
+    from shic_cli.synth import synthesize
+
+    folder = tmp_path_factory.mktemp("album")
+    synthesize(small_template, folder / "truth.h5", SynthConfig(number=6, size=96, poses=1.0), torch.device("cpu"), seed=5, sources={})
+    (folder / "imgs").mkdir()
+    (folder / "masks").mkdir()
+    for i, item in enumerate(ItemReader(folder / "truth.h5", "shic/maps")):
+        picture = cv2.imdecode(item.encoded, cv2.IMREAD_COLOR)
+        cv2.imwrite(str(folder / "imgs" / f"photo{i}.png"), picture)
+        cv2.imwrite(str(folder / "masks" / f"photo{i}.png"), item.mask.astype(np.uint8) * 255)
+    return folder
+
+
+@pytest.fixture
+def folder(album: Path, small_template_file: Path, tmp_path: Path) -> Path:
+    """The test's own folder with template.h5, imgs/ and masks/."""
+    for name in ("imgs", "masks"):
+        shutil.copytree(album / name, tmp_path / name)
+    return tmp_path

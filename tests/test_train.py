@@ -1,0 +1,252 @@
+"""Training: examples and batches, losses and settings, interruption, and what is saved."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shic_cli import model, registry, train
+from shic_cli.batches import Examples, collate, flip_points
+from shic_cli.config import TrainConfig
+from shic_cli.images import MaskSource, list_images
+from shic_cli.predict import Predictor
+from shic_cli.schema import ItemReader, Template
+
+CPU = torch.device("cpu")
+FEW = ("--azimuths", "8", "--elevations", "10")
+SHORT = ("--epochs", "2", "--variants", "1", "--batch", "4", "--points", "30")
+
+
+def test_kept_examples_stay_within_their_memory(album, small_template):
+    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    shared = {
+        "points": 20,
+        "vertices": len(small_template.verts),
+        "flip": True,
+        "at_points": True,
+        "seed": 1,
+        "augment": False,
+        "variants": 1,
+    }
+    examples = Examples(readers, train.make_extractor("silhouette", CPU), memory=100_000, **shared)
+    for index in range(6):
+        examples.get(index, 0)
+    total = sum(value.nbytes for kept in examples.kept.values() for value in vars(kept).values() if isinstance(value, torch.Tensor))
+    assert 0 < total <= 100_000 and 0 < len(examples.kept) < 6
+
+
+def config(**changes: object) -> TrainConfig:
+    return TrainConfig(**{"epochs": 2, "variants": 1, "batch": 4, "points": 30, **changes})
+
+
+def make_trainer(template: Template, paths: list[Path], settings: TrainConfig, seed: int = 0) -> train.Trainer:
+    return train.Trainer.make(template, train.open_maps(paths, template, settings), settings, CPU, seed)
+
+
+def test_first_loss_is_ln_k_exactly(small_template, album):
+    trainer = make_trainer(small_template, [album / "truth.h5"], config())
+    losses = trainer._step([0, 1, 2], torch.Generator().manual_seed(0))
+    assert losses["synthetic"] == pytest.approx(np.log(len(small_template.verts)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("encoder", "epochs"), [("silhouette", 150), ("picture", 100)])
+def test_training_learns_exact_labels(small_template, album, tmp_path, encoder, epochs):
+    settings = config(encoder=encoder, epochs=epochs, augment="off", rate=3e-3, points=100, average=0.9, mirror="off")
+    train.train(small_template, [album / "truth.h5"], tmp_path / "m.safetensors", settings, CPU, sources={})
+    predictor, errors = Predictor(tmp_path / "m.safetensors", CPU), []
+    truth = ItemReader(album / "truth.h5", "shic/maps")
+    for photo, item in zip(map(MaskSource().read, list_images([str(album / "imgs")])), truth, strict=True):
+        errors.append(small_template.geodesic[predictor.predict(photo)[0][item.mask], item.vertex[item.mask]].mean())
+    assert np.mean(errors) < 0.2 * small_template.geodesic.mean()
+
+
+@pytest.mark.parametrize("encoder", ["silhouette", "picture"])
+def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, monkeypatch, encoder):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    line = ("train", *SHORT, "--encoder", encoder, "--epochs", "3", "--seed", "3")
+    assert shic(*line, "-o", "whole.safetensors")[0] == 0
+    real, calls = train.Trainer.run_epoch, []
+
+    def stop_at_the_third(self, *rest):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, *rest)
+
+    monkeypatch.setattr(train.Trainer, "run_epoch", stop_at_the_third)
+    status, _, err = shic(*line, "-o", "two.safetensors")
+    assert status == 130 and "goes on" in err and not (folder / "two.safetensors").exists()
+    status, _, err = shic("train", *SHORT, "--encoder", encoder, "--epochs", "4", "--seed", "3", "-o", "two.safetensors")
+    assert status == 1 and "epochs: 3, now 4" in err
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert shic(*line, "-o", "two.safetensors")[0] == 0
+    one, two = load_file(folder / "whole.safetensors"), load_file(folder / "two.safetensors")
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert not list(folder.glob("two.safetensors.*"))
+
+
+class Patches:
+    """An encoder without weights that needs no mask: the picture's colours in 8 by 8 patches."""
+
+    name, fingerprint, needs_mask, sees_whole_object, side, dim = "patches", "patches", False, False, 64, 3
+    settings: ClassVar[dict] = {}
+
+    def __init__(self, argument: str = "", *, device: torch.device | str = "cpu") -> None:
+        pass
+
+    def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.avg_pool2d(images, 8) + 0.01
+
+
+def test_a_dense_encoder_trains_the_convolutional_decoder_and_its_foreground(folder, shic, monkeypatch):
+    monkeypatch.setitem(registry.PARTS["extractors"], "patches", f"{__name__}:Patches")
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", "--extractor", "silhouette", *FEW)[0] == 0
+    assert shic("train", *SHORT, "--encoder", "patches", "--batch", "3", "--augment", "off")[0] == 0
+    meta = model.read_meta(folder / "model.safetensors")
+    assert meta["decoder"] == "convolutional" and 0 < meta["losses"]["foreground"] < 1
+    shutil.rmtree(folder / "masks")
+    status, _, err = shic("predict", "imgs", "--masker", "none")
+    assert status in (0, 1, 4) and "has no mask" not in err  # it looks for the object itself; two epochs may not find it
+
+
+def test_a_loss_that_is_not_finite_is_named_and_keeps_the_checkpoint(small_template, album):
+    trainer = make_trainer(small_template, [album / "truth.h5"], config())
+    with torch.no_grad():
+        trainer.map.C.fill_(torch.nan)
+    with pytest.raises(train.ShicError, match="synthetic loss is not finite"):
+        trainer.run_epoch()
+
+
+@pytest.mark.parametrize("switch", ["pseudo", "distance", "cycle", "equivariance", "synthetic"])
+def test_a_loss_of_weight_zero_is_not_computed(folder, album, shic, small_template, switch):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    paths = [folder / "pgt.h5", album / "truth.h5"]
+    with_it = make_trainer(small_template, paths, config(batch=12)).run_epoch()
+    without = make_trainer(small_template, paths, config(batch=12, **{switch: 0.0})).run_epoch()
+    assert set(with_it) == {"total", "pseudo", "distance", "cycle", "equivariance", "synthetic"}
+    assert set(with_it) - set(without) == {switch}
+
+
+def test_data_switches_leave_out_whole_files(album, small_template):
+    readers = train.open_maps([album / "truth.h5"], small_template, config(natural_images=False))
+    assert len(readers) == 1
+    with pytest.raises(train.InputError, match="no pictures"):
+        train.open_maps([album / "truth.h5"], small_template, config(synthetic_images=False))
+
+
+def test_points_flip_and_augment_with_their_picture(album, small_template):
+    """A labelled point keeps its place on the mask through every augmentation, and on the mirrored mask when flipped."""
+    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    extractor = train.make_extractor("silhouette", CPU)
+    shared = {"points": 40, "vertices": len(small_template.verts), "flip": False, "at_points": True, "seed": 1}
+    examples = Examples(readers, extractor, augment=True, variants=0, **shared)
+    for index in range(6):
+        example = examples.get(index, epoch=index)
+        side = extractor.side
+        for mask, yx in ((example.mask, example.yx), (example.mask.flip(-1), flip_points(example.yx, side))):
+            row, column = yx.round().long().unbind(-1)
+            assert (mask[row, column] > 0.3).float().mean() > 0.97
+
+
+def test_every_other_epoch_shows_the_mirror_image(album, small_template):
+    mirror = torch.from_numpy(small_template.mirror.astype(np.int64))
+    shared = {
+        "points": 20,
+        "vertices": len(small_template.verts),
+        "augment": False,
+        "variants": 1,
+        "flip": False,
+        "at_points": False,
+        "seed": 0,
+    }
+    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    examples = Examples(readers, train.make_extractor("picture", CPU), mirror=mirror, **shared)
+    for index in (0, 1):
+        first, second = examples.get(index, 0), examples.get(index, 1)
+        one, other = (first, second) if index == 0 else (second, first)
+        torch.testing.assert_close(other.features, one.features.flip(-1), atol=4e-3, rtol=0)  # sums in another order, rounded
+        assert (other.features - one.features).abs().max() > 1
+        assert torch.equal(other.yx, flip_points(one.yx, 128)) and torch.equal(other.vertex, mirror[one.vertex])
+        assert torch.equal(examples.get(index, 2).features, first.features)
+
+
+def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_template):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="picture"))
+    torch.nn.init.normal_(trainer.map.C)
+    trainer.map.eval()  # batch norm would look at the whole batch
+    batches = [
+        collate([trainer.examples.get(i, 0) for i in group], 30, False, 128, CPU, torch.Generator().manual_seed(0))
+        for group in ([0, 1], [8, 9], [8, 0, 9, 1])
+    ]
+    with torch.no_grad():
+        photos, synthetic, both = (trainer._losses(batch) for batch in batches)
+    assert set(photos) == {"pseudo", "distance", "cycle", "equivariance"} and set(synthetic) == {"synthetic"}
+    assert set(both) == set(photos) | set(synthetic)
+    assert batches[2].natural.tolist() == [False, True, False, True] and batches[2].flipped.shape[0] == 2
+
+
+def test_recipes_fill_in_what_is_left_open(small_template, album):
+    def settled(**given: object) -> TrainConfig:
+        settings = TrainConfig(**given)
+        return train.settle(settings, train.make_extractor(settings.encoder, CPU))
+
+    open_settings = ("epochs", "batch", "rate", "schedule", "average", "mirror", "natural", "augment")
+    for encoder in ("silhouette", "picture"):
+        paper = settled(encoder=encoder, recipe="paper")
+        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", 0, "off", 1, "on"]  # sec. 4.1
+    unet = settled(encoder="picture", batch=5, average=0.0)
+    assert (unet.decoder, unet.batch, unet.average, unet.schedule, unet.mirror) == ("unet", 5, 0, "cosine", "on")
+    assert (settled(encoder="silhouette").decoder, settled(encoder="silhouette").augment) == ("pointwise", "off")
+    assert settled(encoder="silhouette", decoder="unet").decoder == "unet"
+
+
+def test_natural_weighs_the_losses_of_photos_alone(folder, album, shic, small_template):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    totals = {}
+    for natural in (1.0, 0.5, 0.0):
+        trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="silhouette", natural=natural))
+        found = trainer._step([0, 1, 8, 9], torch.Generator().manual_seed(0))
+        totals[natural] = found["total"]
+    assert totals[0.0] == pytest.approx(0.1 * found["synthetic"], rel=1e-5)
+    assert totals[0.5] == pytest.approx((totals[1.0] + totals[0.0]) / 2, rel=1e-5) and totals[1.0] > totals[0.5]
+
+
+def test_schedules(small_template, album):
+    step, cosine = (
+        make_trainer(small_template, [album / "truth.h5"], config(epochs=4, rate=1.0, schedule=each)) for each in ("step", "cosine")
+    )
+    assert [step.rate(epoch) for epoch in (0, 1.9, 2, 3.9)] == [1, 1, 0.1, 0.1]
+    assert [cosine.rate(epoch) for epoch in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
+
+
+def test_the_running_mean_is_what_is_saved(small_template, album):
+    trainer = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", average=0.5))
+    trainer.run_epoch()
+    saved = trainer.saved({}).map
+    assert not torch.equal(saved.C, trainer.map.C) and saved.C.any()
+    plain = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", average=0.0))
+    plain.run_epoch()
+    assert torch.equal(plain.saved({}).map.C, plain.map.C) and torch.equal(plain.map.C, trainer.map.C)
+
+
+def test_auto_looks_at_pixels_where_synthetic_pictures_teach_it(folder, album, shic, small_template):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    assert make_trainer(small_template, [folder / "pgt.h5"], config()).config.encoder == "silhouette"
+    assert make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config()).config.encoder == "picture"
+
+
+def test_variants_repeat_and_fresh_ones_do_not(album, small_template):
+    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    extractor = train.make_extractor("silhouette", CPU)
+    shared = {"points": 20, "vertices": len(small_template.verts), "flip": False, "at_points": True, "seed": 1, "augment": True}
+    kept, fresh = (Examples(readers, extractor, variants=count, **shared) for count in (2, 0))
+    assert torch.equal(kept.get(0, 0).yx, kept.get(0, 2).yx) and not torch.equal(kept.get(0, 0).yx, kept.get(0, 1).yx)
+    assert not torch.equal(fresh.get(0, 0).yx, fresh.get(0, 2).yx)
