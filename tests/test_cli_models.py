@@ -62,7 +62,7 @@ def test_pull_takes_settings_and_safetensors_and_no_pickle(hub, models, tmp_path
         "sub/config.json": b"{}",
     }
     hub.repositories[DINO] = {**PLAIN, **bad}
-    status, out, err = models("pull", "dinov2", HF_TOKEN="hf_secret")
+    status, out, err = models("pull", "dinov2-base", HF_TOKEN="hf_secret")
     assert (status, err.count("\n")) == (0, 1)  # what is fetched and no more: stderr is no terminal
     assert "fetching 200 kB" in err and "free" in err and "hf_secret" not in err
     folder = Path(out.strip())
