@@ -128,7 +128,7 @@ def resolve(kind: str, name: str, device: object = "cpu", weights: Path | None =
             level = logging.WARNING if isinstance(error, UnfinishedError) else logging.DEBUG  # who began a download wants it used
             log.log(level, "%s: auto passed %s over: %s; %s", kind[:-1], candidate, error.message, error.hint)
             continue
-        log.info("%s: auto took %s", (auto or kind)[:-1], candidate)
+        log.info("%s: auto took %s", (auto or kind).split()[-1][:-1], candidate)
         return candidate
     raise AssertionError(f"the last of AUTO[{auto or kind!r}] can always be used")
 
