@@ -177,7 +177,7 @@ class TrainConfig(Checked):
     synthetic: float = setting(0.1, "zeta, weight of L_syn (Eq. 4).", low=0)
     natural: float = setting(
         -1.0,
-        "Weight of the photos' losses together; -1: 1, or 0.2 for a unet, whose own errors soon are smaller than its teacher's.",
+        "Weight of the photos' losses together; 0 leaves photos out; -1: 1, or 0 for a unet with synthetic pictures and no annotated ones.",
         low=-1,
     )
     foreground: float = setting(0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -60,19 +60,24 @@ MEASURED = {
         "schedule": "cosine",
         "average": 0.998,
         "mirror": "on",
-        "natural": 0.2,
+        "natural": 0.0,
         "augment": "off",
     },
 }
 
 
-def settle(config: TrainConfig, encoder: Any) -> TrainConfig:
-    """`config` with every setting that is left open replaced by what it stands for with this encoder and `config.recipe`."""
+def settle(config: TrainConfig, encoder: Any, labels: Collection[str] = ()) -> TrainConfig:
+    """`config` with every setting that is left open replaced by what it stands for with this encoder, `config.recipe` and these labels.
+
+    Photos count for a U-Net only where it has nothing better: no synthetic pictures, or annotated ones among the photos.
+    """
     own = getattr(encoder, "decoder", "pointwise" if encoder.sees_whole_object else "convolutional")
     decoder = own if config.decoder == "auto" else config.decoder
     meant = dict(PAPER)
     if config.recipe == "auto":
         meant |= MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
+        if "annotated" in labels or "synthetic" not in labels:
+            meant["natural"] = 1.0
     given = {each.name: getattr(config, each.name) for each in fields(config) if getattr(config, each.name) != each.default}
     name = encoder.name if config.encoder == "auto" else config.encoder
     return replace(config, encoder=name, decoder=decoder, **{key: given.get(key, value) for key, value in meant.items()})
@@ -106,11 +111,16 @@ class Trainer:
         weights: Path | None = None,
     ) -> Trainer:
         """A map that knows nothing yet: E = 0."""
-        synthetic = any(reader.header.attrs["labels"] == "synthetic" for reader in readers)
-        encoder = make_extractor(config.encoder, device, weights, auto="encoders" if synthetic else "photo encoders")
-        if not synthetic and encoder.name == "silhouette":
+        labels = {reader.header.attrs["labels"] for reader in readers}
+        encoder = make_extractor(config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders")
+        if "synthetic" not in labels and encoder.name == "silhouette":
             log.info("there are no synthetic pictures: with those of `shic synth` the map becomes far better")
-        config = settle(config, encoder)
+        config = settle(config, encoder, labels)
+        if config.natural == 0:
+            log.info("photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)")
+            readers = [reader for reader in readers if reader.header.attrs["labels"] == "synthetic"]
+            if not readers:
+                raise InputError("--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`")
         decoder = DECODERS[config.decoder]
         examples = Examples(
             readers,
@@ -151,6 +161,10 @@ class Trainer:
         self.history.append(means)
         return means
 
+    def weight(self, name: str) -> float:
+        """The weight of the loss `name`."""
+        return getattr(self.config, name) * (self.config.natural if name in NATURAL else 1)
+
     def rate(self, epoch: float) -> float:
         """The step size after `epoch` epochs, by the schedule."""
         done = epoch / self.config.epochs
@@ -162,8 +176,7 @@ class Trainer:
         examples = self.examples
         found = examples.get_all(indices, self.epoch)
         terms = self._losses(collate(found, self.config.points, examples.at_points, examples.encoder.side, self.device, generator))
-        photos = self.config.natural
-        weights = {name: getattr(self.config, name) * (photos if name in NATURAL else 1) for name in terms}
+        weights = {name: self.weight(name) for name in terms}
         total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=self.device))
         if not torch.isfinite(total):
             bad = next((name for name, term in terms.items() if not torch.isfinite(term)), "total")
@@ -279,9 +292,9 @@ def train(
     """
     check_target(path, overwrite)
     readers = open_maps(maps, template, config)
-    if not any(getattr(config, name) for name in ("pseudo", "distance", "cycle", "equivariance", "synthetic")):
-        raise SettingError("every loss has weight 0", "give one of them a weight")
     trainer = Trainer.make(template, readers, config, device, seed, weights)
+    if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
+        raise SettingError("every loss has weight 0", "give one of them a weight")
     made_by = {"params": trainer.config.params(), "encoder": trainer.examples.encoder.fingerprint, "seed": seed, "sources": sources}
     journal = Journal(path, made_by, replace=overwrite)
     checkpoint, done = path.with_name(path.name + ".checkpoint"), False

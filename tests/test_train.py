@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import ClassVar
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -128,10 +129,16 @@ def test_a_loss_that_is_not_finite_is_named_and_keeps_the_checkpoint(small_templ
 def test_a_loss_of_weight_zero_is_not_computed(folder, album, shic, small_template, switch):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
     paths = [folder / "pgt.h5", album / "truth.h5"]
-    with_it = make_trainer(small_template, paths, config(batch=12)).run_epoch()
-    without = make_trainer(small_template, paths, config(batch=12, **{switch: 0.0})).run_epoch()
+    with_it = make_trainer(small_template, paths, config(batch=12, natural=1.0)).run_epoch()
+    without = make_trainer(small_template, paths, config(batch=12, natural=1.0, **{switch: 0.0})).run_epoch()
     assert set(with_it) == {"total", "pseudo", "distance", "cycle", "equivariance", "synthetic"}
     assert set(with_it) - set(without) == {switch}
+
+
+def test_without_any_loss_training_is_refused(folder, album, shic):
+    shutil.copy(album / "truth.h5", folder / "synth.h5")
+    status, _, err = shic("train", "synth.h5", "--synthetic", "0")
+    assert status == 2 and "every loss has weight 0" in err
 
 
 def test_data_switches_leave_out_whole_files(album, small_template):
@@ -179,7 +186,7 @@ def test_every_other_epoch_shows_the_mirror_image(album, small_template):
 
 def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_template):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
-    trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="picture"))
+    trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="picture", natural=1.0))
     torch.nn.init.normal_(trainer.map.C)
     trainer.map.eval()  # batch norm would look at the whole batch
     batches = [
@@ -210,13 +217,28 @@ def test_recipes_fill_in_what_is_left_open(small_template, album):
 
 def test_natural_weighs_the_losses_of_photos_alone(folder, album, shic, small_template):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
-    totals = {}
-    for natural in (1.0, 0.5, 0.0):
+    found = {}
+    for natural in (1.0, 0.5):
         trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="silhouette", natural=natural))
-        found = trainer._step([0, 1, 8, 9], torch.Generator().manual_seed(0))
-        totals[natural] = found["total"]
-    assert totals[0.0] == pytest.approx(0.1 * found["synthetic"], rel=1e-5)
-    assert totals[0.5] == pytest.approx((totals[1.0] + totals[0.0]) / 2, rel=1e-5) and totals[1.0] > totals[0.5]
+        found[natural] = trainer._step([0, 1, 8, 9], torch.Generator().manual_seed(0))
+    exact = 0.1 * found[1.0]["synthetic"]
+    assert found[0.5]["total"] - exact == pytest.approx((found[1.0]["total"] - exact) / 2, rel=1e-4)
+
+
+def test_a_unet_leaves_pseudo_labels_out_where_there_is_better(folder, album, shic, small_template):
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    both = [folder / "pgt.h5", album / "truth.h5"]
+    assert len(make_trainer(small_template, both, config(encoder="picture")).examples) == 6
+    assert len(make_trainer(small_template, both, config(encoder="picture", natural=0.5)).examples) == 12
+    assert len(make_trainer(small_template, both, config(encoder="picture", recipe="paper")).examples) == 12
+    assert len(make_trainer(small_template, both, config(encoder="silhouette")).examples) == 12
+    assert len(make_trainer(small_template, both[:1], config(encoder="picture")).examples) == 6
+    with pytest.raises(train.ShicError, match="no pictures to train on"):
+        make_trainer(small_template, both[:1], config(encoder="picture", natural=0.0))
+    shutil.copy(album / "truth.h5", folder / "mine.h5")
+    with h5py.File(folder / "mine.h5", "r+") as file:
+        file.attrs["labels"] = "annotated"
+    assert len(make_trainer(small_template, [album / "truth.h5", folder / "mine.h5"], config(encoder="picture")).examples) == 12
 
 
 def test_schedules(small_template, album):
