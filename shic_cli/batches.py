@@ -12,7 +12,7 @@ import torch
 from shic_cli import augment
 from shic_cli.devices import chance
 from shic_cli.errors import InputError
-from shic_cli.features import encode
+from shic_cli.features import decoder_input
 from shic_cli.images import Crop, decode
 from shic_cli.matching import sample
 from shic_cli.model import coarsen
@@ -153,7 +153,7 @@ class Examples:
     def _encode(self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, ...]:
         """Features f2 of each picture, mask and points: dense `(C, h, w)`, or `(M, C)` at the points."""
         images, masks, yx = (torch.stack(each) for each in zip(*pictures, strict=True))
-        features = encode(self.encoder, images, masks)
+        features = decoder_input(self.encoder, images, masks)
         if self.at_points:
             features = sample(features, yx.to(features.device), self.encoder.side)
         elif self.cells:

@@ -149,7 +149,8 @@ class TrainConfig(Checked):
     )
     recipe: str = setting(
         "auto",
-        "What the settings below that are auto or 0 stand for: auto, what was measured best for the decoder; paper, sec. 4.1.",
+        "What the settings below that are auto or 0 stand for: paper, sec. 4.1; auto, that too but for pointwise and unet, which have"
+        " their own.",
         choices=("auto", "paper"),
     )
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)

@@ -15,8 +15,7 @@ from shic_cli import pca, registry
 from shic_cli.config import FeatureConfig
 from shic_cli.errors import Failures, InputError, SettingError
 from shic_cli.extractors.joined import Joined, resample
-from shic_cli.images import Crop, ImageFile, MaskSource, Photo, listing
-from shic_cli.images import encode as encode_image
+from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
 from shic_cli.outputs import check_target
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views
@@ -55,7 +54,7 @@ def extract(extractor: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.
     return features
 
 
-def encode(encoder: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def decoder_input(encoder: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """What a decoder gets of pictures, as `extract`; unit vectors unless `encoder.unit` is False."""
     features = extract(encoder, images, masks)
     return F.normalize(features, dim=1) if getattr(encoder, "unit", True) else features
@@ -181,7 +180,7 @@ def write_view_features(
             numbered = ((i, feature) for i, feature in enumerate(fitted) if i in left)
         for i, feature in numbered:
             picture, mask = views.image[i].cpu().numpy(), views.mask[i].cpu().numpy()
-            writer.add(f"{i:04d}", **_item(feature, mask, Crop(0, 0, mask.shape[0]), np.frombuffer(encode_image(picture), np.uint8)))
+            writer.add(f"{i:04d}", **_item(feature, mask, Crop(0, 0, mask.shape[0]), np.frombuffer(encode(picture), np.uint8)))
 
 
 def _item(feature: torch.Tensor, mask: np.ndarray, crop: Crop, data: bytes | np.ndarray) -> dict[str, np.ndarray]:

@@ -113,7 +113,7 @@ class UNet(nn.Module):
         self.bottom = nn.Sequential(*_block(widths[-1], widths[-1]))  # without it a corner does not see the opposite one
         self.up = nn.ModuleList(nn.Sequential(*_block(a + b, a)) for a, b in pairwise(widths))
         self.out = nn.Conv2d(widths[0], dim, 1)
-        self.to(memory_format=torch.channels_last)  # half the time on a CPU
+        self.to(memory_format=torch.channels_last)  # a third less time on a CPU
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, None]:
         levels = [self.stem(features.contiguous(memory_format=torch.channels_last))]

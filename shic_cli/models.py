@@ -58,7 +58,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "sd-dino": ("sd15", "dinov2-base", "dinov2-small"),
 }
 
-VARIANTS = ("fp16", None)  # of the weights, the one to take first: half the size, and as good for features
+VARIANTS = ("fp16", None)  # of the weights, the one to take first: half the size
 STEMS = ("model", "diffusion_pytorch_model")  # of a transformers and of a diffusers checkpoint's weights files
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")

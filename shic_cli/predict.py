@@ -14,9 +14,8 @@ from shic_cli import draw
 from shic_cli.config import PredictConfig
 from shic_cli.errors import Failures, InputError
 from shic_cli.extractors.carried import Carried
-from shic_cli.features import cut, encode, make_extractor
-from shic_cli.images import Crop, ImageFile, MaskSource, Photo, listing
-from shic_cli.images import encode as encode_image
+from shic_cli.features import cut, decoder_input, make_extractor
+from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
 from shic_cli.matching import sample
 from shic_cli.model import Surface, load_model
 from shic_cli.outputs import atomic
@@ -86,7 +85,7 @@ class Predictor:
     def embed(self, photo: Photo) -> Embedded:
         """The embeddings of the crop around the photo's mask."""
         crop, image, mask = cut(photo, self.encoder.side)
-        grid, foreground = self.map.embed(encode(self.encoder, image[None], mask[None]))
+        grid, foreground = self.map.embed(decoder_input(self.encoder, image[None], mask[None]))
         return Embedded(grid[0], None if foreground is None else foreground[0], crop)
 
     def predict(self, photo: Photo) -> tuple[np.ndarray, np.ndarray]:
@@ -186,4 +185,4 @@ class Pictures:
             target = (self.folder / name).with_suffix(f".{kind}.png")
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic(target) as partial:
-                partial.write_bytes(encode_image(picture))
+                partial.write_bytes(encode(picture))

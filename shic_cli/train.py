@@ -121,7 +121,7 @@ class Trainer:
             readers = [reader for reader in readers if reader.header.attrs["labels"] == "synthetic"]
             if not readers:
                 raise InputError("--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`")
-        decoder = DECODERS[config.decoder]
+        decoder, mirror = DECODERS[config.decoder], torch.from_numpy(template.mirror.astype("int64"))
         examples = Examples(
             readers,
             encoder,
@@ -130,7 +130,7 @@ class Trainer:
             augment=config.augment == "on",
             variants=config.variants,
             flip=config.equivariance > 0,
-            mirror=torch.from_numpy(template.mirror.astype("int64")) if config.mirror == "on" else None,
+            mirror=mirror if config.mirror == "on" else None,
             at_points=decoder.pointwise,
             cells=decoder.cells,
             seed=seed,
@@ -139,7 +139,7 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             found = CanonicalMap(config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)).to(device)
-        geodesic, mirror = (torch.from_numpy(array).to(device) for array in (template.geodesic, template.mirror.astype("int64")))
+        geodesic, mirror = torch.from_numpy(template.geodesic).to(device), mirror.to(device)
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         average = AveragedModel(found, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
         return cls(config, template, examples, device, seed, found, optimizer, geodesic, mirror, average)
@@ -195,13 +195,14 @@ class Trainer:
         if flipped is not None:
             features, yx = torch.cat([features, flipped]), torch.cat([yx, flip_points(yx[natural], batch.side)])
         pixels, foreground = self._embed(features, yx, batch)
-        logp = losses.log_probability(pixels, self.map.vertex_embeddings())
-        labelled, mirrored = logp[: len(natural)], logp[len(natural) :]
+        labelled, mirrored, vertices = pixels[: len(natural)], pixels[len(natural) :], self.map.vertex_embeddings()
         terms = {}
-        if natural.any():
-            terms |= self._natural(labelled[natural], mirrored, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
+        if natural.any():  # probabilities, K a point, are made of what needs them alone
+            logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))
+            terms |= self._natural(logp, other, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
         if self.config.synthetic and not natural.all():
-            terms["synthetic"] = losses.synthetic(labelled[~natural], batch.vertex[~natural])
+            logp = losses.log_probability(labelled[~natural], vertices)
+            terms["synthetic"] = losses.synthetic(logp, batch.vertex[~natural])
         return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
 
     def _embed(self, features: torch.Tensor, yx: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -165,3 +166,19 @@ def folder(album: Path, small_template_file: Path, tmp_path: Path) -> Path:
     for name in ("imgs", "masks"):
         shutil.copytree(album / name, tmp_path / name)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def sd(tiny_sd: Path) -> Any:
+    """An extractor `sd` on small random weights."""
+    from tiny_diffusion import SMALL
+
+    from shic_cli.extractors.sd import Sd
+
+    return Sd(str(tiny_sd), **SMALL)
+
+
+@pytest.fixture
+def copied(tiny_sd: Path, tmp_path: Path) -> Path:
+    """A copy of the weights of `tiny_sd` that a test may spoil."""
+    return shutil.copytree(tiny_sd, tmp_path / "copy")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from itertools import product
 from pathlib import Path
 
@@ -16,17 +15,6 @@ from tiny_diffusion import BETAS, SMALL, UNET, by_hand, pictures, spoil
 from shic_cli.errors import InputError
 from shic_cli.extractors.diffusion import decoder_tap, read_taps
 from shic_cli.extractors.sd import Sd, starts, stitch
-
-
-@pytest.fixture(scope="session")
-def sd(tiny_sd: Path) -> Sd:
-    return Sd(str(tiny_sd), **SMALL)
-
-
-@pytest.fixture
-def copied(tiny_sd: Path, tmp_path: Path) -> Path:
-    """A copy of the weights that a test may spoil."""
-    return shutil.copytree(tiny_sd, tmp_path / "copy")
 
 
 def test_taps_equal_a_pass_by_hand(sd: Sd):

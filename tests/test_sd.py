@@ -35,17 +35,6 @@ def test_windows_cover_the_picture(side: int, window: int, stride: int, wanted: 
     assert set(range(side)) == {x for start in wanted for x in range(start, start + window)}
 
 
-@pytest.fixture(scope="session")
-def sd(tiny_sd: Path) -> Sd:
-    return Sd(str(tiny_sd), **SMALL)
-
-
-@pytest.fixture
-def copied(tiny_sd: Path, tmp_path: Path) -> Path:
-    """A copy of the weights that a test may spoil."""
-    return shutil.copytree(tiny_sd, tmp_path / "copy")
-
-
 def test_windows_land_on_their_cells(sd: Sd, monkeypatch: pytest.MonkeyPatch):
     """With a UNet that averages its input over cells, the windows put together are the averages over the whole picture's cells."""
     monkeypatch.setattr(sd, "encode", lambda images: images)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from shic_cli.cli import models_import, options
+from shic_cli.cli import options
+from shic_cli.config import ReleaseConfig
 
 
 @click.group("models")
@@ -16,9 +17,6 @@ def command() -> None:
     No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift, dinov2, dinov3), or a
     repository of the hub, OWNER/NAME.
     """
-
-
-command.add_command(models_import.command)
 
 
 @command.command("list", short_help="Say which there are and which are here.")
@@ -75,3 +73,25 @@ def path(name: str, weights: Path | None) -> None:
 
     for each in expand([name]):
         click.echo(locate(each, weights))
+
+
+@command.command("import", short_help="Turn the authors' released weights into a model file.")
+@click.argument("model", type=click.Path(path_type=Path), metavar="CLASS.pth")
+@click.argument("cse", type=click.Path(path_type=Path), metavar="CLASS_cse.pth")
+@click.argument("lbo", type=click.Path(path_type=Path), metavar="CLASS_lbo.pth")
+@click.option("--mesh", type=click.Path(path_type=Path), required=True, help="The mesh of the class that came with them.")
+@options.output("", "The model file to write.  [default: CLASS.safetensors]")
+@options.settings(ReleaseConfig)
+@options.overwrite
+def import_(model: Path, cse: Path, lbo: Path, mesh: Path, output: Path | None, config: ReleaseConfig, overwrite: bool) -> None:
+    """Turn a class of the authors' released weights into a model file, encoder and all.
+
+    Its template is that of `shic template prep MESH --vertices 0`. The files are read as tensors only; code in them is not run.
+    """
+    from shic_cli.model import save_model
+    from shic_cli.outputs import check_target
+    from shic_cli.release import import_release
+
+    output = output or Path(f"{model.stem}.safetensors")
+    check_target(output, overwrite)
+    save_model(output, import_release(model, cse, lbo, mesh, config), overwrite)
