@@ -197,7 +197,7 @@ def _mean_of_kinds(pairs: list[Pair], right: list[np.ndarray], weights: np.ndarr
 def _by_class(
     pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray, alphas: Sequence[float], seed: int
 ) -> dict[str, Any]:  # fmt: skip
-    """The figures of each class, their mean, and their mean weighted by each class's number of pairs; nothing where classes are not known."""
+    """The figures of each class, their mean, and their mean weighted by the number of pairs; nothing where classes are not known."""
     rows: dict[str, list[int]] = defaultdict(list)
     for i, pair in enumerate(pairs):
         if pair.category:
