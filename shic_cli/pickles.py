@@ -219,11 +219,11 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
         raise InputError(f"{path}: is refused: it {error}", HINT) from error
     except Exception as error:  # a damaged pickle stumbles anywhere
         raise InputError(f"{path}: can't be read as a pickle of arrays", "it is damaged, or another kind of file") from error
-    values = [held.get(name) for name in names] if isinstance(held, dict) else [held] if not names else [None] * len(names)
-    for name, value in zip(names or ("",), values, strict=True):
-        if not isinstance(value, _Array) and not isinstance(value, np.ndarray):
+    values = [held.get(name) for name in names] if isinstance(held, dict) else [] if names else [held]
+    arrays = [value.array if isinstance(value, _Array) else value for value in values] or [None]
+    for name, array in zip(names or ("",), arrays, strict=False):
+        if not isinstance(array, np.ndarray):
             raise InputError(f"{path}: holds no array{f' `{name}`' if name else ''}", HINT)
-    arrays = tuple(value.array if isinstance(value, _Array) else value for value in values)
-    if any(array is None or not np.isfinite(array).all() for array in arrays):
-        raise InputError(f"{path}: holds numbers that are not finite", "fetch or export it again")
-    return arrays
+        if not np.isfinite(array).all():
+            raise InputError(f"{path}: holds numbers that are not finite", "fetch or export it again")
+    return tuple(arrays)
