@@ -59,7 +59,7 @@ def csv(path: Path, *rows: str) -> Path:
 
 def test_classes_of_pf_pascal(tmp_path: Path) -> None:
     """Numbers are PASCAL VOC's, from 1 in the order of the names."""
-    path = csv(tmp_path / "p.csv", *(ROW.format(name) for name in ("1", "10", "13", "17", "20", "horse")))
+    path = csv(tmp_path / "p.csv", *(ROW.format(name) + ";" for name in ("1", "10", "13", "17", "20", "horse")))
     assert [pair.category for pair in read_pairs(path)] == ["aeroplane", "cow", "horse", "sheep", "tvmonitor", "horse"]
     assert [pair.category for pair in read_pairs(path, ("horse", "cow"))] == ["cow", "horse", "horse"]
     with pytest.raises(InputError, match="has no class bear") as caught:
