@@ -13,6 +13,7 @@ import numpy as np
 from shic_cli.config import DP_SCALE
 from shic_cli.errors import InputError
 
+LARGEST = 1e6  # pixels; no picture is so wide
 HINT = "see the README for what an annotation file holds"
 
 
@@ -113,6 +114,8 @@ def read_points(entry: Entry, scale: float = DP_SCALE) -> Points:
     """One object's points: position = box corner + dp * box size / `scale`; the pixel that it falls in."""
     each, where = entry.annotation, entry.where
     box = numbers(get(each, "bbox", list, where), (4,), f"{where}.bbox")
+    if (np.abs(box) > LARGEST).any() or (box[2:] < 0).any():
+        raise InputError(f"{where}.bbox: {box.tolist()} is no box in a picture", "x, y, width and height in pixels")
     x, y = (numbers(get(each, key, list, where), (None,), f"{where}.{key}") for key in ("dp_x", "dp_y"))
     vertex = numbers(get(each, "dp_vertex", list, where), (len(x),), f"{where}.dp_vertex")
     if len(y) != len(x):

@@ -14,15 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from shic_cli.annotations import DP_SCALE, Points, check_mesh, read_annotations
+from shic_cli.annotations import Points, check_mesh
 from shic_cli.config import GPS_KAPPA
 from shic_cli.devices import chance
 from shic_cli.errors import InputError
 from shic_cli.maps import check_template, meet
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import ItemReader, Template, check_indices
-
-__all__ = ["DP_SCALE", "Points", "read_annotations"]  # of annotations.py; what scores needs what reads
 
 log = logging.getLogger("shic")
 

@@ -179,9 +179,9 @@ def _figures(pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray, co
 
 
 def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
-    """The 95 % interval: pairs of a list are drawn again; where every two images are a pair images are, since pairs share them."""
+    """The 95 % interval: pairs of a list are drawn again; of named keypoints, where every two images are a pair, images are."""
     names = image_names(pairs)
-    if len(pairs) <= len(names) or len({frozenset((pair.source, pair.target)) for pair in pairs}) * 2 != len(pairs):
+    if not any(pair.kinds for pair in pairs) or len(names) < 3:
         return bootstrap(sums, counts, seed)
     place = {name: i for i, name in enumerate(names)}
     source, target = (np.array([place[getattr(pair, key)] for pair in pairs]) for key in ("source", "target"))

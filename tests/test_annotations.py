@@ -35,6 +35,8 @@ def test_objects_without_points_are_passed_over(tmp_path: Path) -> None:
     [
         ({"bbox": None}, "bbox"),
         ({"bbox": [1, 2, 3]}, "bbox"),
+        ({"bbox": [0, 0, 1e300, 1]}, "bbox: .* is no box"),
+        ({"bbox": [0, 0, -5, 1]}, "bbox: .* is no box"),
         ({"dp_y": [1, 2]}, "dp_y"),
         ({"dp_vertex": [1.5]}, "dp_vertex"),
         ({"dp_vertex": [1, 2]}, "dp_vertex"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shic_cli.images import encode
-from shic_cli.schema import ItemWriter, Template
+from shic_cli.schema import ItemReader, ItemWriter, Template
 
 Shic = Callable[..., tuple[int, str, str]]
 SIZE = 48
@@ -170,6 +170,11 @@ def test_pck_by_both_ways_in_one_table(shic: Shic, small_model_file: Path, album
     assert status == 0, err
     rows = json.loads(out)["rows"]
     assert list(rows) == ["model.safetensors via template", "model.safetensors via embedding", "position"]
+    (folder / "maps.h5").write_bytes((album / "truth.h5").read_bytes())
+    truth = ItemReader(album / "truth.h5", "shic/maps").names[:2]
+    write_keypoints(folder / "t.json", **dict.fromkeys(truth, (48, 48)))
+    status, out, err = shic("eval", "pck", "maps.h5", "--keypoints", "t.json", "--via", "both", "--json")
+    assert status == 0 and json.loads(out)["via"] == "template", err  # a maps file has one way only
     status, out, _ = shic("eval", "pck", *words, "--baseline", "position")  # alone: the masks come from the photos
     assert status == 0 and json.loads(out)["pck"] == rows["position"]["pck"]
 

@@ -10,6 +10,7 @@ import pytest
 from scoring import annotation, four_vertices, one_map, write_annotations, write_maps
 
 from shic_cli import evaluate
+from shic_cli.annotations import read_annotations
 from shic_cli.errors import InputError
 from shic_cli.maps import meet
 from shic_cli.schema import Template
@@ -24,7 +25,7 @@ def test_errors_by_hand(tmp_path: Path, template: Template) -> None:
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
     # Box of 5.1 by 5.1 pixels from (2, 1): dp 50 is one pixel. Points at (x, y) = (3, 2), (4, 2), (3, 5) and a hole at (6, 2).
     points = annotation(1, [2, 1, 5.1, 5.1], [50, 100, 50, 200], [50, 50, 200, 50], [2, 2, 0, 1])
-    found = evaluate.geodesic(maps, evaluate.read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
+    found = evaluate.geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
     # The mesh file's 2, 2, 0, 1 are the template's 1, 1, 3, 2: errors d(0, 1), d(1, 1), d(2, 3) and the largest for the hole.
     errors = np.array([10, 0, 90, 228.0])
     assert (found["images"], found["points"]) == (1, 4)
@@ -39,7 +40,7 @@ def test_errors_by_hand(tmp_path: Path, template: Template) -> None:
 def test_share_that_the_mirror_would_mend(tmp_path: Path, template: Template) -> None:
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
     points = annotation(1, [3, 2, 255, 255], [0, 0], [0, 0], [0, 1])  # predicted 0; truth 3 is its mirror, truth 2 isn't
-    found = evaluate.geodesic(maps, evaluate.read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
+    found = evaluate.geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
     assert found["left_right"] == 0.5
 
 
@@ -47,7 +48,7 @@ def test_missing_image_counts_at_the_largest_distance(tmp_path: Path, template: 
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
     both = [annotation(1, [3, 2, 255, 255], [0], [0], [3]), annotation(2, [3, 2, 255, 255], [0], [0], [3], category=2)]
     logging.getLogger("shic").propagate = True
-    found = evaluate.geodesic(maps, evaluate.read_annotations(write_annotations(tmp_path / "a.json", both)), template)
+    found = evaluate.geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", both)), template)
     assert found["mean"] == 114 and found["missing_images"] == 1 and found["holes"] == 0
     assert found["classes"]["horse"]["mean"] == 0 and found["classes"]["cow"]["mean"] == 228
     assert found["ci95"] == [0, 228]
@@ -58,11 +59,11 @@ def test_vertices_that_the_mesh_has_not(tmp_path: Path, template: Template) -> N
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
     path = write_annotations(tmp_path / "a.json", [annotation(1, [0, 0, 5, 5], [1], [1], [4])])
     with pytest.raises(InputError, match="dp_vertex"):
-        evaluate.geodesic(maps, evaluate.read_annotations(path), template)
+        evaluate.geodesic(maps, read_annotations(path), template)
 
 
 def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest.LogCaptureFixture) -> None:
-    points = evaluate.read_annotations(write_annotations(tmp_path / "a.json", [annotation(1, [3, 2, 5, 5], [0], [0], [3])]))
+    points = read_annotations(write_annotations(tmp_path / "a.json", [annotation(1, [3, 2, 5, 5], [0], [0], [3])]))
     other = write_maps(tmp_path / "other.h5", {"a.jpg": one_map()}, "0" * 64)
     with pytest.raises(InputError, match="another template"):
         evaluate.geodesic(other, points, template)

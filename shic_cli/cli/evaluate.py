@@ -63,13 +63,14 @@ def geodesic(
     in the box; equal ones keep the order of the annotations.
     """
     from shic_cli import evaluate
+    from shic_cli.annotations import read_annotations
     from shic_cli.baselines import make_vertices
     from shic_cli.cli.console import track
     from shic_cli.gps import with_precision
     from shic_cli.schema import read_template
 
     _some_row(predictions, baselines)
-    points, held = evaluate.read_annotations(annotations, config.dp_scale), read_template(template)
+    points, held = read_annotations(annotations, config.dp_scale), read_template(template)
     rows = {label: evaluate.open_predictions(path, held) for label, path in _labels(predictions).items()}
     rows |= {name: make_vertices(name, held, seed) for name in baselines}
     found = {name: evaluate.scored(each, points, held, track) for name, each in rows.items()}
@@ -106,8 +107,8 @@ def pck(
     answers as XB and YB. A point is right when it is strictly nearer than alpha times the longer side of the target image, which is
     the side of the padded image. Several targets make one table.
 
-    The interval is a bootstrap over pairs, or over images where every two of them are a pair. Classes: each by its keypoints, then
-    the mean over classes and the mean by number of pairs.
+    The interval is a bootstrap over the pairs of a csv, or over the images of a JSON, every two of which are a pair. Classes: each by
+    its keypoints, then the mean over classes and the mean by number of pairs.
 
     Baselines: chance, any pixel of the target's mask; position, the same place in the box of the target's mask as in the source's.
     """
@@ -122,11 +123,10 @@ def pck(
     labels = _labels(targets)
     given = {label: GivenPairs(path) for label, path in labels.items() if path.suffix == ".csv"}
     for label, path in labels.items():
-        for via in () if label in given else ("template", "embedding") if config.via == "both" else (config.via,):
+        for name, via in _ways(label, path, config.via).items():
             one = replace(config, via=via)
             sides = _sides(pairs, path, images, masks, masker, template, one, weights, device)
-            held |= {name: side.mask for name, side in sides.items()}
-            name = f"{label} via {via}" if config.via == "both" else label
+            held |= {photo: side.mask for photo, side in sides.items()}
             results[name] = library.pck(pairs, sides, one, seed, track)
     transfers = given | {name: make_pixels(name, held, seed) for name in baselines}
     if transfers and not held:
@@ -146,6 +146,15 @@ def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:
     """Each path by its file name, or as it was given where two files have one name."""
     names = [path.name for path in paths]
     return {path.name if names.count(path.name) == 1 else str(path): path for path in paths}
+
+
+def _ways(label: str, path: Path, via: str) -> dict[str, str]:
+    """The rows of a target and the way of each; another program's answers have none, and a maps file has no embeddings."""
+    if path.suffix == ".csv":
+        return {}
+    if via != "both":
+        return {label: via}
+    return {f"{label} via {way}": way for way in ("template", "embedding") if way == "template" or path.suffix == ".safetensors"}
 
 
 def _sides(
