@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -92,7 +93,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: {large[0]} is larger than {LARGEST >> 20} MB", hint)
         with np.load(path, allow_pickle=False) as data:
             found: dict[str, Any] = {name: data[name] for name in (*COLUMNS, "score") if name in data.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: can't be read as .npz ({error})", hint) from error
     if lack := [name for name in COLUMNS if name not in found]:
         raise InputError(f"{path}: has no array `{lack[0]}`", hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,20 @@ def test_npz_that_says_it_is_huge(folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("shic_cli.given.LARGEST", 4000)
     with pytest.raises(InputError, match=r"x\.npy is larger"):
         score(folder / "p.npz")
+
+
+def test_npz_whose_array_is_not_as_it_says(folder: Path) -> None:
+    np.savez(folder / "p.npz", image=["a.jpg"], x=[1.0], y=[1], vertex=[1])
+    with zipfile.ZipFile(folder / "p.npz") as old, zipfile.ZipFile(folder / "q.npz", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, data.replace(b"(1,), }" + b" " * 13, b"(10000000000000,), }") if name == "x.npy" else data)
+    assert b"10000000000000" in (folder / "q.npz").read_bytes()
+    with pytest.raises(InputError, match="can't be read"):
+        score(folder / "q.npz")
+    (folder / "q.npz").write_bytes((folder / "p.npz").read_bytes()[:-40])
+    with pytest.raises(InputError, match="can't be read"):
+        score(folder / "q.npz")
 
 
 def test_pairs(tmp_path: Path) -> None:
