@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shic_cli import evaluate
+from shic_cli import evaluate, pck
 from shic_cli.config import PckConfig
 from shic_cli.errors import InputError
+from shic_cli.keypoints import read_pairs
 from shic_cli.maps import meet
 from shic_cli.match import Paths, ThroughTemplate
 from shic_cli.schema import ItemReader, ItemWriter, Template
@@ -213,23 +214,23 @@ def side(template: Template, pixels: dict[tuple[int, int], int], shape: tuple[in
 
 
 def test_pairs_are_ordered_and_share_names(tmp_path: Path) -> None:
-    pairs = evaluate.read_pairs(keypoints(tmp_path / "k.json", a={"p": [1, 2], "q": [3, 4]}, b={"q": [5, 6]}, c={"r": [7, 8]}))
+    pairs = read_pairs(keypoints(tmp_path / "k.json", a={"p": [1, 2], "q": [3, 4]}, b={"q": [5, 6]}, c={"r": [7, 8]}))
     assert [(pair.source, pair.target) for pair in pairs] == [("a", "b"), ("b", "a")]
     assert pairs[0].source_yx.tolist() == [[4, 3]] and pairs[0].target_yx.tolist() == [[6, 5]]
 
 
 @pytest.mark.parametrize(("x", "right"), [(13, 1), (14, 0), (13.9, 1)])
 def test_pck_just_below_and_at_the_threshold(tmp_path: Path, template: Template, x: float, right: int) -> None:
-    pairs = evaluate.read_pairs(keypoints(tmp_path / "k.json", a={"p": [5, 5]}, b={"p": [x, 5]}))[:1]
+    pairs = read_pairs(keypoints(tmp_path / "k.json", a={"p": [5, 5]}, b={"p": [x, 5]}))[:1]
     sides = {"a": side(template, {(5, 5): 2}), "b": side(template, {(5, 10): 2, (9, 9): 1})}
-    found = evaluate.pck(pairs, sides, PckConfig(alpha=0.1))  # of 40 pixels: a distance of 4 is not below the threshold of 4
+    found = pck.pck(pairs, sides, PckConfig(alpha=(0.1,)))  # of 40 pixels: a distance of 4 is not below the threshold of 4
     assert (found["pairs"], found["keypoints"], found["pck"]) == (1, 1, right)
 
 
 def test_pck_keypoints_off_the_mask_and_missing_images(tmp_path: Path, template: Template) -> None:
     path = keypoints(tmp_path / "k.json", a={"p": [5, 2]}, b={"p": [30, 10]}, c={"p": [0, 0]})
     sides = {"a": side(template, {(4, 5): 2, (15, 5): 1}), "b": side(template, {(10, 30): 2, (10, 2): 1})}
-    found = evaluate.pck(evaluate.read_pairs(path), sides, PckConfig())
+    found = pck.pck(read_pairs(path), sides, PckConfig())
     assert found["pairs"] == found["keypoints"] == 6 and found["missing_images"] == 1
     assert found["pck"] == pytest.approx(2 / 6)  # a to b and back; whatever has c is wrong
     assert found["ci95"][0] < found["pck"] < found["ci95"][1]
@@ -238,15 +239,15 @@ def test_pck_keypoints_off_the_mask_and_missing_images(tmp_path: Path, template:
 def test_pf_pascal_csv(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("source_image,target_image,class,XA,YA,XB,YB\nJ/a.jpg,J/b.jpg,1,1;2.5,3;4,5;6,7;8\n")
-    (pair,) = evaluate.read_pairs(path)
+    (pair,) = read_pairs(path)
     assert (pair.source, pair.target) == ("J/a.jpg", "J/b.jpg")
     assert pair.source_yx.tolist() == [[3, 1], [4, 2.5]] and pair.target_yx.tolist() == [[7, 5], [8, 6]]
     path.write_text("source_image,target_image,class,XA,YA,XB,YB\na,b,1,1;2,3;4,5;6,7\n")
     with pytest.raises(InputError, match="line 2, YB"):
-        evaluate.read_pairs(path)
+        read_pairs(path)
     path.write_text("source_image,target_image\na,b\n")
     with pytest.raises(InputError, match="line 2 has no `XA`"):
-        evaluate.read_pairs(path)
+        read_pairs(path)
 
 
 @pytest.mark.parametrize(
@@ -261,13 +262,13 @@ def test_pf_pascal_csv(tmp_path: Path) -> None:
 def test_wrong_keypoint_files(tmp_path: Path, value: dict[str, Any], word: str) -> None:
     (tmp_path / "k.json").write_text(json.dumps(value))
     with pytest.raises(InputError, match=word):
-        evaluate.read_pairs(tmp_path / "k.json")
+        read_pairs(tmp_path / "k.json")
 
 
 def test_maps_and_models_as_sides(tmp_path: Path, template: Template) -> None:
-    pairs = evaluate.read_pairs(keypoints(tmp_path / "k.json", a={"p": [3, 2]}, b={"p": [3, 2]}))
+    pairs = read_pairs(keypoints(tmp_path / "k.json", a={"p": [3, 2]}, b={"p": [3, 2]}))
     maps = write_maps(tmp_path / "m.h5", {"d/a.jpg": one_map(), "empty.jpg": one_map(), "b.png": np.full((9, 9), -1)}, template.fingerprint)
-    sides = evaluate.sides_of_maps(pairs, maps, template)
+    sides = pck.sides_of_maps(pairs, maps, template)
     assert list(sides) == ["a"]  # b has no labelled pixel: it is missing, and the run goes on
     with pytest.raises(InputError, match="another template"):
-        evaluate.sides_of_maps(pairs, maps, replace(template, verts=template.verts * 2))
+        pck.sides_of_maps(pairs, maps, replace(template, verts=template.verts * 2))
