@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: the data, chains of `shic` commands whose finished files are kept, tables over seeds.
+"""What the scripts of this folder share: the data, and chains of `shic` commands whose finished files are kept.
 
 The scripts know shic by its command line alone. Every file that a command makes is kept together with the command, so that a script can be
 stopped and given again, and the scripts share what they have in common. A file that another command made is never taken for it.
@@ -11,27 +11,28 @@ import json
 import os
 import random
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 SHIC = (sys.executable, "-m", "shic_cli")
 FOLDERS = {"densepose-lvis": "DENSEPOSE_LVIS", "rigged": "RIGGED"}  # the variable that names each data set's folder
 CLASSES = {"densepose-lvis": "horse,sheep,bear,zebra,cow,elephant,giraffe", "rigged": "horse,trex"}
-SPLITS = {"densepose-lvis": "test", "rigged": "val"}  # what the photos with annotations are called
+# Of each data set the folder of the training photos, that of the annotated ones, and what is called photos in them.
+SPLITS = {"densepose-lvis": ("ds2_train", "ds2_val", "imgs"), "rigged": ("train", "val", "images")}
 SUFFIXES = {".jpg", ".jpeg", ".png"}
-# Student's t for a 95 % interval from 2, 3, … values.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The options of the three commands that make a model."""
+    """The options of the four commands that make a model, and the name of the folder where it goes."""
 
+    name: str
+    template: tuple[str, ...]
     pseudo_gt: tuple[str, ...]
     synth: tuple[str, ...]
     train: tuple[str, ...]
@@ -39,27 +40,50 @@ class Recipe:
 
 # Sections 3.3, 3.5 and 4.1; --agreement 0 is Eq. 2 as it stands there, --poses 0 the template at rest.
 PAPER = Recipe(
+    "paper",
+    ("--vertices", "0"),
     ("--extractor", "sd-dino", "--agreement", "0"),
     ("--generator", "controlnet-depth", "--poses", "0"),
     ("--recipe", "paper", "--encoder", "dinov2-small"),
 )
-# What there is without weights: all of it, for Tables 1 and 2 and the figures, and a small one that learns from pseudo-labels, for ablations.
-WITHOUT_WEIGHTS = Recipe(("--extractor", "silhouette"), ("--generator", "plain"), ("--encoder", "picture"))
-SMALL = Recipe(("--extractor", "silhouette"), ("--generator", "plain", "--number", "500"), ("--encoder", "silhouette", "--epochs", "8"))
+# Without weights: the defaults, for Tables 1 and 2 and the figures; for ablations a small one that learns from pseudo-labels.
+WITHOUT_WEIGHTS = Recipe(
+    "without-weights",
+    ("--vertices", "0"),
+    ("--extractor", "silhouette"),
+    ("--generator", "plain"),
+    ("--encoder", "picture"),
+)
+SMALL = Recipe(
+    "small",
+    ("--vertices", "1000"),
+    ("--extractor", "silhouette"),
+    ("--generator", "plain", "--number", "500"),
+    ("--encoder", "silhouette", "--epochs", "15"),
+)
 QUICK = Recipe(
+    "quick",
+    ("--vertices", "0", "--eigenvectors", "16"),
     ("--extractor", "silhouette", "--azimuths", "4", "--elevations", "0"),
-    ("--generator", "plain", "--number", "6", "--size", "64"),
+    ("--generator", "plain", "--number", "4", "--size", "64"),
     ("--encoder", "silhouette", "--epochs", "1"),
 )
 
 
 def shic(*words: str | Path) -> str:
     """What `shic WORDS...` prints on stdout; the script ends with the command's status if it fails."""
-    print("$ shic", *words, file=sys.stderr, flush=True)
-    done = subprocess.run([*SHIC, *map(str, words)], stdout=subprocess.PIPE, text=True)
-    if done.returncode not in (0, 4):  # 4: some inputs failed, each was named, the rest is written
-        sys.exit(done.returncode)
-    return done.stdout
+    line = list(map(str, words))
+    sys.stderr.write(f"$ shic {shlex.join(line)}\n")
+    status, out = call(line)
+    if status not in (0, 4):  # 4: some inputs failed, each was named, the rest is written
+        sys.exit(status)
+    return out
+
+
+def call(words: list[str]) -> tuple[int, str]:
+    """The exit status and stdout of a command line, in a process of its own."""
+    done = subprocess.run([*SHIC, *words], stdout=subprocess.PIPE, text=True)
+    return done.returncode, done.stdout
 
 
 def kept(target: Path, words: Sequence[str | Path]) -> bool:
@@ -96,42 +120,50 @@ def slug(words: Sequence[str]) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", " ".join(words)).strip("-.")
 
 
+def photos(folder: Path) -> list[Path]:
+    """The photos in a folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
 @dataclass(frozen=True)
 class Animal:
-    """A class of a data set in `data`: CLASS/CLASS.obj, CLASS/train and CLASS/SPLIT, each with images/ and masks/, and in SPLIT
-    annotations.json. What is made of it goes to `work`."""
+    """A class of a data set: its `mesh`, the folders of the `training` photos and the `test` photos, and their `annotations`. Masks are in
+    masks/ beside each folder of photos. What is made of it goes to `work`."""
 
     name: str
-    data: Path
+    mesh: Path
+    training: Path
+    test: Path
+    annotations: Path
     work: Path
-    split: str
     recipe: Recipe
 
-    @property
-    def annotations(self) -> Path:
-        """The DensePose points."""
-        return self.data / self.split / "annotations.json"
-
-    def photos(self, split: str = "") -> list[Path]:
-        """The photos of a split in the order of their names; the annotated ones without it."""
-        folder = self.data / (split or self.split) / "images"
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    @classmethod
+    def find(cls, dataset: str, data: Path, name: str, work: Path, recipe: Recipe) -> Animal:
+        """The class in `data`/NAME."""
+        folder, (training, test, images) = data / name, SPLITS[dataset]
+        mesh = next((path for path in (folder / f"{name}.obj", folder / f"{name}.pkl") if path.exists()), folder / f"{name}.obj")
+        return cls(name, mesh, folder / training / images, folder / test / images, folder / test / "annotations.json", work, recipe)
 
     def some(self, number: int) -> list[Path]:
         """`number` annotated photos, evenly spaced."""
-        photos = self.photos()
-        return [photos[i * len(photos) // number] for i in range(min(number, len(photos)))]
+        images = photos(self.test)
+        return [images[i * len(images) // number] for i in range(min(number, len(images)))]
 
     def template(self) -> Path:
-        """The template, with the vertices of the mesh file as they are."""
-        return make(self.work / "template.h5", "template", "prep", self.data / f"{self.name}.obj", "--vertices", "0")
+        """The template."""
+        return make(self.work / "template.h5", "template", "prep", self.mesh, *self.recipe.template)
 
-    def pseudo_gt(self, *changes: str, split: str = "train", number: int = 0, seed: int = 0) -> Path:
-        """Pseudo-labels of a split's photos, or of `number` of the training photos that `seed` chooses."""
-        where, name = self.data / split / "images", f"pgt-{split}"
+    def zero_shot(self) -> Path:
+        """Pseudo-labels of the annotated photos."""
+        return self.pseudo_gt(where=self.test, name="pgt-test")
+
+    def pseudo_gt(self, *changes: str, where: Path | None = None, name: str = "pgt-train", number: int = 0, seed: int = 0) -> Path:
+        """Pseudo-labels of the training photos or of those in `where`; of `number` that `seed` chooses."""
+        where = where or self.training
         if number:
             name += f"-{number}-{seed}"
-            chosen = random.Random(seed).sample(self.photos(split), number)
+            chosen = random.Random(seed).sample(photos(where), number)
             where = self.work / f"{name}.txt"
             where.parent.mkdir(parents=True, exist_ok=True)
             where.write_text("".join(f"{path}\n" for path in sorted(chosen)))
@@ -153,10 +185,14 @@ class Animal:
 
     def score(self, maps: Path, target: Path | None = None) -> dict[str, Any]:
         """What `shic eval geodesic --json` says of a maps file; kept in `target`, beside the maps without it."""
-        target = target or maps.with_suffix(".score.json")
-        words = ("eval", "geodesic", maps, "--annotations", self.annotations, "--template", self.template(), "--json")
-        if not kept(target, words):
-            keep(target, words, shic(*words))
+        return self.eval(target or maps.with_suffix(".score.json"), "geodesic", maps, "--annotations", self.annotations)
+
+    def eval(self, target: Path, *words: str | Path) -> dict[str, Any]:
+        """What `shic eval WORDS... --json` says; kept in `target`."""
+        line = ("eval", *words, "--template", self.template(), "--json")
+        if not kept(target, line):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            keep(target, line, shic(*line))
         return json.loads(target.read_text())
 
     def run(self, label: str, maps: Callable[[], Sequence[Path]], changes: Sequence[str], seed: int) -> dict[str, Any]:
@@ -164,7 +200,7 @@ class Animal:
         model = self.train(label, maps(), changes, seed)
         score, predictions = model.with_name("score.json"), model.with_name("predictions.h5")
         if not score.exists():
-            self.predict(model, [self.data / self.split / "images"], predictions, "--no-pictures")
+            self.predict(model, [self.test], predictions, "--no-pictures")
         found = self.score(predictions, score)
         predictions.unlink(missing_ok=True)
         return found
@@ -210,19 +246,24 @@ class Options:
     @property
     def animals(self) -> list[Animal]:
         """The classes."""
-        split = SPLITS[self.dataset]
-        return [Animal(name, self.data / name, self.output / self.dataset / name, split, self.recipe) for name in self.classes]
+        work = self.output / self.dataset / self.recipe.name
+        return [Animal.find(self.dataset, self.data, name, work / name, self.recipe) for name in self.classes]
 
     @property
     def settings(self) -> str:
         """The settings in words, for a table's caption."""
         recipe, seeds = self.recipe, ", ".join(map(str, self.seeds))
-        steps = {"pseudo-gt": recipe.pseudo_gt, "synth": recipe.synth, "train": (*recipe.train, *self.train)}
+        steps = {
+            "template prep": recipe.template,
+            "pseudo-gt": recipe.pseudo_gt,
+            "synth": recipe.synth,
+            "train": (*recipe.train, *self.train),
+        }
         return ", ".join(f"`shic {name} {' '.join(words)}`" for name, words in steps.items()) + f"; seeds {seeds}."
 
 
 def parse(about: str, *, small: bool = False, classes: str = "", **further: dict[str, Any]) -> Options:
-    """The options of a script that `about` describes. `small`: an ablation; `classes`: the default of densepose-lvis; `further`: options."""
+    """The options of a script that `about` describes. `small`: an ablation; `classes`: densepose-lvis's default; `further`: options."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=list(FOLDERS), default="densepose-lvis")
     parser.add_argument("--data", type=Path, help="its folder; default: $DENSEPOSE_LVIS or $RIGGED")
@@ -246,54 +287,14 @@ def parse(about: str, *, small: bool = False, classes: str = "", **further: dict
     return Options(given.dataset, data, output, tuple(names.split(",")), seeds, given.quick, tuple(given.train), given, small)
 
 
-@dataclass
-class Row:
-    """A row of a table: the paper's figure, and ours by class and seed (one seed if the answer does not depend on it)."""
-
-    label: str
-    paper: str = ""
-    found: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    note: str = ""
-
-
-def interval(values: Sequence[float], digits: int = 1) -> str:
-    """The mean of `values`, and half of its 95 % interval (Student's t) if there are several."""
-    half = ""
-    if 1 < len(values) <= len(STUDENT) + 1:
-        half = f" ± {STUDENT[len(values) - 2] * stdev(values) / len(values) ** 0.5:.{digits}f}"
-    return f"{fmean(values):.{digits}f}{half}"
-
-
-def over_classes(row: Row, key: str) -> list[float]:
-    """For each seed the mean over the classes of the figure `key`."""
-    return [fmean(each[key] for each in scores) for scores in zip(*row.found.values(), strict=True)]
-
-
-def table(rows: Sequence[Row], classes: Sequence[str], key: str = "mean", scale: float = 1.0, against: Row | None = None) -> str:
-    """A Markdown table: for each row the paper's figure, ours for each class and on average, and the change against a row, seed by seed."""
-    several = len(classes) > 1
-    head = ["", "paper", *classes, *(["average"] if several else []), *([f"against {against.label}"] if against else [])]
-    head += ["left-right"] if key == "mean" else []
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in rows:
-        cells = [row.label, row.paper or "–"]
-        if not row.found:
-            lines.append("| " + " | ".join([*cells, row.note, *[""] * (len(head) - 3)]) + " |")
-            continue
-        cells += [interval([scale * each[key] for each in row.found[name]]) for name in classes]
-        ours = [scale * value for value in over_classes(row, key)]
-        cells += [interval(ours)] if several else []
-        if against:
-            base = [scale * value for value in over_classes(against, key)]
-            cells.append("" if row is against or len(base) != len(ours) else interval([a - b for a, b in zip(ours, base, strict=True)]))
-        cells += [f"{100 * fmean(over_classes(row, 'left_right')):.1f} %"] if key == "mean" else []
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def write(options: Options, name: str, title: str, text: str) -> None:
-    """Write NAME.md into the output folder and to stdout."""
-    page = f"# {title}\n\n{text}"
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / f"{name}-{options.dataset}.md").write_text(page)
-    print(page)
+def heatmap(animal: Animal, figure: str, photo: Path, command: str, *words: str | Path) -> Path:
+    """The picture that `--heatmap` of a command draws for the first annotated point of a photo."""
+    x, y, _ = animal.points()[photo.name][0]
+    maps = animal.work / figure / f"{photo.stem}.h5"
+    target = maps.with_suffix(".heatmap.png")
+    line = (command, photo, "-o", maps, *words, "--heatmap", f"{photo.name}:{x},{y}")
+    if not kept(target, line):
+        maps.parent.mkdir(parents=True, exist_ok=True)
+        keep(target, line)
+        shic(*line)
+    return target
