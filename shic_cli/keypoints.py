@@ -88,8 +88,8 @@ def _read_row(row: dict[str, str], where: str) -> Pair:
         raise InputError(f"{where} has no `{lack[0]}`", CSV_HINT)
     if None in row:
         raise InputError(f"{where} has more fields than the heading", CSV_HINT)
-    xa = numbers(row["XA"].split(";"), (None,), f"{where}, XA")
-    ya, xb, yb = (numbers(row[key].split(";"), (len(xa),), f"{where}, {key}") for key in ("YA", "XB", "YB"))
+    xa = numbers(row["XA"].strip("; ").split(";"), (None,), f"{where}, XA")
+    ya, xb, yb = (numbers(row[key].strip("; ").split(";"), (len(xa),), f"{where}, {key}") for key in ("YA", "XB", "YB"))
     category = (row.get("class") or "").strip()
     if category.isdigit():
         if not 1 <= int(category) <= len(VOC):

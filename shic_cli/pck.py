@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -128,11 +128,9 @@ def score(
         log.warning("%d annotated images have no prediction; their keypoints count as errors: %s", len(missing), some(sorted(missing)))
     if unanswered:
         log.warning("%d of %d pairs have no answer; their keypoints count as errors", unanswered, len(pairs))
-    counts = {"missing_images": len(missing), "missing_pairs": unanswered}
-    result = {"metric": "pck", "protocol": config.protocol, **_figures(pairs, right, weights, config.alpha, seed), **counts}
-    if config.protocol == "csm":
-        result |= {"draws": int(weights.sum()), "mean_of_kinds": _mean_of_kinds(pairs, right, weights)}
-    return result | _by_class(pairs, right, weights, config.alpha, seed)
+    missed = {"missing_images": len(missing), "missing_pairs": unanswered}
+    draws = {"draws": int(weights.sum())} if config.protocol == "csm" else {}
+    return {"metric": "pck", "protocol": config.protocol, **_figures(pairs, right, weights, config, seed), **draws, **missed}
 
 
 def _length(mask: np.ndarray, protocol: str) -> float:
@@ -155,17 +153,29 @@ def draw_csm(pairs: list[Pair]) -> tuple[list[Pair], np.ndarray]:
     return [both[key] for key in counts], np.array(list(counts.values()))
 
 
-def _figures(
-    pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray, alphas: Sequence[float], seed: int
-) -> dict[str, Any]:  # fmt: skip
+def _figures(pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray, config: PckConfig, seed: int) -> dict[str, Any]:
+    """The figures of pairs whose keypoints are `right` (P, A) or not at each alpha: at the first, then at each, then by class."""
     counts = np.array([len(each) for each in right]) * weights
     sums = np.stack([each.sum(0) for each in right]) * weights[:, None]
-    by_alpha = [
-        {"alpha": alpha, "pck": float(sums[:, i].sum() / counts.sum()), "ci95": _interval(pairs, sums[:, i], counts, seed)}
-        for i, alpha in enumerate(alphas)
-    ]
-    found = {"alpha": alphas[0], "pairs": len(pairs), "keypoints": sum(map(len, right)), **by_alpha[0]}
-    return found | ({"alphas": by_alpha} if len(alphas) > 1 else {})
+    rows: dict[str, list[int]] = defaultdict(list)
+    for i, pair in enumerate(pairs):
+        rows[pair.category].append(i)
+    parts = {name: rows[name] for name in sorted(rows)} if set(rows) != {""} and len(rows) > 1 else {}
+    classes = {
+        name: _figures([pairs[i] for i in part], [right[i] for i in part], weights[part], config, seed) for name, part in parts.items()
+    }
+    by_alpha = []
+    for i, alpha in enumerate(config.alpha):
+        found = {"alpha": alpha, "pck": float(sums[:, i].sum() / counts.sum()), "ci95": _interval(pairs, sums[:, i], counts, seed)}
+        if classes:
+            shares = [each.get("alphas", [each])[i]["pck"] for each in classes.values()]
+            number = [each["pairs"] for each in classes.values()]
+            found |= {"mean_of_classes": float(np.mean(shares)), "mean_by_pairs": float(np.average(shares, weights=number))}
+        if config.protocol == "csm":
+            found["mean_of_kinds"] = _mean_of_kinds(pairs, [each[:, i] for each in right], weights)
+        by_alpha.append(found)
+    several = {"alphas": by_alpha} if len(by_alpha) > 1 else {}
+    return {"pairs": len(pairs), "keypoints": sum(map(len, right)), **by_alpha[0], **several, **({"classes": classes} if classes else {})}
 
 
 def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
@@ -185,29 +195,10 @@ def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int
 
 
 def _mean_of_kinds(pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray) -> float | None:
-    """The mean over kinds of keypoint of the share of each that is right at the first alpha; None where the file names no kinds."""
+    """The mean over kinds of keypoint of the share of each that is `right` (P,); None where the file names no kinds."""
     shares: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for pair, each, weight in zip(pairs, right, weights.tolist(), strict=True):
-        for kind, hit in zip(pair.kinds, each[:, 0].tolist(), strict=False):
+        for kind, hit in zip(pair.kinds, each.tolist(), strict=False):
             shares[kind][0] += weight * hit
             shares[kind][1] += weight
     return float(np.mean([hits / total for hits, total in shares.values()])) if shares else None
-
-
-def _by_class(
-    pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray, alphas: Sequence[float], seed: int
-) -> dict[str, Any]:  # fmt: skip
-    """The figures of each class, their mean, and their mean weighted by each class's number of pairs; nothing where classes are not known."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for i, pair in enumerate(pairs):
-        if pair.category:
-            rows[pair.category].append(i)
-    if not rows:
-        return {}
-    classes = {
-        name: _figures([pairs[i] for i in part], [right[i] for i in part], weights[part], alphas, seed)
-        for name, part in sorted(rows.items())
-    }
-    shares = [each["pck"] for each in classes.values()]
-    by_pairs = np.average(shares, weights=[each["pairs"] for each in classes.values()])
-    return {"classes": classes, "mean_of_classes": float(np.mean(shares)), "mean_by_pairs": float(by_pairs)}

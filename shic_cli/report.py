@@ -78,7 +78,7 @@ def _section(row: Row, colors: np.ndarray) -> dict[str, Any]:
         "summary": row.summary,
         "classes": {**row.summary["classes"], "all": row.summary} if len(row.summary["classes"]) > 1 else row.summary["classes"],
         "missing": sorted(name for name in images if name not in drawn),
-        "plots": data_uri(encode(_plots(error, mirrored))) if len(error) else "",
+        "plots": data_uri(encode(_plots(error, mirrored))),
         "worst": [_card(name, drawn[name], row.maps, colors) for name in worst],
         "best": [_card(name, drawn[name], row.maps, colors) for name in best],
     }

@@ -86,7 +86,10 @@ def geodesic(
     if page:
         shown = [reports.Row(name, found[name], results[name], getattr(rows[name], "maps", None)) for name in rows]
         reports.write_report(page, shown, str(annotations), held.colors, overwrite)
-    _show(results, "geodesic error", GEODESIC_FIGURES + GPS_FIGURES * config.gps, as_json)
+    _show(results, "geodesic error", GEODESIC_FIGURES)
+    if config.gps:
+        _show(results, "average precision over GPS", GPS_FIGURES)
+    _emit(results, as_json)
 
 
 @command.command("pck")
@@ -140,7 +143,8 @@ def pck(
         held |= _masks(pairs, images, masks, masker)
     for name, transfer in transfers.items():
         results[name] = library.score(pairs, transfer, held, config, seed, track)
-    _show(results, "PCK" if len(results) > 1 else f"PCK via {config.via}", PCK_FIGURES, as_json)
+    _show(results, "PCK" if len(results) > 1 else f"PCK via {config.via}", PCK_FIGURES)
+    _emit(results, as_json)
 
 
 def _some_row(files: tuple[Path, ...], baselines: tuple[str, ...]) -> None:
@@ -187,21 +191,27 @@ def _masks(pairs: list, images: str | None, masks: Path | None, masker: str) -> 
     return masks_of_images(pairs, list_images([images]), make_masks(masks, masker), track)
 
 
-def _show(results: dict[str, dict], title: str, figures: tuple[str, ...], as_json: bool) -> None:
-    """A table on stderr: a row a result, or, of one result, a row a class; one result's JSON is its own, several are under `rows`."""
-    from shic_cli.cli.console import emit_json, table
+def _emit(results: dict[str, dict], as_json: bool) -> None:
+    """One result as it is, several under `rows`."""
+    from shic_cli.cli.console import emit_json
+
+    if as_json:
+        result = next(iter(results.values()))
+        emit_json(result if len(results) == 1 else {"metric": result["metric"], "rows": results})
+
+
+def _show(results: dict[str, dict], title: str, figures: tuple[str, ...]) -> None:
+    """A table on stderr: a row a result, or, of one result, a row a class."""
+    from shic_cli.cli.console import table
 
     result = next(iter(results.values()))
     classes = result.get("classes", {})
     rows = results
     if len(results) == 1 and classes:
         rows = {**classes, "all": result} if len(classes) > 1 else {next(iter(classes)): result}
-    columns = (*figures, *(key for key in MEANS if any(row.get(key) is not None for row in rows.values())))
-    alphas = {f"{label}, {each['alpha']:g}": row | each for label, row in rows.items() for each in row.get("alphas", ())}
-    shown = alphas or rows
-    table(title, ["", *columns], [[label, *(_format(row.get(key, "")) for key in columns)] for label, row in shown.items()])
-    if as_json:
-        emit_json(result if len(results) == 1 else {"metric": result["metric"], "rows": results})
+    lines = [(label, row | each) for label, row in rows.items() for each in row.get("alphas", ({},))]
+    columns = (*figures, *(key for key in MEANS if any(row.get(key) is not None for _, row in lines)))
+    table(title, ["", *columns], [[label, *(_format(row.get(key, "")) for key in columns)] for label, row in lines])
 
 
 def _format(value: Any) -> str:
