@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 
-from shic_cli.cli import main
+from shic_cli import registry
+from shic_cli.cli import group, main
 from shic_cli.schema import ItemReader, Template
 
 FOLDER = Path(__file__).parents[1] / "examples/paper"
@@ -177,11 +180,41 @@ def test_wrong_usage_is_status_2_with_a_message(words: tuple[str, ...], said: st
     assert done.returncode == 2 and said in done.stderr and not list(tmp_path.iterdir())
 
 
-def test_the_readme_names_every_script_and_their_options_exist(called: list[list[str]]) -> None:
+def test_the_readme_names_every_script_and_they_know_the_command_line_alone() -> None:
     readme = (FOLDER / "README.md").read_text()
-    assert all(f"{name}.py" in readme for name in SCRIPTS)
+    assert all(f"`{name}.py`" in readme for name in SCRIPTS)
     for path in FOLDER.glob("*.py"):
-        assert "shic_cli" not in path.read_text().replace('"shic_cli"', ""), f"{path.name} knows more than the command line"
+        assert not re.search(r"^(?:from|import) shic_cli", path.read_text(), re.M), f"{path.name} knows more than the command line"
+
+
+def lines_of_the_readme() -> list[str]:
+    """The `shic ...` lines of the folder's README."""
+    return re.findall(r"^shic (.*)$", (FOLDER / "README.md").read_text(), re.M)
+
+
+def check_line(words: list[str]) -> None:
+    """Raises if there is no such command, option or value."""
+    command, context = group, click.Context(group)
+    while isinstance(command, click.Group):
+        command, words = command.get_command(context, words[0]), words[1:]
+        assert command is not None
+    command.make_context("shic", words)
+
+
+@pytest.mark.parametrize("line", lines_of_the_readme())
+def test_the_readmes_lines_are_commands(line: str) -> None:
+    check_line(shlex.split(line))
+
+
+@pytest.mark.parametrize("name", ["PAPER", "WITHOUT_WEIGHTS", "SMALL"])
+def test_the_recipes_are_options_that_the_commands_have(name: str, called: list[list[str]]) -> None:
+    recipe = getattr(load("common"), name)
+    check_line(["template", "prep", "a.obj", *recipe.template])
+    check_line(["pseudo-gt", "imgs", *recipe.pseudo_gt])
+    check_line(["train", *recipe.train])
+    if name == "PAPER" and "controlnet-depth" not in registry.names("generators"):
+        pytest.skip("this version has no generator controlnet-depth")
+    check_line(["synth", *recipe.synth])
 
 
 def test_figures_are_of_the_paper() -> None:

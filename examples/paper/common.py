@@ -43,7 +43,7 @@ PAPER = Recipe(
     "paper",
     ("--vertices", "0"),
     ("--extractor", "sd-dino", "--agreement", "0"),
-    ("--generator", "controlnet-depth", "--poses", "0"),
+    ("--generator", "controlnet-depth", "--class", "{class}", "--poses", "0"),
     ("--recipe", "paper", "--encoder", "dinov2-small"),
 )
 # Without weights: the defaults, for Tables 1 and 2 and the figures; for ablations a small one that learns from pseudo-labels.
@@ -172,7 +172,8 @@ class Animal:
 
     def synth(self) -> Path:
         """Synthetic pictures."""
-        return make(self.work / f"synth-{slug(self.recipe.synth)}.h5", "synth", self.template(), *self.recipe.synth)
+        words = [self.name if word == "{class}" else word for word in self.recipe.synth]
+        return make(self.work / "synth.h5", "synth", self.template(), *words)
 
     def train(self, label: str, maps: Sequence[Path], changes: Sequence[str], seed: int) -> Path:
         """A model in a folder of its own, named by `label` and `seed`."""
