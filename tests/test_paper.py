@@ -29,17 +29,17 @@ SCRIPTS = sorted(path.stem for path in FOLDER.glob("[tf][ai]*.py") if path.stem 
 
 @pytest.fixture(scope="module")
 def data(album: Path, small_template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like that of rigged: one class, four photos, ten annotated points a photo."""
+    """A folder like that of rigged: one class, three photos, ten annotated points a photo."""
     folder = tmp_path_factory.mktemp("rigged") / "beast"
     for split, (source, target) in itertools.product(("train", "val"), (("imgs", "images"), ("masks", "masks"))):
         (folder / split / target).mkdir(parents=True)
-        for i in range(4):
+        for i in range(3):
             shutil.copy(album / source / f"photo{i}.png", folder / split / target)
     verts = "".join("v {} {} {}\n".format(*vert) for vert in small_template.verts.tolist())
     faces = "".join("f {} {} {}\n".format(*(face + 1)) for face in small_template.faces)
     (folder / "beast.obj").write_text(verts + faces)
     images, annotations, random = [], [], np.random.default_rng(0)
-    for i, item in zip(range(4), ItemReader(album / "truth.h5", "shic/maps"), strict=False):
+    for i, item in zip(range(3), ItemReader(album / "truth.h5", "shic/maps"), strict=False):
         height, width = item.mask.shape
         inside = np.argwhere(item.mask)
         yx = inside[random.choice(len(inside), 10, replace=False)]
@@ -128,13 +128,13 @@ def test_a_figure_has_its_pictures(script: str, run: Callable[..., str], output:
 
 def test_seeds_give_an_interval_and_a_paired_change(run: Callable[..., str], output: Path) -> None:
     rows = cells(run("table6", "--seeds", "0,1"))
-    assert rows[0] == ["", "paper", "beast", "against all 4 photos", "left-right"]
-    assert [row[0] for row in rows[2:]] == ["2 photos", "3 photos", "all 4 photos"]
+    assert rows[0] == ["", "paper", "beast", "against all 3 photos", "left-right"]
+    assert [row[0] for row in rows[2:]] == ["1 photos", "2 photos", "all 3 photos"]
     assert "±" in rows[2][2] and "±" in rows[2][3] and rows[4][3] == ""
-    scores = [json.loads((output / f"rigged/quick/beast/runs/photos-3-{seed}/score.json").read_text())["mean"] for seed in (0, 1)]
+    scores = [json.loads((output / f"rigged/quick/beast/runs/photos-2-{seed}/score.json").read_text())["mean"] for seed in (0, 1)]
     assert rows[3][2].startswith(f"{sum(scores) / 2:.1f} ")
-    lists = [(output / f"rigged/quick/beast/pgt-train-3-{seed}.txt").read_text() for seed in (0, 1)]
-    assert lists[0] != lists[1] and len(lists[0].split()) == 3, "each seed draws its own photos"
+    lists = [(output / f"rigged/quick/beast/pgt-train-2-{seed}.txt").read_text() for seed in (0, 1)]
+    assert lists[0] != lists[1] and len(lists[0].split()) == 2, "each seed draws its own photos"
 
 
 def test_the_interval_is_students(called: list[list[str]]) -> None:
@@ -160,6 +160,29 @@ def test_extra_options_are_trains_and_are_not_mixed_with_others(run: Callable[..
     assert json.loads((model.parent / "model.safetensors.command").read_text())[-4:-2] == ["--dim", "4"]
     with pytest.raises(SystemExit, match="made by other settings"):
         run("table5", "--seeds", "3")
+
+
+def test_table_2_on_the_published_data(called: list[list[str]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders that `shic dataset densepose-lvis` writes, and PF-PASCAL's csv with the number of a class."""
+    for old, new in (("train", "ds2_train"), ("val", "ds2_val")):
+        shutil.copytree(data / "beast" / old, tmp_path / "lvis/cow" / new)
+        (tmp_path / "lvis/cow" / new / "images").rename(tmp_path / "lvis/cow" / new / "imgs")
+    shutil.copy(data / "beast/beast.obj", tmp_path / "lvis/cow/cow.obj")
+    for old, new in (("images", "JPEGImages"), ("masks", "masks")):
+        shutil.copytree(data / "beast/val" / old, tmp_path / "pascal" / new)
+    rows = ["JPEGImages/photo0.png,JPEGImages/photo1.png,10,40;50,40;50,40;50,40;50", "JPEGImages/x.png,JPEGImages/y.png,13,1,1,1,1"]
+    heading = "source_image,target_image,class,XA,YA,XB,YB"
+    (tmp_path / "pascal/test_pairs_pf_pascal.csv").write_text("\n".join([heading, *rows]) + "\n")
+    line = ["table2", "--data", "lvis", "--pf-pascal", "pascal", "-o", "out", "--classes", "cow", "--seeds", "0", "--quick"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", line)
+    load("table2").main()
+    page = cells((tmp_path / "out/table2-densepose-lvis.md").read_text())
+    assert page[0] == ["", "paper", "cow"] and [row[1] for row in page[2:]] == ["–", "–", "61.2", "70.0"]
+    listed = (tmp_path / "out/densepose-lvis/quick/cow/pascal.txt").read_text().split()
+    assert [Path(path).name for path in listed] == ["photo0.png", "photo1.png"], "the photos of this class alone"
+    score = json.loads((tmp_path / "out/densepose-lvis/quick/cow/runs/trained-0/pck-template.json").read_text())
+    assert score["pairs"] == 1 and score["keypoints"] == 2 and page[5][2] == f"{100 * score['pck']:.1f}"
 
 
 def test_a_command_that_fails_ends_the_script(run: Callable[..., str]) -> None:

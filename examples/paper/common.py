@@ -65,7 +65,7 @@ QUICK = Recipe(
     "quick",
     ("--vertices", "0", "--eigenvectors", "16"),
     ("--extractor", "silhouette", "--azimuths", "4", "--elevations", "0"),
-    ("--generator", "plain", "--number", "4", "--size", "64"),
+    ("--generator", "plain", "--number", "3", "--size", "64"),
     ("--encoder", "silhouette", "--epochs", "1"),
 )
 
