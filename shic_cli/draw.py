@@ -30,6 +30,15 @@ def dot(rgb: np.ndarray, yx: tuple[float, float], radius: int = 5) -> np.ndarray
     return cv2.circle(out, centre, radius, (220, 30, 30), -1, cv2.LINE_AA)
 
 
+def dots(rgb: np.ndarray, yx: np.ndarray, colors: np.ndarray, radius: int = 3) -> np.ndarray:
+    """`rgb` with a dot at each of the pixels `yx` `(P, 2)` in its color of `colors` `(P, 3)` uint8, thinly ringed white."""
+    out = np.array(rgb, order="C")
+    for (y, x), color in zip(yx.tolist(), colors.tolist(), strict=True):
+        cv2.circle(out, (round(x), round(y)), radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(out, (round(x), round(y)), radius, color, -1, cv2.LINE_AA)
+    return out
+
+
 def fit_height(rgb: np.ndarray, height: int) -> np.ndarray:
     """`rgb` resampled to `height` pixels, its shape kept."""
     width = max(1, round(rgb.shape[1] * height / rgb.shape[0]))

@@ -1,4 +1,4 @@
-"""The picture of Fig. 3: one pixel of a photo, its similarities in the views that match it best, and Sigma on the template."""
+"""The pictures of Figs. 3 and 10: a pixel of a photo, its similarities in the views that match it best, and those of the template."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from shic_cli import draw
+from shic_cli import draw, registry
+from shic_cli.cameras import ring
 from shic_cli.config import PseudoGtConfig
 from shic_cli.errors import InputError, SettingError
 from shic_cli.features import make_extractor, photo_features, view_features
-from shic_cli.images import ImageFile, MaskSource, encode
+from shic_cli.images import ImageFile, MaskSource, Photo, encode
 from shic_cli.matching import best_vertices, pool_similarities, sample
 from shic_cli.outputs import atomic
+from shic_cli.predict import Predictor
 from shic_cli.progress import Track, plain_track
 from shic_cli.pseudo_gt import Teacher, views_for
-from shic_cli.render import Views, interpolate
+from shic_cli.render import SHARE, Views, interpolate, vertex_positions
 from shic_cli.schema import Template
 
 SHOWN, HEIGHT = 4, 256  # views drawn, and their height in pixels
@@ -37,6 +39,15 @@ def parse(spec: str, images: list[ImageFile]) -> tuple[ImageFile, int, int]:
     return found, x, y
 
 
+def read_pixel(images: list[ImageFile], masks: MaskSource, spec: str) -> tuple[Photo, int, int]:
+    """The photo, y and x of `spec` (`IMAGE:X,Y`); InputError if the pixel is not on the object."""
+    image, x, y = parse(spec, images)
+    photo = masks.read(image)
+    if not (0 <= y < photo.mask.shape[0] and 0 <= x < photo.mask.shape[1] and photo.mask[y, x]):
+        raise InputError(f"{image.name}: the pixel {x},{y} is not on the object", "choose one inside the mask")
+    return photo, y, x
+
+
 def write_heatmap(
     template: Template,
     images: list[ImageFile],
@@ -50,10 +61,7 @@ def write_heatmap(
     track: Track = plain_track,
 ) -> None:
     """Write Fig. 3 for the pixel that `spec` (`IMAGE:X,Y`) names; InputError if it is not on the object."""
-    image, x, y = parse(spec, images)
-    photo = masks.read(image)
-    if not (0 <= y < photo.mask.shape[0] and 0 <= x < photo.mask.shape[1] and photo.mask[y, x]):
-        raise InputError(f"{image.name}: the pixel {x},{y} is not on the object", "choose one inside the mask")
+    photo, y, x = read_pixel(images, masks, spec)
     extractor = make_extractor(config.extractor, device, weights)
     views = views or views_for(extractor, template, config, device)
     teacher = Teacher.make(extractor, views, config, track)
@@ -64,9 +72,31 @@ def write_heatmap(
     scores = torch.stack([similarity.max() for similarity, _ in teacher.bank.similarities(query)])
     shown = scores.topk(min(SHOWN, len(scores))).indices
     picture = _draw(teacher.extractor, views[shown.cpu()], torch.from_numpy(template.faces).long().to(device), query, sigma[:, 0])
+    _write(path, photo, y, x, picture)
+
+
+def _write(path: Path, photo: Photo, y: int, x: int, picture: np.ndarray) -> None:
+    """Write the photo with a dot at its pixel, and `picture` beside it."""
     photo_part = draw.fit_height(draw.dot(photo.rgb, (y, x), max(3, photo.rgb.shape[0] // 80)), picture.shape[0])
     with atomic(path) as partial:
         partial.write_bytes(encode(np.concatenate([photo_part, picture], 1)))
+
+
+@torch.no_grad()
+def write_trained_heatmap(predictor: Predictor, images: list[ImageFile], masks: MaskSource, spec: str, path: Path) -> None:
+    """Write Fig. 10 for the pixel that `spec` (`IMAGE:X,Y`) names: <e, E> on the template, from four sides; errors as read_pixel."""
+    photo, y, x = read_pixel(images, masks, spec)
+    likeness = predictor.vertex_embeddings @ predictor.embed(photo).at(np.array([[y, x]]))[0]
+    verts, faces = (torch.from_numpy(array).to(predictor.device) for array in (predictor.surface.verts, predictor.surface.faces))
+    faces = faces.long()
+    cameras = ring(SHOWN, (15.0,), 30.0).to(predictor.device).fit(verts, SHARE)
+    fragments = registry.make("renderers", "auto", device=predictor.device)(verts, faces, cameras, HEIGHT)
+    values = interpolate(fragments, faces, likeness[:, None])[..., 0].cpu().numpy()
+    tiles = [_heat(value, mask) for value, mask in zip(values, fragments.mask.cpu().numpy(), strict=True)]
+    best = int(likeness.argmax())
+    yx, visible = (found[:, best].tolist() for found in vertex_positions(fragments, faces, cameras, verts))
+    tiles = [draw.dot(tile, tuple(at), 3) if seen else tile for tile, at, seen in zip(tiles, yx, visible, strict=True)]
+    _write(path, photo, y, x, np.concatenate(tiles, 1))
 
 
 def _draw(extractor: Any, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor) -> np.ndarray:

@@ -24,8 +24,6 @@ SOFTNESS = 0.2  # of the limb's length over which a joint bends
 BEND = 0.35  # radians, standard deviation of a joint's turn
 LIMIT = 0.9  # radians, the largest turn of a joint
 SIDEWAYS = 0.3  # how far a joint's axis strays from the lateral one
-TOGETHER = 0.5  # share of the poses in which a mirrored pair of limbs moves as one
-MIRRORED = np.array([1.0, -1, -1])  # a rotation vector's image in the plane of left and right
 TRUNK = 0.12  # radians, standard deviation of the trunk's bend
 STRETCH = 0.05  # standard deviation of each axis's scale
 
@@ -61,16 +59,6 @@ def find_limbs(template: Template) -> list[Limb]:
             joints = np.stack([_ring(template, distance, start + share * (end - start)).mean(0) for share in JOINTS])
             limbs.append(Limb(group, distance, start, end, joints))
     return limbs
-
-
-def _partners(template: Template, limbs: list[Limb]) -> list[int]:
-    """The number of each limb's mirrored limb, -1 where there is none: on a limb in the middle, like a tail."""
-    found = []
-    for i, limb in enumerate(limbs):
-        alike = [(_apart(template, limb.tips, each.tips), j) for j, each in enumerate(limbs) if len(each.tips) == len(limb.tips)]
-        apart, j = min(alike)
-        found.append(j if apart < TIP_RADIUS and j != i else -1)
-    return found
 
 
 def _apart(template: Template, group: tuple[int, ...], other: tuple[int, ...]) -> float:
@@ -161,21 +149,15 @@ def _smooth_step(value: np.ndarray) -> np.ndarray:
     return value * value * (3 - 2 * value)
 
 
-def random_turns(rng: np.random.Generator, amount: float) -> np.ndarray:
-    """A random turn of each of a limb's joints as rotation vectors `(J, 3)`, mostly about the lateral axis."""
-    axes = np.array([1.0, 0, 0]) + SIDEWAYS * rng.normal(size=(len(JOINTS), 3))
-    angles = np.clip(rng.normal(size=(len(JOINTS), 1)) * BEND * amount, -LIMIT, LIMIT)
-    return axes / np.linalg.norm(axes, axis=1, keepdims=True) * angles
-
-
-def bend_limb(verts: np.ndarray, limb: Limb, turns: np.ndarray) -> np.ndarray:
-    """`verts` `(K, 3)` with every joint of the limb turned by `turns` `(J, 3)`, those at the tip first so that the others carry them."""
+def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
+    """`verts` `(K, 3)` with every joint of the limb turned at random, those at the tip first so that the others carry them."""
     length = limb.end - limb.start
     soft = SOFTNESS * length
-    for share, centre, turn in zip(JOINTS, limb.joints, turns, strict=True):
+    for share, centre in zip(JOINTS, limb.joints, strict=True):
         weight = _smooth_step((limb.start + share * length + soft - limb.distance) / (2 * soft))
-        angle = np.linalg.norm(turn)
-        verts = _turn(verts, centre, turn / max(angle, 1e-12), weight * angle)
+        axis = np.array([1.0, 0, 0]) + SIDEWAYS * rng.normal(size=3)
+        angle = np.clip(rng.normal() * BEND * amount, -LIMIT, LIMIT)
+        verts = _turn(verts, centre, axis / np.linalg.norm(axis), weight * angle)
     return verts
 
 
@@ -191,28 +173,22 @@ def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np
 class Poser:
     """Draws random poses of a template: called with a generator it gives posed vertices `(K, 3)` f4, in the template's order.
 
-    Each pose draws how far it goes, between half of `amount` and all of it: calm ones and wild ones. A limb of a mirrored pair
-    (`other`, the limb's number or -1) moves as its partner does in half of the poses, as legs do in a gallop, a bound or a flap.
+    Each pose draws how far it goes, between half of `amount` and all of it: calm ones and wild ones.
     """
 
     template: Template
     limbs: list[Limb]
-    other: list[int]
     amount: float = 2.0
 
     @classmethod
     def of(cls, template: Template, amount: float = 2.0) -> Poser:
         """The poser of a template; `amount` scales every bend, 0 keeps the rest pose."""
-        limbs = find_limbs(template) if amount else []
-        return cls(template, limbs, _partners(template, limbs), amount)
+        return cls(template, find_limbs(template) if amount else [], amount)
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         if not self.limbs:
             return self.template.verts
         verts, amount = self.template.verts.astype(np.float64), self.amount * rng.uniform(0.5, 1)
-        turns: list[np.ndarray] = []
-        for i, limb in enumerate(self.limbs):  # all at rest positions first: limbs hardly overlap, and the trunk carries them
-            own, together = random_turns(rng, amount), rng.random() < TOGETHER
-            turns.append(turns[self.other[i]] * MIRRORED if together and 0 <= self.other[i] < i else own)
-            verts = bend_limb(verts, limb, turns[i])
+        for limb in self.limbs:  # all at rest positions first: limbs hardly overlap, and the trunk carries them
+            verts = bend_limb(verts, limb, rng, amount)
         return bend_trunk(verts, rng, amount).astype(np.float32)

@@ -38,11 +38,13 @@ def command() -> None:
 @baseline
 @options.template
 @options.settings(GeodesicConfig)
+@click.option("--report", type=click.Path(file_okay=False, path_type=Path), metavar="DIR", help="Write a page of it, DIR/index.html.")
+@options.overwrite
 @options.seed
 @options.as_json
 def geodesic(
-    predictions: tuple[Path, ...], annotations: Path, baselines: tuple[str, ...], template: Path, config: GeodesicConfig, seed: int,
-    as_json: bool,
+    predictions: tuple[Path, ...], annotations: Path, baselines: tuple[str, ...], template: Path, config: GeodesicConfig,
+    report: Path | None, overwrite: bool, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Geodesic error of PREDICTIONS at annotated points; the largest distance on the mesh is 228.
 
@@ -61,8 +63,12 @@ def geodesic(
     mean over classes; medium is an area of 32^2 to 96^2 pixels, large is above. Each object has the one prediction in its own box: an
     image that is missing costs recall, a prediction below the threshold costs precision too. Predictions are ranked by the mean score
     in the box; equal ones keep the order of the annotations.
+
+    --report: one HTML page that holds its pictures: the table, how the errors are distributed, the worst and the best images with
+    their maps, left and right mixed up.
     """
     from shic_cli import evaluate
+    from shic_cli import report as reports
     from shic_cli.annotations import read_annotations
     from shic_cli.baselines import make_vertices
     from shic_cli.cli.console import track
@@ -70,6 +76,7 @@ def geodesic(
     from shic_cli.schema import read_template
 
     _some_row(predictions, baselines)
+    page = reports.prepare(report, overwrite) if report else None
     points, held = read_annotations(annotations, config.dp_scale), read_template(template)
     rows = {label: evaluate.open_predictions(path, held) for label, path in _labels(predictions).items()}
     rows |= {name: make_vertices(name, held, seed) for name in baselines}
@@ -77,6 +84,9 @@ def geodesic(
     results = {name: evaluate.summary(each, seed) for name, each in found.items()}
     if config.gps:
         results = {name: with_precision(result, found[name]) for name, result in results.items()}
+    if page:
+        shown = [reports.Row(name, found[name], results[name], getattr(rows[name], "maps", None)) for name in rows]
+        reports.write_report(page, shown, str(annotations), held.colors, overwrite)
     _show(results, "geodesic error", GEODESIC_FIGURES)
     if config.gps:
         _show(results, "average precision over GPS", GPS_FIGURES)

@@ -15,6 +15,7 @@ from shic_cli.config import PredictConfig
 @options.output("", "The maps file to write.  [default: IMAGE.maps.h5 for one image, else predictions.maps.h5]")
 @options.path_option("model", "model.safetensors", "The trained model.")
 @click.option("--remap", "texture", help="A picture, or checker, colors or grid: lay it over each image too.")
+@click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 10 for this pixel, beside the output.")
 @options.masks
 @options.masker
 @options.settings(PredictConfig)
@@ -22,7 +23,7 @@ from shic_cli.config import PredictConfig
 @options.device
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, masks: Path | None, masker: str,
+    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, heatmap: str | None, masks: Path | None, masker: str,
     config: PredictConfig, weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Map every object pixel of images to the template: a maps file, and colour pictures beside it.
@@ -38,6 +39,12 @@ def command(
     images = list_images(inputs)
     predictor = Predictor(model, resolve_device(device), config, weights)
     output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5")
-    pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
     used = mask_source(predictor, masks, make_masker(masker))
+    if heatmap:
+        from shic_cli.heatmap import write_trained_heatmap
+
+        target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
+        write_trained_heatmap(predictor, images, used, heatmap, target)
+        return
+    pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
     predict(predictor, images, used, output, sources={"model": source(model)}, overwrite=overwrite, on_maps=pictures.write, track=track)
