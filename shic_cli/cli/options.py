@@ -44,7 +44,7 @@ def settings(config: type, parameter: str = "config") -> Decorator:
 
 
 def _option(each: Any) -> Decorator:
-    name, help = each.name.replace("_", "-"), each.metadata["help"]
+    name, help = each.metadata["flag"] or each.name.replace("_", "-"), each.metadata["help"]
     if isinstance(each.default, bool):
         return click.option(f"--{name}/--no-{name}", each.name, default=each.default, show_default=True, help=help)
     if isinstance(each.default, tuple):
