@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def read_pictures(
     Pictures that are not there are counted, others of a wrong size are named: PartialError (status 4).
     """
     said = _read_list(folder, template)
-    config = _settings(said["params"], config)
+    config = _settings(folder / LIST, said["params"], config)
     framer, poser = Framer(template.verts, template.faces, config, device), Poser.of(template, config.poses)
     files = {each.path.stem: each for each in list_images([str(folder)])}
     listed = {Path(each["name"]).stem: each["sha256"] for each in said["pictures"]}
@@ -126,11 +126,17 @@ def _depth_settings(config: SynthConfig) -> SynthConfig:
     return replace(config, generator=name, views=views, erode=CONTROLNET_ERODE if config.erode < 0 else config.erode)
 
 
-def _settings(params: dict[str, Any], given: SynthConfig) -> SynthConfig:
-    """The settings that the depth pictures were made with, but for those of READING, which are `given`."""
-    names = {each.name for each in fields(SynthConfig)}
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in params.items() if name in names}
-    made = SynthConfig(**known)
+def _settings(path: Path, params: dict[str, Any], given: SynthConfig) -> SynthConfig:
+    """The settings that the depth pictures were made with, but for those of READING, which are `given`; InputError if they are none."""
+    usual = json.loads(json.dumps(SynthConfig().params()))
+    for name, value in usual.items():
+        kinds = (int, float) if isinstance(value, (int, float)) else type(value)
+        if not isinstance(params.get(name), kinds):
+            raise InputError(f"{path}: its setting {name} is {params.get(name)!r}", "take the one that `shic synth --depth-only` wrote")
+    try:
+        made = SynthConfig(**{name: tuple(params[name]) if isinstance(params[name], list) else params[name] for name in usual})
+    except SettingError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
     own = {name: getattr(given, name) for name in READING} | ({"erode": made.erode} if given.erode < 0 else {})
     return replace(made, **own)
 
