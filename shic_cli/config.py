@@ -143,7 +143,9 @@ class SynthConfig(Checked):
     )
     backgrounds: str = setting("", "Folder of photos to take backgrounds from; none: made-up ones.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
-    only: tuple[float, ...] = setting((), "Make these pictures alone, by their numbers; each is the one that a whole run makes.", low=0)
+    only: tuple[float, ...] = setting(
+        (), "Make these pictures alone, by their numbers; each is the one that a whole run makes.", low=0, high=10**9
+    )
     views: str = setting(
         "auto", "any, or some of front,side,back,top; auto: side,front for controlnet-depth, which paints faces on backs, else any."
     )

@@ -28,6 +28,7 @@ log = logging.getLogger("shic")
 
 LIST = "conditions.json"
 FORMAT = "shic/conditions"
+KEYS = {"template": str, "seed": int, "side": int, "params": dict, "pictures": list}
 # Settings that are not of the geometry: they are taken from the command line when pictures are read back.
 READING = ("size", "erode", "check", "only")
 
@@ -50,8 +51,9 @@ def write_conditions(
         header["backgrounds"] = listing(list_images([config.backgrounds]))
     folder.mkdir(parents=True, exist_ok=True)
     check_target(folder / LIST, overwrite)
-    journal = Journal(folder / LIST, header, replace=overwrite)
+    journal, done, finished = Journal(folder / LIST, header, replace=overwrite), {}, False
     try:
+        (folder / LIST).unlink(missing_ok=True)  # from here on the pictures are no longer those that it lists
         done = {each["name"]: each for each in map(json.loads, journal.records())}
         left = [i for i in chosen(config) if _depth_name(i) not in done]
         for i in track(left, len(left), "depth"):
@@ -68,8 +70,9 @@ def write_conditions(
             done[said["name"]] = said
         with atomic(folder / LIST) as partial:
             partial.write_text(json.dumps({**header, "pictures": [done[name] for name in sorted(done)]}, indent=1) + "\n")
+        finished = True
     finally:
-        journal.close(remove=(folder / LIST).exists())
+        journal.close(remove=finished or not done)
 
 
 def read_pictures(
@@ -146,10 +149,10 @@ def _read_list(folder: Path, template: Template) -> dict[str, Any]:
     path = folder / LIST
     try:
         said = json.loads(path.read_text())
-        if said["format"] != FORMAT or not all(isinstance(said[key], kind) for key, kind in KEYS.items()):
+        if said["format"] != FORMAT or not all(isinstance(said[key], kind) for key, kind in KEYS.items()) or said["seed"] < 0:
             raise ValueError("it is no list of depth pictures")
         for each in said["pictures"]:
-            _number(Path(each["name"]).stem), str(each["sha256"])
+            _ = _number(Path(each["name"]).stem), each["sha256"]
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: there is no such file", "copy the one that `shic synth --depth-only` wrote with the depth pictures to there"
@@ -161,13 +164,13 @@ def _read_list(folder: Path, template: Template) -> dict[str, Any]:
     return said
 
 
-KEYS = {"template": str, "seed": int, "side": int, "params": dict, "pictures": list}
-
-
 def _depth_name(i: int) -> str:
     return Path(picture_name(i)).with_suffix(".png").name
 
 
 def _number(stem: str) -> int:
-    """The number of a picture, from its name without the ending; ValueError when it has none."""
-    return int(stem.rpartition("_")[2])
+    """The number of a picture, from its name without the ending; ValueError when it is no picture's."""
+    number = int(stem.rpartition("_")[2])
+    if stem != Path(picture_name(number)).stem:
+        raise ValueError(f"{stem} is no picture's name")
+    return number

@@ -49,9 +49,9 @@ def _option(each: Any) -> Decorator:
         return click.option(f"--{name}/--no-{name}", each.name, default=each.default, show_default=True, help=help)
     if isinstance(each.default, tuple):
         shown = ",".join(f"{value:g}" for value in each.default)
-        return click.option(f"--{name}", each.name, type=Numbers(), default=each.default, show_default=shown, help=help)
+        return click.option(f"--{name}", each.name, type=Numbers(), default=each.default, show_default=shown or False, help=help)
     kind = click.Choice(each.metadata["choices"]) if each.metadata["choices"] else type(each.default)
-    return click.option(f"--{name}", each.name, type=kind, default=each.default, show_default=True, help=help)
+    return click.option(f"--{name}", each.name, type=kind, default=each.default, show_default=each.default != "", help=help)
 
 
 def output(default: str = "", help: str = "File to write.") -> Decorator:

@@ -36,6 +36,7 @@ def command(
     from shic_cli import exchange, synth
     from shic_cli.cli.console import track
     from shic_cli.devices import resolve_device
+    from shic_cli.errors import PartialError
     from shic_cli.images import encode
     from shic_cli.outputs import atomic, check_target
     from shic_cli.schema import read_template, source
@@ -50,12 +51,16 @@ def command(
     if contact_sheet:
         check_target(contact_sheet, overwrite)
     shared |= {"sources": {"template": source(template)}, "masker": masker}
+    failed = None
     try:
         if images:
             exchange.read_pictures(loaded, images, output, config, where, **shared)
         else:
             synth.synthesize(loaded, output, config, where, seed, weights=weights, **shared)
-    finally:
-        if contact_sheet and output.exists():  # also when some pictures failed
-            with atomic(contact_sheet, overwrite) as partial:
-                partial.write_bytes(encode(synth.contact_sheet(output, loaded.colors)))
+    except PartialError as error:  # the rest is written, and can be drawn
+        failed = error
+    if contact_sheet:
+        with atomic(contact_sheet, overwrite) as partial:
+            partial.write_bytes(encode(synth.contact_sheet(output, loaded.colors)))
+    if failed:
+        raise failed
