@@ -124,6 +124,15 @@ def test_every_setting_reaches_the_picture(tiny_generator: Path, small_template:
     assert all(np.array_equal(each.vertex, found[0].vertex) for each in found)
 
 
+def test_the_depth_reaches_the_picture(tiny_generator: Path, small_template: Template):
+    config = SynthConfig(generator="controlnet-depth", class_name="horse", size=64, side=64, steps=1)
+    maker = synth.Synthesizer(small_template.verts, small_template.faces, config, CPU, tiny_generator)
+    scene = maker.scene(maker.frame(chance(0)), 64)
+    deeper = replace(scene, depth=np.where(scene.mask, scene.depth.max() + scene.depth.min() - scene.depth, -1))  # turned over
+    one, again, other = (maker.generator(each, chance(0)) for each in (scene, scene, deeper))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+
+
 def test_the_prompt_says_class_and_view(paint: Run, shic: Run, tiny_generator: Path):
     _, _, err = shic("-v", "synth", *PAINT, *QUICK, "--weights", tiny_generator, "--number", "2", "--views", "back")
     assert err.count("a photo of a horse, back view") == 2
