@@ -21,7 +21,7 @@ from shic_cli.outputs import Journal, atomic, check_target
 from shic_cli.poses import Poser
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import Template
-from shic_cli.synth import Framer, Picture, Target, chosen, collect, picture_name
+from shic_cli.synth import Check, Framer, Picture, Target, chosen, collect, picture_name
 from shic_cli.viewpoints import view_of
 
 log = logging.getLogger("shic")
@@ -77,7 +77,7 @@ def write_conditions(
 
 def read_pictures(
     template: Template, folder: Path, path: Path, config: SynthConfig, device: torch.device, *, sources: dict[str, Any] | None = None,
-    masker: str = "auto", overwrite: bool = False, track: Track = plain_track,
+    weights: Path | None = None, masker: str = "auto", overwrite: bool = False, track: Track = plain_track,
 ) -> None:  # fmt: skip
     """Write the pictures in `folder`, painted elsewhere from the depth pictures of the same names, to the maps file `path`.
 
@@ -117,7 +117,8 @@ def read_pictures(
         )
     sources = {**(sources or {}), "images": listing(list(files.values()))}
     target = Target(path, template, {**config.params(), "seed": said["seed"]}, sources, overwrite)
-    collect(target, [i for i, stem in wanted.items() if stem in files], make, config.check, masker, missing=missing, track=track)
+    here, check = [i for i, stem in wanted.items() if stem in files], Check.of(config, masker, device, weights)
+    collect(target, here, make, check, missing=missing, track=track)
 
 
 def _depth_settings(config: SynthConfig) -> SynthConfig:

@@ -206,7 +206,7 @@ def synthesize(
             return maker.make(rng, poser(rng))
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
-        collect(target, chosen(config), make, config.check, masker, track=track)
+        collect(target, chosen(config), make, Check.of(config, masker, device, weights), track=track)
     except torch.OutOfMemoryError as error:
         part = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = getattr(part, "saves_memory", "give --device cpu, or a smaller --size")
@@ -231,25 +231,48 @@ class Target:
     overwrite: bool
 
 
+@dataclass(frozen=True)
+class Check:
+    """Whether a picture shows its object where it was rendered: what `find` sees must overlap that by `least`, an IoU."""
+
+    least: float
+    masker: str
+    find: Callable[[np.ndarray], np.ndarray]
+
+    @classmethod
+    def of(cls, config: SynthConfig, masker: str, device: torch.device, weights: Path | None) -> Check | None:
+        """The check that `config` asks for, with the masker of that name; None for none."""
+        if not config.check:
+            return None
+        find = make_masker(masker)
+        if find is None:
+            raise SettingError("--check needs a masker", "give one with --masker")
+        return cls(config.check, masker, find)
+
+    def overlap(self, picture: Picture) -> float:
+        """The intersection over union of the object that was rendered and the one that is found; 0 where none is."""
+        try:
+            found = self.find(picture.rgb)
+        except InputError:
+            return 0.0
+        return float((found & picture.mask).sum() / max((found | picture.mask).sum(), 1))
+
+
 def collect(
     target: Target,
     numbers: list[int],
     make: Callable[[int], Picture],
-    check: float = 0.0,
-    masker: str = "auto",
+    check: Check | None = None,
     *,
     missing: Sequence[str] = (),
     track: Track = plain_track,
 ) -> None:
     """Write the pictures that `make` gives for `numbers` as the maps file `target`; an unfinished run goes on.
 
-    Those whose object overlaps what `masker` finds by less than `check` are dropped and counted, once for good: their names are kept
-    beside the target until it is finished. PartialError (status 4) when `make` failed at some, or there were `missing` ones already.
+    Those that do not pass the `check` are dropped and counted, once for good: their names are kept beside the target until it is
+    finished. PartialError (status 4) when `make` failed at some, or there were `missing` ones already.
     """
-    find = make_masker(masker) if check else None
-    if check and find is None:
-        raise SettingError("--check needs a masker", "give one with --masker")
-    params = {**target.params, "masker": masker} if check else target.params
+    params = {**target.params, "masker": check.masker} if check else target.params
     attrs, failures, run = {"labels": "synthetic", "template": target.template.fingerprint}, Failures(), 0
     failures.names += missing
     with (
@@ -267,32 +290,24 @@ def collect(
                 if run == GIVE_UP:
                     raise fault from error
                 continue
-            if find and overlap(picture, find) < check:
+            if check and check.overlap(picture) < check.least:
                 dropped.add(picture_name(i))
             else:
                 _add(out, picture_name(i), picture)
         if not len(out) and failures.first:
             raise failures.first
-        if not len(out) and len(dropped):
-            raise InputError(f"all {len(dropped)} pictures were dropped by --check {check:g}", "give a lower one, or another --masker")
+        if check and not len(out):
+            raise InputError(f"all {len(dropped)} pictures were dropped by --check {check.least:g}", "give less, or another --masker")
         if check:
             out.header["params"]["dropped"] = len(dropped)
-            log.info("%d of %d pictures dropped: their object is not where it was rendered (--check %g)", len(dropped), len(numbers), check)
+            fact = "%d of %d pictures dropped: their object is not where it was rendered (--check %g)"
+            log.info(fact, len(dropped), len(numbers), check.least)
     failures.report(len(numbers) + len(missing))
 
 
 def _add(out: ItemWriter, name: str, picture: Picture) -> None:
     encoded, score = np.frombuffer(encode(picture.rgb, ".jpg"), np.uint8), (picture.vertex >= 0).astype(np.float16)
     out.add(name, encoded=encoded, mask=picture.mask, vertex=picture.vertex, score=score)
-
-
-def overlap(picture: Picture, find: Callable[[np.ndarray], np.ndarray]) -> float:
-    """The intersection over union of the object that was rendered and the one that `find` sees; 0 where it sees none."""
-    try:
-        found = find(picture.rgb)
-    except InputError:
-        return 0.0
-    return float((found & picture.mask).sum() / max((found | picture.mask).sum(), 1))
 
 
 class Dropped:

@@ -86,7 +86,7 @@ def test_a_generator_that_gives_nothing_is_stopped_soon(shic: Run, small_templat
 def test_the_check_drops_what_its_masker_does_not_find_once_for_good(shic: Run, small_template_file: Path, monkeypatch):
     asked, make = [], synth.Synthesizer.make
 
-    def masker(_name):
+    def masker(*_):
         def find(rgb):
             asked.append(0)
             return truth[len(asked) % len(truth)]

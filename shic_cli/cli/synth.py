@@ -50,13 +50,13 @@ def command(
         return
     if contact_sheet:
         check_target(contact_sheet, overwrite)
-    shared |= {"sources": {"template": source(template)}, "masker": masker}
+    shared |= {"sources": {"template": source(template)}, "weights": weights, "masker": masker}
     failed = None
     try:
         if images:
             exchange.read_pictures(loaded, images, output, config, where, **shared)
         else:
-            synth.synthesize(loaded, output, config, where, seed, weights=weights, **shared)
+            synth.synthesize(loaded, output, config, where, seed, **shared)
     except PartialError as error:  # the rest is written, and can be drawn
         failed = error
     if contact_sheet:
