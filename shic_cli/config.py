@@ -19,12 +19,16 @@ EXTRACTORS = (
     "auto, silhouette, picture (an encoder only), vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small), sd, sd-dino, dift, several"
     " joined by +, or one that a plugin adds; options follow a comma: vit:FOLDER,layer=9,facet=key."
 )
+CONTROLNET_VIEWS = "side,front"  # sec. 7.3
+CONTROLNET_ERODE = 2  # pixels of the finished picture
 BUILTIN_TEXTURES = ("checker", "colors", "grid")
 
 
-def setting(default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with what the help text and the checks need."""
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
+def setting(
+    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None, flag: str = ""
+) -> Any:  # fmt: skip
+    """A dataclass field with what the help text and the checks need; `flag` is its option's name where it is not the field's."""
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "flag": flag})
 
 
 class Checked:
@@ -122,7 +126,12 @@ class PseudoGtConfig(Checked):
 class SynthConfig(Checked):
     """`shic synth`; sec. 3.5."""
 
-    generator: str = setting("auto", "auto, plain, or one that a plugin adds.")
+    generator: str = setting(
+        "auto",
+        "auto, plain, controlnet-depth, or one that a plugin adds; controlnet-depth:FOLDER,control=FOLDER,depth=FOLDER takes another"
+        " Stable Diffusion 1.5, another ControlNet for depth with white near, another Depth Anything.",
+    )
+    class_name: str = setting("", "The class in a word or two, for example horse; controlnet-depth needs it.", flag="class")
     number: int = setting(6000, "Pictures to make.", low=1)
     size: int = setting(224, "Side of each picture in pixels.", low=32, high=2048)
     elevation: tuple[float, ...] = setting((-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90)
@@ -136,6 +145,50 @@ class SynthConfig(Checked):
     )
     backgrounds: str = setting("", "Folder of photos to take backgrounds from; none: made-up ones.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
+    only: tuple[float, ...] = setting(
+        (), "Make these pictures alone, by their numbers; each is the one that a whole run makes.", low=0, high=10**9
+    )
+    views: str = setting(
+        "auto", "any, or some of front,side,back,top; auto: side,front for controlnet-depth, which paints faces on backs, else any."
+    )
+    erode: int = setting(
+        -1,
+        f"Pixels along the outline that get no label, for a painted outline moves; -1: {CONTROLNET_ERODE} for controlnet-depth, else 0.",
+        low=-1,
+        high=64,
+    )
+    check: float = setting(
+        0.0,
+        "Drop pictures whose object, as --masker finds it, overlaps the rendered one by less than this IoU; 0 keeps all.",
+        low=0,
+        high=1,
+    )
+    prompt: str = setting(
+        "a photo of a {class}, {view} view, natural light, sharp, high quality",
+        "What controlnet-depth is told; {class} and {view} (front, side, back, top) are filled in.",
+    )
+    negative: str = setting("lowres, low quality, monochrome, watermark", "What controlnet-depth is told to avoid.")
+    side: int = setting(512, "Side in pixels that controlnet-depth paints at, a multiple of 64.", low=64, high=2048)
+    steps: int = setting(25, "Steps of controlnet-depth.", low=1, high=1000)
+    guidance: float = setting(7.5, "How strictly controlnet-depth keeps to the prompt.", low=0)
+    strength: float = setting(1.0, "How strictly controlnet-depth keeps to the depth.", low=0, high=2)
+    scheduler: str = setting("unipc", "How controlnet-depth samples.", choices=("unipc", "dpm", "ddim", "euler"))
+    precision: str = setting(
+        "auto",
+        "Number format of controlnet-depth; auto: float16 on CUDA, else float32.",
+        choices=("auto", "float32", "float16", "bfloat16"),
+    )
+    offload: str = setting(
+        "none",
+        "Keep controlnet-depth's weights in main memory, and bring each model, or each layer in sequence, to the GPU when it is needed;"
+        " wants the package accelerate.",
+        choices=("none", "model", "sequential"),
+    )
+    slicing: bool = setting(False, "Compute controlnet-depth's attention in slices: slower, with less memory.")
+
+    def params(self) -> dict[str, Any]:
+        """The settings as a dictionary that JSON can hold; not those that save memory, for they may change from run to run."""
+        return {name: value for name, value in super().params().items() if name not in ("offload", "slicing")}
 
 
 @dataclass(frozen=True)

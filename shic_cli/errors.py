@@ -33,6 +33,10 @@ class SettingError(ShicError):
     exit_code = 2
 
 
+class PictureError(InputError):
+    """A generator gave no usable picture, or the one that was made elsewhere can't be used; the others may do."""
+
+
 class MissingError(ShicError):
     """An optional package or a model's weights are not on this machine."""
 
@@ -62,9 +66,13 @@ class Failures:
         try:
             yield
         except ShicError as error:
-            self.names.append(name)
-            self.first = self.first or error
-            log.warning("left out %s", error)
+            self.note(name, error)
+
+    def note(self, name: str, error: ShicError) -> None:
+        """Note that the input `name` failed."""
+        self.names.append(name)
+        self.first = self.first or error
+        log.warning("left out %s", error)
 
     def check(self, total: int) -> None:
         """Raise the first error if all of `total` inputs failed; to be called before anything is written."""

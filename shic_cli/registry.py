@@ -44,7 +44,10 @@ PARTS: dict[str, dict[str, str]] = {
         "pytorch3d": "shic_cli.renderers.pytorch3d:Pytorch3dRenderer",
         "warp": "shic_cli.renderers.warp:WarpRenderer",
     },
-    "generators": {"plain": "shic_cli.generators.plain:Plain"},
+    "generators": {
+        "plain": "shic_cli.generators.plain:Plain",
+        "controlnet-depth": "shic_cli.generators.controlnet_depth:ControlnetDepth",
+    },
     "maskers": {"grabcut": "shic_cli.maskers.grabcut:GrabCut"},
 }
 
@@ -55,7 +58,8 @@ AUTO: dict[str, tuple[str, ...]] = {
     "encoders": ("dinov2-small", "picture"),
     "photo encoders": ("dinov2-small", "silhouette"),
     "renderers": ("pytorch3d", "warp"),
-    "generators": ("plain",),
+    "generators": ("controlnet-depth", "plain"),
+    "classless generators": ("plain",),  # where no class is named: a prompt needs one
     "maskers": ("grabcut",),
 }
 
@@ -140,12 +144,14 @@ def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None =
     """
     spec = Spec.parse(resolve(kind, name, device, weights))
     part = find(kind, spec.name)
-    if not spec.argument:
+    if not spec.argument and not spec.options:  # an option can name other weights than those that `check` looks for
         check(part, weights)
     taken = inspect.signature(part).parameters
     if "weights" in taken:
         options["weights"] = weights
-    known = {key: each.default for key, each in taken.items() if each.kind is each.KEYWORD_ONLY and key not in ("device", "weights")}
+    known = {
+        key: each.default for key, each in taken.items() if each.kind is each.KEYWORD_ONLY and key not in ("device", "weights", *options)
+    }
     options |= {key: _convert(name, key, value, known) for key, value in spec.options.items()}
     return part(spec.argument, device=device, **options)
 

@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 import pytest
 
+from shic_cli import synth
 from shic_cli.schema import ItemReader, Template
 
 Run = Callable[..., tuple[int, str, str]]
+PLAIN = ("--size", "64", "--device", "cpu", "--renderer", "warp", "--generator", "plain", "--poses", "0")
 FEW = ("--number", "3", "--size", "64", "--device", "cpu", "--renderer", "warp")
 
 
@@ -71,6 +73,59 @@ def test_what_is_there_is_kept_unless_overwrite(shic: Run, small_template_file: 
     status, _, err = shic("synth", *FEW, "-o", "other.h5", "--contact-sheet", "sheet.png")
     assert status == 1 and "sheet.png" in err and not Path("other.h5").exists()
     assert shic("synth", *FEW, "--overwrite")[0] == 0 and len(items(Path("synth.h5"))) == 3
+
+
+def test_a_generator_that_gives_nothing_is_stopped_soon(shic: Run, small_template_file: Path, monkeypatch):
+    monkeypatch.setattr("shic_cli.generators.plain.Plain.__call__", lambda self, scene, rng: np.zeros((96, 96, 3), np.uint8))
+    status, _, err = shic("synth", *PLAIN, "--number", "2")
+    assert status == 1 and "synth_00000.jpg: the picture is black" in err
+    status, _, err = shic("synth", *PLAIN, "--number", "50")
+    assert status == 1 and err.count("left out") == synth.GIVE_UP and not Path("synth.h5").exists()
+
+
+def test_the_check_drops_what_its_masker_does_not_find_once_for_good(shic: Run, small_template_file: Path, monkeypatch):
+    asked, make = [], synth.Synthesizer.make
+
+    def masker(*_):
+        def find(rgb):
+            asked.append(0)
+            return truth[len(asked) % len(truth)]
+
+        return find
+
+    assert shic("synth", *PLAIN, "--number", "4", "-o", "all.h5")[0] == 0
+    truth = [item["mask"] for item in items(Path("all.h5")).values()]
+    truth = [truth[3], truth[0], ~truth[1], truth[2]]  # the second asked for is wrong
+    monkeypatch.setattr(synth, "make_masker", masker)
+
+    def stop(self, *args):
+        if len(asked) == 3 and not Path("again").exists():
+            raise KeyboardInterrupt
+        return make(self, *args)
+
+    monkeypatch.setattr(synth.Synthesizer, "make", stop)
+    assert shic("synth", *PLAIN, "--number", "4", "--check", "0.9")[0] == 130
+    Path("again").touch()
+    status, _, err = shic("synth", *PLAIN, "--number", "4", "--check", "0.9")
+    assert status == 0 and len(asked) == 4 and "1 of 4 pictures dropped" in err  # what was dropped is not painted again
+    assert list(items(Path("synth.h5"))) == ["synth_00000.jpg", "synth_00002.jpg", "synth_00003.jpg"]
+    assert ItemReader("synth.h5", "shic/maps").header.params["dropped"] == 1
+    assert not list(Path().glob("*.journal"))
+    truth[:] = [~each for each in truth]
+    status, _, err = shic("synth", *PLAIN, "--number", "1", "--check", "0.9", "-o", "none.h5")
+    assert status == 1 and "all 1 pictures were dropped" in err and not list(Path().glob("none.h5*"))
+
+
+def test_plain_takes_views_and_erosion_too(shic: Run, small_template_file: Path):
+    assert shic("synth", *PLAIN, "--number", "2", "-o", "whole.h5")[0] == 0
+    assert shic("synth", *PLAIN, "--number", "2", "--erode", "1", "-o", "thin.h5")[0] == 0
+    whole, thin = items(Path("whole.h5")), items(Path("thin.h5"))
+    for name, each in whole.items():
+        inner = cv2.erode(each["mask"].astype(np.uint8), np.uint8([[0, 1, 0], [1, 1, 1], [0, 1, 0]])) > 0
+        assert np.array_equal(thin[name]["vertex"], np.where(inner, each["vertex"], -1))
+        assert np.array_equal(thin[name]["mask"], each["mask"]) and np.array_equal(thin[name]["encoded"], each["encoded"])
+    assert shic("synth", *PLAIN, "--number", "2", "--views", "back", "-o", "back.h5")[0] == 0
+    assert not np.array_equal(items(Path("back.h5"))["synth_00000.jpg"]["mask"], whole["synth_00000.jpg"]["mask"])
 
 
 BAD = {

@@ -14,8 +14,8 @@ from shic_cli.config import ReleaseConfig
 def command() -> None:
     """Foundation models: which there are, which are here, and how to get them.
 
-    No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift, dinov2, dinov3), or a
-    repository of the hub, OWNER/NAME.
+    No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift, dinov2, dinov3) or
+    generator (controlnet-depth), or a repository of the hub, OWNER/NAME.
     """
 
 

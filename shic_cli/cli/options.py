@@ -44,14 +44,14 @@ def settings(config: type, parameter: str = "config") -> Decorator:
 
 
 def _option(each: Any) -> Decorator:
-    name, help = each.name.replace("_", "-"), each.metadata["help"]
+    name, help = each.metadata["flag"] or each.name.replace("_", "-"), each.metadata["help"]
     if isinstance(each.default, bool):
         return click.option(f"--{name}/--no-{name}", each.name, default=each.default, show_default=True, help=help)
     if isinstance(each.default, tuple):
         shown = ",".join(f"{value:g}" for value in each.default)
-        return click.option(f"--{name}", each.name, type=Numbers(), default=each.default, show_default=shown, help=help)
+        return click.option(f"--{name}", each.name, type=Numbers(), default=each.default, show_default=shown or False, help=help)
     kind = click.Choice(each.metadata["choices"]) if each.metadata["choices"] else type(each.default)
-    return click.option(f"--{name}", each.name, type=kind, default=each.default, show_default=True, help=help)
+    return click.option(f"--{name}", each.name, type=kind, default=each.default, show_default=each.default != "", help=help)
 
 
 def output(default: str = "", help: str = "File to write.") -> Decorator:

@@ -14,26 +14,53 @@ from shic_cli.config import SynthConfig
 @click.argument("template", default="template.h5", type=click.Path(path_type=Path))
 @options.output("synth.h5", "The maps file to write.")
 @click.option("--contact-sheet", type=click.Path(path_type=Path), metavar="PNG", help="Draw some of the pictures beside their labels.")
+@click.option(
+    "--depth-only", type=click.Path(path_type=Path), metavar="DIR",
+    help="Write the depth pictures for controlnet-depth and conditions.json (prompts, seeds) to DIR, and no maps file; needs no generator.",
+)  # fmt: skip
+@click.option(
+    "--images", type=click.Path(path_type=Path), metavar="DIR",
+    help="Read what another program painted from the depth pictures, with their names and conditions.json beside it.",
+)  # fmt: skip
 @options.settings(SynthConfig)
+@options.masker
+@options.weights
 @options.device
 @options.seed
 @options.overwrite
 def command(
-    template: Path, output: Path, contact_sheet: Path | None, config: SynthConfig, device: str, seed: int, overwrite: bool
+    template: Path, output: Path, contact_sheet: Path | None, depth_only: Path | None, images: Path | None, config: SynthConfig,
+    masker: str, weights: Path | None, device: str, seed: int, overwrite: bool,
 ) -> None:  # fmt: skip
     """Make synthetic pictures of TEMPLATE with exact labels (sec. 3.5): a maps file, for `shic train`."""
-    from shic_cli import synth
+    from shic_cli import exchange, synth
     from shic_cli.cli.console import track
     from shic_cli.devices import resolve_device
+    from shic_cli.errors import PartialError
     from shic_cli.images import encode
     from shic_cli.outputs import atomic, check_target
     from shic_cli.schema import read_template, source
 
+    if depth_only and (images or contact_sheet):
+        raise click.UsageError("--depth-only writes depth pictures alone: it goes with neither --images nor --contact-sheet")
     where, loaded = resolve_device(device), read_template(template)
+    shared = {"overwrite": overwrite, "track": track}
+    if depth_only:
+        exchange.write_conditions(loaded, depth_only, config, where, seed, weights=weights, **shared)
+        return
     if contact_sheet:
         check_target(contact_sheet, overwrite)
-    sources = {"template": source(template)}
-    synth.synthesize(loaded, output, config, where, seed, sources=sources, overwrite=overwrite, track=track)
+    shared |= {"sources": {"template": source(template)}, "weights": weights, "masker": masker}
+    failed = None
+    try:
+        if images:
+            exchange.read_pictures(loaded, images, output, config, where, **shared)
+        else:
+            synth.synthesize(loaded, output, config, where, seed, **shared)
+    except PartialError as error:  # the rest is written, and can be drawn
+        failed = error
     if contact_sheet:
         with atomic(contact_sheet, overwrite) as partial:
             partial.write_bytes(encode(synth.contact_sheet(output, loaded.colors)))
+    if failed:
+        raise failed

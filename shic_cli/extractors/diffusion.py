@@ -100,9 +100,9 @@ class Diffusion(Pretrained):
         return {"weights": self._weights, "alphas_cumprod": kept, "tokens": self._tokens, **self._matter}
 
     def _load(self, folder: Path, prompt: str) -> None:
-        from diffusers import AutoencoderKL, UNet2DConditionModel
+        from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
-        self.scheduler = _scheduler(folder)
+        self.scheduler = read_scheduler(DDPMScheduler, folder)
         steps = self.scheduler.config.num_train_timesteps
         if not 0 <= self.step < steps:
             raise SettingError(f"{self.name}: step={self.step} is out of range", f"give 0 to {steps - 1}")
@@ -112,7 +112,7 @@ class Diffusion(Pretrained):
         self.vae.decoder = self.vae.post_quant_conv = None  # before it moves to the device; nothing is ever decoded
         self.vae.to(self.device)
         self.unet = models.load(UNet2DConditionModel, folder / "unet", dtype=self.dtype, device=self.device)
-        _check_kind(folder, self.unet.config, self.vae.config, self.text.shape[-1])
+        check_kind(folder, self.unet.config, self.vae.config, self.text.shape[-1])
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """Latents float32 `(B, 4, H/8, W/8)` of `images` `(B, 3, H, W)` in 0..1: the posterior's mean, scaled as the UNet wants it."""
@@ -139,24 +139,29 @@ def check_side(part: str, option: str, pixels: int) -> None:
         raise SettingError(f"{part}: {option}={pixels} is no multiple of {CELL}", f"for example {option}={near}")
 
 
-def _scheduler(folder: Path) -> Any:
-    """The noise schedule; what a model samples with does not matter, they all add noise alike."""
-    from diffusers import DDPMScheduler
-
+def read_scheduler(cls: Any, folder: Path) -> Any:
+    """The noise schedule below `folder` as the scheduler `cls`: whichever it was saved with, they all add noise alike."""
     try:
-        return DDPMScheduler.from_pretrained(str(folder / "scheduler"), local_files_only=True)
+        return cls.from_pretrained(str(folder / "scheduler"), local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{folder / 'scheduler'}: can't be read as a noise schedule", models.AGAIN) from error
 
 
-def _encode_prompt(folder: Path, prompt: str, dtype: torch.dtype, device: torch.device) -> tuple[list[int], torch.Tensor]:
-    """The prompt's T tokens and their embedding `(1, T, E)`. The text encoder is freed again: it is needed once."""
-    from transformers import CLIPTextModel, CLIPTokenizer
+def read_tokenizer(folder: Path) -> Any:
+    """The CLIP tokenizer below `folder`; InputError when there is none."""
+    from transformers import CLIPTokenizer
 
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
+        return CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
     except Exception as error:  # the library raises anything at all for a tokenizer that is wrong
         raise InputError(f"{folder / 'tokenizer'}: can't be read as a tokenizer", models.AGAIN) from error
+
+
+def _encode_prompt(folder: Path, prompt: str, dtype: torch.dtype, device: torch.device) -> tuple[list[int], torch.Tensor]:
+    """The prompt's T tokens and their embedding `(1, T, E)`. The text encoder is freed again: it is needed once."""
+    from transformers import CLIPTextModel
+
+    tokenizer = read_tokenizer(folder)
     encoder = models.load(CLIPTextModel, folder / "text_encoder", dtype=dtype, device=device)
     limit = encoder.config.max_position_embeddings
     if len(tokenizer(prompt, verbose=False).input_ids) > limit:
@@ -166,7 +171,7 @@ def _encode_prompt(folder: Path, prompt: str, dtype: torch.dtype, device: torch.
         return tokens[0].tolist(), encoder(tokens.to(device)).last_hidden_state
 
 
-def _check_kind(folder: Path, unet: Any, vae: Any, width: int) -> None:
+def check_kind(folder: Path, unet: Any, vae: Any, width: int) -> None:
     """InputError unless the settings of the UNet and the VAE are those of a Stable Diffusion 1 or 2 that makes pictures from text."""
     facts = {
         "the UNet and the VAE disagree about the latents": unet.in_channels != vae.latent_channels,

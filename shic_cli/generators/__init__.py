@@ -5,8 +5,12 @@ A generator is made as `Part(argument, device=device, config=config)` with a Syn
     side(size) -> int                  the side S that it paints in, for a picture of `size` pixels a side
     __call__(scene, rng) -> rgb        `(S, S, 3)` uint8 RGB; every choice comes from the numpy Generator `rng`
 
-The object's outline must stay where `scene.mask` has it, for the labels come from the projection and not from the picture. The
-picture is shrunk to `size` afterwards, so that a side above it smooths the edges.
+One that takes `weights` gets the folder that the user keeps weights in. It may have `views` and `erode`, what `--views` and `--erode`
+mean by default, and `saves_memory`, what to do when the GPU's memory does not suffice; PictureError says that it has no picture of a
+scene.
+
+The object's outline must stay where `scene.mask` has it, but for `erode` pixels: the labels come from the projection. The picture is
+shrunk to `size` afterwards, so that a side above it smooths the edges.
 """
 
 from __future__ import annotations

@@ -7,10 +7,9 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
+from shic_cli.backgrounds import Photos
 from shic_cli.config import SynthConfig
-from shic_cli.errors import InputError
 from shic_cli.generators import Scene
-from shic_cli.images import decode, list_images
 
 LATTICE = 16  # nodes a side of the periodic lattice that solid noise is read from
 
@@ -20,7 +19,7 @@ class Plain:
 
     def __init__(self, argument: str = "", *, device: object = "cpu", config: SynthConfig | None = None) -> None:
         folder = config.backgrounds if config else ""
-        self.photos = list_images([folder]) if folder else []
+        self.photos = Photos(folder) if folder else None
 
     def side(self, size: int) -> int:
         """Twice the picture's side: four samples a pixel smooth the edges."""
@@ -30,7 +29,7 @@ class Plain:
         """The picture `(S, S, 3)` uint8."""
         size = len(scene.mask)
         # What lies behind needs no smooth edges: painted at half the side it costs a quarter.
-        behind = (self._photo(size // 2, rng) if self.photos else background(size // 2, rng)) * np.float32(rng.uniform(0.7, 1.2))
+        behind = (photo(self.photos, size // 2, rng) if self.photos else background(size // 2, rng)) * np.float32(rng.uniform(0.7, 1.2))
         picture = cv2.resize(behind, (size, size), interpolation=cv2.INTER_LINEAR)
         points, normals = scene.point[scene.mask], scene.normal[scene.mask]
         colors = coat(points, normals @ scene.up, rng)
@@ -38,19 +37,10 @@ class Plain:
         picture += rng.standard_normal((size, size, 1), dtype=np.float32) * rng.uniform(0, 0.05)
         return (picture.clip(0, 1) * 255).astype(np.uint8)
 
-    def _photo(self, size: int, rng: np.random.Generator) -> np.ndarray:
-        """A random square `(S, S, 3)` in 0..1 of a random photo; a photo that can't be read is passed over."""
-        for i in rng.permutation(len(self.photos)):
-            try:
-                rgb, _ = decode(self.photos[i].read(), str(self.photos[i].path))
-            except InputError:
-                continue
-            side = int(min(rgb.shape[:2]) * rng.uniform(0.4, 1))
-            y, x = (rng.integers(0, length - side + 1) for length in rgb.shape[:2])
-            return cv2.resize(rgb[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        raise InputError(
-            f"{self.photos[0].path.parent}: none of its {len(self.photos)} photos can be read", "give others with --backgrounds"
-        )
+
+def photo(photos: Photos, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A random square `(S, S, 3)` in 0..1 of a random photo."""
+    return cv2.resize(photos.crop(rng), (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def random_color(rng: np.random.Generator, vivid: float = 0.6) -> np.ndarray:
