@@ -81,5 +81,12 @@ weights = click.option(
     show_envvar=True,
     help="Folder of models' weights, as `shic models pull --weights` fills it.  [default: the hub's cache]",
 )
+class_name = click.option(
+    "--class",
+    "class_name",
+    default="",
+    metavar="NAME",
+    help="What the object is called, as in `horse`: parts that find or paint it by name ask for it.",
+)
 template = path_option("template", "template.h5", "The template.")
 inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
