@@ -13,6 +13,7 @@ class ShicError(Exception):
     """Something is wrong that the user can mend; `message` says what, `hint` the next step."""
 
     exit_code = 1
+    stops_all = False  # True: it is not about one input, and every other input would meet it too
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -31,12 +32,14 @@ class SettingError(ShicError):
     """A setting is out of range or two of them contradict each other; status 2 like any wrong usage."""
 
     exit_code = 2
+    stops_all = True
 
 
 class MissingError(ShicError):
     """An optional package or a model's weights are not on this machine."""
 
     exit_code = 3
+    stops_all = True
 
 
 class UnfinishedError(MissingError):
@@ -58,10 +61,12 @@ class Failures:
 
     @contextmanager
     def catch(self, name: str) -> Iterator[None]:
-        """Note a ShicError raised inside under `name` and go on; every other error passes."""
+        """Note a ShicError raised inside under `name` and go on; every other error passes, and what stops all does."""
         try:
             yield
         except ShicError as error:
+            if error.stops_all:
+                raise
             self.names.append(name)
             self.first = self.first or error
             log.warning("left out %s", error)

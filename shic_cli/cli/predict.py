@@ -17,12 +17,13 @@ from shic_cli.config import PredictConfig
 @click.option("--remap", "texture", help="A picture, or checker, colors or grid: lay it over each image too.")
 @options.masks
 @options.masker
+@options.class_name
 @options.settings(PredictConfig)
 @options.weights
 @options.device
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, masks: Path | None, masker: str,
+    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, masks: Path | None, masker: str, class_name: str,
     config: PredictConfig, weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Map every object pixel of images to the template: a maps file, and colour pictures beside it.
@@ -36,8 +37,9 @@ def command(
     from shic_cli.schema import source
 
     images = list_images(inputs)
-    predictor = Predictor(model, resolve_device(device), config, weights)
+    where = resolve_device(device)
+    predictor = Predictor(model, where, config, weights)
     output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5")
     pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
-    used = mask_source(predictor, masks, make_masker(masker))
+    used = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
     predict(predictor, images, used, output, sources={"model": source(model)}, overwrite=overwrite, on_maps=pictures.write, track=track)
