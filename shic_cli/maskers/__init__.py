@@ -112,14 +112,18 @@ def main_object(found: Sequence[Found]) -> int:
     return max(sure, key=lambda i: found[i].area)
 
 
-def pieces(mask: np.ndarray, gap: int = 0) -> list[np.ndarray]:
-    """The connected pieces `(H, W)` bool of a mask, the largest first; parts up to `gap` pixels apart count as one piece."""
-    near = mask.astype(np.uint8)
+def pieces(mask: np.ndarray, gap: int = 0, bridge: np.ndarray | None = None) -> list[np.ndarray]:
+    """The connected pieces `(H, W)` bool of a mask, the largest first, without specks.
+
+    Parts up to `gap` pixels apart count as one piece, and so do parts that touch one and the same piece of `bridge` `(H, W)` bool,
+    which itself is in none.
+    """
+    near = (mask if bridge is None else mask | bridge).astype(np.uint8)
     if gap:
         near = cv2.dilate(near, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (gap + 1, gap + 1)))
     count, labels = cv2.connectedComponents(near)
     areas = np.bincount(labels[mask], minlength=count)
-    order = [int(i) for i in (-areas).argsort(kind="stable") if i and areas[i]]
+    order = [int(i) for i in (-areas).argsort(kind="stable") if areas[i]]
     return [(labels == i) & mask for i in order if areas[i] >= LEAST * areas[order[0]]]
 
 

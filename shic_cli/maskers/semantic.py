@@ -18,6 +18,7 @@ from shic_cli.errors import InputError, MissingError, SettingError
 from shic_cli.maskers import Found, pieces
 
 GAP = 0.02  # of the photo's longer side: an object that a pole or a rope cuts in two stays one
+BACKGROUND = {"background", "unlabeled", "other"}
 
 # What data sets call one thing (VOC, COCO, ADE20K, Cityscapes), in singular, words run together.
 SAME = (
@@ -38,7 +39,8 @@ class Semantic:
     """The pieces of a photo that have the label of a class, with the mean probability of that label as their score.
 
     `label` names a label of the checkpoint, or its number, in place of the class's name. `side` is the longer side of what the
-    network gets, in pixels; 0 leaves it to the checkpoint's image processor. A label map does not tell two objects that touch.
+    network gets, in pixels; 0 leaves it to the checkpoint's image processor. A label map does not tell two objects
+    that touch. Where it has a background, pieces that another thing joins, as a rider does the halves of a horse, are one object.
     """
 
     name = "semantic"
@@ -55,7 +57,10 @@ class Semantic:
         folder = models.locate(argument, weights)
         self._model = models.load(AutoModelForSemanticSegmentation, folder, device=self.device)
         self._prepare = _processor(folder)
-        self.label = find_label(label or class_name, self._model.config.id2label, str(folder))
+        labels = self._model.config.id2label
+        self.label = find_label(label or class_name, labels, str(folder))
+        backgrounds = [number for number, each in labels.items() if _joined(each) & BACKGROUND and number != self.label]
+        self.background = backgrounds[0] if backgrounds else None
 
     @torch.no_grad()
     def __call__(self, rgb: np.ndarray) -> list[Found]:
@@ -64,14 +69,20 @@ class Semantic:
         if self.side and max(small.size) > self.side:
             small.thumbnail((self.side, self.side), Image.Resampling.BILINEAR)
         logits = self._model(self._prepare(small).to(self.device)).logits[0].float()
-        others = torch.cat([logits[: self.label], logits[self.label + 1 :]]).amax(0)
-        lead = torch.stack([logits[self.label] - others, logits.softmax(0)[self.label]])
-        if not torch.isfinite(lead).all():
+        if not torch.isfinite(logits).all():
             raise InputError(f"{self.name}: its answer is not finite", "its weights are broken")
-        # The label's lead over the best other one is a single channel: 150 labels at a photo's size would take gigabytes.
-        lead, probability = F.interpolate(lead[None], rgb.shape[:2], mode="bilinear", align_corners=False)[0].cpu().numpy()
-        found = pieces(lead > 0, round(GAP * max(rgb.shape[:2])))
-        return [Found(piece, float(probability[piece].mean())) for piece in found]
+        # A label's lead over the best other one is a single channel: 150 labels at a photo's size would take gigabytes.
+        channels = [_lead(logits, self.label), logits.softmax(0)[self.label]]
+        channels += [_lead(logits, self.background)] if self.background is not None else []
+        maps = F.interpolate(torch.stack(channels)[None], rgb.shape[:2], mode="bilinear", align_corners=False)[0].cpu().numpy()
+        bridge = maps[2] < 0 if self.background is not None else None
+        found = pieces(maps[0] > 0, round(GAP * max(rgb.shape[:2])), bridge)
+        return [Found(piece, float(maps[1][piece].mean())) for piece in found]
+
+
+def _lead(logits: torch.Tensor, label: int) -> torch.Tensor:
+    """How far a label is ahead of the best other one, `(h, w)`, of `logits` `(L, h, w)`."""
+    return logits[label] - torch.cat([logits[:label], logits[label + 1 :]]).amax(0)
 
 
 def _processor(folder: Path) -> Callable[[Image.Image], torch.Tensor]:
