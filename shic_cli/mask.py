@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from shic_cli import draw
 from shic_cli.config import MaskConfig
 from shic_cli.errors import Failures, InputError, SettingError, ShicError
-from shic_cli.images import Crop, ImageFile, check_mask, decode, encode, read_mask
+from shic_cli.images import SMALLEST, Crop, ImageFile, check_mask, decode, encode, read_mask
 from shic_cli.maskers import Found, Masker, main_object
 from shic_cli.outputs import atomic
 from shic_cli.progress import Track, plain_track
@@ -172,12 +172,10 @@ class MaskWriter:
             mask, score = found[i].mask, found[i].score
             info = {**self.masker.settings, "source": source, "score": score, "objects": len(found), "number": i + 1}
             if self.config.all:
-                crop = Crop.around(mask)
-                top, left = max(crop.top, 0), max(crop.left, 0)
-                box = slice(top, crop.top + crop.side), slice(left, crop.left + crop.side)
+                box = _inside(Crop.around(mask), mask.shape)
                 picture = self._crop(image, i)
                 _write(picture, encode(rgb[box], picture.suffix))
-                mask, info = mask[box], info | {"top": top, "left": left}
+                mask, info = mask[box], info | {"top": box[0].start, "left": box[1].start}
             _write_mask(self._path(image.name, i), mask, info)
         for i in range(len(found), len(found) + MOST):  # crops of an earlier run that found more
             if self.config.all and self._path(image.name, i).exists():
@@ -203,6 +201,16 @@ class MaskWriter:
             full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
             found.append(Found(full, info.get("score")))
         return found, len(found), list(range(1, len(found) + 1))
+
+
+def _inside(crop: Crop, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The rows and columns of the crop that are in a photo of `shape`, and more where these are too few for a picture."""
+    box = []
+    for start, length in ((crop.top, shape[0]), (crop.left, shape[1])):
+        first, last = max(start, 0), min(start + crop.side, length)
+        first = max(min(first, length - SMALLEST), 0) if last - first < SMALLEST else first
+        box.append(slice(first, max(last, first + SMALLEST)))
+    return box[0], box[1]
 
 
 def _write(path: Path, data: bytes) -> None:

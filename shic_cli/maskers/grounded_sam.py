@@ -20,6 +20,7 @@ SEGMENTERS = (*PADDED, "sam2", "sam2_video", "edgetam", "edgetam_video", "sam3_t
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and standard deviation that SAM 3 wants
 LONGEST = 1333 / 800  # Grounding DINO's longer side at most, in its shorter sides
+LEAST = 96  # pixels a side below which the detector's coarsest grid has no two cells, and it fails
 MOST = 20  # boxes of a photo, the best
 SAME = 0.7  # masks that overlap by more than this (IoU) are of one object
 
@@ -39,8 +40,10 @@ class GroundedSam:
         self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, class_name: str = "",
         segmenter: str = "sam-base", prompt: str = "", threshold: float = 0.3, side: int = 800, precision: str = "float32",
     ) -> None:  # fmt: skip
-        if not 0 < threshold < 1 or side < 32:
-            raise SettingError(f"{self.name}: threshold={threshold} or side={side} is out of range", "give 0 to 1, and 32 pixels or more")
+        if not 0 < threshold < 1 or side < LEAST:
+            raise SettingError(
+                f"{self.name}: threshold={threshold} or side={side} is out of range", f"give 0 to 1, and {LEAST} pixels or more"
+            )
         self.device, self.threshold = torch.device(device), threshold
         dtype = number_format(self.name, precision, self.device, torch.float32)
         folders = [models.locate(argument or "grounding-dino-tiny", weights), models.locate(segmenter, weights)]
@@ -83,8 +86,7 @@ class Detector:
     def __call__(self, rgb: np.ndarray, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Boxes `(n, 4)` as x0, y0, x1, y1 in pixels of `rgb` `(H, W, 3)` uint8, and their scores `(n,)`, best first, above `threshold`."""
         height, width = rgb.shape[:2]
-        scale = self.side / min(height, width)
-        scale = min(scale, LONGEST * self.side / max(height, width))
+        scale = min(self.side / min(height, width), int(LONGEST * self.side) / max(height, width))
         size = (max(1, round(height * scale)), max(1, round(width * scale)))
         pixels = _normalised(rgb, size, IMAGENET, self.device)
         out = self._model(pixel_values=pixels, pixel_mask=torch.ones(1, *size, dtype=torch.long, device=self.device), **self._text)
@@ -140,7 +142,7 @@ def _check_kind(model: Any, folder: Path, kinds: tuple[str, ...], wanted: str) -
 
 def _normalised(rgb: np.ndarray, size: tuple[int, int], statistics: tuple, device: torch.device) -> torch.Tensor:
     """`rgb` `(H, W, 3)` uint8 resampled to `size`, as f4 `(1, 3, h, w)`, less the mean, in standard deviations."""
-    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None].float() / 255
+    pixels = torch.tensor(rgb, device=device).permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
     mean, deviation = (pixels.new_tensor(values)[:, None, None] for values in statistics)
     return (pixels - mean) / deviation

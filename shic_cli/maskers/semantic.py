@@ -139,8 +139,8 @@ def _joined(name: str) -> set[str]:
 def _numbers(name: str) -> set[str]:
     """The word as it is and what it may be the plural of."""
     (word,) = _joined(name)
-    ends = [("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"), *PLURALS]
-    return {word} | {word.removesuffix(end) + single for end, single in ends if word.endswith(end) and len(word) > len(end) + 1}
+    ends = [(end, single) for end, single in (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f")) if len(word) > len(end) + 1]
+    return {word} | {word.removesuffix(end) + single for end, single in (*ends, *PLURALS) if word.endswith(end)}
 
 
 def _general(name: str) -> set[str]:
