@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_maskers import LABELS, save_grounding_dino, save_sam, save_sam2, save_segformer
+from tiny_maskers import LABELS, save_grounding_dino, save_sam, save_sam2, save_sam3, save_segformer
 
 from shic_cli import registry
 from shic_cli.errors import Failures, InputError, MissingError, SettingError
@@ -307,18 +307,27 @@ def test_segmenter_agrees_with_the_library(tmp_path: Path, monkeypatch: pytest.M
     assert np.array_equal(masks, wanted) and 0 < wanted.mean() < 1
 
 
-@pytest.mark.parametrize("kind", ["sam", "sam2", "sam2_video"])
+SAVE = {
+    "sam": save_sam,
+    "sam_hq": lambda folder: save_sam(folder, "SamHQ"),
+    "sam2": save_sam2,
+    "sam2_video": lambda folder: save_sam2(folder, "sam2_video"),  # what the released weights of SAM 2.1 call themselves
+    "sam3_tracker": save_sam3,
+}
+
+
+@pytest.mark.parametrize("kind", SAVE)
 @pytest.mark.parametrize("shape", [(60, 90), (90, 60), (37, 111)])
 def test_masks_come_back_to_the_photos_own_pixels(
     tmp_path: Path, kind: str, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network that fills the boxes that it gets gives masks that fill the boxes in the photo."""
-    folder = save_sam(tmp_path / "sam") if kind == "sam" else save_sam2(tmp_path / "sam2", kind)
-    segmenter = Segmenter(folder, torch.device("cpu"), torch.float32)
+    segmenter = Segmenter(SAVE[kind](tmp_path / "sam"), torch.device("cpu"), torch.float32)
+    side = segmenter.side
 
     def fill(pixel_values: torch.Tensor, input_boxes: torch.Tensor, multimask_output: bool) -> SimpleNamespace:
-        assert pixel_values.shape == (1, 3, 64, 64)
-        centre = torch.arange(64) + 0.5
+        assert pixel_values.shape == (1, 3, side, side)
+        centre = torch.arange(side) + 0.5
         x0, y0, x1, y1 = input_boxes[0].T[..., None]
         inside = ((centre > y0) & (centre < y1))[:, :, None] & ((centre > x0) & (centre < x1))[:, None]
         return SimpleNamespace(pred_masks=(inside.float() * 2 - 1)[None, :, None])

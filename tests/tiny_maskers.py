@@ -47,15 +47,31 @@ def save_grounding_dino(folder: Path, family: str = "GroundingDino") -> Path:
     return folder
 
 
-def save_sam(folder: Path) -> Path:
-    """A SAM of 64 pixels a side."""
+def save_sam(folder: Path, family: str = "Sam") -> Path:
+    """A SAM of 64 pixels a side, or with `family` SamHQ."""
     torch.manual_seed(0)
     vision = {
-        "hidden_size": 16, "output_channels": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "patch_size": 8,
-        "window_size": 4, "global_attn_indexes": [0], "num_pos_feats": 8, "mlp_dim": 16,
+        "hidden_size": 16, "output_channels": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "patch_size": 8,
+        "window_size": 0, "global_attn_indexes": [0], "num_pos_feats": 16, "mlp_dim": 16,
     }  # fmt: skip
-    prompt = {"hidden_size": 16, "image_size": 64, "patch_size": 8, "mask_input_channels": 4}
-    tf.SamModel(tf.SamConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=_decoder(16))).save_pretrained(folder)
+    prompt = {"hidden_size": 32, "image_size": 64, "patch_size": 8, "mask_input_channels": 4}
+    decoder = _decoder(32) | ({"vit_dim": 16} if family == "SamHQ" else {})
+    config = getattr(tf, f"{family}Config")(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    getattr(tf, f"{family}Model")(config).save_pretrained(folder)
+    return folder
+
+
+def save_sam3(folder: Path) -> Path:
+    """SAM 3's tracker, of 56 pixels a side."""
+    torch.manual_seed(0)
+    backbone = {
+        "model_type": "sam3_vit_model", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "image_size": 56, "patch_size": 14, "window_size": 2, "global_attn_indexes": [0], "pretrain_image_size": 28,
+    }  # fmt: skip
+    vision = {"backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
+    prompt = {"hidden_size": 32, "image_size": 56, "patch_size": 14, "mask_input_channels": 4}
+    config = tf.Sam3TrackerConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=_decoder(32))
+    tf.Sam3TrackerModel(config).save_pretrained(folder)
     return folder
 
 

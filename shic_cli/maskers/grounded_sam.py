@@ -16,7 +16,7 @@ from shic_cli.maskers import Found
 
 DETECTORS = ("grounding-dino", "mm-grounding-dino")
 PADDED = ("sam", "sam_hq")  # the photo keeps its shape, black fills up the square; later models get it squeezed into the square
-SEGMENTERS = (*PADDED, "sam2", "sam2_video", "edgetam", "edgetam_video", "sam3_tracker", "sam3_video")
+SEGMENTERS = (*PADDED, "sam2", "sam2_video", "sam3_tracker", "sam3_video")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and standard deviation that SAM 3 wants
 LONGEST = 1333 / 800  # Grounding DINO's longer side at most, in its shorter sides
@@ -28,7 +28,7 @@ SAME = 0.7  # masks that overlap by more than this (IoU) are of one object
 class GroundedSam:
     """The objects of the class `class_name` in a photo, with the detector's scores.
 
-    The argument is the detector, Grounding DINO or MM Grounding DINO; `segmenter` is SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3's tracker;
+    The argument is the detector, Grounding DINO or MM Grounding DINO; `segmenter` is SAM, SAM-HQ, SAM 2 or SAM 3's tracker;
     each by a name of `shic models list`, a folder or OWNER/NAME. `threshold` is the least score of a box, `prompt` what to look for
     in place of the class's name. `side` is the shorter side of what the detector gets, in pixels.
     """
