@@ -5,7 +5,8 @@ A part is a class. Built-in ones are named below; another package adds its own b
 
 A part is asked for as `name`, `name:argument` or `name:argument,option=value,...` (`vit:FOLDER,layer=9,facet=key`) and made as
 `Part(argument, device=device, **options)`: its options are the keyword parameters of its constructor, converted to the type of
-their default. One that takes `weights` gets the folder that the user keeps weights in, or None. It may have a class method
+their default. One that takes `weights` gets the folder that the user keeps weights in, or None; a masker that takes `class_name`
+gets what --class says. It may have a class method
 `check(weights)` that raises MissingError when it can't be used on this machine, and a tuple `slow_on` of the kinds of device
 where `auto` passes it over.
 """
