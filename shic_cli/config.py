@@ -90,6 +90,18 @@ class RenderConfig(Checked):
 
 
 @dataclass(frozen=True)
+class MaskConfig(Checked):
+    """`shic mask`; a mask is unsure, and listed, when it breaks one of the limits."""
+
+    all: bool = setting(False, "Write a crop for each object, into OUTPUT/imgs and OUTPUT/masks; else the mask of the largest one.")
+    low_score: float = setting(0.6, "Unsure: a score below this, where the masker gives one.", low=0, high=1)
+    border: float = setting(0.5, "Unsure: on more than this share of the photo's border.", low=0, high=1)
+    smallest: float = setting(0.01, "Unsure: less than this share of the photo.", low=0, high=1)
+    largest: float = setting(0.8, "Unsure: more than this share of the photo.", low=0, high=1)
+    rival: float = setting(0.5, "Unsure: another object has more than this share of the main one's pixels; not with --all.", low=0, high=1)
+
+
+@dataclass(frozen=True)
 class FeatureConfig(Checked):
     """`shic features`."""
 

@@ -16,6 +16,18 @@ def color_map(rgb: np.ndarray, vertex: np.ndarray, colors: np.ndarray, opacity: 
     return out.clip(0, 255).astype(np.uint8)
 
 
+def outline(
+    rgb: np.ndarray, mask: np.ndarray, color: tuple[int, ...], others: Sequence[np.ndarray] = (), other: tuple[int, ...] = (0, 0, 0)
+) -> np.ndarray:  # fmt: skip
+    """`rgb` `(H, W, 3)` uint8, darker off the `mask` `(H, W)` bool and with its outline in `color`; those of `others` in `other`."""
+    out = np.where(mask[..., None], rgb, (rgb * np.float32(0.45)).astype(np.uint8))
+    width = max(1, round(max(mask.shape) / 300))
+    for each, paint in [*((each, other) for each in others), (mask, color)]:
+        found, _ = cv2.findContours(each.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, found, -1, paint, width)
+    return out
+
+
 def heat_colors(values: np.ndarray) -> np.ndarray:
     """Colours `(..., 3)` uint8 of `values` in 0..1, dark blue to yellow."""
     from matplotlib import colormaps

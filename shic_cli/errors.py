@@ -13,6 +13,7 @@ class ShicError(Exception):
     """Something is wrong that the user can mend; `message` says what, `hint` the next step."""
 
     exit_code = 1
+    stops_all = False  # True: it is not about one input, and every other input would meet it too
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -31,6 +32,7 @@ class SettingError(ShicError):
     """A setting is out of range or two of them contradict each other; status 2 like any wrong usage."""
 
     exit_code = 2
+    stops_all = True
 
 
 class PictureError(InputError):
@@ -41,6 +43,7 @@ class MissingError(ShicError):
     """An optional package or a model's weights are not on this machine."""
 
     exit_code = 3
+    stops_all = True
 
 
 class UnfinishedError(MissingError):
@@ -62,10 +65,12 @@ class Failures:
 
     @contextmanager
     def catch(self, name: str) -> Iterator[None]:
-        """Note a ShicError raised inside under `name` and go on; every other error passes."""
+        """Note a ShicError raised inside under `name` and go on; every other error passes, and what stops all does."""
         try:
             yield
         except ShicError as error:
+            if error.stops_all:
+                raise
             self.note(name, error)
 
     def note(self, name: str, error: ShicError) -> None:

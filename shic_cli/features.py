@@ -112,9 +112,11 @@ def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weigh
     return extractor
 
 
-def _writer(path: Path, extractor: Any, config: FeatureConfig, template: str, sources: dict[str, Any], overwrite: bool) -> ItemWriter:
+def _writer(
+    path: Path, extractor: Any, config: FeatureConfig, template: str, sources: dict[str, Any], overwrite: bool, **more: Any
+) -> ItemWriter:
     attrs = {"extractor": extractor.name, "fingerprint": extractor.fingerprint, "template": template}
-    params = {**config.params(), "extractor": extractor.settings}
+    params = {**config.params(), "extractor": extractor.settings, **more}
     root = getattr(extractor, "arrays", {})  # a basis
     return ItemWriter(path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite, root=root)
 
@@ -138,7 +140,7 @@ def write_photo_features(
     if config.pca:
         raise SettingError("--pca: a basis is fitted to views, these are photos", "fit it with `shic features views.h5`, then give --basis")
     extractor, failures = _make(config, basis, device, weights), Failures()
-    with _writer(path, extractor, config, "", {"images": listing(images)}, overwrite) as writer:
+    with _writer(path, extractor, config, "", {"images": listing(images)}, overwrite, **masks.settings) as writer:
         for image in track(images, len(images), "features"):
             if image.name in writer:
                 continue

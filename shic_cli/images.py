@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,9 @@ from PIL import Image, ImageOps
 
 from shic_cli.config import MARGIN
 from shic_cli.errors import InputError
+
+if TYPE_CHECKING:
+    from shic_cli.maskers import Masker
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
@@ -180,7 +184,13 @@ class MaskSource:
         self.folder = folder
         self.masker = masker
         if folder is not None and not folder.is_dir():
-            raise InputError(f"{folder}: there is no such folder", "give the folder of masks with --masks")
+            fact = "is a file, not a folder" if folder.exists() else "there is no such folder"
+            raise InputError(f"{folder}: {fact}", "give the folder of masks with --masks")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What files record of the part that masks photos without a mask: its name and the class's, where there is one."""
+        return getattr(self.masker, "settings", {})
 
     def read(self, image: ImageFile) -> Photo:
         """The photo with its mask; InputError if either can't be used."""
@@ -192,6 +202,9 @@ class MaskSource:
             mask = read_mask(path)
         elif self.masker is not None:
             mask = self.masker(rgb)
+            if not mask.any():
+                said = "give it a mask in a folder masks/, or another --masker; those that score what they find have an option threshold="
+                raise InputError(f"{image.name}: no object was found in it", said)
         else:
             raise InputError(
                 f"{image.name}: has no mask", "put masks in a folder masks/ beside the photos' folder, or give --masks or --masker"
@@ -212,25 +225,20 @@ class MaskSource:
         return found
 
 
-def make_masker(name: str) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The masker `name`, made when the first photo without a mask needs it; None for `none`."""
+def make_masker(name: str, device: Any = "cpu", weights: Path | None = None, class_name: str = "") -> Masker | None:
+    """The masker `name` for the class `class_name`, made when the first photo without a mask needs it; None for `none`."""
     if name == "none":
         return None
-    made: list[Callable[[np.ndarray], np.ndarray]] = []
+    from shic_cli.maskers import Masker
 
-    def mask(rgb: np.ndarray) -> np.ndarray:
-        if not made:
-            from shic_cli import registry
-
-            made.append(registry.make("maskers", name))
-        return made[0](rgb)
-
-    return mask
+    return Masker(name, device, weights, class_name)
 
 
-def make_masks(folder: Path | None, masker: str) -> MaskSource:
+def make_masks(
+    folder: Path | None, masker: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
+) -> MaskSource:  # fmt: skip
     """The masks of photos: an alpha channel, `folder` or a sibling folder masks/, else the masker of that name."""
-    return MaskSource(folder, make_masker(masker))
+    return MaskSource(folder, make_masker(masker, device, weights, class_name))
 
 
 def read_mask(path: Path) -> np.ndarray:

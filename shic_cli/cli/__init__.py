@@ -15,6 +15,7 @@ from shic_cli.errors import ShicError
 # Command -> (module below shic_cli.cli, one line of help), in the order of the pipeline.
 COMMANDS = {
     "template": ("template", "Prepare a mesh as the template of a class."),
+    "mask": ("mask", "Find the objects in photos: masks."),
     "render": ("render", "Render views of the template."),
     "features": ("features", "Compute features of photos or views."),
     "pseudo-gt": ("pseudo_gt", "Match photos to the template without training."),
@@ -90,7 +91,7 @@ def main(args: list[str] | None = None) -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, known by its name: torch is not imported here
             raise
-        _fail("out of GPU memory", "give --device cpu, a smaller --batch, or the extractor's options side= and batch=", 1)
+        _fail("out of GPU memory", "give --device cpu, a smaller --batch, or the options side= and batch= of the extractor or masker", 1)
 
 
 def _fail(message: str, hint: str, status: int) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shic_cli.cli import options
 from shic_cli.config import GeodesicConfig, PckConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from shic_cli.maskers import Masker
 
 GEODESIC_FIGURES = ("images", "points", "mean", "median", "ci95", "gps", "left_right")
 GPS_FIGURES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75")
@@ -96,7 +101,7 @@ def geodesic(
 @command.command("pck")
 @click.argument("targets", metavar="MODEL|MAPS|CSV...", type=click.Path(path_type=Path), nargs=-1)
 @click.option("--keypoints", type=click.Path(path_type=Path), required=True, help="Plain keypoint JSON, or a PF-PASCAL csv.")
-@click.option("--class", "classes", multiple=True, help="Only pairs of this class; may be repeated.")
+@click.option("--class", "classes", multiple=True, help="Only pairs of this class; may be repeated. One alone is what --masker looks for.")
 @click.option("--images", help="The annotated photos, where a model is scored, or nothing that holds them.")
 @options.masks
 @options.masker
@@ -125,22 +130,26 @@ def pck(
     from shic_cli import pck as library
     from shic_cli.baselines import make_pixels
     from shic_cli.cli.console import track
+    from shic_cli.devices import resolve_device
     from shic_cli.given import GivenPairs
+    from shic_cli.images import make_masker
     from shic_cli.keypoints import read_pairs
 
     _some_row(targets, baselines)
+    where = resolve_device(device)
+    looker = make_masker(masker, where, weights, classes[0] if len(classes) == 1 else "")
     pairs, results, held = read_pairs(keypoints, classes), {}, {}
     labels = _labels(targets)
     given = {label: GivenPairs(path) for label, path in labels.items() if path.suffix == ".csv"}
     for label, path in labels.items():
         for name, via in _ways(label, path, config.via).items():
             one = replace(config, via=via)
-            sides = _sides(pairs, path, images, masks, masker, template, one, weights, device)
+            sides = _sides(pairs, path, images, masks, looker, template, one, weights, where)
             held |= {photo: side.mask for photo, side in sides.items()}
             results[name] = library.pck(pairs, sides, one, seed, track)
     transfers = given | {name: make_pixels(name, held, seed) for name in baselines}
     if transfers and not held:
-        held |= _masks(pairs, images, masks, masker)
+        held |= _masks(pairs, images, masks, looker)
     for name, transfer in transfers.items():
         results[name] = library.score(pairs, transfer, held, config, seed, track)
     _show(results, "PCK" if len(results) > 1 else f"PCK via {config.via}", PCK_FIGURES)
@@ -168,13 +177,12 @@ def _ways(label: str, path: Path, via: str) -> dict[str, str]:
 
 
 def _sides(
-    pairs: list, target: Path, images: str | None, masks: Path | None, masker: str, template: Path | None, config: PckConfig,
-    weights: Path | None, device: str,
+    pairs: list, target: Path, images: str | None, masks: Path | None, masker: Masker | None, template: Path | None, config: PckConfig,
+    weights: Path | None, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
     from shic_cli import pck as library
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masker
+    from shic_cli.images import list_images
     from shic_cli.maps import find_surface
     from shic_cli.predict import Predictor, mask_source
     from shic_cli.schema import ItemReader
@@ -185,19 +193,19 @@ def _sides(
         return library.sides_of_maps(pairs, ItemReader(target, "shic/maps"), find_surface(template), config.protocol, track)
     if images is None:
         raise click.UsageError("a model is scored on photos: name their folder with --images")
-    predictor = Predictor(target, resolve_device(device), weights=weights)
-    used = mask_source(predictor, masks, make_masker(masker))
+    predictor = Predictor(target, device, weights=weights)
+    used = mask_source(predictor, masks, masker)
     return library.sides_of_model(pairs, list_images([images]), used, predictor, config.via, config.protocol, track)
 
 
-def _masks(pairs: list, images: str | None, masks: Path | None, masker: str) -> dict[str, Any]:
+def _masks(pairs: list, images: str | None, masks: Path | None, masker: Masker | None) -> dict[str, Any]:
     from shic_cli.cli.console import track
-    from shic_cli.images import list_images, make_masks
+    from shic_cli.images import MaskSource, list_images
     from shic_cli.pck import masks_of_images
 
     if images is None:
         raise click.UsageError("the photos' sizes and masks are wanted: name their folder with --images, or a maps file")
-    return masks_of_images(pairs, list_images([images]), make_masks(masks, masker), track)
+    return masks_of_images(pairs, list_images([images]), MaskSource(masks, masker), track)
 
 
 def _emit(results: dict[str, dict], as_json: bool) -> None:

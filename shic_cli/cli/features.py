@@ -15,13 +15,14 @@ from shic_cli.config import FeatureConfig
 @options.output("features.h5", "The features file to write.")
 @options.masks
 @options.masker
+@options.class_name
 @click.option("--basis", type=click.Path(path_type=Path), help="Features file of views made with --pca: project to its components.")
 @options.settings(FeatureConfig)
 @options.weights
 @options.device
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, basis: Path | None, config: FeatureConfig,
+    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, class_name: str, basis: Path | None, config: FeatureConfig,
     weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Compute an extractor's features of photos, or of the views in a views file.
@@ -41,4 +42,5 @@ def command(
         sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
         features.write_view_features(read_views(views, where), output, config, where, sources=sources, **shared)
         return
-    features.write_photo_features(list_images(inputs), make_masks(masks, masker), output, config, where, **shared)
+    given = make_masks(masks, masker, where, weights, class_name)
+    features.write_photo_features(list_images(inputs), given, output, config, where, **shared)

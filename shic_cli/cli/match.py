@@ -18,13 +18,14 @@ from shic_cli.cli import options
 @click.option("--points", type=click.IntRange(min=1), default=20, show_default=True, help="Matches to show.")
 @options.masks
 @options.masker
+@options.class_name
 @options.weights
 @options.device
 @options.seed
 @options.overwrite
 @options.as_json
 def command(
-    a: str, b: str, model: Path, output: Path, via: str, points: int, masks: Path | None, masker: str,
+    a: str, b: str, model: Path, output: Path, via: str, points: int, masks: Path | None, masker: str, class_name: str,
     weights: Path | None, device: str, seed: int, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Match the images A and B through the template (Fig. 7): a picture, and with --json a list of [[xa, ya], [xb, yb], score].
@@ -42,8 +43,9 @@ def command(
         raise click.UsageError("--json and -o - both write to stdout")
     if str(output) != "-":
         check_target(output, overwrite)
-    predictor = Predictor(model, resolve_device(device), weights=weights)
-    source = mask_source(predictor, masks, make_masker(masker))
+    where = resolve_device(device)
+    predictor = Predictor(model, where, weights=weights)
+    source = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
     photos = tuple(source.read(list_images([name])[0]) for name in (a, b))
     paths = Paths(predictor.surface.verts, predictor.surface.faces)
     sides = tuple(make_side(predictor, photo, via, paths) for photo in photos)

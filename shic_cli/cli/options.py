@@ -72,7 +72,10 @@ masks = click.option(
     "--masks", type=click.Path(path_type=Path), help="Folder of masks with the photos' stems.  [default: a sibling folder masks/]"
 )
 masker = click.option(
-    "--masker", default="auto", show_default=True, help="Part that masks photos which have no mask: auto, grabcut, none, or a plugin's."
+    "--masker",
+    default="auto",
+    show_default=True,
+    help="Part that masks photos which have no mask: auto, semantic:FOLDER, grounded-sam, grabcut, none, or a plugin's.",
 )
 weights = click.option(
     "--weights",
@@ -80,6 +83,13 @@ weights = click.option(
     envvar="SHIC_WEIGHTS",
     show_envvar=True,
     help="Folder of models' weights, as `shic models pull --weights` fills it.  [default: the hub's cache]",
+)
+class_name = click.option(
+    "--class",
+    "class_name",
+    default="",
+    metavar="NAME",
+    help="What the object is called, as in `horse`: parts that find or paint it by name ask for it.",
 )
 template = path_option("template", "template.h5", "The template.")
 inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")

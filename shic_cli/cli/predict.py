@@ -18,12 +18,14 @@ from shic_cli.config import PredictConfig
 @click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 10 for this pixel, beside the output.")
 @options.masks
 @options.masker
+@options.class_name
 @options.settings(PredictConfig)
 @options.weights
 @options.device
 @options.overwrite
 def command(
     inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, heatmap: str | None, masks: Path | None, masker: str,
+    class_name: str,
     config: PredictConfig, weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Map every object pixel of images to the template: a maps file, and colour pictures beside it.
@@ -37,14 +39,16 @@ def command(
     from shic_cli.schema import source
 
     images = list_images(inputs)
-    predictor = Predictor(model, resolve_device(device), config, weights)
+    where = resolve_device(device)
+    predictor = Predictor(model, where, config, weights)
     output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5")
-    used = mask_source(predictor, masks, make_masker(masker))
+    used = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
     if heatmap:
         from shic_cli.heatmap import write_trained_heatmap
 
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
         write_trained_heatmap(predictor, images, used, heatmap, target)
         return
+    pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
     pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
     predict(predictor, images, used, output, sources={"model": source(model)}, overwrite=overwrite, on_maps=pictures.write, track=track)

@@ -16,6 +16,7 @@ from shic_cli.config import PseudoGtConfig
 @options.template
 @options.masks
 @options.masker
+@options.class_name
 @click.option("--views", type=click.Path(path_type=Path), help="Views made by `shic render`.  [default: rendered as needed]")
 @click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 3 for this pixel, beside the output.")
 @options.settings(PseudoGtConfig)
@@ -23,8 +24,8 @@ from shic_cli.config import PseudoGtConfig
 @options.device
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, template: Path, masks: Path | None, masker: str, views: Path | None, heatmap: str | None,
-    config: PseudoGtConfig, weights: Path | None, device: str, overwrite: bool,
+    inputs: tuple[str, ...], output: Path, template: Path, masks: Path | None, masker: str, class_name: str, views: Path | None,
+    heatmap: str | None, config: PseudoGtConfig, weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Match every object pixel of photos to the template, without training (Eq. 2).
 
@@ -44,7 +45,8 @@ def command(
     shared = {"views": read_views(views, where) if views else None, "weights": weights, "track": track}
     if heatmap and isinstance(images, ItemReader):
         raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
+    given = make_masks(masks, masker, where, weights, class_name)
     if heatmap:
-        fig3.write_heatmap(loaded, images, make_masks(masks, masker), heatmap, output.with_suffix(".heatmap.png"), config, where, **shared)
+        fig3.write_heatmap(loaded, images, given, heatmap, output.with_suffix(".heatmap.png"), config, where, **shared)
         return
-    pseudo_gt.pseudo_gt(loaded, images, make_masks(masks, masker), output, config, where, sources=sources, overwrite=overwrite, **shared)
+    pseudo_gt.pseudo_gt(loaded, images, given, output, config, where, sources=sources, overwrite=overwrite, **shared)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from shic_cli.maskers import Found, pieces
+
 LONGEST = 480  # pixels; the cut is made at this size, more only costs time
 BORDER = 0.04  # share of each side that is taken for background to begin with
 ROUNDS = 6
 
 
 class GrabCut:
-    """Masks `(H, W)` bool of photos `(H, W, 3)` uint8 RGB: the largest piece of what differs from the picture's border."""
+    """The pieces of a photo `(H, W, 3)` uint8 RGB that differ from its border, without scores: it can't tell what they are."""
 
     def __init__(self, argument: str = "", *, device: str = "cpu") -> None:
         pass
 
-    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+    def __call__(self, rgb: np.ndarray) -> list[Found]:
         height, width = rgb.shape[:2]
         scale = min(1.0, LONGEST / max(height, width))
         small = cv2.resize(rgb, (max(8, round(width * scale)), max(8, round(height * scale))), interpolation=cv2.INTER_AREA)
@@ -27,13 +29,5 @@ class GrabCut:
         cv2.grabCut(
             np.ascontiguousarray(small[..., ::-1]), labels, box, np.zeros((1, 65)), np.zeros((1, 65)), ROUNDS, cv2.GC_INIT_WITH_RECT
         )
-        found = largest_piece((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
-        return cv2.resize(found.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0
-
-
-def largest_piece(mask: np.ndarray) -> np.ndarray:
-    """The largest connected piece of a mask `(H, W)` bool; an empty mask stays empty."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    if count < 2:
-        return mask
-    return labels == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+        found = pieces((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))
+        return [Found(cv2.resize(piece.astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR) > 0) for piece in found]

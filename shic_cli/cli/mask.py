@@ -1,0 +1,71 @@
+"""`shic mask`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from shic_cli.cli import options
+from shic_cli.config import MaskConfig
+
+if TYPE_CHECKING:
+    from shic_cli.mask import Report
+
+LONG = 40  # photos; of more, the table has the unsure ones only
+
+
+@click.command("mask")
+@options.inputs
+@options.output("masks", "The folder to write.")
+@options.masker
+@options.class_name
+@click.option("--picture", "pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw each mask's outline over its photo too.")
+@click.option("--contact-sheet", type=click.Path(path_type=Path), metavar="PNG", help="Draw many of them on one sheet, unsure ones first.")
+@options.settings(MaskConfig)
+@options.weights
+@options.device
+@options.overwrite
+@options.as_json
+def command(
+    inputs: tuple[str, ...], output: Path, masker: str, class_name: str, pictures: Path | None, contact_sheet: Path | None,
+    config: MaskConfig, weights: Path | None, device: str, overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Find the objects in photos: a mask for each photo, 0 and 255, a PNG with the photo's stem; and say which to look at again.
+
+    INPUT is an image, a folder, a glob, a .txt list, a video, or `-` for a list on stdin. A photo's alpha channel is taken before the
+    masker. A mask that is there is kept unless --overwrite.
+    """
+    from shic_cli.cli.console import emit_json, track, write_picture
+    from shic_cli.devices import resolve_device
+    from shic_cli.images import list_images, make_masker
+    from shic_cli.mask import check_places, write_masks
+    from shic_cli.outputs import check_target
+
+    found = make_masker(masker, resolve_device(device), weights, class_name)
+    if found is None:
+        raise click.UsageError("--masker none finds nothing")
+    images = list_images(inputs)
+    check_places(inputs, images, output, [pictures] if pictures else [])
+    if contact_sheet:
+        check_target(contact_sheet, overwrite)
+    report, failures = write_masks(images, found, output, config, pictures=pictures, overwrite=overwrite, track=track)
+    if contact_sheet:
+        write_picture(contact_sheet, report.sheet(), overwrite)
+    _show(report, output)
+    if as_json:
+        emit_json({"folder": str(output), **found.settings, **report.as_json()})
+    failures.report(len(images))
+
+
+def _show(report: Report, output: Path) -> None:
+    from shic_cli.cli.console import table
+
+    rows = report.rows if len(report.rows) <= LONG else [row for row in report.rows if row.unsure]
+    lines = []
+    for row in rows:
+        score, kept = "" if row.score is None else f"{row.score:.2f}", ", ".join(map(str, row.kept))
+        lines.append([row.photo, row.source, f"{row.coverage:.1%}", score, str(row.objects), kept, "; ".join(row.unsure)])
+    count = f"{len(report.rows)} photos, {len(report.unsure)} unsure" + (", which are" if len(rows) < len(report.rows) else "")
+    table(f"{output}: {count}", ["photo", "from", "of the photo", "score", "objects", "kept", "unsure"], lines)
