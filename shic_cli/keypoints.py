@@ -40,10 +40,12 @@ class Pair:
 def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> list[Pair]:
     """The pairs of a keypoint file: a plain JSON (every ordered pair of images that share names) or a PF-PASCAL csv.
 
-    With `classes` only those. InputError names what is wrong, and lists the file's classes where one is asked for that it has not.
+    With `classes` only those; a file that names no class is taken to be of the one that is asked for. InputError names what is
+    wrong, and lists the file's classes where one is asked for that it has not.
     """
     pairs = read_csv(path) if Path(path).suffix == ".csv" else _read_keypoints(path)
     known = sorted({pair.category for pair in pairs} - {""})
+    classes = classes if known or len(classes) > 1 else ()
     if unknown := [name for name in classes if name not in known]:
         listed = f"it has {', '.join(known)}" if known else "its images name no class"
         raise InputError(f"{path}: has no class {unknown[0]}", listed)

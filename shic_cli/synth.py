@@ -247,7 +247,7 @@ class Check:
         find = make_masker(masker, device, weights, config.class_name)
         if find is None:
             raise SettingError("--check needs a masker", "give one with --masker")
-        return cls(config.check, masker, find)
+        return cls(config.check, find.name, find)
 
     def overlap(self, picture: Picture) -> float:
         """The intersection over union of the object that was rendered and the one that is found; 0 where none is."""
