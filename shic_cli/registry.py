@@ -7,8 +7,8 @@ A part is asked for as `name`, `name:argument` or `name:argument,option=value,..
 `Part(argument, device=device, **options)`: its options are the keyword parameters of its constructor, converted to the type of
 their default. One that takes `weights` gets the folder that the user keeps weights in, or None; a masker that takes `class_name`
 gets what --class says. It may have a class method
-`check(weights)` that raises MissingError when it can't be used on this machine, and a tuple `slow_on` of the kinds of device
-where `auto` passes it over.
+`check(weights)` that raises MissingError when it can't be used on this machine, a tuple `slow_on` of the kinds of device where
+`auto` passes it over, and a tuple `folders` of the options that name other weights than those that `check` looks for.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None =
     """
     spec = Spec.parse(resolve(kind, name, device, weights))
     part = find(kind, spec.name)
-    if not spec.argument and not spec.options:  # an option can name other weights than those that `check` looks for
+    if not spec.argument and not set(spec.options) & set(getattr(part, "folders", ())):  # `check` looks for its own weights alone
         check(part, weights)
     taken = inspect.signature(part).parameters
     if "weights" in taken:

@@ -91,6 +91,7 @@ def test_the_check_drops_what_its_masker_does_not_find_once_for_good(shic: Run, 
             asked.append(0)
             return truth[len(asked) % len(truth)]
 
+        find.name = "truth"
         return find
 
     assert shic("synth", *PLAIN, "--number", "4", "-o", "all.h5")[0] == 0

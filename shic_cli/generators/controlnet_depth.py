@@ -38,6 +38,7 @@ class ControlnetDepth:
     name = "controlnet-depth"
     model = "sd15"
     slow_on = ("cpu",)
+    folders = ("control", "depth")
     views, erode = CONTROLNET_VIEWS, CONTROLNET_ERODE
     saves_memory = "give --offload model or sequential, --slicing, --precision float16, or --device cpu"
 
