@@ -166,9 +166,10 @@ class Trainer:
     def _check(self, means: dict[str, float]) -> None:
         """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has grown beyond all measure."""
         where = f"epoch {self.epoch + 1}"
-        for name, value in (self.map if self.average is None else self.average).state_dict().items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
+        for part in filter(None, (self.map, self.average)):
+            for name, value in part.state_dict().items():
+                if value.is_floating_point() and not torch.isfinite(value).all():
+                    raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
         start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
         if worst := next((name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None):
             raise ShicError(f"{where}: the {worst} loss is {means[worst]:.3g}, a map that knows nothing has {start:.3g}", KEPT)

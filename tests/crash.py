@@ -189,6 +189,7 @@ class Trials:
                 if status and THERE not in self._said():
                     self.faults.append(f"trial {self.counts['trials']}: status {status} at last: {self._said()}")
                 self._check()
+            print(f"{self.name}: {self.counts['stopped']} of {runs} runs stopped, {len(self.faults)} faults", file=sys.stderr)
         return {**self.counts, "seconds": round(self.length, 2), "faults": self.faults}
 
     def _stopped_run(self, disk: Disk) -> bool:
