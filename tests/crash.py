@@ -25,13 +25,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-PICTURES = 10
+PICTURES = 6
 LINES: dict[str, tuple[str, ...]] = {
     "features": ("features", "imgs", "-o", "{out}/f.h5", "--extractor", "silhouette"),
     "pseudo-gt": ("pseudo-gt", "imgs", "-o", "{out}/p.h5", "--azimuths", "3", "--elevations", "10", "--extractor", "silhouette"),
     "synth": ("synth", "-o", "{out}/s.h5", "--number", str(PICTURES), "--size", "96"),
     "train": (
-        *("train", "synth.h5", "-o", "{out}/m.safetensors", "--encoder", "picture", "--epochs", "5", "--batch", "4", "--points", "20"),
+        *("train", "synth.h5", "-o", "{out}/m.safetensors", "--encoder", "silhouette", "--epochs", "5", "--batch", "4", "--points", "20"),
         *("--average", "0.9", "--seed", "3"),
     ),
     "predict": ("predict", "imgs", "-o", "{out}/predictions.maps.h5", "--remap", "grid"),
@@ -46,17 +46,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("commands", nargs="*", choices=[*LINES, []], help="which; all of them when none is named")
     parser.add_argument("--runs", type=int, default=50, help="runs to stop, for each command")
-    parser.add_argument("--how", choices=HOWS, default="kill", help="limit: on a file's size; disk: a small file system (root only)")
+    how = "limit: on a file's size; disk: a small file system (root only); may be given several times  [default: kill]"
+    parser.add_argument("--how", choices=HOWS, action="append", help=how)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     import_all()
     folder = Path(tempfile.mkdtemp(prefix="shic-crash-"))
     try:
         make_inputs(folder)
-        found = {name: Trials(name, folder, given.how, given.seed).run(given.runs) for name in given.commands or LINES}
+        found = {}
+        for name in given.commands or LINES:
+            trials = Trials(name, folder, given.seed)
+            found |= {f"{name} {how}": trials.run(given.runs, how) for how in given.how or ["kill"]}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(found, indent=2))
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
     sys.exit(any(each["faults"] for each in found.values()))
 
 
@@ -135,29 +139,21 @@ def make_inputs(folder: Path) -> None:
 class Trials:
     """Stopped runs of one command, and the faults that they showed."""
 
-    def __init__(self, name: str, folder: Path, how: str, seed: int) -> None:
-        self.name, self.folder, self.how = name, folder, how
-        self.chance = random.Random(f"{name} {how} {seed}")
+    def __init__(self, name: str, folder: Path, seed: int) -> None:
+        self.name, self.folder, self.seed = name, folder, seed
         self.out, self.log = folder / "out", folder / "log.txt"
         self.words = tuple(word.format(out="out") for word in LINES[name])
-        self.counts = {"stopped": 0, "while finishing": 0, "trials": 0, "already over": 0, "statuses": {}}
-        self.faults: list[str] = []
         self._reference()
 
     def _reference(self) -> None:
-        """Two uninterrupted runs: what the files are, how long a run takes, and its end alone."""
-        self.wanted: dict[str, bytes] = {}
-        for _ in range(2):
-            self._clear()
-            start = time.monotonic()
-            status, marks = self._once(None)
-            self.length = time.monotonic() - start
-            if status:
-                raise RuntimeError(f"{self.name}: status {status}: {self._said()}")
-            if self.wanted and self.wanted != self._files():
-                self.faults.append(f"two uninterrupted runs differ in {self._difference()}")
-            self.wanted = self._files()
-        self.end = time.monotonic() - marks["finishing"]
+        """An uninterrupted run: what the files are, how long a run takes, and its end alone."""
+        self._clear()
+        start = time.monotonic()
+        status, marks = self._once(None)
+        self.length, self.end = time.monotonic() - start, time.monotonic() - marks.get("finishing", start)
+        if status:
+            raise RuntimeError(f"{self.name}: status {status}: {self._said()}")
+        self.wanted = self._files()
         self.largest = max(map(len, self.wanted.values()))
 
     def _clear(self) -> None:
@@ -175,8 +171,10 @@ class Trials:
     def _said(self) -> str:
         return (self.folder / "stderr.txt").read_text()
 
-    def run(self, runs: int) -> dict:
-        """Trials until `runs` runs were stopped: what was counted, and the faults."""
+    def run(self, runs: int, how: str) -> dict:
+        """Trials until `runs` runs were stopped as `how` says: what was counted, and the faults."""
+        self.how, self.chance, self.faults = how, random.Random(f"{self.name} {how} {self.seed}"), []
+        self.counts = {"stopped": 0, "while finishing": 0, "trials": 0, "already over": 0, "statuses": {}}
         while self.counts["stopped"] < runs and len(self.faults) < 10:
             self._clear()
             self.counts["trials"] += 1
@@ -189,7 +187,7 @@ class Trials:
                 if status and THERE not in self._said():
                     self.faults.append(f"trial {self.counts['trials']}: status {status} at last: {self._said()}")
                 self._check()
-            print(f"{self.name}: {self.counts['stopped']} of {runs} runs stopped, {len(self.faults)} faults", file=sys.stderr)
+            sys.stderr.write(f"{self.name} {how}: {self.counts['stopped']} of {runs} runs stopped, {len(self.faults)} faults\n")
         return {**self.counts, "seconds": round(self.length, 2), "faults": self.faults}
 
     def _stopped_run(self, disk: Disk) -> bool:

@@ -17,17 +17,20 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
-@pytest.mark.parametrize(("how", "runs", "commands"), [("kill", 2, ()), ("term", 1, ("predict",)), ("int", 1, ("synth",)), ("limit", 2, ("train", "pseudo-gt"))])
-def test_stopped_runs_end_as_if_they_had_not_been(how: str, runs: int, commands: tuple[str, ...]) -> None:
-    line = [sys.executable, str(ROOT / "tests" / "crash.py"), "--how", how, "--runs", str(runs), *commands]
+@pytest.mark.parametrize(("hows", "commands"), [(("kill",), tuple(LINES)), (("term", "int", "limit"), ("features",))])
+def test_stopped_runs_end_as_if_they_had_not_been(hows: tuple[str, ...], commands: tuple[str, ...]) -> None:
+    options = [word for how in hows for word in ("--how", how)]
+    line = [sys.executable, str(ROOT / "tests" / "crash.py"), "--runs", "1", *options, *commands]
     done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)
-    assert done.returncode == 0 and set(found) == set(commands or LINES)
-    assert all(each["stopped"] >= runs and each["faults"] == [] for each in found.values()), found
+    assert done.returncode == 0 and set(found) == {f"{command} {how}" for command in commands for how in hows}
+    assert all(each["stopped"] >= 1 and each["faults"] == [] for each in found.values()), found
 
 
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGHUP, "stopped by SIGHUP")])
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGHUP, "stopped by SIGHUP")]
+)
 def test_a_signal_while_the_libraries_are_loaded_is_two_lines_too(tmp_path: Path, number: signal.Signals, word: str) -> None:
     program = f"""
 import builtins, os, sys

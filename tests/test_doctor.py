@@ -92,7 +92,9 @@ def test_what_is_well_is_status_0_and_secrets_are_not_shown(quick: None, tmp_pat
         ("gone", "numpy is not installed", "pip install"),
     ],
 )
-def test_what_is_broken_is_status_1_with_a_fix(quick: None, shic, monkeypatch: pytest.MonkeyPatch, change: str, what: str, fix: str) -> None:
+def test_what_is_broken_is_status_1_with_a_fix(
+    quick: None, shic, monkeypatch: pytest.MonkeyPatch, change: str, what: str, fix: str
+) -> None:
     if change == "full":
         usage = shutil.disk_usage("/")
         monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage._replace(free=5_000_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -118,7 +119,9 @@ def test_a_model_with_such_a_weight_is_refused(folder: Path, small_model_file: P
 def test_a_loss_that_runs_away_is_stopped_before_a_checkpoint(folder: Path, album: Path, shic: Callable, encoder: str, rate: str) -> None:
     shutil.copy(album / "truth.h5", folder / "synth.h5")
     status, _, err = shic("train", "synth.h5", "--encoder", encoder, "--rate", rate, *SHORT)
-    assert status == 1 and "epoch 1" in err and "finite" in err.lower() + "finite" * ("knows nothing has" in err) and "smaller --rate" in err
+    assert (
+        status == 1 and "epoch 1" in err and "finite" in err.lower() + "finite" * ("knows nothing has" in err) and "smaller --rate" in err
+    )
     assert not (folder / "model.safetensors").exists() and not (folder / "model.safetensors.checkpoint").exists()
 
 
@@ -137,7 +140,7 @@ def test_a_map_that_breaks_in_the_last_step_of_an_epoch_keeps_the_checkpoint_bef
         return found
 
     monkeypatch.setattr(train.Trainer, "_step", step)
-    with pytest.raises(ShicError, match="epoch 3: .*C of the map is not finite"):
+    with pytest.raises(ShicError, match=r"epoch 3: .*C of the map is not finite"):
         train.train(small_template, [album / "truth.h5"], tmp_path / "m.safetensors", settings, CPU, sources={})
     kept = load_file(tmp_path / "m.safetensors.checkpoint")
     assert all(torch.isfinite(value).all() for value in kept.values() if value.is_floating_point())
@@ -182,10 +185,9 @@ def test_files_of_different_templates_are_refused(folder: Path, album: Path, oth
     ring = ("--size", "64", *FEW)
     assert shic("render", "-o", "views.h5", *ring)[0] == shic("render", "other.h5", "-o", "others.h5", *ring)[0] == 0
     assert shic("features", "views.h5", "--extractor", "silhouette", "--pca", "4", "-o", "basis.h5")[0] == 0
-    (folder / "points.json").write_text(
-        '{"images": [{"id": 1, "file_name": "synth_00000.jpg"}], "categories": [{"id": 1, "name": "animal"}], "annotations": [{"image_id": 1,'
-        ' "category_id": 1, "bbox": [0, 0, 96, 96], "dp_x": [128], "dp_y": [128], "dp_vertex": [3]}]}'
-    )
+    point = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 96, 96], "dp_x": [128], "dp_y": [128], "dp_vertex": [3]}
+    named = {"images": [{"id": 1, "file_name": "synth_00000.jpg"}], "categories": [{"id": 1, "name": "animal"}]}
+    (folder / "points.json").write_text(json.dumps({**named, "annotations": [point]}))
     (folder / "pairs.json").write_text(
         '{"images": {"synth_00000.jpg": {"points": {"ear": [40, 40]}}, "synth_00001.jpg": {"points": {"ear": [40, 40]}}}}'
     )
