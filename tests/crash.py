@@ -1,7 +1,8 @@
 """Long commands that are killed, stopped and short of space again and again, and what they leave: `python tests/crash.py --runs 50 train`.
 
 A server that has imported everything forks a child for each run, which runs the command line. The child is stopped at a random moment
-(fixed seeds), anywhere in the run or while the final file is put together, and the same line is given again until it is done. Then
+(fixed seeds): at any time, while the final file is put together, or at one of its operations on files (opening, the middle of a write,
+renaming, removing), and the same line is given again until it is done. Then
 the files must be those of an uninterrupted run, byte by byte, and no others may be there, and nothing that was kept may have been
 computed again. Prints one JSON object; exit status 1 when a promise was broken.
 """
@@ -87,12 +88,12 @@ def run(words: tuple[str, ...], folder: Path, before: Callable[[], None] | None 
     os.dup2(error, 2)
     os.dup2(error, 1)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if before:
-        before()
     from shic_cli.cli import main
 
     status = 70
     try:
+        if before:
+            before()
         main(list(words))
     except SystemExit as ended:
         status = ended.code or 0
@@ -140,7 +141,7 @@ class Trials:
     """Stopped runs of one command, and the faults that they showed."""
 
     def __init__(self, name: str, folder: Path, seed: int) -> None:
-        self.name, self.folder, self.seed = name, folder, seed
+        self.name, self.folder, self.seed, self.how = name, folder, seed, "kill"
         self.out, self.log = folder / "out", folder / "log.txt"
         self.words = tuple(word.format(out="out") for word in LINES[name])
         self._reference()
@@ -149,8 +150,9 @@ class Trials:
         """An uninterrupted run: what the files are, how long a run takes, and its end alone."""
         self._clear()
         start = time.monotonic()
-        status, marks = self._once(None)
-        self.length, self.end = time.monotonic() - start, time.monotonic() - marks.get("finishing", start)
+        status, marks = self._once()
+        self.length, self.end = time.monotonic() - start, marks.get("closed", 0) - marks.get("finishing", 0)
+        self.operations = int(marks["operations"])
         if status:
             raise RuntimeError(f"{self.name}: status {status}: {self._said()}")
         self.wanted = self._files()
@@ -183,7 +185,7 @@ class Trials:
                     if self._stopped_run(disk):
                         break
                 disk.enlarge(self.largest * 8 + (8 << 20))
-                status, _ = self._once(None)
+                status, _ = self._once()
                 if status and THERE not in self._said():
                     self.faults.append(f"trial {self.counts['trials']}: status {status} at last: {self._said()}")
                 self._check()
@@ -192,15 +194,16 @@ class Trials:
 
     def _stopped_run(self, disk: Disk) -> bool:
         """One run that is to be stopped; True when the work is over all the same."""
-        limits = {"limit": self.chance.randint(500, self.largest), "disk": self.chance.randint(500, 2 * self.largest + 40_000)}
         if self.how == "limit":
-            status, marks = self._once(None, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limits["limit"],) * 2))
+            limit = self.chance.randint(500, self.largest)
+            status, marks = self._once(before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
         elif self.how == "disk":
-            disk.enlarge(limits["disk"])
-            status, marks = self._once(None)
+            disk.enlarge(self.chance.randint(500, 2 * self.largest + 40_000))
+            status, marks = self._once()
         else:
-            late = self.chance.random() < 0.4
-            status, marks = self._once((late, self.chance.uniform(0, 1.2 * self.end if late else 1.05 * self.length)))
+            moments = {"time": (0, 1.05 * self.length), "late": (0, 1.1 * self.end), "operation": (0, self.operations)}
+            kind = self.chance.choice(list(moments))
+            status, marks = self._once((kind, self.chance.uniform(*moments[kind])))
         said = self._said()
         if status == 0 or THERE in said:
             self.counts["already over"] += status != 0
@@ -214,34 +217,41 @@ class Trials:
             self.faults.append(f"trial {self.counts['trials']}: status {status}, wanted {wanted}: {said[-1500:]}")
         return False
 
-    def _once(self, stop: tuple[bool, float] | None, before: Callable[[], None] | None = None) -> tuple[int, dict[str, float]]:
-        """One run; with `stop`, a signal is sent so many seconds after its start, or, if that is True, after it began to finish.
+    def _once(self, stop: tuple[str, float] = ("", 0), before: Callable[[], None] | None = None) -> tuple[int, dict[str, float]]:
+        """One run; it is sent a signal so many seconds after its start (`time`) or after it began to finish (`late`), or at the
+        `operation` of that number on its files.
 
-        Its exit status, and when it reached its marks.
+        Its exit status, when it began to finish and was done with it, and how many operations there were.
         """
         read, write = os.pipe()
+        kind, moment = stop
 
         def prepare() -> None:
             os.close(read)
-            watch(self.name, os.open(self.log, os.O_WRONLY | os.O_APPEND), write)
+            at = int(moment) if kind == "operation" else -1
+            watch(self.name, self.out, os.open(self.log, os.O_WRONLY | os.O_APPEND), write, at, SIGNALS.get(self.how, 0))
             if before:
                 before()
 
         pid = run(self.words, self.folder, prepare)
         os.close(write)
-        marks: dict[str, float] = {}
-        due = time.monotonic() + stop[1] if stop and not stop[0] else None
+        marks: dict[str, float] = {"operations": 0}
+        due = time.monotonic() + moment if kind == "time" else None
         while True:
             ready, _, _ = select.select([read], [], [], None if due is None else max(due - time.monotonic(), 0))
             if not ready:
                 os.kill(pid, SIGNALS[self.how])
                 due = None
                 continue
-            if not os.read(read, 1):  # it has ended
+            said = os.read(read, 1)
+            if not said:  # it has ended
                 break
-            marks["finishing"] = time.monotonic()
-            if stop and stop[0]:
-                due = marks["finishing"] + stop[1]
+            if said == b"o":
+                marks["operations"] += 1
+                continue
+            marks["finishing" if said == b"f" else "closed"] = time.monotonic()
+            if said == b"f" and kind == "late":
+                due = time.monotonic() + moment
         os.close(read)
         return finished(pid), marks
 
@@ -280,8 +290,10 @@ class Disk:
             os.system(f"umount {self.folder}")
 
 
-def watch(name: str, log: int, pipe: int) -> None:
-    """In the child: write to `log` what is computed and what is kept, and to `pipe` when the final file is begun."""
+def watch(name: str, out: Path, log: int, pipe: int, at: int, number: int) -> None:
+    """In the child: write to `log` what is computed and what is kept, and to `pipe` when the final file is begun and done, and each
+    operation on files in `out`; at that of number `at` the signal `number` comes.
+    """
     from shic_cli import features, outputs, predict, pseudo_gt, schema, synth, train
 
     def note(what: str, item: object) -> None:
@@ -311,13 +323,42 @@ def watch(name: str, log: int, pipe: int) -> None:
     wrap(*computed[name][:2], "computed", computed[name][2], True)
     wrap(schema.ItemWriter, "add", "kept", lambda writer, item: item, False)
     wrap(train.Trainer, "save_checkpoint", "kept", lambda trainer, path: trainer.epoch, False)
-    finishing = outputs.Journal.finishing
+    finishing, close, write = outputs.Journal.finishing, outputs.Journal.close, outputs._write_all
 
     def marked(journal: outputs.Journal) -> object:
         os.write(pipe, b"f")
         return finishing(journal)
 
-    outputs.Journal.finishing = marked
+    def closed(journal: outputs.Journal, remove: bool = False) -> None:
+        close(journal, remove)
+        os.write(pipe, b"c")
+
+    outputs.Journal.finishing, outputs.Journal.close = marked, closed
+    done = 0
+
+    def operation() -> bool:
+        nonlocal done
+        os.write(pipe, b"o")
+        done += 1
+        return done - 1 == at
+
+    def in_halves(file: object, data: bytes | memoryview) -> None:
+        if operation():
+            write(file, memoryview(data)[: len(data) // 2])
+            os.kill(os.getpid(), number)
+        write(file, data)
+
+    def hook(event: str, given: tuple[object, ...]) -> None:
+        if (
+            event in ("open", "os.rename", "os.remove")
+            and isinstance(given[0], (str, Path))
+            and out.name in Path(given[0]).parts
+            and operation()
+        ):
+            os.kill(os.getpid(), number)
+
+    outputs._write_all = in_halves
+    sys.addaudithook(hook)
 
 
 if __name__ == "__main__":
