@@ -5,6 +5,7 @@ Packages are imported in a process of their own, one after the other; where that
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -66,8 +67,8 @@ def examine(folder: Path, weights: Path | None = None) -> Report:
     _parts(report, probes)
     _devices(report, probes)
     _weights(report, weights)
-    _disk(report, folder, "folder", "go to a folder with room, or make some: a maps file of 1,000 photos has about 300 MB")
-    _disk(report, _cache(), "cache", "make room, or set HF_HOME to a folder with room")
+    _disk(report, folder, "folder", "go to another folder, or name files in one with -o")
+    _disk(report, _cache(), "cache", "set HF_HOME to another folder, or give --weights FOLDER")
     _locks(report, folder, probes)
     return report
 
@@ -145,7 +146,8 @@ def _h5py_facts(h5py: Any, folder: Path) -> dict[str, Any]:
     except OSError:  # the folder's own section says why
         pass
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
     return {"hdf5": h5py.version.hdf5_version, "locks": locks}
 
 
@@ -247,14 +249,14 @@ def _there(folder: Path) -> Path:
     return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
 
 
-def _disk(report: Report, folder: Path, name: str, fix: str) -> None:
+def _disk(report: Report, folder: Path, name: str, instead: str) -> None:
     there = _there(folder)
     free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK | os.X_OK)
     report.found[name] = {"path": str(folder.absolute()), "free": free, "writable": writable, "type": file_system(there)}
     if not writable:
-        report.faults.append((f"{there} can't be written to", f"make it writable for you, or {fix.partition(', or ')[2] or fix}"))
+        report.faults.append((f"{there} can't be written to", f"make it writable for you, {instead}"))
     elif free < LITTLE:
-        report.faults.append((f"{there} has {free / 1e6:.0f} MB of free disk", fix))
+        report.faults.append((f"{there} has {free / 1e6:.0f} MB of free disk", f"make room, {instead}"))
 
 
 def file_system(folder: Path) -> str:

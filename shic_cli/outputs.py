@@ -37,7 +37,8 @@ def check_target(path: Path, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: there is no such folder to write to", f"make it with `mkdir -p {path.parent}`")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"{path.parent}: can't be written to", "name a file in another folder with -o")
+        where = path.parent if path.parent != Path() else Path.cwd()
+        raise InputError(f"{where}: can't be written to", "name a file in another folder with -o")
 
 
 def _beside(target: Path) -> tuple[Path, Path, Path]:

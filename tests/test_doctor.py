@@ -86,7 +86,7 @@ def test_what_is_well_is_status_0_and_secrets_are_not_shown(quick: None, tmp_pat
 @pytest.mark.parametrize(
     ("change", "what", "fix"),
     [
-        ("full", "free disk", "make some"),
+        ("full", "free disk", "make room"),
         ("locked", "can't be written to", "HF_HOME"),
         ("old", "click 8.0 is older than 8.1", "pip install"),
         ("gone", "numpy is not installed", "pip install"),
@@ -114,3 +114,21 @@ def test_what_is_broken_is_status_1_with_a_fix(
 
 def test_the_file_system_is_that_of_the_nearest_mount() -> None:
     assert doctor.file_system(Path("/proc/self")) == "proc"
+
+
+def test_a_folder_that_may_not_be_written_to_is_not_the_fault_of_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only file system refuses removing too."""
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    class Library:
+        class version:
+            hdf5_version = "2"
+
+        @staticmethod
+        def File(path: Path, mode: str) -> None:
+            refuse(path)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert doctor._h5py_facts(Library, tmp_path) == {"hdf5": "2", "locks": False}
