@@ -22,7 +22,8 @@ import numpy as np
 
 from shic_cli import __version__
 from shic_cli.errors import InputError, ShicError
-from shic_cli.outputs import Journal, atomic, check_target
+from shic_cli.locks import NO_LOCKS
+from shic_cli.outputs import Journal, Sink, atomic
 
 VERSION = 1
 
@@ -178,11 +179,23 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
     return Header(found, version, str(file.attrs.get("shic_version")), params, sources, attrs)
 
 
+def _open(path: Path | str) -> h5py.File:
+    """The file, opened for reading; without HDF5's lock where the file system has none: shic never changes a file that is in place."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return h5py.File(path, "r", locking=False)
+
+
 @contextmanager
 def opened(path: Path | str, kind: str | None = None) -> Iterator[tuple[h5py.File, Header]]:
     """The file, opened for reading and checked to be of `kind`, with its header."""
     try:
-        file = h5py.File(path, "r")
+        file = _open(path)
+    except BlockingIOError as error:
+        raise InputError(f"{path}: another program has it open for writing", "wait for it to end") from error
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: there is no such file", f"make one with `{LAYOUTS[kind].maker}`" if kind else "check the path"
@@ -222,9 +235,17 @@ def read_arrays(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], Hea
 
 def _read(group: h5py.Group, name: str, path: Path | str) -> np.ndarray:
     try:
-        return group[name][()]
+        array = group[name][()]
     except OSError as error:
         raise InputError(f"{path}: {group.name}/{name} can't be read", "the file is damaged; make it again") from error
+    return _finite(array, f"{path}: {group.name.rstrip('/')}/{name}")
+
+
+def _finite(array: np.ndarray, where: str) -> np.ndarray:
+    """`array`; InputError if a number in it is not finite, so that none goes from one stage to the next."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"{where} holds numbers that are not finite", "what computed them is at fault; nothing can be made from them")
+    return array
 
 
 def read_template(path: Path | str) -> Template:
@@ -252,9 +273,23 @@ def write_arrays(
     path: Path, kind: str, arrays: dict[str, np.ndarray], *, params: dict, sources: dict, attrs: dict[str, str], overwrite: bool
 ) -> None:
     """Write a file of `kind` with root data sets, whole or not at all."""
-    with atomic(Path(path), overwrite) as partial, h5py.File(partial, "w") as file:
+    with atomic(Path(path), overwrite) as partial, _created(partial) as (file, _):
         _write_header(file, kind, params, sources, attrs)
-        _write_fields(file, LAYOUTS[kind].fields, arrays)
+        _write_fields(file, LAYOUTS[kind].fields, arrays, str(path))
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+    """A new file and what it is written through; whatever happens, HDF5 is left with nothing that it still wants to write."""
+    with Sink(path) as sink:
+        file = h5py.File(path, "w", driver="fileobj", fileobj=sink)
+        try:
+            yield file, sink
+            file.close()
+        except BaseException as error:
+            sink.drop(error)
+            file.close()
+            raise
 
 
 def _write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs: dict[str, str]) -> None:
@@ -264,9 +299,9 @@ def _write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs
     file.attrs.update({"params": json.dumps(params), "sources": json.dumps(sources)})
 
 
-def _write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray]) -> None:
+def _write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str) -> None:
     for name, field in fields.items():
-        array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
+        array = _finite(np.ascontiguousarray(arrays[name], np.dtype(field.dtype)), f"{where}: {name}")
         packed = {} if name == "encoded" or array.size == 0 else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
         group.create_dataset(name, data=array, track_times=False, **packed)
 
@@ -282,7 +317,6 @@ class ItemWriter:
         self, path: Path | str, kind: str, *, params: dict, sources: dict, attrs: dict, overwrite: bool = False, root: dict | None = None
     ) -> None:
         self.path, self.kind, self.root = Path(path), kind, root or {}
-        check_target(self.path, overwrite)
         self.header = {"kind": kind, "params": params, "sources": sources, "attrs": attrs}
         self.journal = Journal(self.path, {**self.header, "shic_version": __version__}, replace=overwrite)
         self.names: dict[str, None] = {}
@@ -302,7 +336,7 @@ class ItemWriter:
         with h5py.File(buffer, "w") as file:
             group = file.create_group("item")
             group.attrs["name"] = name
-            _write_fields(group, LAYOUTS[self.kind].items, arrays)
+            _write_fields(group, LAYOUTS[self.kind].items, arrays, name)
         self.journal.append(buffer.getvalue())
         self.names[name] = None
 
@@ -310,21 +344,26 @@ class ItemWriter:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self._finish()
-        self.journal.close(remove=kind is None or not self.names)
+        done = False
+        try:
+            if kind is None:
+                self._finish()
+                done = True
+        finally:
+            self.journal.close(remove=done or not self.names)
 
     def _finish(self) -> None:
         if not self.names:
             raise ShicError(f"{self.path}: there is nothing to write", "")
         order = {name: i for i, name in enumerate(sorted(self.names))}
-        with atomic(self.path, True) as partial, h5py.File(partial, "w") as file:
+        with self.journal.finishing() as partial, _created(partial) as (file, sink):
             _write_header(file, self.kind, self.header["params"], self.header["sources"], self.header["attrs"])
-            _write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root)
+            _write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root, str(self.path))
             items = file.create_group("items")
             for record in self.journal.records():
                 with h5py.File(io.BytesIO(record), "r") as one:
                     one.copy("item", items, f"{order[str(one['item'].attrs['name'])]:08d}")
+                sink.check()
 
 
 @dataclass(frozen=True)
@@ -341,11 +380,20 @@ class Item:
             raise AttributeError(key) from None
 
 
+def _state(path: Path | str) -> tuple[int, ...] | None:
+    """What changes when the file is replaced or changed; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 class ItemReader:
     """Reads a file of one group an image: `names`, `header`, `reader[name]` and iteration; every item is checked when read."""
 
     def __init__(self, path: Path | str, kind: str) -> None:
-        self.path, self.kind = path, kind
+        self.path, self.kind, self.state = path, kind, _state(path)
         with opened(path, kind) as (file, self.header):
             group = file.get("items")
             if not isinstance(group, h5py.Group):
@@ -364,7 +412,9 @@ class ItemReader:
         return len(self.keys)
 
     def __getitem__(self, name: str) -> Item:
-        with h5py.File(self.path, "r") as file:
+        with _open(self.path) as file:
+            if _state(self.path) != self.state:
+                raise InputError(f"{self.path}: was replaced while it was being read", "give the same line again")
             group = file["items"][self.keys[name]]
             fields = LAYOUTS[self.kind].items
             check_fields(group, fields, self.path, {})
