@@ -17,6 +17,7 @@ from shic_cli.errors import InputError
 log = logging.getLogger("shic")
 
 KINDS = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf")
+LARGEST = 20_000_000  # faces
 MERGE = 1e-6  # vertices nearer than this share of the longest side are one: exporters round
 FLAT = 1e-14  # a face with less area than this share of the longest side squared has none; more would tear thin faces out
 
@@ -72,6 +73,22 @@ def read_mesh(path: Path) -> Mesh:
     return mesh
 
 
+class _Beside:
+    """The files of a mesh's own folder and those below, by the names that it gives them."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path.parent.resolve()
+
+    def get(self, name: str) -> bytes:
+        """The file's bytes; ValueError if it is not below the folder."""
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder):
+            raise ValueError(f"it names {name}, which is not below its folder")
+        return path.read_bytes()
+
+    __getitem__ = get
+
+
 def _parts(path: Path) -> tuple[list, np.ndarray | None]:
     """trimesh's meshes in `path`, each at its place in the scene, and the `v` lines `(M, 3)` of an OBJ file, else None.
 
@@ -79,17 +96,22 @@ def _parts(path: Path) -> tuple[list, np.ndarray | None]:
     """
     import trimesh
 
-    source, stream = None, path
+    source, data = None, path.read_bytes()
     if path.suffix.lower() == ".obj":
-        text = path.read_text(errors="replace")  # names and comments may be in any encoding
+        text = data.decode(errors="replace")  # names and comments may be in any encoding
         lines = (line.split() for line in text.splitlines())
         source = np.array([line[1:4] for line in lines if line and line[0] == "v"], float).reshape(-1, 3)
-        stream = io.BytesIO(text.encode())
+        data = text.encode()
+    beside = _Beside(path) if path.suffix.lower() == ".gltf" else None  # the other kinds have all of their geometry in one file
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scene = trimesh.load_scene(stream, file_type=path.suffix.lower()[1:], process=False, skip_materials=True)
+        scene = trimesh.load_scene(
+            io.BytesIO(data), file_type=path.suffix.lower()[1:], resolver=beside, process=False, skip_materials=True
+        )
     placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
     surfaces = [(matrix, scene.geometry[name]) for matrix, name in placed if isinstance(scene.geometry[name], trimesh.Trimesh)]
+    if sum(len(surface.faces) for _, surface in surfaces) > LARGEST:  # a scene of a few kilobytes can show one part a million times
+        raise ValueError(f"over {LARGEST} faces")
     return [surface.copy().apply_transform(matrix) for matrix, surface in surfaces], source
 
 
