@@ -12,6 +12,8 @@ from typing import Any
 from shic_cli.errors import SettingError
 
 GEODESIC_MAXIMUM = 228.0  # sec. 4.3: the largest geodesic distance on every mesh
+GPS_KAPPA = 25.5  # of the geodesic point similarity, on that scale: 0.255 where the largest distance is 2.28
+DP_SCALE = 255.0  # dp_x and dp_y run from 0 to this over the box, as in DensePose's evaluation
 MARGIN = 0.1  # a crop is the mask's box and this share more on each side
 EXTRACTORS = (
     "auto, silhouette, picture (an encoder only), vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small), sd, sd-dino, dift, several"
@@ -211,11 +213,38 @@ class ReleaseConfig(Checked):
 
 
 @dataclass(frozen=True)
+class GeodesicConfig(Checked):
+    """`shic eval geodesic`; sec. 4.3."""
+
+    dp_scale: float = setting(
+        DP_SCALE,
+        "dp_x and dp_y run from 0 to this over the box: 255 in DensePose's evaluator, 256 where it trains; they differ by at most 0.4 % of"
+        " the box.",
+        low=1,
+    )
+    gps: bool = setting(False, "Average precision over the geodesic point similarity too, as DensePose-CSE reports it.")
+
+
+@dataclass(frozen=True)
 class PckConfig(Checked):
     """`shic eval pck`; sec. 4.3."""
 
-    alpha: float = setting(0.1, "A point is right when it is nearer than this times the longer side of the target image.", low=0)
-    via: str = setting("template", "template: pixel to vertex to pixel; embedding: pixel to pixel.", choices=("template", "embedding"))
+    alpha: tuple[float, ...] = setting(
+        (0.1,),
+        "A point is right when it is nearer than this times the longer side of the target image; several: separated by commas.",
+        low=0,
+    )
+    via: str = setting(
+        "template",
+        "How a model is scored. template: pixel to vertex to pixel; embedding: pixel to pixel; both: a row each.",
+        choices=("template", "embedding", "both"),
+    )
+    protocol: str = setting(
+        "image",
+        "image: as SD-DINO and the paper, errors against the padded image's side; csm: as CSM, errors against the side of the square around"
+        " the object's box and 5 % on each side, pairs drawn at random in both directions, nearest points of the template through space.",
+        choices=("image", "csm"),
+    )
 
 
 @dataclass(frozen=True)

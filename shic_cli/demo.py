@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from shic_cli import draw
-from shic_cli.config import DemoConfig, SynthConfig
+from shic_cli.annotations import read_annotations
+from shic_cli.config import DP_SCALE, DemoConfig, SynthConfig
 from shic_cli.demo_animal import Animal
 from shic_cli.devices import chance
 from shic_cli.errors import InputError, ShicError
-from shic_cli.evaluate import DP_SCALE, read_annotations
 from shic_cli.images import decode, encode
 from shic_cli.model import Surface
 from shic_cli.outputs import atomic

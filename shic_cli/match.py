@@ -16,12 +16,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
-from shic_cli.config import GEODESIC_MAXIMUM
+from shic_cli.config import GEODESIC_MAXIMUM, GPS_KAPPA
 from shic_cli.draw import fit_height
 from shic_cli.errors import InputError
 from shic_cli.images import Photo
 
-GPS_KAPPA = 25.5  # of the geodesic point similarity, on the 228 scale
 GRID = 256  # embeddings of a photo are compared on at most this many pixels a side
 CHUNK = 1 << 22  # similarities computed at a time
 CANDIDATES = 2000  # positions from which the well-spread points of a picture are chosen
@@ -29,8 +28,9 @@ PANEL = 560  # height of a photo in the picture, in pixels
 
 
 class Side(Protocol):
-    """One photo of a pair."""
+    """One photo of a pair; `mask` (H, W) is the object in it."""
 
+    mask: np.ndarray
     shape: tuple[int, int]
 
     def describe(self, yx: np.ndarray) -> Any:
@@ -80,6 +80,10 @@ class ThroughTemplate:
     def shape(self) -> tuple[int, int]:
         return self.vertex.shape
 
+    @property
+    def mask(self) -> np.ndarray:
+        return self.vertex >= 0
+
     @cached_property
     def _pixels(self) -> np.ndarray:
         return np.argwhere(self.vertex >= 0)
@@ -116,7 +120,7 @@ class ThroughEmbedding:
     """A side by a model's pixel embeddings (`Embedded`) inside `mask` (H, W). It is described by unit vectors `(P, D)`."""
 
     def __init__(self, embedded: Any, mask: np.ndarray) -> None:
-        self.embedded, self.shape = embedded, mask.shape
+        self.embedded, self.mask, self.shape = embedded, mask, mask.shape
         step = -(-max(mask.shape) // GRID)
         grid = np.zeros_like(mask)
         grid[step // 2 :: step, step // 2 :: step] = True

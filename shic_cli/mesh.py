@@ -16,7 +16,8 @@ from shic_cli.errors import InputError
 
 log = logging.getLogger("shic")
 
-KINDS = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf")
+CATALOGUE = ".pkl"  # of the DensePose mesh catalogue
+KINDS = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf", CATALOGUE)
 LARGEST = 20_000_000  # faces
 MERGE = 1e-6  # vertices nearer than this share of the longest side are one: exporters round
 FLAT = 1e-14  # a face with less area than this share of the longest side squared has none; more would tear thin faces out
@@ -60,7 +61,9 @@ def read_mesh(path: Path) -> Mesh:
     if path.suffix.lower() not in KINDS:
         raise InputError(f"{path}: is not a kind of mesh file that is read", f"known endings: {' '.join(KINDS)}")
     try:
-        mesh = _joined(*_parts(path))
+        mesh = _of_catalogue(path) if path.suffix.lower() == CATALOGUE else _joined(*_parts(path))
+    except InputError:
+        raise
     except Exception as error:  # trimesh's readers raise whatever their parsing stumbles over
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: can't be read as a mesh ({reason})", "check that the file is whole, or export it again") from error
@@ -87,6 +90,22 @@ class _Beside:
         return path.read_bytes()
 
     __getitem__ = get
+
+
+def _of_catalogue(path: Path) -> Mesh:
+    """The mesh in a file of the DensePose mesh catalogue: a pickled dictionary of `vertices` (K, 3) and `faces` (F, 3)."""
+    from shic_cli.pickles import read_arrays
+
+    verts, faces = read_arrays(path, ("vertices", "faces"))
+    if any(each.ndim != 2 or each.shape[1] != 3 for each in (verts, faces)) or (faces != np.rint(faces)).any():
+        raise InputError(f"{path}: vertices and faces are {verts.shape} and {faces.shape}", "a mesh has three columns of each")
+    if len(verts) and not verts.any():
+        raise InputError(
+            f"{path}: all {len(verts)} vertices are zero, as in the public copies whose shapes are not given away",
+            "use the .obj template of the class from the SHIC authors' release: shic template prep CLASS.obj --vertices 0",
+        )
+    verts = verts.astype(float)
+    return Mesh(verts, faces.astype(np.int64), None, verts)
 
 
 def _parts(path: Path) -> tuple[list, np.ndarray | None]:

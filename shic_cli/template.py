@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from shic_cli import geometry
-from shic_cli.config import TemplateConfig
+from shic_cli.config import GEODESIC_MAXIMUM, TemplateConfig
 from shic_cli.errors import InputError
 from shic_cli.mesh import Mesh, clean, normalised, read_mesh, resample
+from shic_cli.pickles import read_arrays
 from shic_cli.progress import Track, plain_track
-from shic_cli.schema import LAYOUTS, Template, source, write_arrays
+from shic_cli.schema import LAYOUTS, Template, check_indices, source, write_arrays
 
 log = logging.getLogger("shic")
 
@@ -37,6 +39,35 @@ def prepare(path: Path, config: TemplateConfig, track: Track = plain_track) -> T
         geodesic=geometry.geodesics(points, faces, track),
         source_to_vertex=cKDTree(points).query(mesh.source)[1].astype(np.int32),
     )
+
+
+def with_catalogue(template: Template, geodesics: Path | None, symmetry: Path | None) -> Template:
+    """`template` with the distances and the mirror map of the DensePose mesh catalogue, where files of them are given, in place of its own.
+
+    InputError if a file does not fit, or if the template's vertices are not those of its mesh file in their order.
+    """
+    count = len(template.verts)
+    if not np.array_equal(template.source_to_vertex, np.arange(count)):
+        raise InputError("the template's vertices are not those of its mesh file in their order", "prepare it with --vertices 0")
+    changed: dict[str, np.ndarray] = {}
+    if geodesics is not None:
+        (distances,) = read_arrays(geodesics, ())
+        _check_shape(distances, (count, count), geodesics)
+        if (distances < 0).any() or not distances.any():
+            raise InputError(f"{geodesics}: holds no distances", "fetch it again, or leave it out: they are computed from the mesh")
+        symmetric = (distances + distances.T) / 2
+        changed["geodesic"] = (symmetric * (GEODESIC_MAXIMUM / symmetric.max())).astype(np.float32)
+    if symmetry is not None:
+        (mirror,) = read_arrays(symmetry, ("vertex_transforms",))
+        _check_shape(mirror, (count,), symmetry)
+        check_indices(mirror, count, f"{symmetry}: vertex_transforms")
+        changed["mirror"] = mirror.astype(np.int32)
+    return replace(template, **changed)
+
+
+def _check_shape(array: np.ndarray, shape: tuple[int, ...], path: Path) -> None:
+    if array.shape != shape:
+        raise InputError(f"{path}: is {array.shape}, the template needs {shape}", "give the catalogue's file of the same mesh")
 
 
 def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
@@ -68,10 +99,13 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
     return mesh, fields
 
 
-def write(path: Path, template: Template, config: TemplateConfig, mesh: Path, overwrite: bool = False) -> None:
-    """Write `template`, which `prepare` made of the file `mesh`, as a template file."""
+def write(
+    path: Path, template: Template, config: TemplateConfig, mesh: Path, overwrite: bool = False, **others: Path | None
+) -> None:  # fmt: skip
+    """Write `template`, which `prepare` made of the file `mesh`, as a template file; `others` went into it too, by their role."""
     arrays = {name: getattr(template, name) for name in LAYOUTS["shic/template"].fields}
-    sources, attrs = {"mesh": source(mesh)}, {"mirror_axis": template.mirror_axis}
+    files = {"mesh": mesh, **others}
+    sources, attrs = {role: source(file) for role, file in files.items() if file is not None}, {"mirror_axis": template.mirror_axis}
     write_arrays(path, "shic/template", arrays, params=config.params(), sources=sources, attrs=attrs, overwrite=overwrite)
 
 

@@ -19,7 +19,8 @@ from shic_cli.errors import Failures, InputError, MissingError, PartialError, Se
 from shic_cli.schema import LAYOUTS, ItemWriter, write_arrays
 
 Shic = Callable[..., tuple[int, str, str]]
-ORDER = ["template", "render", "features", "pseudo-gt", "synth", "train", "predict", "eval", "remap", "match", "models", "info", "demo"]
+ORDER = ["template", "render", "features", "pseudo-gt", "synth", "train", "predict", "dataset"]
+ORDER += ["eval", "remap", "match", "models", "info", "demo"]
 
 
 def test_help_lists_every_command_in_pipeline_order(shic: Shic) -> None:

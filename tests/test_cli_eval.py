@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shic_cli.images import encode
-from shic_cli.schema import ItemWriter, Template
+from shic_cli.schema import ItemReader, ItemWriter, Template
 
 Shic = Callable[..., tuple[int, str, str]]
 SIZE = 48
@@ -84,6 +84,53 @@ def test_bad_inputs_give_two_lines_and_status_1(shic: Shic, maps: Path, annotati
     assert said in err and len(err.strip().splitlines()) == 2
 
 
+def test_several_predictions_and_baselines_make_one_table(shic: Shic, maps: Path, annotations: Path) -> None:
+    rows = "image,x,y,vertex\n" + "".join(
+        f"{name}.png,{x},{y},{vertex}\n" for name in "ab" for x, y, vertex in ((4.5, 4.5, 0), (7.5, 5.5, 43))
+    )
+    maps.with_name("other.csv").write_text(rows)
+    baselines = ("--baseline", "chance", "--baseline", "position")
+    words = ("eval", "geodesic", "pred.h5", "other.csv", "--annotations", "ann.json", *baselines, "--gps")
+    status, out, err = shic(*words, "--json")
+    found = json.loads(out)
+    assert status == 0 and found["metric"] == "geodesic" and list(found["rows"]) == ["pred.h5", "other.csv", "chance", "position"]
+    assert found["rows"]["pred.h5"]["mean"] == found["rows"]["other.csv"]["mean"] == 0
+    assert found["rows"]["pred.h5"]["ap"] == 1 and found["rows"]["other.csv"]["classes"]["cat"]["ap"] == 1
+    assert found["rows"]["chance"]["mean"] > 20 and found["rows"]["position"]["points"] == 4
+    assert all(word in err for word in ("other.csv", "chance", "position", "ap50"))
+    assert json.loads(shic(*words, "--json")[1]) == found
+    assert shic("eval", "geodesic", "--annotations", "ann.json", "--baseline", "chance")[0] == 0  # with no file of predictions
+
+
+def test_files_of_one_name_are_told_apart(shic: Shic, maps: Path, annotations: Path) -> None:
+    maps.with_name("x").mkdir()
+    maps.with_name("x").joinpath("pred.h5").write_bytes(maps.read_bytes())
+    _, out, _ = shic("eval", "geodesic", "pred.h5", "x/pred.h5", "--annotations", "ann.json", "--json")
+    assert list(json.loads(out)["rows"]) == ["pred.h5", "x/pred.h5"]
+
+
+def test_scale_of_the_points_is_an_option(shic: Shic, maps: Path, annotations: Path) -> None:
+    """At 127.5 the points lie twice as far into the box: 7 columns and 3 rows, where the vertices are others."""
+    words = ("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--json", "--dp-scale")
+    assert json.loads(shic(*words, "255")[1])["mean"] == 0 and json.loads(shic(*words, "127.5")[1])["mean"] > 0
+
+
+def test_nothing_to_score_is_wrong_usage(shic: Shic, annotations: Path) -> None:
+    assert shic("eval", "geodesic", "--annotations", "ann.json")[0] == 2
+    write_keypoints(annotations.with_name("k.json"), a=(10, 10), b=(10, 10))
+    assert shic("eval", "pck", "--keypoints", "k.json")[0] == 2
+    assert shic("eval", "pck", "--keypoints", "k.json", "--baseline", "chance")[0] == 2  # of which photos?
+
+
+def test_annotations_of_another_mesh(shic: Shic, maps: Path, annotations: Path) -> None:
+    value = json.loads(annotations.read_text())
+    for each in value["annotations"]:
+        each["ref_model"] = "horse_5004"
+    annotations.write_text(json.dumps(value))
+    status, _, err = shic("eval", "geodesic", "pred.h5", "--annotations", "ann.json")
+    assert status == 1 and "on the mesh horse_5004, the template's mesh file has 642 vertices" in err
+
+
 def write_keypoints(path: Path, **images: tuple[float, float]) -> None:
     path.write_text(json.dumps({"names": ["p"], "images": {name: {"points": {"p": point}} for name, point in images.items()}}))
 
@@ -97,6 +144,39 @@ def test_pck_of_maps(shic: Shic, maps: Path) -> None:
     assert found["pck"] == pytest.approx(2 / 6)  # the maps are equal: a and b agree, c lies elsewhere
     assert json.loads(shic("eval", "pck", "pred.h5", "--keypoints", "k.json", "--json", "--alpha", "1")[1])["pck"] == 1
     assert shic("eval", "pck", "pred.h5", "--keypoints", "k.json")[1] == ""
+
+
+def test_pck_of_another_program_and_of_baselines(shic: Shic, maps: Path) -> None:
+    folder = maps.parent
+    (folder / "pairs.csv").write_text("source_image,target_image,class,XA,YA,XB,YB\na.png,b.png,13,10;20,10;20,10;30,10;30\n")
+    (folder / "other.csv").write_text("source_image,target_image,class,XA,YA,XB,YB\na.png,b.png,13,20;10,20;10,30;40,30;40\n")
+    words = ("eval", "pck", "pred.h5", "other.csv", "--keypoints", "pairs.csv", "--baseline", "position", "--baseline", "chance", "--json")
+    status, out, err = shic(*words)
+    rows = json.loads(out)["rows"]
+    assert status == 0, err
+    # the maps are equal, so a point stays where it is: the first is right; the program has the second; position is as the maps are
+    assert {name: row["pck"] for name, row in rows.items() if name != "chance"} == {"pred.h5": 0.5, "other.csv": 0.5, "position": 0.5}
+    status, _, err = shic(*words, "--class", "cow")
+    assert status == 1 and "has no class cow" in err and "it has horse" in err
+    rows = json.loads(shic(*words, "--alpha", "0.1,1", "--protocol", "csm")[1])["rows"]
+    assert [each["pck"] for each in rows["position"]["alphas"]] == [0.5, 1] and rows["pred.h5"]["protocol"] == "csm"
+
+
+def test_pck_by_both_ways_in_one_table(shic: Shic, small_model_file: Path, album: Path) -> None:
+    folder = small_model_file.parent
+    write_keypoints(folder / "k.json", photo0=(48, 48), photo1=(48, 48))
+    words = ("--keypoints", "k.json", "--images", str(album / "imgs"), "--json")
+    status, out, err = shic("eval", "pck", "model.safetensors", *words, "--via", "both", "--baseline", "position")
+    assert status == 0, err
+    rows = json.loads(out)["rows"]
+    assert list(rows) == ["model.safetensors via template", "model.safetensors via embedding", "position"]
+    (folder / "maps.h5").write_bytes((album / "truth.h5").read_bytes())
+    truth = ItemReader(album / "truth.h5", "shic/maps").names[:2]
+    write_keypoints(folder / "t.json", **dict.fromkeys(truth, (48, 48)))
+    status, out, err = shic("eval", "pck", "maps.h5", "--keypoints", "t.json", "--via", "both", "--json")
+    assert status == 0 and json.loads(out)["via"] == "template", err  # a maps file has one way only
+    status, out, _ = shic("eval", "pck", *words, "--baseline", "position")  # alone: the masks come from the photos
+    assert status == 0 and json.loads(out)["pck"] == rows["position"]["pck"]
 
 
 @pytest.mark.parametrize("via", ["template", "embedding"])

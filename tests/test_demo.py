@@ -10,10 +10,10 @@ import torch
 import trimesh
 
 from shic_cli import demo
+from shic_cli.annotations import read_annotations
 from shic_cli.config import DemoConfig
 from shic_cli.demo_animal import BONES, Animal, bone_motions
 from shic_cli.errors import ShicError
-from shic_cli.evaluate import read_annotations
 from shic_cli.images import decode, read_mask
 from shic_cli.schema import Template
 

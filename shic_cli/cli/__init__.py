@@ -21,6 +21,7 @@ COMMANDS = {
     "synth": ("synth", "Make synthetic pictures with exact labels."),
     "train": ("train", "Learn the canonical map."),
     "predict": ("predict", "Map the pixels of images to the template."),
+    "dataset": ("dataset", "Take in published data sets."),
     "eval": ("evaluate", "Score maps: geodesic error, keypoint transfer."),
     "remap": ("remap", "Lay a texture over photos."),
     "match": ("match", "Match two images through the template."),

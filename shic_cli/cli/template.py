@@ -19,11 +19,19 @@ def command() -> None:
 @click.argument("mesh", type=click.Path(path_type=Path))
 @options.output("template.h5", "The template file to write.")
 @options.settings(TemplateConfig)
+@click.option("--geodesics", type=click.Path(path_type=Path), help="The mesh catalogue's distances (.pkl) in place of computed ones.")
+@click.option("--symmetry", type=click.Path(path_type=Path), help="The mesh catalogue's symmetry (.pkl) in place of the one found.")
 @click.option("--uv-template", type=click.Path(path_type=Path), help="PNG to write: the texture to paint on.")
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG to write: the template from four sides.")
 @options.overwrite
-def prep(mesh: Path, output: Path, config: TemplateConfig, uv_template: Path | None, picture: Path | None, overwrite: bool) -> None:
-    """Clean, orient and measure MESH (obj, ply, off, stl, glb or gltf)."""
+def prep(
+    mesh: Path, output: Path, config: TemplateConfig, geodesics: Path | None, symmetry: Path | None, uv_template: Path | None,
+    picture: Path | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Clean, orient and measure MESH (obj, ply, off, stl, glb, gltf, or a pkl of the DensePose mesh catalogue).
+
+    --vertices 0 keeps the mesh's vertices in their order. Nothing in a pkl is run: only arrays of numbers are taken out of it.
+    """
     from shic_cli import template
     from shic_cli.cli.console import track
     from shic_cli.images import encode
@@ -33,7 +41,9 @@ def prep(mesh: Path, output: Path, config: TemplateConfig, uv_template: Path | N
     for target in (output, *pictures):
         check_target(target, overwrite)
     made = template.prepare(mesh, config, track)
-    template.write(output, made, config, mesh, overwrite)
+    if geodesics or symmetry:
+        made = template.with_catalogue(made, geodesics, symmetry)
+    template.write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
     for path, draw in pictures.items():
         with atomic(path, overwrite) as partial:
             partial.write_bytes(encode(draw(made)))
