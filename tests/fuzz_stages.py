@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,12 +14,16 @@ import torch
 import trimesh
 from PIL import Image
 
-from shic_cli import evaluate, images, info, registry
+from shic_cli import evaluate, images, info, pck, registry
+from shic_cli.annotations import read_annotations
 from shic_cli.batches import Examples
 from shic_cli.cli.console import write_picture
 from shic_cli.config import FeatureConfig, PckConfig, PredictConfig, PseudoGtConfig, RenderConfig, TemplateConfig, TrainConfig
 from shic_cli.features import make_extractor, write_photo_features, write_view_features
+from shic_cli.given import GivenPairs
+from shic_cli.gps import with_precision
 from shic_cli.images import ImageFile, MaskSource
+from shic_cli.keypoints import read_pairs
 from shic_cli.maps import picture_path
 from shic_cli.model import CanonicalMap, Saved, Surface, read_surface, save_model
 from shic_cli.poses import Poser
@@ -52,7 +57,7 @@ class Tiny:
 def make_seeds(folder: Path) -> dict[str, list[Path]]:
     """Valid files of every sort in `folder`, by sort; and what the stages need beside a mutated one."""
     registry.PARTS["extractors"]["tiny"] = f"{__name__}:Tiny"
-    evaluate.ROUNDS = 5  # of the bootstrap
+    evaluate.ROUNDS = pck.ROUNDS = 5  # of the bootstrap
     folder.mkdir()
     chance = np.random.default_rng(0)
     ball = trimesh.creation.icosphere(subdivisions=1)
@@ -91,6 +96,7 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
         "annotations": [annotations],
         "keypoints": [keypoints],
         "csv": [_csv(folder, [photo.name for photo in photos])],
+        "given": _given(folder, [photo.name for photo in photos]),
     }
 
 
@@ -103,6 +109,8 @@ def _meshes(folder: Path, ball: trimesh.Trimesh) -> list[Path]:
         assert path.exists(), i
     ball.export(found[5], encoding="ascii")
     ball.export(found[6], file_type="stl_ascii")
+    found.append(folder / "catalogue.pkl")
+    found[-1].write_bytes(pickle.dumps({"vertices": np.asarray(ball.vertices), "faces": np.asarray(ball.faces)}, 2))
     for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(ball)).items():
         (found[7] if name.endswith(".gltf") else folder / name).write_bytes(data)
     return found
@@ -164,6 +172,15 @@ def _csv(folder: Path, names: list[str]) -> Path:
     return folder / "pairs.csv"
 
 
+def _given(folder: Path, names: list[str]) -> list[Path]:
+    """Another program's points, as a table and as arrays."""
+    rows = [(name, x, y, i + 3, 0.5) for name in names for i, (x, y) in enumerate([(5, 4), (9, 15)])]
+    (folder / "points.csv").write_text("\n".join(["image,x,y,vertex,score", *(",".join(map(str, row)) for row in rows)]))
+    columns = dict(zip(("image", "x", "y", "vertex", "score"), map(np.array, zip(*rows, strict=True)), strict=True))
+    np.savez(folder / "points.npz", **columns)
+    return [folder / "points.csv", folder / "points.npz"]
+
+
 @cache
 def _template(seeds: Path) -> Any:
     return read_template(seeds / "template.h5")
@@ -182,9 +199,9 @@ def describe(path: Path, seeds: Path) -> None:
 def use_template(path: Path, seeds: Path) -> None:
     """`shic eval`, `remap`, `render`, `synth`, `train` with this template."""
     template, maps = read_template(path), ItemReader(seeds / "any.h5", "shic/maps")
-    evaluate.geodesic(maps, evaluate.read_annotations(seeds / "annotations.json"), template)
+    _score(evaluate.MapsFile(maps, template), seeds / "annotations.json", template)
     surface = read_surface(path)
-    _transfer(maps, surface, evaluate.read_pairs(seeds / "pairs.csv"))
+    _transfer(maps, surface, read_pairs(seeds / "pairs.csv"))
     _remap(maps, surface, "grid")
     Poser.of(template)(np.random.default_rng(0))
     render_views(template, RenderConfig(azimuths=1, elevations=(0.0,), size=16))
@@ -215,8 +232,8 @@ def use_maps(path: Path, seeds: Path) -> None:
     """`shic eval`, `remap`, `train`, and the contact sheet of `synth`."""
     template = _template(seeds)
     surface, reader = Surface.of(template), ItemReader(path, "shic/maps")
-    evaluate.geodesic(reader, evaluate.read_annotations(seeds / "annotations.json"), template)
-    _transfer(reader, surface, evaluate.read_pairs(seeds / "pairs.csv"))
+    _score(evaluate.MapsFile(reader, template), seeds / "annotations.json", template)
+    _transfer(reader, surface, read_pairs(seeds / "pairs.csv"))
     _remap(reader, surface, "colors")
     contact_sheet(path, template.colors, 2)
     readers = open_maps([path], template, TrainConfig())
@@ -254,16 +271,34 @@ def use_mesh(path: Path, seeds: Path) -> None:
 
 def use_annotations(path: Path, seeds: Path) -> None:
     """`shic eval geodesic --annotations`."""
-    evaluate.geodesic(ItemReader(seeds / "maps.h5", "shic/maps"), evaluate.read_annotations(path), _template(seeds))
+    _score(evaluate.MapsFile(ItemReader(seeds / "maps.h5", "shic/maps"), _template(seeds)), path, _template(seeds))
 
 
 def use_pairs(path: Path, seeds: Path) -> None:
     """`shic eval pck --keypoints`."""
-    _transfer(ItemReader(seeds / "maps.h5", "shic/maps"), Surface.of(_template(seeds)), evaluate.read_pairs(path))
+    _transfer(ItemReader(seeds / "maps.h5", "shic/maps"), Surface.of(_template(seeds)), read_pairs(path))
+
+
+def use_given(path: Path, seeds: Path) -> None:
+    """`shic eval geodesic` of another program's points."""
+    _score(evaluate.open_predictions(path, _template(seeds)), seeds / "annotations.json", _template(seeds))
+
+
+def use_csv(path: Path, seeds: Path) -> None:
+    """`shic eval pck`, as the pairs and as another program's answers to them."""
+    use_pairs(path, seeds)
+    given = GivenPairs(path)
+    for pair in read_pairs(seeds / "pairs.csv"):
+        given(pair)
+
+
+def _score(predictions: Any, annotations: Path, template: Any) -> None:
+    found = evaluate.scored(predictions, read_annotations(annotations), template)
+    json.dumps(with_precision(evaluate.summary(found), found)).encode()
 
 
 def _transfer(maps: ItemReader, surface: Any, pairs: list) -> None:
-    evaluate.pck(pairs, evaluate.sides_of_maps(pairs, maps, surface), PckConfig())
+    pck.pck(pairs, pck.sides_of_maps(pairs, maps, surface), PckConfig())
 
 
 def _remap(maps: ItemReader, surface: Any, texture: str) -> None:
@@ -291,5 +326,6 @@ STAGES: dict[str, list[Callable[[Path, Path], None]]] = {
     "mesh": [use_mesh],
     "annotations": [use_annotations],
     "keypoints": [use_pairs],
-    "csv": [use_pairs],
+    "csv": [use_csv],
+    "given": [use_given],
 }
