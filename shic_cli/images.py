@@ -126,7 +126,9 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > LARGEST:
-                raise InputError(f"{name}: is {picture.width} by {picture.height} pixels", f"at most {LARGEST} pixels are read; make it smaller")
+                raise InputError(
+                    f"{name}: is {picture.width} by {picture.height} pixels", f"at most {LARGEST} pixels are read; make it smaller"
+                )
             picture = ImageOps.exif_transpose(picture)
             if picture.mode.startswith(("I", "F")):
                 picture = Image.fromarray(_to_eight_bits(np.asarray(picture)))

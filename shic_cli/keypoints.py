@@ -62,7 +62,9 @@ def _read_keypoints(path: Path) -> list[Pair]:
         images[name] = {key: numbers(value, (2,), f"{where}.points.{key}")[::-1] for key, value in points.items()}
         categories[name] = get(each, "class", str, where) if "class" in each else ""
     if len(images) > MOST:
-        raise InputError(f"{path}: has {len(images)} images, at most {MOST} are paired with each other", "give a csv of the pairs that count")
+        raise InputError(
+            f"{path}: has {len(images)} images, at most {MOST} are paired with each other", "give a csv of the pairs that count"
+        )
     pairs = []
     for (source, points), (target, others) in permutations(images.items(), 2):
         shared = tuple(key for key in points if key in others)

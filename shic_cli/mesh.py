@@ -19,6 +19,7 @@ log = logging.getLogger("shic")
 CATALOGUE = ".pkl"  # of the DensePose mesh catalogue
 KINDS = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf", CATALOGUE)
 LARGEST = 20_000_000  # faces
+SMALL, LARGE = 1e-30, 1e30  # of the longest side; the cubes of such numbers are still numbers
 MERGE = 1e-6  # vertices nearer than this share of the longest side are one: exporters round
 FLAT = 1e-14  # a face with less area than this share of the longest side squared has none; more would tear thin faces out
 
@@ -73,6 +74,8 @@ def read_mesh(path: Path) -> Mesh:
         raise InputError(f"{path}: a face names a vertex that is not there", "check that the file is whole")
     if not (np.isfinite(mesh.verts).all() and np.isfinite(mesh.source).all()):
         raise InputError(f"{path}: has vertices that are not finite numbers", "export it again")
+    if not SMALL <= mesh.side <= LARGE or np.abs(mesh.source).max() > LARGE:
+        raise InputError(f"{path}: its longest side is {mesh.side:g}", f"scale it to between {SMALL:g} and {LARGE:g}")
     return mesh
 
 
@@ -124,9 +127,7 @@ def _parts(path: Path) -> tuple[list, np.ndarray | None]:
     beside = _Beside(path) if path.suffix.lower() == ".gltf" else None  # the other kinds have all of their geometry in one file
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scene = trimesh.load_scene(
-            io.BytesIO(data), file_type=path.suffix.lower()[1:], resolver=beside, process=False, skip_materials=True
-        )
+        scene = trimesh.load_scene(io.BytesIO(data), file_type=path.suffix.lower()[1:], resolver=beside, process=False, skip_materials=True)
     placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
     surfaces = [(matrix, scene.geometry[name]) for matrix, name in placed if isinstance(scene.geometry[name], trimesh.Trimesh)]
     if sum(len(surface.faces) for _, surface in surfaces) > LARGEST:  # a scene of a few kilobytes can show one part a million times

@@ -157,7 +157,9 @@ def _check_item(item: Item, dim: int, where: str) -> None:
     top, left, side = map(int, item.crop)
     height, width = item.mask.shape
     if item.feature.shape != (dim, item.feature.shape[1], item.feature.shape[1]):
-        raise InputError(f"{where}: its features are {item.feature.shape}, expected {dim} of as many rows as columns", "make the file again")
+        raise InputError(
+            f"{where}: its features are {item.feature.shape}, expected {dim} of as many rows as columns", "make the file again"
+        )
     if side < 1 or not (-side < top < height and -side < left < width) or side > 4 * max(height, width):
         raise InputError(f"{where}: its crop, {side} pixels from {left},{top}, is none of this photo", "make the file again")
     if not item.mask.any():

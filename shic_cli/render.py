@@ -216,7 +216,9 @@ def read_views(path: Path | str, device: torch.device | str = "cpu") -> Views:
     arrays, header = read_arrays(path, KIND)
     number, height, width = arrays["mask"].shape
     if not number or height != width or height < 2:
-        raise InputError(f"{path}: holds {number} views of {height} by {width} pixels, expected squares", "render them again with `shic render`")
+        raise InputError(
+            f"{path}: holds {number} views of {height} by {width} pixels, expected squares", "render them again with `shic render`"
+        )
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     cameras = Cameras(**{each.name: tensors.pop(each.name) for each in fields(Cameras)})
     tensors["face"] = tensors["face"].long()

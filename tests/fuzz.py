@@ -10,6 +10,7 @@ Inputs run in a forked child under limits; after a failure the next child goes o
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import mmap
 import os
@@ -100,6 +101,7 @@ class Fuzzer:
 
     def _child(self, sort: str, start: int, end: int) -> None:
         """Never comes back."""
+        faulthandler.disable()  # a crash is this child's answer, not a page on a terminal
         null = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
             os.dup2(null, stream)
@@ -120,9 +122,11 @@ class Fuzzer:
 
     def attempt(self, sort: str, number: int, keep: Path | None = None) -> tuple[int, str]:
         """How input `number` ends, and what was said."""
-        work = self.folder / "work"
-        shutil.rmtree(work)
-        (work / "out").mkdir(parents=True)
+        work, escape = self.folder / "work", self.folder / "escape"
+        for each in (work, escape):
+            shutil.rmtree(each)
+            each.mkdir()
+        (work / "out").mkdir()
         os.chdir(work / "out")
         path = mutate(sort, self.seeds[sort], work, number)
         if keep is not None:
@@ -143,7 +147,7 @@ class Fuzzer:
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
         if grown > MEMORY:
             return FAILED, f"took {grown >> 20} MiB"
-        if outside := [*(self.folder / "escape").iterdir(), *self._strays()]:
+        if outside := [*escape.iterdir(), *self._strays()]:
             return FAILED, f"wrote {outside}"
         return how, text
 

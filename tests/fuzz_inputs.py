@@ -17,8 +17,43 @@ import numpy as np
 TRAP = "trap.fifo"  # who opens it waits for ever, and is found out by the alarm
 INTS = (0, 1, -1, 2, 7, 127, 128, 255, 256, 32767, 65535, 65536, 10**6, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**63 - 1)
 NUMBERS = ("nan", "inf", "-inf", "1e308", "-1e308", "1e400", "0", "-1", "1", "1e-320", "4294967295", "9223372036854775808", "", "x", "1/2")
-VALUES = (None, True, 0, -1, 1, 2**31, 2**64, 10**400, 1e308, float("nan"), float("inf"), "", "x", "../../x", "/etc/x", [], {}, [[]], [1], "\ud800")
-NAMES = ("../up.png", "/{escape}/a.png", "a/../../../b.png", "..", ".", "", "a\x1b[31m.png", "\n", "x" * 5000, "a/" * 300 + "b", "~/x", "..\\x", "é")
+VALUES = (
+    None,
+    True,
+    0,
+    -1,
+    1,
+    2**31,
+    2**64,
+    10**400,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "../../x",
+    "/etc/x",
+    [],
+    {},
+    [[]],
+    [1],
+    "\ud800",
+)
+NAMES = (
+    "../up.png",
+    "/{escape}/a.png",
+    "a/../../../b.png",
+    "..",
+    ".",
+    "",
+    "a\x1b[31m.png",
+    "\n",
+    "x" * 5000,
+    "a/" * 300 + "b",
+    "~/x",
+    "..\\x",
+    "é",
+)
 
 
 def mutate_bytes(data: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes:
@@ -116,7 +151,20 @@ def _data(file: h5py.File, name: str, rng: np.random.Generator) -> tuple[str, h5
 
 def _dtype(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -> None:
     name, data = _data(file, name, rng)
-    kinds = ["f8", "i8", "u1", "f2", "?", "S4", ">f4", "c8", np.dtype([("a", "i4")]), h5py.string_dtype(), h5py.ref_dtype, h5py.regionref_dtype]
+    kinds = [
+        "f8",
+        "i8",
+        "u1",
+        "f2",
+        "?",
+        "S4",
+        ">f4",
+        "c8",
+        np.dtype([("a", "i4")]),
+        h5py.string_dtype(),
+        h5py.ref_dtype,
+        h5py.regionref_dtype,
+    ]
     shape = data.shape
     del file[name]
     file.create_dataset(name, shape, [*kinds, h5py.vlen_dtype(np.dtype("i4")), h5py.opaque_dtype(np.dtype("V4"))][int(rng.integers(14))])
@@ -164,7 +212,13 @@ def _bomb(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) ->
     del file[name]
     filters = [{"compression": "gzip"}, {"compression": "gzip", "shuffle": True}, {"compression": "lzf"}, {"fletcher32": True}]
     made = file.create_dataset(name, shape, dtype, chunks=tuple(shape), **filters[int(rng.integers(4))])
-    packed = [zlib.compress(bytes(size)), zlib.compress(bytes(max(made.nbytes - 1, 0))), zlib.compress(zlib.compress(bytes(size))), b"", bytes(99)]
+    packed = [
+        zlib.compress(bytes(size)),
+        zlib.compress(bytes(max(made.nbytes - 1, 0))),
+        zlib.compress(zlib.compress(bytes(size))),
+        b"",
+        bytes(99),
+    ]
     made.id.write_direct_chunk((0,) * len(shape), packed[int(rng.integers(5))], int(rng.integers(3)))
 
 
@@ -172,7 +226,13 @@ def _filter(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) 
     name, data = _data(file, name, rng)
     array = data[()]
     del file[name]
-    ways = [{"fletcher32": True}, {"compression": "lzf"}, {"scaleoffset": 2}, {"compression": "gzip", "fletcher32": True}, {"shuffle": True}]
+    ways = [
+        {"fletcher32": True},
+        {"compression": "lzf"},
+        {"scaleoffset": 2},
+        {"compression": "gzip", "fletcher32": True},
+        {"shuffle": True},
+    ]
     chunks = tuple(max(1, side // int(rng.choice([1, 2, 7, 1000]))) for side in array.shape)
     file.create_dataset(name, data=array, chunks=chunks, maxshape=(None,) * array.ndim, **ways[int(rng.integers(5))])
 
@@ -186,8 +246,10 @@ def _values(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) 
     if array.dtype.kind == "f":
         flat[where] = number
     else:
-        flat[where] = int(np.nan_to_num(number, posinf=2**31 - 1, neginf=-(2**31))) % 256 if array.dtype.itemsize == 1 else int(
-            np.clip(np.nan_to_num(number), -(2**31), 2**31 - 1)
+        flat[where] = (
+            int(np.nan_to_num(number, posinf=2**31 - 1, neginf=-(2**31))) % 256
+            if array.dtype.itemsize == 1
+            else int(np.clip(np.nan_to_num(number), -(2**31), 2**31 - 1))
         )
     data[...] = array
 
@@ -276,14 +338,18 @@ def mutate_safetensors(data: bytes, rng: np.random.Generator) -> bytes:
     if what == 0:
         header = mutate_json(header, rng)
     elif what == 1:
-        header["__metadata__"]["meta"] = json_text(mutate_json(json.loads(header["__metadata__"]["meta"]), rng), rng).decode("utf-8", "replace")
+        header["__metadata__"]["meta"] = json_text(mutate_json(json.loads(header["__metadata__"]["meta"]), rng), rng).decode(
+            "utf-8", "replace"
+        )
     else:
         names = [name for name in header if name != "__metadata__"]
         for _ in range(int(rng.integers(1, 4))):
             entry = header[names[int(rng.integers(len(names)))]]
             start, end = entry["data_offsets"]
             if what == 2:
-                entry["dtype"] = str(rng.choice(["F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "C64", "X"]))
+                entry["dtype"] = str(
+                    rng.choice(["F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "C64", "X"])
+                )
             elif what == 3:
                 entry["shape"] = [int(rng.choice([0, 1, 3, 2**31, 2**62, *entry["shape"]])) for _ in range(int(rng.integers(5)))]
             elif what == 4:
@@ -338,11 +404,21 @@ def _mutate_png(data: bytes, rng: np.random.Generator) -> bytes:
             chunks[spot][1] = mutate_bytes(chunks[spot][1] or b"\0", rng, [data])
         elif what == 5:
             names = [b"zTXt", b"iCCP", b"iTXt", b"eXIf", b"tRNS", b"PLTE", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"pHYs", b"gAMA", b"sBIT"]
-            body = [b"a\0\0" + zlib.compress(bytes(1 << 22)), b"", bytes(300), b"II*\0\x08\0\0\0\xff\xff" + bytes(50), zlib.compress(bytes(1 << 20))]
+            body = [
+                b"a\0\0" + zlib.compress(bytes(1 << 22)),
+                b"",
+                bytes(300),
+                b"II*\0\x08\0\0\0\xff\xff" + bytes(50),
+                zlib.compress(bytes(1 << 20)),
+            ]
             chunks.insert(min(spot, 1), [names[int(rng.integers(len(names)))], body[int(rng.integers(len(body)))]])
         elif rng.random() < 0.02:  # a bomb that keeps its word
             side = int(rng.choice([3000, 8192, 9000, 13_000]))
-            chunks = [[b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)], [b"IDAT", zlib.compress(bytes(side * (side + 1)))], [b"IEND", b""]]
+            chunks = [
+                [b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)],
+                [b"IDAT", zlib.compress(bytes(side * (side + 1)))],
+                [b"IEND", b""],
+            ]
             break
     out = data[:8]
     for name, body in chunks:
@@ -370,7 +446,14 @@ def mutate_text(text: str, rng: np.random.Generator) -> str:
             other = int(rng.integers(len(lines)))
             lines[at], lines[other] = lines[other], lines[at]
         elif what == 3:
-            lines.insert(at, str(rng.choice(["mtllib /etc/passwd", "usemtl x", "comment TextureFile /etc/passwd", "f 1 2 3", "f -1 -2 -9", "l 1 2", "", "#"])))
+            lines.insert(
+                at,
+                str(
+                    rng.choice(
+                        ["mtllib /etc/passwd", "usemtl x", "comment TextureFile /etc/passwd", "f 1 2 3", "f -1 -2 -9", "l 1 2", "", "#"]
+                    )
+                ),
+            )
         else:
             separator = "," if "," in lines[at] else " "
             words = lines[at].split(separator)
