@@ -301,7 +301,8 @@ def _attribute(file: h5py.File, name: str, rng: np.random.Generator, folder: Pat
     attrs = file.attrs if rng.random() < 0.6 else file[name].attrs
     key = str(rng.choice(list(attrs) or ["name"]))
     values = [
-        0, 2, -1, 1.5, "", "x", "\x1b[2J", b"\xff\xfe", np.arange(9), h5py.Empty("f4"), "[" * 100_000, "{", '{"a": NaN}', "[]", "x" * 60_000,
+        0, 2, -1, 1.5, "", "x", "\x1b[2J", b"\xff\xfe", np.arange(9), h5py.Empty("f4"),
+        "[" * 100_000, "{", '{"a": NaN}', "[]", "x" * 60_000,
         np.array(["a", "b"], h5py.string_dtype()), file.ref, file["/"].ref, "predicted", "shic/maps", "shic/views", "9" * 5000, True, 2**63,
     ]  # fmt: skip
     if rng.random() < 0.2:

@@ -45,7 +45,7 @@ class Tiny:
 
     name, side, dim = "tiny", 16, 4
     needs_mask = sees_whole_object = True
-    fingerprint, settings = "tiny-1", {"name": "tiny"}  # noqa: RUF012
+    fingerprint, settings = "tiny-1", {"name": "tiny"}
 
     def __init__(self, argument: str = "", *, device: object = "cpu") -> None:
         self.device = CPU

@@ -119,17 +119,43 @@ def as_numpy(path: Path, evil: Evil) -> None:
         archive.writestr("image.npy", header.ljust(127) + b"\n" + pickle.dumps([evil]))
 
 
-COMMANDS = [
-    "template prep {}.obj", "template prep {}.ply", "template prep {}.glb", "template prep {}.pkl", "template prep {}.npz", "render {}.h5",
-    "features {}.h5 -o out.h5", "features {}.png -o out.h5", "features imgs --basis {}.h5 -o out.h5", "pseudo-gt {}.h5 -o out.h5",
-    "pseudo-gt imgs --template {}.h5 -o out.h5", "pseudo-gt imgs --views {}.h5 -o out.h5", "synth {}.h5", "train {}.h5",
-    "train truth.h5 --template {}.h5", "predict imgs --model {}.safetensors", "predict imgs --model {}.pth", "predict {}.png",
-    "predict imgs --remap {}.png", "eval geodesic {}.h5 --annotations a.json", "eval geodesic truth.h5 --annotations {}.json",
-    "eval geodesic {}.npz --annotations a.json", "eval geodesic {}.csv --annotations a.json", "eval pck {}.h5 --keypoints k.json",
-    "eval pck {}.safetensors --keypoints k.json --images imgs", "eval pck truth.h5 --keypoints {}.json", "eval pck truth.h5 --keypoints {}.csv",
-    "remap {}.h5 --texture grid", "remap truth.h5 --texture {}.png", "remap truth.h5 --texture grid --template {}.safetensors",
-    "match {}.png imgs/photo0.png -o out.png", "models import {}.pth {}.pth {}.pth --mesh {}.obj", "info {}.h5", "info {}.safetensors", "info {}.pth",
-]  # fmt: skip
+COMMANDS = """
+    template prep {}.obj
+    template prep {}.ply
+    template prep {}.glb
+    template prep {}.pkl
+    template prep {}.npz
+    render {}.h5
+    features {}.h5 -o out.h5
+    features {}.png -o out.h5
+    features imgs --basis {}.h5 -o out.h5
+    pseudo-gt {}.h5 -o out.h5
+    pseudo-gt imgs --template {}.h5 -o out.h5
+    pseudo-gt imgs --views {}.h5 -o out.h5
+    synth {}.h5
+    train {}.h5
+    train truth.h5 --template {}.h5
+    predict imgs --model {}.safetensors
+    predict imgs --model {}.pth
+    predict {}.png
+    predict imgs --remap {}.png
+    eval geodesic {}.h5 --annotations a.json
+    eval geodesic truth.h5 --annotations {}.json
+    eval geodesic {}.npz --annotations a.json
+    eval geodesic {}.csv --annotations a.json
+    eval pck {}.h5 --keypoints k.json
+    eval pck {}.safetensors --keypoints k.json --images imgs
+    eval pck truth.h5 --keypoints {}.json
+    eval pck truth.h5 --keypoints {}.csv
+    remap {}.h5 --texture grid
+    remap truth.h5 --texture {}.png
+    remap truth.h5 --texture grid --template {}.safetensors
+    match {}.png imgs/photo0.png -o out.png
+    models import {}.pth {}.pth {}.pth --mesh {}.obj
+    info {}.h5
+    info {}.safetensors
+    info {}.pth
+"""
 
 
 @pytest.mark.parametrize("make", [as_pickle, as_torch, as_numpy])
@@ -142,9 +168,9 @@ def test_a_file_that_brings_code_is_refused_by_every_command(
         ' "category_id": 1, "bbox": [0, 0, 9, 9], "dp_x": [1], "dp_y": [1], "dp_vertex": [1]}]}'
     )
     (folder / "k.json").write_text('{"images": {"photo0.png": {"points": {"a": [1, 1]}}, "photo1.png": {"points": {"a": [1, 1]}}}}')
-    for suffix in {word.rpartition("}")[2] for line in COMMANDS for word in line.split() if "{}" in word}:
+    for suffix in {word.rpartition("}")[2] for line in COMMANDS.split("\n") for word in line.split() if "{}" in word}:
         make(folder / f"evil{suffix}", Evil(folder / "ran"))
-    for line in COMMANDS:
+    for line in COMMANDS.strip().splitlines():
         status, _, err = shic(*line.replace("{}", "evil").split())
         assert status in (1, 2), (line, status, err)
         assert "error" in err.lower() and "Traceback" not in err, line
