@@ -167,6 +167,8 @@ def write_view_features(
     A run that was stopped goes on with the views that it lacks; a basis is fitted to all of them again.
     """
     check_target(path, overwrite)
+    if basis is not None and read_arrays(basis, "shic/features")[1].attrs["template"] not in ("", views.template):
+        raise InputError(f"{basis}: its basis was fitted to views of another template", "fit one to these views with --pca")
     extractor, fitted = _make(config, basis, device, weights), None
     if config.pca:
         features = track(view_features(extractor, views, config.batch), len(views), "features")
@@ -174,11 +176,16 @@ def write_view_features(
     with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
         left = [i for i in range(len(views)) if f"{i:04d}" not in writer]
         if fitted is None:
+            # Whole batches: the last digits of features may depend on which pictures met. A batch is in flight until its last is kept.
+            batches = {i // config.batch for i in left}
+            left = [i for i in range(len(views)) if i // config.batch in batches]
             lacking = view_features(extractor, views, config.batch, left)
             numbered = zip(left, track(lacking, len(left), "features"), strict=True)
         else:
             numbered = ((i, feature) for i, feature in enumerate(fitted) if i in left)
         for i, feature in numbered:
+            if f"{i:04d}" in writer:
+                continue
             picture, mask = views.image[i].cpu().numpy(), views.mask[i].cpu().numpy()
             writer.add(f"{i:04d}", **_item(feature, mask, Crop(0, 0, mask.shape[0]), np.frombuffer(encode(picture), np.uint8)))
 

@@ -1,4 +1,4 @@
-"""Reading HDF5 files that others made, without trusting them: every access is checked before the library acts on it.
+"""HDF5 files: those of others read without trusting them, every access checked before the library acts on it; ours written to the end.
 
 HDF5 lets a file name other files, load filters from plugins, declare more than it holds, and unpack to any size. Nothing of that is
 followed here: only groups, data sets and short attributes of the file itself are read; a data set only when its bytes are all there.
@@ -18,6 +18,9 @@ import h5py
 import numpy as np
 
 from shic_cli.errors import InputError, ShicError
+from shic_cli.locks import NO_LOCKS
+from shic_cli.outputs import Sink
+from shic_cli.untrusted import check_finite
 
 FREE = 64 << 20  # bytes that a data set may unpack to whatever the size of its file
 RATIO = 100  # times the file's size that a larger one may: floating-point numbers are packed to a half, labels of photos to a tenth
@@ -38,13 +41,25 @@ def damaged(where: str) -> Iterator[None]:
         raise InputError(f"{where} can't be read", AGAIN) from error
 
 
+def _open(path: Path | str) -> h5py.File:
+    """The file, opened for reading; without HDF5's lock where the file system has none: shic never changes a file that is in place."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return h5py.File(path, "r", locking=False)
+
+
 @contextmanager
 def opened(path: Path | str) -> Iterator[h5py.File]:
     """The file, opened for reading; InputError if it is no HDF5. Its members are to be read by this module's functions alone."""
     try:
-        file = h5py.File(path, "r")
+        file = _open(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file", "check the path") from error
+    except BlockingIOError as error:
+        raise InputError(f"{path}: another program has it open for writing", "wait for it to end") from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: can't be read as HDF5", "it is another kind of file, or was cut off") from error
     with file:
@@ -130,8 +145,7 @@ def read_array(data: h5py.Dataset, where: str) -> np.ndarray:
     """The array of a data set that `check_dataset` let pass; InputError if a chunk is missing or damaged, or a number not finite."""
     with damaged(where):
         array = _read_chunked(data, where) if data.chunks else data[()]
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"{where} has numbers that are not finite", "make the file again")
+        check_finite(array, where)
         if array.dtype.kind == "b":  # a byte that is neither 0 nor 1 would count as both
             array = array.view(np.uint8) != 0
         return array
@@ -170,3 +184,26 @@ def _unpacked(raw: bytes, mask: int, filters: list[int], size: int, width: int, 
     if len(raw) != size:
         raise InputError(f"{where}: a chunk does not have its size", AGAIN)
     return np.frombuffer(raw, np.uint8)
+
+
+def state(path: Path | str) -> tuple[int, ...] | None:
+    """What changes when the file is replaced or changed; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def created(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+    """A new file and what it is written through; whatever happens, HDF5 is left with nothing that it still wants to write."""
+    with Sink(path) as sink:
+        file = h5py.File(path, "w", driver="fileobj", fileobj=sink)
+        try:
+            yield file, sink
+            file.close()
+        except BaseException as error:
+            sink.drop(error)
+            file.close()
+            raise

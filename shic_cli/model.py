@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from shic_cli import __version__, schema
 from shic_cli.errors import InputError
 from shic_cli.outputs import atomic
-from shic_cli.untrusted import check_axes, check_surface, check_values, parse_json
+from shic_cli.untrusted import check_axes, check_finite, check_surface, check_values, parse_json
 
 FORMAT, VERSION = "shic/model", 1
 SURFACE = ("verts", "faces", "mirror", "colors", "uv", "face_uv")
@@ -179,12 +179,32 @@ class Saved:
 
 def save_model(path: Path, saved: Saved, overwrite: bool) -> None:
     """Write the model file, whole or not at all."""
+    with atomic(path, overwrite) as partial:
+        write_model(partial, saved)
+
+
+def write_model(path: Path, saved: Saved) -> None:
+    """Write the model file to `path`, as it is; OSError when the disk is full."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in saved.map.state_dict().items()}
     tensors |= {f"surface.{name}": torch.tensor(getattr(saved.surface, name)) for name in SURFACE}
     tensors |= {ENCODER + name: value.detach().cpu().contiguous() for name, value in (saved.encoder or {}).items()}
     meta = {"format": FORMAT, "format_version": str(VERSION), "shic_version": __version__, "meta": json.dumps(saved.meta)}
-    with atomic(path, overwrite) as partial:
-        save_file(tensors, partial, metadata=meta)
+    write_tensors(path, tensors, meta)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> None:
+    """Write a safetensors file: the same bytes for the same tensors and metadata, which the library itself writes in random order.
+
+    Nor is the library's own writing to a file used: a run that is killed meanwhile leaves a file of another name behind.
+    """
+    data = memoryview(save(tensors, metadata=meta))
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(bytes(data[8:start]))
+    header["__metadata__"] = dict(sorted(meta.items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.writelines([len(text).to_bytes(8, "little"), text, data[start:]])
 
 
 BUILT = {"decoder": str, "channels": int, "dim": int}  # what of the metadata the map is built by
@@ -235,7 +255,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
         raise InputError(f"{path}: a tensor is missing or has another size ({str(error).splitlines()[0]})", "train again") from error
     for name, value in {**tensors, **encoder}.items():
         if value.is_floating_point() and not value.isfinite().all():
-            raise InputError(f"{path}: {name} has numbers that are not finite", "train again")
+            raise InputError(f"{path}: {name} is not finite", "train again, with a smaller --rate")
     if len(surface.verts) != len(tensors["eigenvectors"]):
         raise InputError(f"{path}: surface.verts and eigenvectors differ in length", "train again")
     return Saved(found.to(device).eval().requires_grad_(False), surface, meta, encoder or None)
@@ -261,8 +281,7 @@ def _surface(tensors: dict[str, torch.Tensor], path: Path) -> Surface:
         if array.dtype != np.dtype(field.dtype):
             raise InputError(f"{where} is {array.dtype}, expected {np.dtype(field.dtype)}", "train again")
         check_axes(array.shape, field, where, sizes)
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise InputError(f"{where} has numbers that are not finite", "train again")
+        check_finite(array, where, "train again")
         check_values(array, field, where)
     surface = Surface(**arrays)
     check_surface(surface, f"{path}: surface")

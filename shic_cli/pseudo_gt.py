@@ -104,6 +104,8 @@ def pseudo_gt(
     if views is not None and (views.template, views.vertex_yx.shape[1]) != (template.fingerprint, len(template.verts)):
         raise InputError("the views are of another template", "render them again with `shic render`")
     if isinstance(images, ItemReader):
+        if images.header.attrs["template"] not in ("", template.fingerprint):
+            raise InputError(f"{images.path}: holds features of views of another template", "give features of photos")
         extractor, given = _extractor_of(images, config, device, weights), {"features": source(images.path)}
     else:
         extractor, given = make_extractor(config.extractor, device, weights), {"images": listing(images)}

@@ -22,8 +22,8 @@ import numpy as np
 
 from shic_cli import __version__, hdf5
 from shic_cli.errors import InputError, ShicError
-from shic_cli.outputs import Journal, atomic, check_target
-from shic_cli.untrusted import check_axes, check_indices, check_name, check_surface, check_values, parse_json
+from shic_cli.outputs import Journal, atomic
+from shic_cli.untrusted import check_axes, check_finite, check_indices, check_name, check_surface, check_values, parse_json
 
 VERSION = 1
 
@@ -241,9 +241,9 @@ def write_arrays(
     path: Path, kind: str, arrays: dict[str, np.ndarray], *, params: dict, sources: dict, attrs: dict[str, str], overwrite: bool
 ) -> None:
     """Write a file of `kind` with root data sets, whole or not at all."""
-    with atomic(Path(path), overwrite) as partial, h5py.File(partial, "w") as file:
+    with atomic(Path(path), overwrite) as partial, hdf5.created(partial) as (file, _):
         _write_header(file, kind, params, sources, attrs)
-        _write_fields(file, LAYOUTS[kind].fields, arrays)
+        _write_fields(file, LAYOUTS[kind].fields, arrays, str(path))
 
 
 def _write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs: dict[str, str]) -> None:
@@ -253,9 +253,10 @@ def _write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs
     file.attrs.update({"params": json.dumps(params), "sources": json.dumps(sources)})
 
 
-def _write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray]) -> None:
+def _write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str) -> None:
     for name, field in fields.items():
         array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
+        check_finite(array, f"{where}: {name}", "what computed them is at fault; nothing can be made from them")
         packed = {} if name == "encoded" or array.size == 0 else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
         group.create_dataset(name, data=array, track_times=False, **packed)
 
@@ -271,7 +272,6 @@ class ItemWriter:
         self, path: Path | str, kind: str, *, params: dict, sources: dict, attrs: dict, overwrite: bool = False, root: dict | None = None
     ) -> None:
         self.path, self.kind, self.root = Path(path), kind, root or {}
-        check_target(self.path, overwrite)
         self.header = {"kind": kind, "params": params, "sources": sources, "attrs": attrs}
         self.journal = Journal(self.path, {**self.header, "shic_version": __version__}, replace=overwrite)
         self.names: dict[str, None] = {}
@@ -291,7 +291,7 @@ class ItemWriter:
         with h5py.File(buffer, "w") as file:
             group = file.create_group("item")
             group.attrs["name"] = name
-            _write_fields(group, LAYOUTS[self.kind].items, arrays)
+            _write_fields(group, LAYOUTS[self.kind].items, arrays, name)
         self.journal.append(buffer.getvalue())
         self.names[name] = None
 
@@ -299,21 +299,26 @@ class ItemWriter:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            self._finish()
-        self.journal.close(remove=kind is None or not self.names)
+        done = False
+        try:
+            if kind is None:
+                self._finish()
+                done = True
+        finally:
+            self.journal.close(remove=done or not self.names)
 
     def _finish(self) -> None:
         if not self.names:
             raise ShicError(f"{self.path}: there is nothing to write", "")
         order = {name: i for i, name in enumerate(sorted(self.names))}
-        with atomic(self.path, True) as partial, h5py.File(partial, "w") as file:
+        with self.journal.finishing() as partial, hdf5.created(partial) as (file, sink):
             _write_header(file, self.kind, self.header["params"], self.header["sources"], self.header["attrs"])
-            _write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root)
+            _write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root, str(self.path))
             items = file.create_group("items")
             for record in self.journal.records():
                 with h5py.File(io.BytesIO(record), "r") as one:
                     one.copy("item", items, f"{order[str(one['item'].attrs['name'])]:08d}")
+                sink.check()
 
 
 @dataclass(frozen=True)
@@ -334,7 +339,7 @@ class ItemReader:
     """Reads a file of one group an image: `names`, `header`, `reader[name]` and iteration; every item is checked when read."""
 
     def __init__(self, path: Path | str, kind: str) -> None:
-        self.path, self.kind = path, kind
+        self.path, self.kind, self.state = path, kind, hdf5.state(path)
         self.keys: dict[str, str] = {}
         with opened(path, kind) as (file, self.header):
             group = hdf5.member(file, "items", h5py.Group, f"{path}: /items")
@@ -359,6 +364,8 @@ class ItemReader:
     def __getitem__(self, name: str) -> Item:
         where = f"{self.path}: /items"
         with hdf5.opened(self.path) as file:
+            if hdf5.state(self.path) != self.state:
+                raise InputError(f"{self.path}: was replaced while it was being read", "give the same line again")
             items = hdf5.member(file, "items", h5py.Group, where)
             group = items and hdf5.member(items, self.keys[name], h5py.Group, f"{where}/{self.keys[name]}")
             if group is None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shic_cli import losses
@@ -21,14 +20,16 @@ from shic_cli.config import TrainConfig
 from shic_cli.errors import InputError, SettingError, ShicError
 from shic_cli.features import make_extractor
 from shic_cli.matching import sample
-from shic_cli.model import DECODERS, CanonicalMap, Saved, Surface, save_model
-from shic_cli.outputs import Journal, atomic, check_target
+from shic_cli.model import DECODERS, CanonicalMap, Saved, Surface, write_model, write_tensors
+from shic_cli.outputs import Journal, check_target, replacing
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import ItemReader, Template
 
 log = logging.getLogger("shic")
 
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses of photos alone
+DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come back from there
+KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
 ENCODED = 16  # pictures that the encoder gets at a time on a GPU
 
 
@@ -157,9 +158,21 @@ class Trainer:
             for name, value in self._step(indices.tolist(), generator).items():
                 sums[name], counts[name] = sums.get(name, 0) + value, counts.get(name, 0) + 1
         means = {name: sums[name] / counts[name] for name in sums}
+        self._check(means)
         self.epoch += 1
         self.history.append(means)
         return means
+
+    def _check(self, means: dict[str, float]) -> None:
+        """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has grown beyond all measure."""
+        where = f"epoch {self.epoch + 1}"
+        for part in filter(None, (self.map, self.average)):
+            for name, value in part.state_dict().items():
+                if value.is_floating_point() and not torch.isfinite(value).all():
+                    raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
+        start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
+        if worst := next((name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None):
+            raise ShicError(f"{where}: the {worst} loss is {means[worst]:.3g}, a map that knows nothing has {start:.3g}", KEPT)
 
     def weight(self, name: str) -> float:
         """The weight of the loss `name`."""
@@ -180,7 +193,7 @@ class Trainer:
         total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=self.device))
         if not torch.isfinite(total):
             bad = next((name for name, term in terms.items() if not torch.isfinite(term)), "total")
-            raise ShicError(f"epoch {self.epoch + 1}: the {bad} loss is not finite", "the last checkpoint is kept; try a smaller --rate")
+            raise ShicError(f"epoch {self.epoch + 1}: the {bad} loss is not finite", KEPT)
         self.optimizer.zero_grad()
         total.backward()
         self.optimizer.step()
@@ -240,8 +253,8 @@ class Trainer:
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{names[i]}.{key}": value for key, value in state.items()}
         meta = {"epoch": str(self.epoch), "history": json.dumps(self.history)}
-        with atomic(path) as partial:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial, metadata=meta)
+        with replacing(path) as partial:
+            write_tensors(partial, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, meta)
 
     def load_checkpoint(self, path: Path) -> None:
         """Go on from a checkpoint of the same settings."""
@@ -285,9 +298,10 @@ def train(
     sources: dict[str, Any],
     weights: Path | None = None,
     overwrite: bool = False,
+    last: Callable[[list[dict[str, float]]], None] | None = None,
     track: Track = plain_track,
 ) -> list[dict[str, float]]:
-    """Train on maps files and write the model; the losses of every epoch, by name.
+    """Train on maps files and write the model; the losses of every epoch, by name. `last` gets these before the model is put in place.
 
     A checkpoint beside the target is kept after every epoch; given the same settings and sources, training goes on from it.
     """
@@ -297,22 +311,20 @@ def train(
     if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
         raise SettingError("every loss has weight 0", "give one of them a weight")
     made_by = {"params": trainer.config.params(), "encoder": trainer.examples.encoder.fingerprint, "seed": seed, "sources": sources}
-    journal = Journal(path, made_by, replace=overwrite)
-    checkpoint, done = path.with_name(path.name + ".checkpoint"), False
+    journal, done = Journal(path, made_by, replace=overwrite), False
     try:
-        if journal.fresh:
-            checkpoint.unlink(missing_ok=True)
-        elif checkpoint.exists():
-            trainer.load_checkpoint(checkpoint)
+        if journal.checkpoint.exists():
+            trainer.load_checkpoint(journal.checkpoint)
             log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
         for means in _epochs(trainer, track):
             log.debug("epoch %d: %s", trainer.epoch, " ".join(f"{name} {value:.4f}" for name, value in means.items()))
-            trainer.save_checkpoint(checkpoint)
-        save_model(path, trainer.saved(sources), True)
+            trainer.save_checkpoint(journal.checkpoint)
+        if last is not None:
+            last(trainer.history)
+        with journal.finishing() as partial:
+            write_model(partial, trainer.saved(sources))
         done = True
     finally:
-        if done:
-            checkpoint.unlink(missing_ok=True)
         journal.close(remove=done)
     return trainer.history
 

@@ -47,6 +47,12 @@ def check_axes(shape: tuple[int, ...], field: Field, where: str, sizes: dict[str
             raise InputError(f"{where} has {size} on its axis {axis}, expected {expected}", "make the file again")
 
 
+def check_finite(array: np.ndarray, where: str, hint: str = "the file is damaged; make it again") -> None:
+    """InputError if `array` holds NaN or infinity, so that none goes from one stage to the next."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"{where} holds numbers that are not finite", hint)
+
+
 def check_values(array: np.ndarray, field: Field, where: str) -> None:
     """InputError if `array` holds a value that `field` may not hold."""
     if array.size and (array.min() < field.low or array.max() > field.high):

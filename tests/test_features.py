@@ -100,11 +100,11 @@ def test_features_of_views_go_on_where_they_were_stopped(views: Views, interrupt
     interrupted(0)
     encoded.clear()
     features.write_view_features(views, tmp_path / "f.h5", config, CPU, sources={}, track=track)
-    assert encoded == ([2, 2, 1] if pca else [2]) and tracked[-1] == (5 if pca else 2, "features")
+    assert encoded == ([2, 2, 1] if pca else [2, 1]) and tracked[-1] == (5 if pca else 3, "features")  # whole batches, as at first
     one, other = (ItemReader(tmp_path / name, "shic/features") for name in ("whole.h5", "f.h5"))
     assert one.names == other.names == ["0000", "0001", "0002", "0003", "0004"]
     for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a.feature.astype(np.float32), b.feature.astype(np.float32), atol=2e-3)
+        np.testing.assert_allclose(a.feature.astype(np.float32), b.feature.astype(np.float32), atol=2e-3 if pca else 0)
         assert np.array_equal(a.encoded, b.encoded) and np.array_equal(a.mask, b.mask)
 
 

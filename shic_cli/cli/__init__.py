@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -27,6 +31,7 @@ COMMANDS = {
     "match": ("match", "Match two images through the template."),
     "models": ("models", "List and fetch foundation models."),
     "info": ("info", "Say what a file is."),
+    "doctor": ("doctor", "Check this machine and installation."),
     "demo": ("demo", "Run the whole pipeline on a self-made example."),
 }
 
@@ -70,19 +75,67 @@ def main(args: list[str] | None = None) -> None:
     # Read when torch is loaded. Threads that wait by spinning take the cores from each other as soon as anything else runs beside
     # them: training on two cores was ten times slower then.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    with _signals() as came:
+        try:
+            _run(args, came)
+        except (Exception, KeyboardInterrupt):
+            if not came:
+                raise
+            _interrupted(came)  # an interrupted library may raise anything
+
+
+# What ends a run in good order: Ctrl-C, what `kill` and job schedulers send, and a terminal that was closed.
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals of STOPS that came so far; each raises KeyboardInterrupt. One that is ignored (nohup) stays ignored."""
+    came: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    try:
+        for number in STOPS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, handle)
+    except ValueError:
+        pass  # not in the main thread: signals are the caller's
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupted(came: list[int]) -> None:
+    """Two lines on stderr, and out with the status that a shell gives to the signal."""
+    number = came[-1] if came else signal.SIGINT
+    name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+    _fail(name, "nothing finished is lost: the same line goes on where this stopped", 128 + number)
+
+
+def _run(args: list[str] | None, came: list[int]) -> None:
     try:
         sys.exit(group.main(args, prog_name="shic", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except ShicError as error:
+        if came:  # what an interrupted library raised was taken for a fault of its input
+            _interrupted(came)
         _fail(error.message, error.hint, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted", "nothing finished is lost: the same line goes on where this stopped", 130)
+        _interrupted(came)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our stdout has gone; there is nobody left to tell
         sys.exit(141)
     except OSError as error:
+        if came:
+            raise
         fact = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]  # HDF5 writes a page about it
         _fail(f"{error.filename or 'the output'}: {fact}", _os_hint(error), 1)
     except MemoryError:

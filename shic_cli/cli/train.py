@@ -36,7 +36,10 @@ def command(
     where, loaded = resolve_device(device), read_template(template)
     used = list(maps) or [path for path in (Path("pgt.h5"), Path("synth.h5")) if path == Path("pgt.h5") or path.exists()]
     sources = {"template": source(template)} | {str(path): source(path) for path in used if path.exists()}
-    plot = output.with_suffix(".losses.png")
-    history = train(loaded, used, output, config, where, seed=seed, sources=sources, weights=weights, overwrite=overwrite, track=track)
-    with atomic(plot) as partial:
-        partial.write_bytes(images.encode(draw.loss_plot(history)))
+
+    def plot(history: list[dict[str, float]]) -> None:
+        with atomic(output.with_suffix(".losses.png")) as partial:
+            partial.write_bytes(images.encode(draw.loss_plot(history)))
+
+    shared = {"seed": seed, "sources": sources, "weights": weights, "overwrite": overwrite, "last": plot, "track": track}
+    train(loaded, used, output, config, where, **shared)
