@@ -200,9 +200,7 @@ def _parts(report: Report, probes: dict[str, dict[str, Any]]) -> None:
         error = tried[point.module].get("error", "")
         report.found["plugins"][f"{group}: {point.name}"] = {"from": point.value, "error": error}
         if error:
-            report.faults.append(
-                (f"{group} {point.name}: {point.module} can't be imported ({error})", "reinstall the package that adds it")
-            )
+            report.faults.append((f"{group} {point.name}: {point.module} can't be imported ({error})", "reinstall the package that adds it"))
 
 
 def _devices(report: Report, probes: dict[str, dict[str, Any]]) -> None:

@@ -42,9 +42,7 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 def _beside(target: Path) -> tuple[Path, Path, Path]:
     """The partial file, the journal and the checkpoint of a target."""
-    return tuple(
-        target.with_name(name) for name in (f".{target.stem}.partial{target.suffix}", f"{target.name}.journal", f"{target.name}.checkpoint")
-    )
+    return tuple(target.with_name(name) for name in (f".{target.stem}.partial{target.suffix}", f"{target.name}.journal", f"{target.name}.checkpoint"))
 
 
 def _tidy(target: Path) -> None:

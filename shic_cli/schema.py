@@ -30,8 +30,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Field:
-    """One data set: its dtype, its axes by letter (a number is a fixed size), what it holds, whether a file may lack it, and the least
-    and the largest value that it may hold."""
+    """One data set: its dtype, axes by letter (a number is a fixed size), what it holds, if a file may lack it, least and largest value."""
 
     dtype: str
     axes: tuple[str | int, ...]
@@ -182,8 +181,6 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
         raise InputError(f"{path}: a root attribute is damaged (params and sources are JSON objects)", again)
     if held.get("labels", LABELS[0]) not in LABELS:
         raise InputError(f"{path}: labels is {held['labels']!r}, expected one of {', '.join(LABELS)}", "correct that attribute")
-    if held.get("mirror_axis", "x") not in ("x", "y", "z"):
-        raise InputError(f"{path}: mirror_axis is {held['mirror_axis']!r}, expected x, y or z", again)
     return Header(found, version, held.pop("shic_version"), params, sources, held)
 
 
@@ -234,6 +231,8 @@ def read_template(path: Path | str) -> Template:
     template = Template(**arrays, mirror_axis=header.attrs["mirror_axis"])
     check_indices(template.source_to_vertex, len(template.verts), f"{path}: source_to_vertex")
     check_surface(template, str(path))
+    if template.mirror_axis not in ("x", "y", "z"):
+        raise InputError(f"{path}: mirror_axis is {template.mirror_axis!r}, expected x, y or z", hdf5.AGAIN)
     return template
 
 

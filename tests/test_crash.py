@@ -17,9 +17,7 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 
 
-@pytest.mark.parametrize(
-    ("how", "runs", "commands"), [("kill", 2, ()), ("term", 1, ("predict",)), ("int", 1, ("synth",)), ("limit", 2, ("train", "pseudo-gt"))]
-)
+@pytest.mark.parametrize(("how", "runs", "commands"), [("kill", 2, ()), ("term", 1, ("predict",)), ("int", 1, ("synth",)), ("limit", 2, ("train", "pseudo-gt"))])
 def test_stopped_runs_end_as_if_they_had_not_been(how: str, runs: int, commands: tuple[str, ...]) -> None:
     line = [sys.executable, str(ROOT / "tests" / "crash.py"), "--how", how, "--runs", str(runs), *commands]
     done = subprocess.run(line, env=ENVIRONMENT, capture_output=True, text=True)
@@ -29,9 +27,7 @@ def test_stopped_runs_end_as_if_they_had_not_been(how: str, runs: int, commands:
     assert all(each["stopped"] >= runs and each["faults"] == [] for each in found.values()), found
 
 
-@pytest.mark.parametrize(
-    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGHUP, "stopped by SIGHUP")]
-)
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "stopped by SIGTERM"), (signal.SIGHUP, "stopped by SIGHUP")])
 def test_a_signal_while_the_libraries_are_loaded_is_two_lines_too(tmp_path: Path, number: signal.Signals, word: str) -> None:
     program = f"""
 import builtins, os, sys

@@ -282,10 +282,7 @@ def test_what_a_run_left_that_was_killed_at_the_very_end_is_removed(tmp_path: Pa
 
 def test_the_journal_of_an_unfinished_run_beside_an_older_target_stays(tmp_path: Path) -> None:
     write(tmp_path / "a.h5", "ab", 1)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        ItemWriter(tmp_path / "a.h5", "shic/maps", params={}, sources={}, attrs=ATTRS, overwrite=True) as one,
-    ):
+    with pytest.raises(KeyboardInterrupt), ItemWriter(tmp_path / "a.h5", "shic/maps", params={}, sources={}, attrs=ATTRS, overwrite=True) as one:
         arrays = {"mask": np.ones((9, 9)), "vertex": np.full((9, 9), 2), "score": np.ones((9, 9))}
         one.add("a", encoded=np.ones(9), **arrays)
         raise KeyboardInterrupt

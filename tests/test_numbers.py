@@ -118,9 +118,7 @@ def test_a_model_with_such_a_weight_is_refused(folder: Path, small_model_file: P
 def test_a_loss_that_runs_away_is_stopped_before_a_checkpoint(folder: Path, album: Path, shic: Callable, encoder: str, rate: str) -> None:
     shutil.copy(album / "truth.h5", folder / "synth.h5")
     status, _, err = shic("train", "synth.h5", "--encoder", encoder, "--rate", rate, *SHORT)
-    assert (
-        status == 1 and "epoch 1" in err and "finite" in err.lower() + "finite" * ("knows nothing has" in err) and "smaller --rate" in err
-    )
+    assert status == 1 and "epoch 1" in err and "finite" in err.lower() + "finite" * ("knows nothing has" in err) and "smaller --rate" in err
     assert not (folder / "model.safetensors").exists() and not (folder / "model.safetensors.checkpoint").exists()
 
 
