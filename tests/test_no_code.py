@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 
 import shic_cli
 
@@ -125,6 +126,8 @@ COMMANDS = """
     template prep {}.glb
     template prep {}.pkl
     template prep {}.npz
+    template prep ball.obj --vertices 0 --geodesics {}.pkl
+    template prep ball.obj --vertices 0 --symmetry {}.pkl
     render {}.h5
     features {}.h5 -o out.h5
     features {}.png -o out.h5
@@ -167,6 +170,7 @@ def test_a_file_that_brings_code_is_refused_by_every_command(
         '{"images": [{"id": 1, "file_name": "photo0.png"}], "categories": [{"id": 1, "name": "a"}], "annotations": [{"image_id": 1,'
         ' "category_id": 1, "bbox": [0, 0, 9, 9], "dp_x": [1], "dp_y": [1], "dp_vertex": [1]}]}'
     )
+    trimesh.creation.icosphere(subdivisions=1).export(folder / "ball.obj")
     (folder / "k.json").write_text('{"images": {"photo0.png": {"points": {"a": [1, 1]}}, "photo1.png": {"points": {"a": [1, 1]}}}}')
     for suffix in {word.rpartition("}")[2] for line in COMMANDS.split("\n") for word in line.split() if "{}" in word}:
         make(folder / f"evil{suffix}", Evil(folder / "ran"))
