@@ -64,18 +64,19 @@ class Fuzzer:
         self.folder = folder
         self.seeds = make_seeds(folder / "seeds")
         self.shared = mmap.mmap(-1, 1 << 16)
-        for name in ("work", "escape"):
-            (folder / name).mkdir()
+        for name in ("work/out", "escape"):
+            (folder / name).mkdir(parents=True)
         traps(folder)
 
     def run(self, sort: str, numbers: range, say: Callable[[str], None] = lambda text: None) -> Report:
         """Try the inputs of these numbers."""
-        report, at = Report(sort), numbers.start
+        report, at, said = Report(sort), numbers.start, 0
         started = time.monotonic()
         while at < numbers.stop:
             end = min(at + BATCH, numbers.stop)
             at = self._batch(sort, at, end, report)
-            if report.tried % BATCH == 0 or at == numbers.stop:
+            if report.tried // BATCH > said or at == numbers.stop:
+                said = report.tried // BATCH
                 say(f"{report}\n  {report.tried / (time.monotonic() - started):.0f} a second")
         return report
 
@@ -89,8 +90,8 @@ class Fuzzer:
         at, well, refused, length = struct.unpack("<qqqi", self.shared[:28])
         report.well, report.refused = report.well + well, report.refused + refused
         report.tried += at - start
-        if at == end:
-            return end
+        if status == 0:
+            return at
         text = self.shared[28 : 28 + length].decode(errors="replace")
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
@@ -108,7 +109,8 @@ class Fuzzer:
         size = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
         resource.setrlimit(resource.RLIMIT_AS, (size + 2 * MEMORY, -1))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        well = refused = 0
+        well = refused = number = 0
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for number in range(start, end):
             self.shared[:28] = struct.pack("<qqqi", number, well, refused, 0)
             how, text = self.attempt(sort, number)
@@ -117,17 +119,17 @@ class Fuzzer:
                 self.shared[24 : 28 + len(data)] = struct.pack("<i", len(data)) + data
                 os._exit(1)
             well, refused = well + (how == WELL), refused + (how == REFUSED)
-        self.shared[:28] = struct.pack("<qqqi", end, well, refused, 0)
+            if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before > MEMORY >> 14:  # the system remembers the most: start anew
+                break
+        self.shared[:28] = struct.pack("<qqqi", number + 1, well, refused, 0)
         os._exit(0)
 
     def attempt(self, sort: str, number: int, keep: Path | None = None) -> tuple[int, str]:
         """How input `number` ends, and what was said."""
-        work, escape = self.folder / "work", self.folder / "escape"
-        for each in (work, escape):
-            shutil.rmtree(each)
-            each.mkdir()
-        (work / "out").mkdir()
-        os.chdir(work / "out")
+        work, escape, out = self.folder / "work", self.folder / "escape", self.folder / "work" / "out"
+        for each in (*escape.iterdir(), *out.iterdir(), *work.glob("mutated*")):
+            shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+        os.chdir(out)
         path = mutate(sort, self.seeds[sort], work, number)
         if keep is not None:
             shutil.copy(path, keep / f"{sort}-{number}{path.suffix}")
