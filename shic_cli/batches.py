@@ -137,6 +137,8 @@ class Examples:
             raise InputError(f"{where} labels no pixel", "leave this image out, or make its labels again")
         crop = Crop.around(item.mask if item.mask.any() else item.vertex >= 0)
         rgb, _ = decode(item.encoded.tobytes(), item.name)
+        if rgb.shape[:2] != item.vertex.shape:
+            raise InputError(f"{where} and the image differ in size", "make the maps file again")
         rgb, mask = crop.cut(rgb, side), crop.cut(item.mask, side)
         pixels = pixels[rng.integers(len(pixels), size=2 * CANDIDATES * self.points)]
         yx = crop.to_crop(pixels.astype(np.float64), side)

@@ -9,6 +9,11 @@ from contextlib import contextmanager
 log = logging.getLogger("shic")
 
 
+def printable(text: str) -> str:
+    """`text` with what a terminal would act on, or can't show, as escapes: names and words of files end up in messages."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class ShicError(Exception):
     """Something is wrong that the user can mend; `message` says what, `hint` the next step."""
 
@@ -16,6 +21,7 @@ class ShicError(Exception):
     stops_all = False  # True: it is not about one input, and every other input would meet it too
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 SMALLEST = 8  # pixels a side; nothing can be said of a smaller picture
+LARGEST = 1 << 26  # pixels, 8192 by 8192: a file of a few kilobytes can declare any number
+# What Pillow may read a file as. Of its other formats some start programs (EPS), and none is one that photos come in.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,12 @@ def _read_list(path: Path) -> str:
 
 
 def _count_frames(path: Path) -> int:
-    count = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
-    if count <= 0:
+    with path.open("rb") as stream:
+        head = stream.read(12)
+    # by its first bytes, for the decoder takes a list of addresses for a video too, and opens them
+    known = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head[:4] in (b"RIFF", b"\x1a\x45\xdf\xa3")
+    count = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)) if known else 0
+    if not 0 < count <= path.stat().st_size:  # a frame has a byte at least
         raise InputError(f"{path}: can't be read as a video", "convert it to mp4, or to a folder of images")
     return count
 
@@ -121,13 +128,19 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     Grey, 16-bit, CMYK and palette images are converted. InputError when it is truncated, no image, or under 8 pixels a side.
     """
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if picture.width * picture.height > LARGEST:
+                raise InputError(
+                    f"{name}: is {picture.width} by {picture.height} pixels", f"at most {LARGEST} pixels are read; make it smaller"
+                )
             picture = ImageOps.exif_transpose(picture)
             if picture.mode.startswith(("I", "F")):
                 picture = Image.fromarray(_to_eight_bits(np.asarray(picture)))
             alpha = np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
             rgb = np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, IndexError) as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise whatever their parsing stumbles over
         raise InputError(f"{name}: can't be read as an image ({error})", "open it in a viewer; export it again as PNG or JPEG") from error
     if min(rgb.shape[:2]) < SMALLEST:
         height, width = rgb.shape[:2]
@@ -137,9 +150,9 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _to_eight_bits(array: np.ndarray) -> np.ndarray:
     """16-bit integers by their high byte; anything else by its own range."""
-    array = array.astype(np.float64)
+    array = np.nan_to_num(array.astype(np.float32))
     top = 65535.0 if array.min() >= 0 and 255 < array.max() <= 65535 else max(float(array.max()), 1.0)
-    return (array.clip(0) / top * 255).astype(np.uint8)
+    return (array.clip(0, out=array) / top * 255).astype(np.uint8)
 
 
 def encode(rgb: np.ndarray, suffix: str = ".png") -> bytes:

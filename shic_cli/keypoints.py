@@ -13,6 +13,7 @@ from shic_cli.annotations import get, numbers, read_json
 from shic_cli.errors import InputError
 
 COLUMNS = ("source_image", "target_image", "XA", "YA", "XB", "YB")
+MOST = 3000  # images of which every two are a pair
 CSV_HINT = "PF-PASCAL: source_image,target_image,class,XA,YA,XB,YB"
 # PF-PASCAL numbers the classes of PASCAL VOC from 1 in the order of their names.
 VOC = (
@@ -62,6 +63,10 @@ def _read_keypoints(path: Path) -> list[Pair]:
         points = get(each, "points", dict, where)
         images[name] = {key: numbers(value, (2,), f"{where}.points.{key}")[::-1] for key, value in points.items()}
         categories[name] = get(each, "class", str, where) if "class" in each else ""
+    if len(images) > MOST:
+        raise InputError(
+            f"{path}: has {len(images)} images, at most {MOST} are paired with each other", "give a csv of the pairs that count"
+        )
     pairs = []
     for (source, points), (target, others) in permutations(images.items(), 2):
         shared = tuple(key for key in points if key in others)

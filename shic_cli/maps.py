@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shic_cli.errors import InputError
 from shic_cli.schema import ItemReader
+from shic_cli.untrusted import check_name
 
 if TYPE_CHECKING:
     from shic_cli.model import Surface
@@ -31,10 +32,7 @@ def find_surface(path: Path | None) -> Surface:
 
 def picture_path(folder: Path, name: str, suffix: str) -> Path:
     """Where the picture of the image `name` goes below `folder`; InputError if the name, which a file gives, leads out of it."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.name:
-        raise InputError(f"{name}: is no name for a file below a folder", "make the maps file again")
-    return (folder / path).with_suffix(suffix)
+    return (folder / check_name(name, str(folder))).with_suffix(suffix)
 
 
 def check_template(maps: ItemReader, fingerprint: str) -> None:

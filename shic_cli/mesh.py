@@ -18,6 +18,8 @@ log = logging.getLogger("shic")
 
 CATALOGUE = ".pkl"  # of the DensePose mesh catalogue
 KINDS = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf", CATALOGUE)
+LARGEST = 20_000_000  # faces
+SMALL, LARGE = 1e-30, 1e30  # of the longest side; the cubes of such numbers are still numbers
 MERGE = 1e-6  # vertices nearer than this share of the longest side are one: exporters round
 FLAT = 1e-14  # a face with less area than this share of the longest side squared has none; more would tear thin faces out
 
@@ -72,7 +74,25 @@ def read_mesh(path: Path) -> Mesh:
         raise InputError(f"{path}: a face names a vertex that is not there", "check that the file is whole")
     if not (np.isfinite(mesh.verts).all() and np.isfinite(mesh.source).all()):
         raise InputError(f"{path}: has vertices that are not finite numbers", "export it again")
+    if not SMALL <= mesh.side <= LARGE or np.abs(mesh.source).max() > LARGE:
+        raise InputError(f"{path}: its longest side is {mesh.side:g}", f"scale it to between {SMALL:g} and {LARGE:g}")
     return mesh
+
+
+class _Beside:
+    """The files of a mesh's own folder and those below, by the names that it gives them."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path.parent.resolve()
+
+    def get(self, name: str) -> bytes:
+        """The file's bytes; ValueError if it is not below the folder."""
+        path = (self.folder / name).resolve()
+        if not path.is_relative_to(self.folder):
+            raise ValueError(f"it names {name}, which is not below its folder")
+        return path.read_bytes()
+
+    __getitem__ = get
 
 
 def _of_catalogue(path: Path) -> Mesh:
@@ -98,17 +118,20 @@ def _parts(path: Path) -> tuple[list, np.ndarray | None]:
     """
     import trimesh
 
-    source, stream = None, path
+    source, data = None, path.read_bytes()
     if path.suffix.lower() == ".obj":
-        text = path.read_text(errors="replace")  # names and comments may be in any encoding
+        text = data.decode(errors="replace")  # names and comments may be in any encoding
         lines = (line.split() for line in text.splitlines())
         source = np.array([line[1:4] for line in lines if line and line[0] == "v"], float).reshape(-1, 3)
-        stream = io.BytesIO(text.encode())
+        data = text.encode()
+    beside = _Beside(path) if path.suffix.lower() == ".gltf" else None  # the other kinds have all of their geometry in one file
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scene = trimesh.load_scene(stream, file_type=path.suffix.lower()[1:], process=False, skip_materials=True)
+        scene = trimesh.load_scene(io.BytesIO(data), file_type=path.suffix.lower()[1:], resolver=beside, process=False, skip_materials=True)
     placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
     surfaces = [(matrix, scene.geometry[name]) for matrix, name in placed if isinstance(scene.geometry[name], trimesh.Trimesh)]
+    if sum(len(surface.faces) for _, surface in surfaces) > LARGEST:  # a scene of a few kilobytes can show one part a million times
+        raise ValueError(f"over {LARGEST} faces")
     return [surface.copy().apply_transform(matrix) for matrix, surface in surfaces], source
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -18,6 +20,7 @@ from torch import nn
 from shic_cli import __version__, schema
 from shic_cli.errors import InputError
 from shic_cli.outputs import atomic
+from shic_cli.untrusted import check_axes, check_finite, check_surface, check_values, parse_json
 
 FORMAT, VERSION = "shic/model", 1
 SURFACE = ("verts", "faces", "mirror", "colors", "uv", "face_uv")
@@ -204,47 +207,85 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, 
         file.writelines([len(text).to_bytes(8, "little"), text, data[start:]])
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """The metadata of a model file; InputError if it is none."""
+BUILT = {"decoder": str, "channels": int, "dim": int}  # what of the metadata the map is built by
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The safetensors file; InputError in place of what its reader raises."""
     try:
         with safe_open(path, "pt") as file:
-            meta = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            yield file
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         fact = "there is no such file" if not Path(path).exists() else f"can't be read as safetensors ({error})"
         raise InputError(f"{path}: {fact}", "make a model with `shic train`") from error
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """The metadata of a model file; InputError if it is none."""
+    with _opened(path) as file:
+        meta = file.metadata() or {}
     if meta.get("format") != FORMAT or meta.get("format_version") != str(VERSION):
         found = f"{meta.get('format')} {meta.get('format_version')}"
         raise InputError(f"{path}: expected {FORMAT} {VERSION}, found {found}", "make a model with `shic train`")
-    try:
-        return {**json.loads(meta["meta"]), "shic_version": meta.get("shic_version")}
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: its metadata is damaged", "train again") from error
+    found = parse_json(meta.get("meta", ""), f"{path}: its metadata")
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: its metadata is damaged", "train again")
+    return {**found, "shic_version": meta.get("shic_version")}
+
+
+def require(meta: dict[str, Any], kinds: dict[str, type], path: Path) -> None:
+    """InputError naming the first of `kinds` that the metadata lacks, or holds as something else."""
+    for name, kind in kinds.items():
+        if type(meta.get(name)) is not kind:
+            raise InputError(f"{path}: its metadata is damaged ({name} is missing, or no {kind.__name__})", "train again")
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
-    """The model in `path`; InputError if it is none, or a tensor is missing or of another size."""
+    """The model in `path`; InputError if it is none, or a tensor is missing, of another size or type, or not finite."""
     meta = read_meta(path)
-    with safe_open(path, "pt") as file:
+    require(meta, BUILT, path)
+    with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     try:
-        surface = Surface(**{name: tensors.pop(f"surface.{name}").numpy() for name in SURFACE})
+        surface = _surface({name: tensors.pop(f"surface.{name}") for name in SURFACE}, path)
         encoder = {name.removeprefix(ENCODER): tensors.pop(name) for name in list(tensors) if name.startswith(ENCODER)}
-        found = CanonicalMap(meta["decoder"], meta["channels"], meta["dim"], tensors["eigenvectors"])
-        found.load_state_dict(tensors)
-    except (KeyError, RuntimeError, TypeError) as error:
+        found = _build(meta, tensors)
+    except (KeyError, RuntimeError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: a tensor is missing or has another size ({str(error).splitlines()[0]})", "train again") from error
-    check_surface(surface, path)
-    for name, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+    for name, value in {**tensors, **encoder}.items():
+        if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"{path}: {name} is not finite", "train again, with a smaller --rate")
+    if len(surface.verts) != len(tensors["eigenvectors"]):
+        raise InputError(f"{path}: surface.verts and eigenvectors differ in length", "train again")
     return Saved(found.to(device).eval().requires_grad_(False), surface, meta, encoder or None)
 
 
-def check_surface(surface: Surface, path: Path | str) -> None:
-    """InputError if the surface's indices point outside."""
-    count = len(surface.verts)
-    for name, bound in (("faces", count), ("mirror", count), ("face_uv", len(surface.uv))):
-        schema.check_indices(getattr(surface, name), bound, f"{path}: {name}")
+def _build(meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -> CanonicalMap:
+    """The map of these tensors. It is laid out without memory first, for its sizes are what the file says and may be anything."""
+    with torch.device("meta"):
+        found = CanonicalMap(meta["decoder"], meta["channels"], meta["dim"], torch.empty_like(tensors["eigenvectors"], device="meta"))
+    for name, expected in found.state_dict().items():
+        if tensors[name].dtype != expected.dtype:
+            raise TypeError(f"{name} is {tensors[name].dtype}, expected {expected.dtype}")
+    found.load_state_dict(tensors, assign=True)
+    return found
+
+
+def _surface(tensors: dict[str, torch.Tensor], path: Path) -> Surface:
+    """The surface of a model file's tensors; InputError if it is none, by the layout of a template's."""
+    sizes: dict[str, int] = {}
+    arrays = {name: value.numpy() for name, value in tensors.items()}
+    for name, array in arrays.items():
+        field, where = schema.LAYOUTS["shic/template"].fields[name], f"{path}: surface.{name}"
+        if array.dtype != np.dtype(field.dtype):
+            raise InputError(f"{where} is {array.dtype}, expected {np.dtype(field.dtype)}", "train again")
+        check_axes(array.shape, field, where, sizes)
+        check_finite(array, where, "train again")
+        check_values(array, field, where)
+    surface = Surface(**arrays)
+    check_surface(surface, f"{path}: surface")
+    return surface
 
 
 def read_surface(path: Path) -> Surface:
@@ -255,7 +296,7 @@ def read_surface(path: Path) -> Surface:
 def describe(path: Path) -> dict[str, Any]:
     """What a model file is: its tensors with their shapes, of an encoder in it only their number, and its metadata, as JSON values."""
     meta = read_meta(path)
-    with safe_open(path, "pt") as file:
+    with _opened(path) as file:
         names = list(file.keys())
         fields = {name: list(file.get_slice(name).get_shape()) for name in names if not name.startswith(ENCODER)}
     if carried := len(names) - len(fields):

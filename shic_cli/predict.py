@@ -16,8 +16,9 @@ from shic_cli.errors import Failures, InputError
 from shic_cli.extractors.carried import Carried
 from shic_cli.features import cut, decoder_input, make_extractor
 from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
+from shic_cli.maps import picture_path
 from shic_cli.matching import sample
-from shic_cli.model import Surface, load_model
+from shic_cli.model import Surface, load_model, require
 from shic_cli.outputs import atomic
 from shic_cli.progress import Track, plain_track
 from shic_cli.remap import lay, load_texture
@@ -58,6 +59,7 @@ class Predictor:
         self, path: Path, device: torch.device, config: PredictConfig | None = None, weights: Path | None = None
     ) -> None:  # fmt: skip
         saved = load_model(path, device)
+        require(saved.meta, {"encoder": dict, "encoder_fingerprint": str, "template": str}, path)
         self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
         self.device, self.config = device, config or PredictConfig()
         self.encoder = self._make_encoder(path, saved.encoder, weights)
@@ -74,11 +76,11 @@ class Predictor:
     def _make_encoder(self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
         """The encoder whose tensors the model file carries; when it carries none, the extractor that it names."""
         if carried is None:
+            require(self.meta["encoder"], {"name": str}, path)
             return make_extractor(self.meta["encoder"]["name"], self.device, weights)
-        try:
-            config = self.meta["encoder"]["config"]
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`") from error
+        config = self.meta["encoder"].get("config")
+        if not isinstance(config, dict):
+            raise InputError(f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`")
         return Carried(config, carried, self.device)
 
     @torch.no_grad()
@@ -184,7 +186,7 @@ class Pictures:
         if self.texture is not None:
             pictures["remap"] = lay(rgb, vertex, self.surface, self.texture)
         for kind, picture in pictures.items():
-            target = (self.folder / name).with_suffix(f".{kind}.png")
+            target = picture_path(self.folder, name, f".{kind}.png")
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic(target) as partial:
                 partial.write_bytes(encode(picture))

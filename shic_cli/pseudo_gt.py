@@ -20,7 +20,7 @@ from shic_cli.outputs import check_target
 from shic_cli.pca import Projected
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views, render_views
-from shic_cli.schema import ItemReader, ItemWriter, Template, read_arrays, source
+from shic_cli.schema import Item, ItemReader, ItemWriter, Template, read_arrays, source
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def pseudo_gt(
     template, or a features file was made with other weights or settings than are here.
     """
     check_target(path, overwrite)
-    if views is not None and views.template != template.fingerprint:
+    if views is not None and (views.template, views.vertex_yx.shape[1]) != (template.fingerprint, len(template.verts)):
         raise InputError("the views are of another template", "render them again with `shic render`")
     if isinstance(images, ItemReader):
         if images.header.attrs["template"] not in ("", template.fingerprint):
@@ -140,6 +140,7 @@ def _queries(images: Iterable, masks: MaskSource, teacher: Teacher, done: ItemWr
     """Each image's features, None for one that is done or fails."""
     if isinstance(images, ItemReader):
         for item in images:
+            _check_item(item, teacher.extractor.dim, f"{images.path}: {item.name}")
             feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
             yield None if item.name in done else _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)
         return
@@ -151,3 +152,17 @@ def _queries(images: Iterable, masks: MaskSource, teacher: Teacher, done: ItemWr
                 feature, crop = photo_features(teacher.extractor, photo)
                 query = _Query(photo.name, np.frombuffer(photo.data, np.uint8), photo.mask, crop, feature)
         yield query
+
+
+def _check_item(item: Item, dim: int, where: str) -> None:
+    """InputError unless the features of a photo are `dim` long, on a square grid, and of a crop that meets its mask."""
+    top, left, side = map(int, item.crop)
+    height, width = item.mask.shape
+    if item.feature.shape != (dim, item.feature.shape[1], item.feature.shape[1]):
+        raise InputError(
+            f"{where}: its features are {item.feature.shape}, expected {dim} of as many rows as columns", "make the file again"
+        )
+    if side < 1 or not (-side < top < height and -side < left < width) or side > 4 * max(height, width):
+        raise InputError(f"{where}: its crop, {side} pixels from {left},{top}, is none of this photo", "make the file again")
+    if not item.mask.any():
+        raise InputError(f"{where}: its mask is empty", "make the file again")

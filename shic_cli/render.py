@@ -11,7 +11,7 @@ from shic_cli import registry
 from shic_cli.cameras import Cameras, ring
 from shic_cli.config import MARGIN, RenderConfig
 from shic_cli.draw import contact_sheet
-from shic_cli.errors import log
+from shic_cli.errors import InputError, log
 from shic_cli.images import encode
 from shic_cli.outputs import atomic
 from shic_cli.progress import Track, plain_track
@@ -214,6 +214,11 @@ def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwr
 def read_views(path: Path | str, device: torch.device | str = "cpu") -> Views:
     """The views in `path`, on `device`; InputError if it holds none."""
     arrays, header = read_arrays(path, KIND)
+    number, height, width = arrays["mask"].shape
+    if not number or height != width or height < 2:
+        raise InputError(
+            f"{path}: holds {number} views of {height} by {width} pixels, expected squares", "render them again with `shic render`"
+        )
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
     cameras = Cameras(**{each.name: tensors.pop(each.name) for each in fields(Cameras)})
     tensors["face"] = tensors["face"].long()

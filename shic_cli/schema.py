@@ -1,4 +1,4 @@
-"""The four kinds of HDF5 file: their layouts, checked readers and writers. No other module opens an .h5.
+"""The four kinds of HDF5 file: their layouts, checked readers and writers. No other module opens an .h5; hdf5.py has the tools to.
 
 Axes: K vertices, F faces, T texture coordinates, M vertices of the mesh file, Q eigenvectors, N views, H by W pixels,
 D channels, h by w cells. Every file has the root attributes `format`, `format_version`, `shic_version`, `params` (JSON of the
@@ -20,22 +20,24 @@ from typing import Any
 import h5py
 import numpy as np
 
-from shic_cli import __version__
+from shic_cli import __version__, hdf5
 from shic_cli.errors import InputError, ShicError
-from shic_cli.locks import NO_LOCKS
-from shic_cli.outputs import Journal, Sink, atomic
+from shic_cli.outputs import Journal, atomic
+from shic_cli.untrusted import check_axes, check_finite, check_indices, check_name, check_surface, check_values, parse_json
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Field:
-    """One data set: its dtype, its axes by letter (a number is a fixed size), what it holds, and whether a file may lack it."""
+    """One data set: its dtype, axes by letter (a number is a fixed size), what it holds, if a file may lack it, least and largest value."""
 
     dtype: str
     axes: tuple[str | int, ...]
     doc: str
     optional: bool = False
+    low: float = -np.inf
+    high: float = np.inf
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,16 @@ class Layout:
 LAYOUTS: dict[str, Layout] = {
     "shic/template": Layout(
         fields={
-            "verts": Field("f4", ("K", 3), "centred, longest side 1, +y up, +z front"),
-            "faces": Field("i4", ("F", 3), "vertex numbers, counter-clockwise from outside"),
+            "verts": Field("f4", ("K", 3), "centred, longest side 1, +y up, +z front", low=-1, high=1),
+            "faces": Field("i4", ("F", 3), "vertex numbers, counter-clockwise from outside", low=0),
             "eigenvectors": Field("f4", ("K", "Q"), "of the Laplace-Beltrami operator, without the constant one"),
             "eigenvalues": Field("f4", ("Q",), "ascending"),
-            "geodesic": Field("f4", ("K", "K"), "distances, symmetric, largest 228"),
-            "mirror": Field("i4", ("K",), "the vertex across the mirror plane"),
+            "geodesic": Field("f4", ("K", "K"), "distances, symmetric, largest 228", low=0, high=229),
+            "mirror": Field("i4", ("K",), "the vertex across the mirror plane", low=0),
             "colors": Field("u1", ("K", 3), "a distinct smooth colour for each vertex, RGB"),
-            "uv": Field("f4", ("T", 2), "texture coordinates, (0, 0) at the bottom left"),
-            "face_uv": Field("i4", ("F", 3), "each face corner's row of uv"),
-            "source_to_vertex": Field("i4", ("M",), "nearest vertex of every vertex of the mesh file"),
+            "uv": Field("f4", ("T", 2), "texture coordinates, (0, 0) at the bottom left", low=0, high=1),
+            "face_uv": Field("i4", ("F", 3), "each face corner's row of uv", low=0),
+            "source_to_vertex": Field("i4", ("M",), "nearest vertex of every vertex of the mesh file", low=0),
         },
         items={},
         attrs=("mirror_axis",),
@@ -71,7 +73,7 @@ LAYOUTS: dict[str, Layout] = {
             "image": Field("u1", ("N", "H", "W", 3), "RGB"),
             "depth": Field("f4", ("N", "H", "W"), "view-space z, -1 where there is no surface"),
             "mask": Field("b1", ("N", "H", "W"), "the surface"),
-            "face": Field("i4", ("N", "H", "W"), "face number, -1 for none"),
+            "face": Field("i4", ("N", "H", "W"), "face number, -1 for none", low=-1),
             "bary": Field("f4", ("N", "H", "W", 3), "barycentric coordinates, -1 for none"),
             "rotation": Field("f4", ("N", 3, 3), "R of X_view = X_world R + T"),
             "translation": Field("f4", ("N", 3), "T"),
@@ -103,7 +105,7 @@ LAYOUTS: dict[str, Layout] = {
         items={
             "encoded": Field("u1", ("B",), "the image file's own bytes"),
             "mask": Field("b1", ("H", "W"), "the object"),
-            "vertex": Field("i4", ("H", "W"), "vertex number, -1 for none"),
+            "vertex": Field("i4", ("H", "W"), "vertex number, -1 for none", low=-1),
             "score": Field("f2", ("H", "W"), "how sure; the similarity, or the probability, 0 for none"),
         },
         attrs=("labels", "template"),
@@ -161,135 +163,86 @@ class Header:
 
 def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> Header:
     """The root attributes; InputError if they are not those of `kind` (any kind when None)."""
-    found = file.attrs.get("format")
+    found = hdf5.attribute(file, "format", str(path))
     if found not in LAYOUTS:
         raise InputError(f"{path}: is no file of shic's (no known `format`)", f"make one with `{LAYOUTS[kind or 'shic/template'].maker}`")
     if kind is not None and found != kind:
         raise InputError(f"{path}: expected {kind}, found {found}", f"make one with `{LAYOUTS[kind].maker}`")
-    version = int(file.attrs.get("format_version", 0))
+    names = ("format_version", "shic_version", "params", "sources", *LAYOUTS[found].attrs)
+    held = {name: hdf5.attribute(file, name, str(path)) for name in names}
+    version, again = held.pop("format_version"), f"make it again with `{LAYOUTS[found].maker}`"
     if version != VERSION:
-        raise InputError(f"{path}: format_version is {version}, this shic reads {VERSION}", f"make it again with `{LAYOUTS[found].maker}`")
-    try:
-        params, sources = (json.loads(file.attrs[name]) for name in ("params", "sources"))
-        attrs = {name: str(file.attrs[name]) for name in LAYOUTS[found].attrs}
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: a root attribute is damaged ({error})", f"make it again with `{LAYOUTS[found].maker}`") from error
-    if "labels" in attrs and attrs["labels"] not in LABELS:
-        raise InputError(f"{path}: labels is {attrs['labels']!r}, expected one of {', '.join(LABELS)}", "correct that attribute")
-    return Header(found, version, str(file.attrs.get("shic_version")), params, sources, attrs)
-
-
-def _open(path: Path | str) -> h5py.File:
-    """The file, opened for reading; without HDF5's lock where the file system has none: shic never changes a file that is in place."""
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return h5py.File(path, "r", locking=False)
+        raise InputError(f"{path}: format_version is {version}, this shic reads {VERSION}", again)
+    for name, value in held.items():
+        if not isinstance(value, str):
+            raise InputError(f"{path}: a root attribute is damaged ({name} is no text)", again)
+    params, sources = (parse_json(held.pop(name), f"{path}: {name}") for name in ("params", "sources"))
+    if not isinstance(params, dict) or not isinstance(sources, dict):
+        raise InputError(f"{path}: a root attribute is damaged (params and sources are JSON objects)", again)
+    if held.get("labels", LABELS[0]) not in LABELS:
+        raise InputError(f"{path}: labels is {held['labels']!r}, expected one of {', '.join(LABELS)}", "correct that attribute")
+    return Header(found, version, held.pop("shic_version"), params, sources, held)
 
 
 @contextmanager
 def opened(path: Path | str, kind: str | None = None) -> Iterator[tuple[h5py.File, Header]]:
     """The file, opened for reading and checked to be of `kind`, with its header."""
-    try:
-        file = _open(path)
-    except BlockingIOError as error:
-        raise InputError(f"{path}: another program has it open for writing", "wait for it to end") from error
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: there is no such file", f"make one with `{LAYOUTS[kind].maker}`" if kind else "check the path"
-        ) from error
-    except OSError as error:
-        raise InputError(f"{path}: can't be read as HDF5", "it is another kind of file, or was cut off") from error
-    with file:
+    if kind and not Path(path).exists():
+        raise InputError(f"{path}: there is no such file", f"make one with `{LAYOUTS[kind].maker}`")
+    with hdf5.opened(path) as file:
         yield file, read_header(file, path, kind)
 
 
-def check_fields(group: h5py.Group, fields: dict[str, Field], path: Path | str, sizes: dict[str, int]) -> None:
-    """InputError naming the first data set of `group` that is missing, a link, or of another dtype or size; fills `sizes`."""
+def checked_fields(group: h5py.Group, fields: dict[str, Field], where: str, sizes: dict[str, int]) -> dict[str, h5py.Dataset]:
+    """The data sets of `group`; InputError naming the first that is missing, a link, or of another dtype or size; fills `sizes`."""
+    found = {}
     for name, field in fields.items():
-        if field.optional and name not in group:
+        here = f"{where}/{name}"
+        data = hdf5.member(group, name, h5py.Dataset, here)
+        if data is None and field.optional:
             continue
-        where = f"{path}: {group.name.rstrip('/')}/{name}"
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink) or not isinstance(group[name], h5py.Dataset):
-            raise InputError(f"{where} is missing", "the file is damaged or was made by another program; make it again")
-        data = group[name]
-        if data.dtype != np.dtype(field.dtype):
-            raise InputError(f"{where} is {data.dtype}, expected {np.dtype(field.dtype)}", "make the file again")
-        if len(data.shape) != len(field.axes):
-            raise InputError(f"{where} has {len(data.shape)} axes, expected {len(field.axes)}", "make the file again")
-        for axis, size in zip(field.axes, data.shape, strict=True):
-            expected = axis if isinstance(axis, int) else sizes.setdefault(axis, size)
-            if size != expected:
-                raise InputError(f"{where} has {size} on its axis {axis}, expected {expected}", "make the file again")
+        if data is None:
+            raise InputError(f"{here} is missing", hdf5.AGAIN)
+        hdf5.check_dataset(data, np.dtype(field.dtype), here)
+        check_axes(data.shape, field, here, sizes)
+        found[name] = data
+    return found
 
 
 def read_arrays(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], Header]:
     """All root data sets of a file of `kind`, checked."""
     with opened(path, kind) as (file, header):
-        check_fields(file, LAYOUTS[kind].fields, path, {})
-        return {name: _read(file, name, path) for name in LAYOUTS[kind].fields if name in file}, header
+        return _read(file, LAYOUTS[kind].fields, f"{path}: "), header
 
 
-def _read(group: h5py.Group, name: str, path: Path | str) -> np.ndarray:
-    try:
-        array = group[name][()]
-    except OSError as error:
-        raise InputError(f"{path}: {group.name}/{name} can't be read", "the file is damaged; make it again") from error
-    return _finite(array, f"{path}: {group.name.rstrip('/')}/{name}")
-
-
-def _finite(array: np.ndarray, where: str) -> np.ndarray:
-    """`array`; InputError if a number in it is not finite, so that none goes from one stage to the next."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise InputError(f"{where} holds numbers that are not finite", "what computed them is at fault; nothing can be made from them")
-    return array
+def _read(group: h5py.Group, fields: dict[str, Field], where: str) -> dict[str, np.ndarray]:
+    """The arrays of `group`; all are checked before the first is read."""
+    held = checked_fields(group, fields, where, {})
+    found = {}
+    for name, data in held.items():
+        found[name] = hdf5.read_array(data, f"{where}/{name}")
+        check_values(found[name], fields[name], f"{where}/{name}")
+    return found
 
 
 def read_template(path: Path | str) -> Template:
     """The template in `path`, its indices checked; InputError if it is none."""
     arrays, header = read_arrays(path, "shic/template")
     template = Template(**arrays, mirror_axis=header.attrs["mirror_axis"])
-    bounds = {
-        "faces": len(template.verts),
-        "mirror": len(template.verts),
-        "source_to_vertex": len(template.verts),
-        "face_uv": len(template.uv),
-    }
-    for name, bound in bounds.items():
-        check_indices(getattr(template, name), bound, f"{path}: {name}")
+    check_indices(template.source_to_vertex, len(template.verts), f"{path}: source_to_vertex")
+    check_surface(template, str(path))
+    if template.mirror_axis not in ("x", "y", "z"):
+        raise InputError(f"{path}: mirror_axis is {template.mirror_axis!r}, expected x, y or z", hdf5.AGAIN)
     return template
-
-
-def check_indices(array: np.ndarray, bound: int, where: str, lowest: int = 0) -> None:
-    """InputError if `array` holds a number outside `lowest` to `bound` - 1."""
-    if array.size and (array.min() < lowest or array.max() >= bound):
-        raise InputError(f"{where} holds numbers outside {lowest} to {bound - 1}", "the file is damaged; make it again")
 
 
 def write_arrays(
     path: Path, kind: str, arrays: dict[str, np.ndarray], *, params: dict, sources: dict, attrs: dict[str, str], overwrite: bool
 ) -> None:
     """Write a file of `kind` with root data sets, whole or not at all."""
-    with atomic(Path(path), overwrite) as partial, _created(partial) as (file, _):
+    with atomic(Path(path), overwrite) as partial, hdf5.created(partial) as (file, _):
         _write_header(file, kind, params, sources, attrs)
         _write_fields(file, LAYOUTS[kind].fields, arrays, str(path))
-
-
-@contextmanager
-def _created(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
-    """A new file and what it is written through; whatever happens, HDF5 is left with nothing that it still wants to write."""
-    with Sink(path) as sink:
-        file = h5py.File(path, "w", driver="fileobj", fileobj=sink)
-        try:
-            yield file, sink
-            file.close()
-        except BaseException as error:
-            sink.drop(error)
-            file.close()
-            raise
 
 
 def _write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs: dict[str, str]) -> None:
@@ -301,7 +254,8 @@ def _write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs
 
 def _write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str) -> None:
     for name, field in fields.items():
-        array = _finite(np.ascontiguousarray(arrays[name], np.dtype(field.dtype)), f"{where}: {name}")
+        array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
+        check_finite(array, f"{where}: {name}", "what computed them is at fault; nothing can be made from them")
         packed = {} if name == "encoded" or array.size == 0 else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
         group.create_dataset(name, data=array, track_times=False, **packed)
 
@@ -356,7 +310,7 @@ class ItemWriter:
         if not self.names:
             raise ShicError(f"{self.path}: there is nothing to write", "")
         order = {name: i for i, name in enumerate(sorted(self.names))}
-        with self.journal.finishing() as partial, _created(partial) as (file, sink):
+        with self.journal.finishing() as partial, hdf5.created(partial) as (file, sink):
             _write_header(file, self.kind, self.header["params"], self.header["sources"], self.header["attrs"])
             _write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root, str(self.path))
             items = file.create_group("items")
@@ -380,29 +334,24 @@ class Item:
             raise AttributeError(key) from None
 
 
-def _state(path: Path | str) -> tuple[int, ...] | None:
-    """What changes when the file is replaced or changed; None where there is none."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
 class ItemReader:
     """Reads a file of one group an image: `names`, `header`, `reader[name]` and iteration; every item is checked when read."""
 
     def __init__(self, path: Path | str, kind: str) -> None:
-        self.path, self.kind, self.state = path, kind, _state(path)
+        self.path, self.kind, self.state = path, kind, hdf5.state(path)
+        self.keys: dict[str, str] = {}
         with opened(path, kind) as (file, self.header):
-            group = file.get("items")
-            if not isinstance(group, h5py.Group):
+            group = hdf5.member(file, "items", h5py.Group, f"{path}: /items")
+            if group is None:
                 raise InputError(f"{path}: /items is missing", f"make it again with `{LAYOUTS[kind].maker}`")
-            self.keys: dict[str, str] = {}
-            for key in group:
-                if not isinstance(group.get(key, getlink=True), h5py.HardLink) or not isinstance(group[key], h5py.Group):
-                    raise InputError(f"{path}: /items/{key} is not a group of this file", "the file is damaged; make it again")
-                self.keys[str(group[key].attrs.get("name", key))] = key
+            with hdf5.damaged(f"{path}: /items"):
+                keys = list(group)
+            for key in keys:
+                where = f"{path}: /items/{key}"
+                name = hdf5.attribute(hdf5.member(group, key, h5py.Group, where), "name", where)
+                name = check_name(key if name is None else name, where)
+                if self.keys.setdefault(name, key) != key:
+                    raise InputError(f"{where}: is called {name}, like another", hdf5.AGAIN)
 
     @property
     def names(self) -> list[str]:
@@ -412,13 +361,15 @@ class ItemReader:
         return len(self.keys)
 
     def __getitem__(self, name: str) -> Item:
-        with _open(self.path) as file:
-            if _state(self.path) != self.state:
+        where = f"{self.path}: /items"
+        with hdf5.opened(self.path) as file:
+            if hdf5.state(self.path) != self.state:
                 raise InputError(f"{self.path}: was replaced while it was being read", "give the same line again")
-            group = file["items"][self.keys[name]]
-            fields = LAYOUTS[self.kind].items
-            check_fields(group, fields, self.path, {})
-            return Item(name, {field: _read(group, field, self.path) for field in fields})
+            items = hdf5.member(file, "items", h5py.Group, where)
+            group = items and hdf5.member(items, self.keys[name], h5py.Group, f"{where}/{self.keys[name]}")
+            if group is None:
+                raise InputError(f"{where}/{self.keys[name]} is missing", "the file was changed meanwhile; give the same line again")
+            return Item(name, _read(group, LAYOUTS[self.kind].items, f"{where}/{self.keys[name]}"))
 
     def __iter__(self) -> Iterator[Item]:
         return (self[name] for name in self.keys)
@@ -428,8 +379,7 @@ def describe(path: Path | str) -> dict[str, Any]:
     """What a file is: kind, fields with their shapes, settings, sources and attributes, as JSON values."""
     with opened(path) as (file, header):
         layout = LAYOUTS[header.kind]
-        check_fields(file, layout.fields, path, {})
-        held = {name: file[name] for name in layout.fields if name in file}
+        held = checked_fields(file, layout.fields, f"{path}: ", {})
         fields = {
             name: {"dtype": str(each.dtype), "shape": list(each.shape), "holds": layout.fields[name].doc} for name, each in held.items()
         }

@@ -161,7 +161,7 @@ def test_a_model_file_without_all_of_its_encoder_is_refused(imported: Saved, tmp
 def test_a_model_file_without_its_encoders_settings_is_refused(imported: Saved, tmp_path: Path) -> None:
     for encoder in ({"name": "carried"}, None):
         save_model(tmp_path / "m.safetensors", replace(imported, meta={**imported.meta, "encoder": encoder}), overwrite=True)
-        with pytest.raises(InputError, match=r"m\.safetensors: carries an encoder, but not its settings"):
+        with pytest.raises(InputError, match=r"m\.safetensors: (carries an encoder, but not its settings|.* \(encoder is)"):
             Predictor(tmp_path / "m.safetensors", torch.device("cpu"))
 
 

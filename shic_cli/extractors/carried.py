@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any
 
 import torch
 
 from shic_cli import models
+from shic_cli.errors import InputError
 from shic_cli.extractors.vit import IMAGENET
 
 
@@ -26,6 +28,7 @@ class Carried:
     def __init__(self, config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str = "cpu") -> None:
         from transformers import Dinov2Config, Dinov2Model
 
+        check_config(config, tensors)
         self.device, self.config = torch.device(device), config
         self.side, self.dim = config["image_size"], config["hidden_size"]
         self.fingerprint = f"carried-{_digest(config, tensors)}"
@@ -44,6 +47,23 @@ class Carried:
         tokens = self._model((images - mean) / std).last_hidden_state[:, 1:]
         cells = self.side // self.config["patch_size"]
         return tokens.transpose(1, 2).unflatten(2, (cells, cells))
+
+
+def check_config(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """InputError unless `config` says of the network what `tensors` say: a file's word alone could ask for one of any size."""
+    hint = "make the model again with `shic models import`"
+    try:
+        width, patch = tensors["embeddings.cls_token"].shape[-1], tensors["embeddings.patch_embeddings.projection.weight"].shape[-1]
+        cells = math.isqrt(tensors["embeddings.position_embeddings"].shape[1] - 1)
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(f"the model's encoder: its embeddings are missing or damaged ({error})", hint) from error
+    depth = sum(name.endswith(".norm1.weight") for name in tensors)
+    told = {"hidden_size": width, "num_hidden_layers": depth, "patch_size": patch, "image_size": patch * cells}
+    heads = config.get("num_attention_heads")
+    if {**config, "num_attention_heads": 0} != {**told, "num_attention_heads": 0} or min(told.values()) < 1:
+        raise InputError("the model's encoder: its settings are not those of its tensors", hint)
+    if type(heads) is not int or heads < 1 or width % heads:
+        raise InputError(f"the model's encoder: {width} channels can't be shared by {heads} heads", hint)
 
 
 def _digest(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
