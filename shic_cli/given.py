@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
