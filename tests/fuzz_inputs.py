@@ -137,7 +137,7 @@ def mutate_hdf5(path: Path, rng: np.random.Generator, folder: Path) -> None:
             what = HDF5_CHANGES[int(rng.integers(len(HDF5_CHANGES)))]
             try:
                 what(file, name, rng, folder)
-            except (KeyError, ValueError, TypeError, RuntimeError, OSError, IndexError, MemoryError):
+            except (KeyError, ValueError, TypeError, RuntimeError, OSError, IndexError, MemoryError, AttributeError):
                 continue  # one change made another impossible
             if what in (_huge, _bomb, _elsewhere):
                 break  # the library reads and writes such data by itself in what would come next, and may crash
