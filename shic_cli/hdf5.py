@@ -8,6 +8,7 @@ Layouts are the business of schema.py.
 from __future__ import annotations
 
 import math
+import resource
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +114,25 @@ def _check_heap(file: BinaryIO, at: int, length: int, where: str) -> int:
     return size
 
 
+@contextmanager
+def _frugal() -> Iterator[None]:
+    """Inside, the process may grow by 4 LONGEST only; InputError beyond. The library takes as much for a text as the file says that it is
+    long, up to 4 GB, before it looks for it, and tells nobody how much that will be."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    held = Path("/proc/self/statm")
+    if not held.exists():  # not Linux: there is no limit that is kept
+        yield
+        return
+    most = int(held.read_text().split()[0]) * resource.getpagesize() + 4 * LONGEST
+    resource.setrlimit(resource.RLIMIT_AS, (most if before[0] == resource.RLIM_INFINITY else min(most, before[0]), before[1]))
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError("a text of the file is longer than any that is read", AGAIN) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 def attribute(item: h5py.Group, name: str, where: str) -> str | int | None:
     """The attribute `name` of `item`, a string or a whole number, None where there is none; InputError if it is anything else."""
     with damaged(f"{where}: the attribute {name}"):
@@ -124,7 +144,8 @@ def attribute(item: h5py.Group, name: str, where: str) -> str | int | None:
         simple = kind in (h5py.h5t.STRING, h5py.h5t.INTEGER) and found.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
         if not simple or found.get_storage_size() > LONGEST:
             raise InputError(f"{where}: the attribute {name} is no text and no whole number", AGAIN)
-        value = item.attrs[name]
+        with _frugal():
+            value = item.attrs[name]
         text = value.decode() if isinstance(value, bytes) else value
         if isinstance(text, str):
             text.encode()  # h5py lets broken UTF-8 pass as surrogates, which can't be printed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import time
 import zlib
@@ -237,3 +238,20 @@ def test_heaps_that_overlap(seeds: Path, tmp_path: Path) -> None:
     (tmp_path / "x.h5").write_bytes(data + nested * 5 + bytes(len(data)))
     with pytest.raises(InputError, match="heaps are damaged"):
         ItemReader(tmp_path / "x.h5", "shic/maps")
+
+
+def test_a_text_that_says_it_is_4_gb_long(seeds: Path, tmp_path: Path) -> None:
+    """Found by the fuzzer. The text's length, its heap's address and its number there follow each other."""
+    path = Path(shutil.copy(seeds / "maps.h5", tmp_path))
+    data = bytearray(path.read_bytes())
+    heap = data.find(b"GCOL").to_bytes(8, "little")
+    spots = [at for at in range(len(data) - 16) if data[at + 4 : at + 12] == heap and data[at + 12 : at + 16] != bytes(4)]
+    assert len(spots) > 5
+    for at in spots:
+        data[at : at + 4] = b"\xf0\xff\xff\xff"
+    path.write_bytes(data)
+    before, limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(InputError):
+        ItemReader(path, "shic/maps")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 << 10  # KiB
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit
