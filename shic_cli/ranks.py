@@ -81,15 +81,17 @@ class SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(features)
-        number = _Sum.apply(features.new_tensor([features.numel() / features.shape[1]]))
-        mean = _Sum.apply(features.sum((0, 2, 3))) / number
-        centred = features - mean[:, None, None]
-        variance = _Sum.apply((centred * centred).sum((0, 2, 3))) / number
+        # In double precision, as torch's own has it: in deep networks the last digits of the variance grow to percents of a gradient.
+        count = torch.tensor([features.numel() // features.shape[1]], dtype=torch.float64, device=features.device)
+        sums = _Sum.apply(torch.cat([features.sum((0, 2, 3), dtype=torch.float64), count]))
+        number, mean = sums[-1], sums[:-1] / sums[-1]
+        centred = features - mean.to(features)[:, None, None]
+        variance = _Sum.apply((centred * centred).sum((0, 2, 3), dtype=torch.float64)) / number
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * number / (number - 1), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
+            self.running_mean.lerp_(mean.to(features), self.momentum)
+            self.running_var.lerp_((variance * number / (number - 1)).to(features), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt().to(features)
         return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
@@ -120,7 +122,7 @@ class Together:
                 if type(each) is nn.BatchNorm2d:
                     each.__class__ = SharedBatchNorm  # which has the same state
             with _meeting():
-                self.parallel = nn.parallel.DistributedDataParallel(_Nothing(part), broadcast_buffers=False)
+                self.parallel = nn.parallel.DistributedDataParallel(_Nothing(part), forward_sync_buffers=False)
 
     @property
     def is_first(self) -> bool:

@@ -190,7 +190,13 @@ def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_t
     torch.nn.init.normal_(trainer.map.C)
     trainer.map.eval()  # batch norm would look at the whole batch
     batches = [
-        collate([trainer.examples.get(i, 0) for i in group], 30, False, 128, CPU, torch.Generator().manual_seed(0))
+        collate(
+            [trainer.examples.get(i, 0) for i in group],
+            trainer.examples.draw(len(group), torch.Generator().manual_seed(0)),
+            False,
+            128,
+            CPU,
+        )
         for group in ([0, 1], [8, 9], [8, 0, 9, 1])
     ]
     with torch.no_grad():
