@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,19 +18,14 @@ from shic_cli.errors import ShicError
 PATIENCE = timedelta(days=30)  # a rank that has ended waits for the slowest one; torchrun itself stops all when one dies
 
 
-@contextmanager
-def connected(size: int) -> Iterator[None]:
-    """The ranks joined as one group, by what torchrun says in the environment; nothing where `size` is 1."""
-    if size == 1:
-        yield
+def connect(size: int) -> None:
+    """Join the ranks, of which torchrun started `size`, as one group until the process ends; nothing where there is one alone."""
+    if size == 1 or dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     with _meeting():
         dist.init_process_group(backend, timeout=PATIENCE)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+    atexit.register(dist.destroy_process_group)
 
 
 @contextmanager
@@ -40,9 +36,7 @@ def _meeting() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise ShicError(
-            f"another rank has ended ({str(error).splitlines()[0]})", "see what it said; the same line goes on with what is finished"
-        ) from error
+        raise ShicError("another rank has ended", "see what it said; the same line goes on with what is finished") from error
 
 
 def gather(value: Any) -> list[Any]:

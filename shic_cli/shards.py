@@ -89,10 +89,10 @@ class Part:
         if self.is_whole or not self.ranked:
             failures.report(len(self.of(range(total))))
             return
-        from shic_cli.ranks import connected, gather
+        from shic_cli.ranks import connect, gather
 
-        with connected(self.count):
-            shares = gather((failures.names, failures.first))
+        connect(self.count)
+        shares = gather((failures.names, failures.first))
         if not self.is_first:
             return
         failures.names = [name for names, _ in shares for name in names]

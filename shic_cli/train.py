@@ -24,7 +24,7 @@ from shic_cli.matching import sample
 from shic_cli.model import DECODERS, CanonicalMap, Saved, Surface, write_model, write_tensors
 from shic_cli.outputs import Journal, check_target, replacing
 from shic_cli.progress import Track, plain_track
-from shic_cli.ranks import Together, connected, gather, share_of_machine
+from shic_cli.ranks import Together, connect, gather, share_of_machine
 from shic_cli.schema import ItemReader, Template
 from shic_cli.shards import Part
 
@@ -195,6 +195,16 @@ class Trainer:
         if worst := next((name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None):
             raise ShicError(f"{where}: the {worst} loss is {means[worst]:.3g}, a map that knows nothing has {start:.3g}", KEPT)
 
+    def check_team(self) -> None:
+        """SettingError if a rank could have no loss to go back through layers in which the ranks wait for each other."""
+        kinds = {_kind(name) for name in (*NATURAL, "synthetic") if self.weight(name)}
+        present = {"natural" if self.examples.is_natural(index) else "synthetic" for index in range(len(self.examples))}
+        if self.team.size > 1 and self.team.mixes and present - kinds:
+            hint = f"leave them out with --no-{min(present - kinds)}-images"
+            raise SettingError(
+                f"the losses of all {min(present - kinds)} pictures have weight 0, which several ranks can't train with", hint
+            )
+
     def weight(self, name: str) -> float:
         """The weight of the loss `name`."""
         return getattr(self.config, name) * (self.config.natural if name in NATURAL else 1)
@@ -355,15 +365,16 @@ def train(
     """
     check_target(path, overwrite)
     readers = open_maps(maps, template, config)
-    with connected(Part.of_rank().count):
-        trainer = Trainer.make(template, readers, config, device, seed, weights)
-        if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
-            raise SettingError("every loss has weight 0", "give one of them a weight")
-        made_by = {"params": trainer.config.params(), "encoder": trainer.examples.encoder.fingerprint, "seed": seed, "sources": sources}
-        if trainer.team.is_first:
-            _train_first(trainer, Journal(path, made_by, replace=overwrite), sources, last, track)
-        else:
-            _train_along(trainer)
+    connect(Part.of_rank().count)
+    trainer = Trainer.make(template, readers, config, device, seed, weights)
+    if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
+        raise SettingError("every loss has weight 0", "give one of them a weight")
+    trainer.check_team()
+    made_by = {"params": trainer.config.params(), "encoder": trainer.examples.encoder.fingerprint, "seed": seed, "sources": sources}
+    if trainer.team.is_first:
+        _train_first(trainer, Journal(path, made_by, replace=overwrite), sources, last, track)
+    else:
+        _train_along(trainer)
     return trainer.history
 
 
