@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from shic_cli.model import DECODERS, CanonicalMap, Saved, Surface, write_model, 
 from shic_cli.outputs import Journal, check_target, replacing
 from shic_cli.progress import Track, plain_track
 from shic_cli.ranks import Together, connect, gather, share_of_machine
+from shic_cli.recipes import settle
 from shic_cli.schema import ItemReader, Template
 from shic_cli.shards import Part
 
@@ -50,42 +51,6 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
     if not any(map(len, readers)):
         raise InputError("there are no pictures to train on", "give maps files made by `shic pseudo-gt` or `shic synth`")
     return readers
-
-
-# What a setting that is auto, 0 or -1 stands for. A pointwise decoder is small and learns more from many short steps; a U-Net is trained
-# from scratch, and what sees the whole object lives on outlines, which augmentation cuts.
-PAPER = {"epochs": 40, "batch": 16, "rate": 1e-3, "schedule": "step", "average": 0.0, "mirror": "off", "natural": 1.0, "augment": "on"}
-MEASURED = {
-    "convolutional": {},
-    "pointwise": {"batch": 4, "rate": 3e-3},
-    "unet": {
-        "epochs": 10,
-        "batch": 8,
-        "rate": 2e-3,
-        "schedule": "cosine",
-        "average": 0.998,
-        "mirror": "on",
-        "natural": 0.0,
-        "augment": "off",
-    },
-}
-
-
-def settle(config: TrainConfig, encoder: Any, labels: Collection[str] = ()) -> TrainConfig:
-    """`config` with every setting that is left open replaced by what it stands for with this encoder, `config.recipe` and these labels.
-
-    Photos count for a U-Net only where it has nothing better: no synthetic pictures, or annotated ones among the photos.
-    """
-    own = getattr(encoder, "decoder", "pointwise" if encoder.sees_whole_object else "convolutional")
-    decoder = own if config.decoder == "auto" else config.decoder
-    meant = dict(PAPER)
-    if config.recipe == "auto":
-        meant |= MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
-        if "annotated" in labels or "synthetic" not in labels:
-            meant["natural"] = 1.0
-    given = {each.name: getattr(config, each.name) for each in fields(config) if getattr(config, each.name) != each.default}
-    name = encoder.name if config.encoder == "auto" else config.encoder
-    return replace(config, encoder=name, decoder=decoder, **{key: given.get(key, value) for key, value in meant.items()})
 
 
 def _kind(name: str) -> str:
