@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Predictor:
         saved = load_model(path, device)
         require(saved.meta, {"encoder": dict, "encoder_fingerprint": str, "template": str}, path)
         self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
-        self.device, self.config, self.fitting = device, config or PredictConfig(), Fitting("comparing pixels with vertices", CHUNK)
+        self.device, self.config = device, config or PredictConfig()
         self.encoder = self._make_encoder(path, saved.encoder, weights)
         if self.encoder.fingerprint != self.meta["encoder_fingerprint"]:
             raise InputError(
@@ -83,6 +84,11 @@ class Predictor:
         if not isinstance(config, dict):
             raise InputError(f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`")
         return Carried(config, carried, self.device)
+
+    @cached_property
+    def fitting(self) -> Fitting:
+        """How many pixels are compared with all vertices at a time."""
+        return Fitting("comparing pixels with vertices", CHUNK)
 
     @torch.no_grad()
     def embed(self, photo: Photo) -> Embedded:

@@ -163,17 +163,17 @@ def join(paths: Sequence[Path], output: Path, overwrite: bool = False, track: Tr
     with atomic(output, overwrite) as partial, hdf5.created(partial) as (file, sink):
         schema.write_header(file, header.kind, merged["params"], header.sources, header.attrs)
         schema.write_fields(file, {name: schema.LAYOUTS[header.kind].fields[name] for name in root}, root, str(output))
-        items, last = file.create_group("items"), ""
+        items, last, count = file.create_group("items"), "", 0
         for path in track(list(headers), len(headers), "join"):
             if any((other != root[name]).any() for name, other in schema.read_arrays(path, header.kind)[0].items()):
                 raise InputError(f"{path}: its basis is not that of {first}", "make it again with the same settings")
             for name, group in _items(path, header.kind):
                 if name <= last:
                     raise InputError(f"{path}: {name} is not in its share", "make it again with the same photos")
-                group.file.copy(group, items, f"{len(items):08d}")
+                group.file.copy(group, items, f"{count:08d}")
                 sink.check()
-                last = name
-        if not last:
+                last, count = name, count + 1
+        if not count:
             raise InputError(f"{output}: its {len(headers)} parts hold nothing", "look at what was said when they were made")
 
 
