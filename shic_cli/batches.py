@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from shic_cli import augment
-from shic_cli.devices import chance
+from shic_cli.devices import Fitting, chance
 from shic_cli.errors import InputError
 from shic_cli.features import decoder_input
 from shic_cli.images import Crop, decode
@@ -72,8 +72,8 @@ class Examples:
         self.entries = [(reader, name) for reader in readers for name in reader.names]
         self.encoder, self.points, self.vertices = encoder, points, vertices
         self.augment, self.variants, self.flip, self.at_points = augment, variants if augment else 1, flip, at_points
-        self.mirror, self.seed, self.together, self.memory, self.kept = mirror, seed, together, memory, {}
-        self.cells = cells
+        self.mirror, self.seed, self.memory, self.kept = mirror, seed, memory, {}
+        self.cells, self.fitting = cells, Fitting("the encoder", together)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -86,10 +86,7 @@ class Examples:
         """The examples of these numbers as they are in `epoch`."""
         keys = [self._key(index, epoch) for index in indices]
         missing = [key for key in keys if key not in self.kept]
-        fresh = {}
-        for start in range(0, len(missing), self.together):
-            chunk = missing[start : start + self.together]
-            fresh |= dict(zip(chunk, self._make(chunk), strict=True))
+        fresh = dict(zip(missing, (example for some in self.fitting.each(self._make, missing) for example in some), strict=True))
         found = [self.kept[key] if key in self.kept else fresh[key] for key in keys]
         for key, example in fresh.items() if self.variants else ():
             size = sum(value.nbytes for value in vars(example).values() if isinstance(value, torch.Tensor))
@@ -98,6 +95,14 @@ class Examples:
                 self.kept[key] = example
         return found
 
+    def is_natural(self, index: int) -> bool:
+        """Whether example number `index` is a photo."""
+        return self.entries[index][0].header.attrs["labels"] != "synthetic"
+
+    def draw(self, number: int, generator: torch.Generator) -> list[torch.Tensor]:
+        """Which `points` of its labelled points a step takes of each of `number` examples."""
+        return [torch.randperm(CANDIDATES * self.points, generator=generator)[: self.points] for _ in range(number)]
+
     def _key(self, index: int, epoch: int) -> tuple[int, int, bool]:
         """Which example number `index` is in `epoch`: its number, its variant, and whether it is mirrored."""
         turn, mirrored = (epoch // 2, (index + epoch) % 2 == 1) if self.mirror is not None else (epoch, False)
@@ -105,7 +110,7 @@ class Examples:
 
     def _make(self, keys: Sequence[tuple[int, int, bool]]) -> list[Example]:
         """Examples, encoded in one call."""
-        natural = [self.entries[index][0].header.attrs["labels"] != "synthetic" for index, _, _ in keys]
+        natural = [self.is_natural(index) for index, _, _ in keys]
         cut = [
             self._mirrored(self._crop(index, chance(self.seed, "augment", index, variant)), mirrored) for index, variant, mirrored in keys
         ]
@@ -181,9 +186,8 @@ class Batch:
     side: int
 
 
-def collate(examples: list[Example], points: int, at_points: bool, side: int, device: torch.device, generator: torch.Generator) -> Batch:
-    """A batch of `examples`, each with `points` of its labelled points drawn at random."""
-    chosen = [torch.randperm(len(example.yx), generator=generator)[:points] for example in examples]
+def collate(examples: Sequence[Example], chosen: Sequence[torch.Tensor], at_points: bool, side: int, device: torch.device) -> Batch:
+    """A batch of `examples`, of each the `chosen` `(P,)` ones of its labelled points."""
 
     def stack(name: str, drawn: bool) -> torch.Tensor | None:
         found = [(getattr(example, name), index) for example, index in zip(examples, chosen, strict=True)]

@@ -108,7 +108,7 @@ def complain(facts: list[str]) -> None:
 def _write_object(split: Split, entry: Entry, file: Path, number: int) -> None:
     """Write the crop and the mask of one object, and note them in `split`."""
     points = read_points(entry)
-    rgb, _ = decode(ImageFile(file, file.name).read(), str(file))
+    rgb, _ = decode(ImageFile.at(file).read(), str(file))
     if points.shape is not None and tuple(points.shape) != rgb.shape[:2]:
         sizes = f"{rgb.shape[1]} by {rgb.shape[0]} pixels, the annotations say {points.shape[1]} by {points.shape[0]}"
         raise InputError(f"{entry.where}: {file} is {sizes}", "give the images that were annotated")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -12,11 +15,18 @@ from shic_cli.errors import ShicError
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger("shic")
+R = TypeVar("R")
+
 
 def resolve_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:N` means; ShicError if it is not there."""
+    """The device that `auto`, `cpu`, `cuda` or `cuda:N` means, of torchrun's ranks each its own GPU; ShicError if it is not there."""
     import torch  # here, for `chance` serves commands that need no tensors
 
+    if name in ("auto", "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+        torch.cuda.set_device(device)  # for libraries that ask for the current one
+        return device
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -36,3 +46,36 @@ def chance(seed: int, *parts: int | str) -> np.random.Generator:
     """A random generator of its own for `parts` (a stage, an image, an epoch), so that any of them can be made again alone."""
     keys = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
     return np.random.default_rng([seed, *keys])
+
+
+class Fitting:
+    """How many things are done at a time: `size`, halved, with a warning, whenever the GPU's memory does not hold them."""
+
+    def __init__(self, what: str, size: int) -> None:
+        self.what, self.size = what, size
+
+    def run(self, work: Callable[[int], R], most: int) -> R:
+        """What `work(size)` gives, with a size of at most `most`; it starts again with half as many when memory runs out.
+
+        torch.OutOfMemoryError when one alone is too many.
+        """
+        import torch
+
+        while True:
+            size = min(self.size, most)
+            try:
+                return work(size)
+            except torch.OutOfMemoryError:
+                if size <= 1:
+                    raise
+            self.size = size // 2  # outside of the clause above, in which the error holds on to what filled the memory
+            torch.cuda.empty_cache()
+            log.warning("out of GPU memory: %s goes on with %d at a time in place of %d", self.what, self.size, size)
+
+    def each(self, work: Callable[[Any], R], items: Any) -> Iterator[R]:
+        """What `work` gives for the `items`, a sequence or a tensor, some at a time."""
+        start = 0
+        while start < len(items):
+            found, done = self.run(lambda size, start=start: (work(items[start : start + size]), size), len(items) - start)
+            yield found
+            start += done

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from shic_cli import pca, registry
 from shic_cli.config import FeatureConfig
+from shic_cli.devices import Fitting
 from shic_cli.errors import Failures, InputError, SettingError
 from shic_cli.extractors.joined import Joined, resample
 from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
@@ -20,6 +21,7 @@ from shic_cli.outputs import check_target
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views
 from shic_cli.schema import ItemWriter, read_arrays
+from shic_cli.shards import WHOLE, Finished, Part
 
 
 def make_extractor(name: str, device: torch.device, weights: Path | None = None, auto: str = "extractors") -> Any:
@@ -72,11 +74,14 @@ def view_features(extractor: Any, views: Views, batch: int = 8, numbers: Sequenc
     They are not kept: those of 72 views for the largest extractors take gigabytes.
     """
     numbers = range(len(views)) if numbers is None else numbers
-    for start in range(0, len(numbers), batch):
-        some = list(numbers[start : start + batch])
-        image, mask = views.image[some], views.mask[some]
+
+    def work(some: Sequence[int]) -> torch.Tensor:
+        image, mask = views.image[list(some)], views.mask[list(some)]
         pictures, masks = image.permute(0, 3, 1, 2).float() / 255, mask[:, None].float()
-        yield from F.normalize(extract(extractor, resample(pictures, extractor.side), resample(masks, extractor.side)), dim=1)
+        return F.normalize(extract(extractor, resample(pictures, extractor.side), resample(masks, extractor.side)), dim=1)
+
+    for features in Fitting("the extractor", batch).each(work, numbers):
+        yield from features
 
 
 def fit_basis(
@@ -113,12 +118,19 @@ def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weigh
 
 
 def _writer(
-    path: Path, extractor: Any, config: FeatureConfig, template: str, sources: dict[str, Any], overwrite: bool, **more: Any
-) -> ItemWriter:
+    path: Path,
+    extractor: Any,
+    config: FeatureConfig,
+    template: str,
+    sources: dict[str, Any],
+    overwrite: bool,
+    part: Part = WHOLE,
+    **more: Any,
+) -> ItemWriter | Finished:
     attrs = {"extractor": extractor.name, "fingerprint": extractor.fingerprint, "template": template}
     params = {**config.params(), "extractor": extractor.settings, **more}
     root = getattr(extractor, "arrays", {})  # a basis
-    return ItemWriter(path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite, root=root)
+    return part.writer(path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite, root=root)
 
 
 def write_photo_features(
@@ -132,16 +144,18 @@ def write_photo_features(
     weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
+    part: Part = WHOLE,
 ) -> None:
-    """Write the features file of photos, in the basis of the features file `basis` if one is given.
+    """Write the features file of photos, or a `part` of it, in the basis of the features file `basis` if one is given.
 
     An image that fails is left out and named; PartialError at the end says how many.
     """
     if config.pca:
         raise SettingError("--pca: a basis is fitted to views, these are photos", "fit it with `shic features views.h5`, then give --basis")
     extractor, failures = _make(config, basis, device, weights), Failures()
-    with _writer(path, extractor, config, "", {"images": listing(images)}, overwrite, **masks.settings) as writer:
-        for image in track(images, len(images), "features"):
+    mine = part.of(images)
+    with _writer(path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings) as writer:
+        for image in track(mine, len(mine), "features"):
             if image.name in writer:
                 continue
             with failures.catch(image.name):
@@ -149,7 +163,7 @@ def write_photo_features(
                 feature, crop = photo_features(extractor, photo)
                 writer.add(image.name, **_item(feature, photo.mask, crop, photo.data))
         failures.check(len(images))
-    failures.report(len(images))
+    part.end(path, failures, len(images), overwrite)
 
 
 def write_view_features(

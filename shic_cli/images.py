@@ -9,9 +9,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +34,26 @@ LARGEST = 1 << 26  # pixels, 8192 by 8192: a file of a few kilobytes can declare
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image to read: `name` identifies it in every file (its path below the folder given), `frame` is a video's, else -1."""
+    """An image to read: `name` identifies it in every file, and is its path below `root`; or it is `frame` of the video `root`.
 
-    path: Path
+    Of a million of them each byte counts: a `root` is kept once for all that share it.
+    """
+
+    root: Path
     name: str
     frame: int = -1
+
+    @property
+    def path(self) -> Path:
+        """The file that it is in."""
+        return self.root / self.name if self.frame < 0 else self.root
+
+    @classmethod
+    def at(cls, path: Path) -> ImageFile:
+        """An image on its own, called like its file."""
+        return cls(path.parent, path.name)
 
     def read(self) -> bytes:
         """The encoded image; a video frame is encoded as PNG. InputError if it can't be read."""
@@ -57,10 +71,12 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
     InputError if there is none, or if two of them have one name.
     """
     found: dict[str, ImageFile] = {}
+    roots: dict[Path, Path] = {}
     for text in inputs:
         for image in _expand(text):
+            image = replace(image, root=roots.setdefault(image.root, image.root))
             other = found.setdefault(image.name, image)
-            if other.path.resolve() != image.path.resolve():
+            if other is not image and other.path.resolve() != image.path.resolve():
                 raise InputError(f"{image.name}: names two images, {other.path} and {image.path}", "give the folder above them both")
     if not found:
         raise InputError(f"{' '.join(inputs)}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}")
@@ -82,15 +98,16 @@ def _expand(text: str) -> Iterator[ImageFile]:
         for line in filter(None, map(str.strip, lines.splitlines())):
             yield from _expand(line)
     elif path.is_dir():
-        for each in sorted(path.rglob("*")):
-            if each.suffix.lower() in SUFFIXES and "masks" not in each.relative_to(path).parts[:-1]:
-                yield ImageFile(each, each.relative_to(path).as_posix())
+        for folder, folders, names in os.walk(path):
+            folders[:] = (name for name in folders if name != "masks")
+            below = Path(folder).relative_to(path)
+            yield from (ImageFile(path, (below / name).as_posix()) for name in names if Path(name).suffix.lower() in SUFFIXES)
     elif path.suffix.lower() in VIDEOS and path.is_file():
         yield from (ImageFile(path, f"{path.stem}/{i:06d}.png", i) for i in range(_count_frames(path)))
     elif path.is_file():
-        yield ImageFile(path, path.name)
+        yield ImageFile.at(path)
     elif matches := sorted(glob.glob(text)):
-        yield from (ImageFile(Path(match), Path(match).name) for match in matches)
+        yield from (ImageFile.at(Path(match)) for match in matches)
     else:
         raise InputError(f"{text}: there is no such file or folder", "give an image, a folder, a list or a video")
 
@@ -229,7 +246,7 @@ class MaskSource:
         if self.folder is not None:
             folders = [self.folder]
         else:
-            root = image.path.parents[len(stem.parts) - 1] if image.frame < 0 else image.path.parent
+            root = image.root if image.frame < 0 else image.root.parent
             folders = [root.parent / "masks", root / "masks"]
         tries = [folder / f"{part}{suffix}" for folder in folders for part in (stem, stem.name) for suffix in (".png", ".jpg")]
         found = next((path for path in tries if path.is_file()), None)

@@ -189,7 +189,7 @@ class Journal:
 
     def _open(self, target: Path, header: dict[str, Any], replace: bool) -> None:
         first = next(self._scan(), None)
-        difference = _first_difference(json.loads(first), header) if first else ""
+        difference = first_difference(json.loads(first), header) if first else ""
         if first is None or (difference and replace):
             self.checkpoint.unlink(missing_ok=True)  # before there is a journal that it would seem to belong to
             self._truncate(0)
@@ -270,11 +270,11 @@ class Journal:
             self.lock.release()
 
 
-def _first_difference(old: Any, new: Any, where: str = "") -> str:
+def first_difference(old: Any, new: Any, where: str = "") -> str:
     """`name: old, now new` for the first leaf in which two JSON values differ, empty when they are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
-            if found := _first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key):
+            if found := first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key):
                 return found
         return ""
     return "" if old == new else f"{where}: {old!r}, now {new!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from shic_cli import draw
 from shic_cli.config import PredictConfig
+from shic_cli.devices import Fitting
 from shic_cli.errors import Failures, InputError
 from shic_cli.extractors.carried import Carried
 from shic_cli.features import cut, decoder_input, make_extractor
@@ -22,7 +24,7 @@ from shic_cli.model import Surface, load_model, require
 from shic_cli.outputs import atomic
 from shic_cli.progress import Track, plain_track
 from shic_cli.remap import lay, load_texture
-from shic_cli.schema import ItemWriter
+from shic_cli.shards import WHOLE, Part
 
 CHUNK = 8192  # pixels compared with all vertices at a time
 
@@ -83,6 +85,11 @@ class Predictor:
             raise InputError(f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`")
         return Carried(config, carried, self.device)
 
+    @cached_property
+    def fitting(self) -> Fitting:
+        """How many pixels are compared with all vertices at a time."""
+        return Fitting("comparing pixels with vertices", CHUNK)
+
     @torch.no_grad()
     def embed(self, photo: Photo) -> Embedded:
         """The embeddings of the crop around the photo's mask."""
@@ -112,10 +119,12 @@ class Predictor:
     @torch.no_grad()
     def _nearest(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """The likeliest vertex `(P,)` of each embedding `(P, D)` and its probability `(P,)`."""
-        best = []
-        for chunk in pixels.split(CHUNK):
+
+        def work(chunk: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
             score, vertex = (chunk @ self.vertex_embeddings.T).log_softmax(-1).max(-1)
-            best.append((vertex.cpu().numpy(), score.exp().cpu().numpy()))
+            return vertex.cpu().numpy(), score.exp().cpu().numpy()
+
+        best = list(self.fitting.each(work, pixels))
         return np.concatenate([vertex for vertex, _ in best]), np.concatenate([score for _, score in best])
 
     def find_mask(self, rgb: np.ndarray) -> np.ndarray:
@@ -146,17 +155,18 @@ def predict(
     overwrite: bool = False,
     on_maps: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
     track: Track = plain_track,
+    part: Part = WHOLE,
 ) -> None:
-    """Write the maps file (labels `predicted`) of images; `on_maps(name, rgb, vertex)` is called with each, to draw it.
+    """Write the maps file (labels `predicted`) of images, or a `part` of it; `on_maps(name, rgb, vertex)` is called with each, to draw it.
 
     An image that fails is left out and named, and PartialError at the end says how many.
     """
     failures = Failures()
     attrs = {"labels": "predicted", "template": predictor.template}
     given = {**sources, "images": listing(images)}
-    params = {**predictor.config.params(), **masks.settings}
-    with ItemWriter(path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite) as writer:
-        for image in track(images, len(images), "predict"):
+    params, mine = {**predictor.config.params(), **masks.settings}, part.of(images)
+    with part.writer(path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite) as writer:
+        for image in track(mine, len(mine), "predict"):
             if image.name in writer:
                 continue
             with failures.catch(image.name):
@@ -166,7 +176,7 @@ def predict(
                     on_maps(image.name, photo.rgb, vertex)
                 writer.add(image.name, encoded=np.frombuffer(photo.data, np.uint8), mask=photo.mask, vertex=vertex, score=score)
         failures.check(len(images))
-    failures.report(len(images))
+    part.end(path, failures, len(images), overwrite)
 
 
 class Pictures:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from shic_cli.pca import Projected
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views, render_views
 from shic_cli.schema import Item, ItemReader, ItemWriter, Template, read_arrays, source
+from shic_cli.shards import WHOLE, Finished, Part
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,9 @@ def pseudo_gt(
     weights: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
+    part: Part = WHOLE,
 ) -> None:
-    """Write the maps file (labels `pseudo`) of photos, or of the photos of a features file (Eq. 2).
+    """Write the maps file (labels `pseudo`) of photos, or of the photos of a features file (Eq. 2), or a `part` of it.
 
     An image that fails is left out and named, and PartialError at the end says how many. InputError when `views` are of another
     template, or a features file was made with other weights or settings than are here.
@@ -112,14 +114,16 @@ def pseudo_gt(
     # A basis that is fitted here is left out: its last digits may differ from run to run, and the rest determines it.
     params = {**config.params(), "extractor": {**extractor.settings, "fingerprint": extractor.fingerprint}, **made_with}
     attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
-    with ItemWriter(path, "shic/maps", params=params, sources={**sources, **given}, attrs=attrs, overwrite=overwrite) as writer:
+    mine = part.of(images.names if isinstance(images, ItemReader) else images)
+    with part.writer(path, "shic/maps", params=params, sources={**sources, **given}, attrs=attrs, overwrite=overwrite) as writer:
         teacher = Teacher.make(extractor, views or views_for(extractor, template, config, device), config, track)
-        for query in track(_queries(images, masks, teacher, writer, failures), len(images), "pseudo-gt"):
+        found = _item_queries(images, mine, teacher, writer) if isinstance(images, ItemReader) else None
+        for query in track(found or _queries(mine, masks, teacher, writer, failures), len(mine), "pseudo-gt"):
             if query is not None:
                 vertex, score = teacher.match(query.feature, query.crop, query.mask)
                 writer.add(query.name, encoded=query.data, mask=query.mask, vertex=vertex, score=score)
         failures.check(len(images))
-    failures.report(len(images))
+    part.end(path, failures, len(images), overwrite)
 
 
 def _extractor_of(features: ItemReader, config: PseudoGtConfig, device: torch.device, weights: Path | None) -> Any:
@@ -136,14 +140,18 @@ def _extractor_of(features: ItemReader, config: PseudoGtConfig, device: torch.de
     return extractor
 
 
-def _queries(images: Iterable, masks: MaskSource, teacher: Teacher, done: ItemWriter, failures: Failures) -> Iterator[_Query | None]:
+def _item_queries(reader: ItemReader, names: Sequence[str], teacher: Teacher, done: ItemWriter | Finished) -> Iterator[_Query | None]:
+    """The features of each of these photos of a features file, None for one that is done."""
+    for item in map(reader.__getitem__, names):
+        _check_item(item, teacher.extractor.dim, f"{reader.path}: {item.name}")
+        feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
+        yield None if item.name in done else _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)
+
+
+def _queries(
+    images: Iterable[ImageFile], masks: MaskSource, teacher: Teacher, done: ItemWriter | Finished, failures: Failures
+) -> Iterator[_Query | None]:
     """Each image's features, None for one that is done or fails."""
-    if isinstance(images, ItemReader):
-        for item in images:
-            _check_item(item, teacher.extractor.dim, f"{images.path}: {item.name}")
-            feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
-            yield None if item.name in done else _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)
-        return
     for image in images:
         query = None
         if image.name not in done:

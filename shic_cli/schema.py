@@ -241,18 +241,18 @@ def write_arrays(
 ) -> None:
     """Write a file of `kind` with root data sets, whole or not at all."""
     with atomic(Path(path), overwrite) as partial, hdf5.created(partial) as (file, _):
-        _write_header(file, kind, params, sources, attrs)
-        _write_fields(file, LAYOUTS[kind].fields, arrays, str(path))
+        write_header(file, kind, params, sources, attrs)
+        write_fields(file, LAYOUTS[kind].fields, arrays, str(path))
 
 
-def _write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs: dict[str, str]) -> None:
+def write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs: dict[str, str]) -> None:
     if missing := set(LAYOUTS[kind].attrs) - set(attrs):
         raise ValueError(f"{kind} needs the attributes {sorted(missing)}")
     file.attrs.update({"format": kind, "format_version": VERSION, "shic_version": __version__, **attrs})
     file.attrs.update({"params": json.dumps(params), "sources": json.dumps(sources)})
 
 
-def _write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str) -> None:
+def write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str) -> None:
     for name, field in fields.items():
         array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
         check_finite(array, f"{where}: {name}", "what computed them is at fault; nothing can be made from them")
@@ -273,10 +273,10 @@ class ItemWriter:
         self.path, self.kind, self.root = Path(path), kind, root or {}
         self.header = {"kind": kind, "params": params, "sources": sources, "attrs": attrs}
         self.journal = Journal(self.path, {**self.header, "shic_version": __version__}, replace=overwrite)
-        self.names: dict[str, None] = {}
+        self.names: dict[str, int] = {}  # each with its place in the finished file
         for record in self.journal.records():
             with h5py.File(io.BytesIO(record), "r") as file:
-                self.names[str(file["item"].attrs["name"])] = None
+                self.names[str(file["item"].attrs["name"])] = 0
 
     def __contains__(self, name: str) -> bool:
         return name in self.names
@@ -290,9 +290,9 @@ class ItemWriter:
         with h5py.File(buffer, "w") as file:
             group = file.create_group("item")
             group.attrs["name"] = name
-            _write_fields(group, LAYOUTS[self.kind].items, arrays, name)
+            write_fields(group, LAYOUTS[self.kind].items, arrays, name)
         self.journal.append(buffer.getvalue())
-        self.names[name] = None
+        self.names[name] = 0
 
     def __enter__(self) -> ItemWriter:
         return self
@@ -307,16 +307,16 @@ class ItemWriter:
             self.journal.close(remove=done or not self.names)
 
     def _finish(self) -> None:
-        if not self.names:
+        if not self.names and "shard" not in self.header["params"]:  # a share may have no image, or none that can be used
             raise ShicError(f"{self.path}: there is nothing to write", "")
-        order = {name: i for i, name in enumerate(sorted(self.names))}
+        self.names.update((name, i) for i, name in enumerate(sorted(self.names)))
         with self.journal.finishing() as partial, hdf5.created(partial) as (file, sink):
-            _write_header(file, self.kind, self.header["params"], self.header["sources"], self.header["attrs"])
-            _write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root, str(self.path))
+            write_header(file, self.kind, self.header["params"], self.header["sources"], self.header["attrs"])
+            write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root, str(self.path))
             items = file.create_group("items")
             for record in self.journal.records():
                 with h5py.File(io.BytesIO(record), "r") as one:
-                    one.copy("item", items, f"{order[str(one['item'].attrs['name'])]:08d}")
+                    one.copy("item", items, f"{self.names[str(one['item'].attrs['name'])]:08d}")
                 sink.check()
 
 

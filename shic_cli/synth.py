@@ -29,6 +29,7 @@ from shic_cli.progress import Track, plain_track
 from shic_cli.render import interpolate, pixel_vertex
 from shic_cli.renderers import Fragments
 from shic_cli.schema import ItemReader, ItemWriter, Template
+from shic_cli.shards import WHOLE, Finished, Part
 from shic_cli.viewpoints import parse_views, random_viewpoint
 
 log = logging.getLogger("shic")
@@ -186,8 +187,10 @@ def synthesize(
     masker: str = "auto",
     overwrite: bool = False,
     track: Track = plain_track,
+    part: Part = WHOLE,
 ) -> None:
-    """Write `config.number` pictures, or `config.only`, to the maps file `path`, labels `synthetic`; an unfinished run goes on.
+    """Write `config.number` pictures, or `config.only`, or a `part` of them, to the maps file `path`, labels `synthetic`; an unfinished
+    run goes on.
 
     Picture i depends on `seed` and i only, so any of them can be made again alone. Each shows a random pose of the template, unless
     `config.poses` is 0. With `config.check` those are dropped whose object is not where `masker` finds one. PartialError when a
@@ -206,7 +209,7 @@ def synthesize(
             return maker.make(rng, poser(rng))
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
-        collect(target, chosen(config), make, Check.of(config, masker, device, weights), track=track)
+        collect(target, chosen(config), make, Check.of(config, masker, device, weights), track=track, part=part)
     except torch.OutOfMemoryError as error:
         part = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = getattr(part, "saves_memory", "give --device cpu, or a smaller --size")
@@ -266,8 +269,9 @@ def collect(
     *,
     missing: Sequence[str] = (),
     track: Track = plain_track,
+    part: Part = WHOLE,
 ) -> None:
-    """Write the pictures that `make` gives for `numbers` as the maps file `target`; an unfinished run goes on.
+    """Write the pictures that `make` gives for `numbers` as the maps file `target`, or a `part` of it; an unfinished run goes on.
 
     Those that do not pass the `check` are dropped and counted, once for good: their names are kept beside the target until it is
     finished. PartialError (status 4) when `make` failed at some, or there were `missing` ones already.
@@ -276,10 +280,11 @@ def collect(
     attrs, failures, run = {"labels": "synthetic", "template": target.template.fingerprint}, Failures(), 0
     failures.names += missing
     with (
-        ItemWriter(target.path, "shic/maps", params=params, sources=target.sources, attrs=attrs, overwrite=target.overwrite) as out,
-        Dropped(target.path, out, bool(check)) as dropped,
+        part.writer(target.path, "shic/maps", params=params, sources=target.sources, attrs=attrs, overwrite=target.overwrite) as out,
+        Dropped(part.path(target.path), out, bool(check) and not isinstance(out, Finished)) as dropped,
     ):
-        left = [i for i in numbers if picture_name(i) not in out and picture_name(i) not in dropped]
+        mine = part.of(sorted(numbers, key=picture_name))  # shares are runs of names
+        left = [i for i in mine if picture_name(i) not in out and picture_name(i) not in dropped]
         for i in track(left, len(left), "synth"):
             try:
                 picture, run = make(i), 0
@@ -294,15 +299,15 @@ def collect(
                 dropped.add(picture_name(i))
             else:
                 _add(out, picture_name(i), picture)
-        if not len(out) and failures.first:
+        if part.is_whole and not len(out) and failures.first:
             raise failures.first
-        if check and not len(out):
+        if part.is_whole and check and not len(out):
             raise InputError(f"all {len(dropped)} pictures were dropped by --check {check.least:g}", "give less, or another --masker")
-        if check:
+        if check and not isinstance(out, Finished):
             out.header["params"]["dropped"] = len(dropped)
             fact = "%d of %d pictures dropped: their object is not where it was rendered (--check %g)"
-            log.info(fact, len(dropped), len(numbers), check.least)
-    failures.report(len(numbers) + len(missing))
+            log.info(fact, len(dropped), len(mine), check.least)
+    part.end(target.path, failures, len(numbers) + len(missing), target.overwrite)
 
 
 def _add(out: ItemWriter, name: str, picture: Picture) -> None:
@@ -313,7 +318,7 @@ def _add(out: ItemWriter, name: str, picture: Picture) -> None:
 class Dropped:
     """The names of the pictures that a check dropped, kept in a journal beside `target` until that is finished; `out` writes it."""
 
-    def __init__(self, target: Path, out: ItemWriter, wanted: bool) -> None:
+    def __init__(self, target: Path, out: ItemWriter | Finished, wanted: bool) -> None:
         # Pictures of other settings say nothing of these: what `out` goes on from was checked when it was opened.
         header = {**out.header, "shic_version": __version__}
         self.out, self.journal = out, Journal(target.with_name(f"{target.name}.dropped"), header, replace=True) if wanted else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,19 @@ from safetensors import safe_open
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shic_cli import losses
-from shic_cli.batches import Batch, Examples, collate, flip_points
+from shic_cli.batches import Batch, Example, Examples, collate, flip_points
 from shic_cli.config import TrainConfig
+from shic_cli.devices import Fitting
 from shic_cli.errors import InputError, SettingError, ShicError
 from shic_cli.features import make_extractor
 from shic_cli.matching import sample
 from shic_cli.model import DECODERS, CanonicalMap, Saved, Surface, write_model, write_tensors
 from shic_cli.outputs import Journal, check_target, replacing
 from shic_cli.progress import Track, plain_track
+from shic_cli.ranks import Together, connect, gather, share_of_machine
+from shic_cli.recipes import settle
 from shic_cli.schema import ItemReader, Template
+from shic_cli.shards import Part
 
 log = logging.getLogger("shic")
 
@@ -31,6 +35,7 @@ NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses of photo
 DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come back from there
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
 ENCODED = 16  # pictures that the encoder gets at a time on a GPU
+MEMORY = 4 << 30  # bytes of encoded pictures that are kept, by all ranks of a machine together
 
 
 def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> list[ItemReader]:
@@ -48,40 +53,9 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
     return readers
 
 
-# What a setting that is auto, 0 or -1 stands for. A pointwise decoder is small and learns more from many short steps; a U-Net is trained
-# from scratch, and what sees the whole object lives on outlines, which augmentation cuts.
-PAPER = {"epochs": 40, "batch": 16, "rate": 1e-3, "schedule": "step", "average": 0.0, "mirror": "off", "natural": 1.0, "augment": "on"}
-MEASURED = {
-    "convolutional": {},
-    "pointwise": {"batch": 4, "rate": 3e-3},
-    "unet": {
-        "epochs": 10,
-        "batch": 8,
-        "rate": 2e-3,
-        "schedule": "cosine",
-        "average": 0.998,
-        "mirror": "on",
-        "natural": 0.0,
-        "augment": "off",
-    },
-}
-
-
-def settle(config: TrainConfig, encoder: Any, labels: Collection[str] = ()) -> TrainConfig:
-    """`config` with every setting that is left open replaced by what it stands for with this encoder, `config.recipe` and these labels.
-
-    Photos count for a U-Net only where it has nothing better: no synthetic pictures, or annotated ones among the photos.
-    """
-    own = getattr(encoder, "decoder", "pointwise" if encoder.sees_whole_object else "convolutional")
-    decoder = own if config.decoder == "auto" else config.decoder
-    meant = dict(PAPER)
-    if config.recipe == "auto":
-        meant |= MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
-        if "annotated" in labels or "synthetic" not in labels:
-            meant["natural"] = 1.0
-    given = {each.name: getattr(config, each.name) for each in fields(config) if getattr(config, each.name) != each.default}
-    name = encoder.name if config.encoder == "auto" else config.encoder
-    return replace(config, encoder=name, decoder=decoder, **{key: given.get(key, value) for key, value in meant.items()})
+def _kind(name: str) -> str:
+    """Which pictures the loss `name` is a mean over."""
+    return "natural" if name in NATURAL else "synthetic" if name == "synthetic" else "all"
 
 
 @dataclass
@@ -97,6 +71,8 @@ class Trainer:
     optimizer: torch.optim.Adam
     geodesic: torch.Tensor
     mirror: torch.Tensor
+    team: Together
+    fitting: Fitting
     average: AveragedModel | None = None
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -136,6 +112,7 @@ class Trainer:
             cells=decoder.cells,
             seed=seed,
             together=ENCODED if device.type == "cuda" else 1,
+            memory=MEMORY // share_of_machine(),
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -143,7 +120,10 @@ class Trainer:
         geodesic, mirror = torch.from_numpy(template.geodesic).to(device), mirror.to(device)
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         average = AveragedModel(found, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
-        return cls(config, template, examples, device, seed, found, optimizer, geodesic, mirror, average)
+        return cls(
+            config, template, examples, device, seed, found, optimizer, geodesic, mirror,
+            Together(found), Fitting("training", config.batch), average,
+        )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
         """Train one epoch; the means of the losses, by name. ShicError, with the map as it was before, if one is not finite."""
@@ -151,13 +131,19 @@ class Trainer:
         order = torch.randperm(len(self.examples), generator=generator).split(self.config.batch)
         self.map.train()
         sums: dict[str, float] = {}
-        counts: dict[str, int] = {}
+        steps = {"natural": 0, "synthetic": 0, "all": len(order)}
         for i, indices in enumerate(track(order, len(order), f"epoch {self.epoch + 1}/{self.config.epochs}")):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate(self.epoch + i / len(order))
+            natural = sum(map(self.examples.is_natural, indices.tolist()))
+            steps["natural"] += natural > 0
+            steps["synthetic"] += natural < len(indices)
             for name, value in self._step(indices.tolist(), generator).items():
-                sums[name], counts[name] = sums.get(name, 0) + value, counts.get(name, 0) + 1
-        means = {name: sums[name] / counts[name] for name in sums}
+                sums[name] = sums.get(name, 0) + value
+        means: dict[str, float] = {}
+        for shares in gather(sums):
+            for name, value in shares.items():
+                means[name] = means.get(name, 0) + value / steps[_kind(name)]
         self._check(means)
         self.epoch += 1
         self.history.append(means)
@@ -174,6 +160,16 @@ class Trainer:
         if worst := next((name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None):
             raise ShicError(f"{where}: the {worst} loss is {means[worst]:.3g}, a map that knows nothing has {start:.3g}", KEPT)
 
+    def check_team(self) -> None:
+        """SettingError if a rank could have no loss to go back through layers in which the ranks wait for each other."""
+        kinds = {_kind(name) for name in (*NATURAL, "synthetic") if self.weight(name)}
+        present = {"natural" if self.examples.is_natural(index) else "synthetic" for index in range(len(self.examples))}
+        if self.team.size > 1 and self.team.mixes and present - kinds:
+            hint = f"leave them out with --no-{min(present - kinds)}-images"
+            raise SettingError(
+                f"the losses of all {min(present - kinds)} pictures have weight 0, which several ranks can't train with", hint
+            )
+
     def weight(self, name: str) -> float:
         """The weight of the loss `name`."""
         return getattr(self.config, name) * (self.config.natural if name in NATURAL else 1)
@@ -186,20 +182,47 @@ class Trainer:
         return self.config.rate * (0.1 if done >= 0.5 else 1)
 
     def _step(self, indices: list[int], generator: torch.Generator) -> dict[str, float]:
-        examples = self.examples
-        found = examples.get_all(indices, self.epoch)
-        terms = self._losses(collate(found, self.config.points, examples.at_points, examples.encoder.side, self.device, generator))
-        weights = {name: self.weight(name) for name in terms}
-        total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=self.device))
-        if not torch.isfinite(total):
-            bad = next((name for name, term in terms.items() if not torch.isfinite(term)), "total")
-            raise ShicError(f"epoch {self.epoch + 1}: the {bad} loss is not finite", KEPT)
-        self.optimizer.zero_grad()
-        total.backward()
+        """One step on the examples `indices`, or this rank's share of them; its share of the losses, which are means, by name."""
+        chosen, team, natural = self.examples.draw(len(indices), generator), self.team, sum(map(self.examples.is_natural, indices))
+        counts = {"natural": natural, "synthetic": len(indices) - natural, "all": len(indices)}
+        mine = team.share(indices, owned=self.examples.variants > 0)
+        if not mine and team.mixes:  # the others wait for it in every layer: it counts nothing
+            mine, counts = [0], dict.fromkeys(counts, math.inf)
+        found = self.examples.get_all([indices[place] for place in mine], self.epoch)
+        pairs = [(example, chosen[place]) for example, place in zip(found, mine, strict=True)]
+        if team.mixes and team.size > 1:
+            values = self._gradients(pairs, counts, len(pairs))
+        else:
+            values = self.fitting.run(lambda size: self._gradients(pairs, counts, size), max(len(pairs), 1))
+        team.add_gradients()
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.map)
-        return {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
+        return values
+
+    def _gradients(self, pairs: list[tuple[Example, torch.Tensor]], counts: dict[str, float], size: int) -> dict[str, float]:
+        """Set the gradients of the losses of examples and their chosen points, `size` at a time, and give their values.
+
+        Each loss is a mean over the step's photos, its synthetic pictures or all of its pictures, of which there are `counts`: what a
+        part of them adds is weighed by its share, so that the sum is the same however they are split.
+        """
+        self.optimizer.zero_grad()
+        values: dict[str, float] = {}
+        for start in range(0, len(pairs), size):
+            examples, chosen = zip(*pairs[start : start + size], strict=True)
+            batch = collate(examples, chosen, self.examples.at_points, self.examples.encoder.side, self.device)
+            natural = sum(example.natural for example in examples)
+            here = {"natural": natural, "synthetic": len(examples) - natural, "all": len(examples)}
+            terms = {name: term * (here[_kind(name)] / counts[_kind(name)]) for name, term in self._losses(batch).items()}
+            total = sum((self.weight(name) * term for name, term in terms.items()), torch.zeros((), device=self.device))
+            if not torch.isfinite(total):
+                bad = next((name for name, term in terms.items() if not torch.isfinite(term)), "total")
+                raise ShicError(f"epoch {self.epoch + 1}: the {bad} loss is not finite", KEPT)
+            if terms:
+                (total * self.team.size).backward()  # the team takes the mean over its ranks
+            for name, term in {"total": total, **terms}.items():
+                values[name] = values.get(name, 0) + term.item()
+        return values
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The losses of a batch by name. Photos, their mirror images and synthetic pictures go through the decoder together."""
@@ -307,15 +330,35 @@ def train(
     """
     check_target(path, overwrite)
     readers = open_maps(maps, template, config)
+    connect(Part.of_rank().count)
     trainer = Trainer.make(template, readers, config, device, seed, weights)
     if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
         raise SettingError("every loss has weight 0", "give one of them a weight")
+    trainer.check_team()
     made_by = {"params": trainer.config.params(), "encoder": trainer.examples.encoder.fingerprint, "seed": seed, "sources": sources}
-    journal, done = Journal(path, made_by, replace=overwrite), False
+    if trainer.team.is_first:
+        _train_first(trainer, Journal(path, made_by, replace=overwrite), sources, last, track)
+    else:
+        _train_along(trainer)
+    return trainer.history
+
+
+def _train_first(
+    trainer: Trainer,
+    journal: Journal,
+    sources: dict[str, Any],
+    last: Callable[[list[dict[str, float]]], None] | None,
+    track: Track,
+) -> None:
+    """Train to the end, as the only rank or the first, which is the one that writes: checkpoints and the model."""
+    done = False
     try:
-        if journal.checkpoint.exists():
-            trainer.load_checkpoint(journal.checkpoint)
+        checkpoint = journal.checkpoint if journal.checkpoint.exists() else None
+        gather(checkpoint)
+        if checkpoint:
+            trainer.load_checkpoint(checkpoint)
             log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
+        gather(None)  # the others have read it too, before it is replaced
         for means in _epochs(trainer, track):
             log.debug("epoch %d: %s", trainer.epoch, " ".join(f"{name} {value:.4f}" for name, value in means.items()))
             trainer.save_checkpoint(journal.checkpoint)
@@ -326,7 +369,15 @@ def train(
         done = True
     finally:
         journal.close(remove=done)
-    return trainer.history
+
+
+def _train_along(trainer: Trainer) -> None:
+    """Train to the end as another rank than the first."""
+    if checkpoint := gather(None)[0]:
+        trainer.load_checkpoint(checkpoint)
+    gather(None)
+    for _ in _epochs(trainer, plain_track):
+        pass
 
 
 def _epochs(trainer: Trainer, track: Track) -> Iterator[dict[str, float]]:

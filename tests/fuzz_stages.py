@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -70,7 +71,7 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
     write_views(folder / "views.h5", views, params={}, sources={})
     write_view_features(read_views(folder / "views.h5"), folder / "basis.h5", FeatureConfig("tiny", pca=3), CPU, sources={})
     pictures = _pictures(folder / "imgs", folder / "masks", chance)
-    photos = [ImageFile(path, path.name) for path in pictures[:2]]
+    photos = [ImageFile.at(path) for path in pictures[:2]]
     write_photo_features(photos, MaskSource(folder / "masks"), folder / "features.h5", FeatureConfig("tiny"), CPU)
     write_photo_features(photos, MaskSource(folder / "masks"), folder / "projected.h5", FeatureConfig(), CPU, basis=folder / "basis.h5")
     for name, of in (("maps.h5", template.fingerprint), ("any.h5", "")):
@@ -212,7 +213,7 @@ def use_views(path: Path, seeds: Path) -> None:
     """`shic features`, `pseudo-gt --views`."""
     views = read_views(path)
     write_view_features(views, Path("features.h5"), FeatureConfig("tiny"), CPU, sources={})
-    photos = [ImageFile(seeds / "imgs" / "00.png", "00.png")]
+    photos = [ImageFile.at(seeds / "imgs" / "00.png")]
     config = PseudoGtConfig(extractor="tiny")
     pseudo_gt(_template(seeds), photos, MaskSource(seeds / "masks"), Path("pgt.h5"), config, CPU, sources={}, views=views)
 
@@ -224,7 +225,7 @@ def use_features(path: Path, seeds: Path) -> None:
         reader = ItemReader(path, "shic/features")
         pseudo_gt(_template(seeds), reader, masks, Path("pgt.h5"), PseudoGtConfig(), CPU, sources={}, views=views)
         return
-    photos = [ImageFile(seeds / "imgs" / "00.png", "00.png")]
+    photos = [ImageFile.at(seeds / "imgs" / "00.png")]
     write_photo_features(photos, masks, Path("features.h5"), FeatureConfig(), CPU, basis=path)
 
 
@@ -245,14 +246,15 @@ def use_maps(path: Path, seeds: Path) -> None:
 def use_model(path: Path, seeds: Path) -> None:
     """`shic predict`, `match`, `eval pck`, `remap --template` with this model."""
     predictor = Predictor(path, CPU, PredictConfig(side=32))
-    _predict(predictor, [ImageFile(seeds / "imgs" / "01.jpg", "01.jpg")], MaskSource(seeds / "masks"), "checker")
+    _predict(predictor, [ImageFile.at(seeds / "imgs" / "01.jpg")], MaskSource(seeds / "masks"), "checker")
     surface = read_surface(path)
     _remap(ItemReader(seeds / "any.h5", "shic/maps"), surface, str(seeds / "imgs" / "00.png"))
 
 
 def use_image(path: Path, seeds: Path) -> None:
     """`shic predict` of a photo with a mask from elsewhere, or with its own alpha channel; the picture as a texture."""
-    _predict(_predictor(seeds), [ImageFile(path, "00.png")], MaskSource(seeds / "masks"), None)
+    shutil.copy(path, "00.png")
+    _predict(_predictor(seeds), [ImageFile.at(Path("00.png"))], MaskSource(seeds / "masks"), None)
     load_texture(str(path), _predictor(seeds).surface)
 
 

@@ -20,7 +20,7 @@ from shic_cli.schema import LAYOUTS, ItemWriter, write_arrays
 
 Shic = Callable[..., tuple[int, str, str]]
 ORDER = ["template", "mask", "render", "features", "pseudo-gt", "synth", "train", "predict"]
-ORDER += ["dataset", "eval", "remap", "match", "models", "info", "doctor", "demo"]
+ORDER += ["join", "dataset", "eval", "remap", "match", "models", "info", "doctor", "demo"]
 
 
 def test_help_lists_every_command_in_pipeline_order(shic: Shic) -> None:

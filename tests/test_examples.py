@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from shic_cli import registry
-from shic_cli.cli import group
+from shic_cli.cli import SPLIT, group
 from shic_cli.images import encode
 from shic_cli.schema import ItemReader
 
@@ -85,3 +86,21 @@ def test_the_script_is_sound_and_says_how_it_is_used() -> None:
     subprocess.run(["bash", "-n", EXAMPLES / "own_class.sh"], check=True)
     said = subprocess.run(["bash", EXAMPLES / "own_class.sh"], capture_output=True, text=True)
     assert said.returncode == 2 and "MESH PHOTOS NEW_PHOTOS" in said.stderr and "NEW_PHOTOS  photos to try" in said.stderr
+
+
+@pytest.mark.parametrize("script", ["array.sh", "torchrun.sh"])
+def test_the_lines_of_many_machines_are_commands(script: str, tmp_path: Path) -> None:
+    """The scripts run with a `shic` and a `torchrun` that write down what they are asked."""
+    for name in ("shic", "torchrun"):
+        (tmp_path / name).write_text('#!/usr/bin/env bash\nprintf "%q " "$@" >> lines\necho >> lines\n')
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "3"}
+    subprocess.run(["bash", EXAMPLES / "scale" / script], cwd=tmp_path, env=env, check=True)
+    lines = (tmp_path / "lines").read_text().splitlines()
+    assert len(lines) == (1 if script == "array.sh" else 4)
+    for line in lines:
+        words = shlex.split(line)
+        if script == "torchrun.sh":
+            assert words[:4] == ["--nproc-per-node", "8", "-m", "shic_cli"] and words[4] in SPLIT
+            words = words[4:]
+        group.get_command(click.Context(group), words[0]).make_context("shic", words[1:])

@@ -210,3 +210,16 @@ def test_labels_go_on_although_a_fitted_basis_is_not_the_same_to_the_last_digit(
 
     monkeypatch.setattr(features.pca, "fit", other)
     assert shic(*line)[0] == 0 and len(bases) == 1
+
+
+def test_views_that_do_not_fit_together_are_done_one_by_one(views: Views) -> None:
+    class Small(Silhouette):
+        """Runs out of a GPU's memory at two pictures."""
+
+        def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+            if len(images) > 1:
+                raise torch.OutOfMemoryError("too many")
+            return super().__call__(images, masks)
+
+    for one, two in zip(features.view_features(Small(), views), features.view_features(Silhouette(), views), strict=True):
+        torch.testing.assert_close(one, two)

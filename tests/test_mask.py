@@ -50,7 +50,7 @@ def photo(path: Path, seed: int = 0, alpha: np.ndarray | None = None) -> ImageFi
     rgb = np.random.default_rng(seed).integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rgb if alpha is None else np.dstack([rgb, alpha * np.uint8(255)])).save(path)
-    return ImageFile(path, path.name)
+    return ImageFile.at(path)
 
 
 def test_masks_lie_where_the_other_commands_look(tmp_path: Path) -> None:

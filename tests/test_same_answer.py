@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +47,34 @@ def made(folder: Path, album: Path, small_model_file: Path, shic: Callable) -> C
     return run
 
 
+class Entries:
+    """What `os.scandir` gives: an iterator that is a context manager too."""
+
+    def __init__(self, found: list[os.DirEntry]) -> None:
+        self.left = iter(found)
+
+    def __iter__(self) -> Entries:
+        return self
+
+    def __next__(self) -> os.DirEntry:
+        return next(self.left)
+
+    def __enter__(self) -> Entries:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 def shuffled(real: Callable) -> Callable:
     """`os.scandir` in another order at each call."""
     chance = random.Random(0)
 
-    @contextmanager
-    def scandir(*path: object) -> Iterator[Iterator[os.DirEntry]]:
+    def scandir(*path: object) -> Entries:
         with real(*path) as entries:
             found = list(entries)
         chance.shuffle(found)
-        yield iter(found)
+        return Entries(found)
 
     return scandir
 

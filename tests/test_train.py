@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shic_cli import model, registry, train
+from shic_cli import devices, model, registry, train
 from shic_cli.batches import Examples, collate, flip_points
 from shic_cli.config import TrainConfig
 from shic_cli.images import MaskSource, list_images
@@ -190,7 +190,13 @@ def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_t
     torch.nn.init.normal_(trainer.map.C)
     trainer.map.eval()  # batch norm would look at the whole batch
     batches = [
-        collate([trainer.examples.get(i, 0) for i in group], 30, False, 128, CPU, torch.Generator().manual_seed(0))
+        collate(
+            [trainer.examples.get(i, 0) for i in group],
+            trainer.examples.draw(len(group), torch.Generator().manual_seed(0)),
+            False,
+            128,
+            CPU,
+        )
         for group in ([0, 1], [8, 9], [8, 0, 9, 1])
     ]
     with torch.no_grad():
@@ -272,3 +278,72 @@ def test_variants_repeat_and_fresh_ones_do_not(album, small_template):
     kept, fresh = (Examples(readers, extractor, variants=count, **shared) for count in (2, 0))
     assert torch.equal(kept.get(0, 0).yx, kept.get(0, 2).yx) and not torch.equal(kept.get(0, 0).yx, kept.get(0, 1).yx)
     assert not torch.equal(fresh.get(0, 0).yx, fresh.get(0, 2).yx)
+
+
+@pytest.mark.parametrize("encoder", ["silhouette", "picture"])
+def test_what_does_not_fit_is_done_in_parts_with_the_same_result(folder, album, shic, small_template, monkeypatch, encoder):
+    """A stand-in for a GPU that holds 2 pictures: gradients add up to those of the whole batch, but for what batch norm sees."""
+    assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
+    grads, values, said = [], [], []
+    monkeypatch.setattr(devices.log, "warning", lambda fact, *values: said.append(fact % values))
+    for most in (100, 2):
+        trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder=encoder, batch=7, natural=1.0))
+        torch.nn.init.normal_(trainer.map.C, generator=torch.Generator().manual_seed(0))
+        for layer in trainer.map.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                monkeypatch.setattr(layer, "forward", lambda features: features)
+        real = trainer._losses
+
+        def losses(batch, most=most, real=real):
+            if len(batch.yx) > most:
+                raise torch.OutOfMemoryError("too many")
+            return real(batch)
+
+        monkeypatch.setattr(trainer, "_losses", losses)
+        values.append(trainer._step([0, 1, 2, 6, 8, 9, 11], torch.Generator().manual_seed(0)))
+        grads.append([parameter.grad for parameter in trainer.map.parameters() if parameter.grad is not None])
+    assert values[1] == pytest.approx(values[0], rel=1e-5)
+    assert {"pseudo", "cycle", "equivariance", "synthetic"} < set(values[0])
+    for one, two in zip(*grads, strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5 * one.abs().max().item())
+    assert len(grads[0]) > 5 and said == [
+        "out of GPU memory: training goes on with 3 at a time in place of 7",
+        "out of GPU memory: training goes on with 1 at a time in place of 3",
+    ]
+
+
+def test_the_encoder_gets_fewer_pictures_when_memory_runs_out(album, small_template, monkeypatch):
+    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    shared = {
+        "points": 20,
+        "vertices": len(small_template.verts),
+        "flip": True,
+        "at_points": True,
+        "seed": 1,
+        "augment": False,
+        "variants": 1,
+    }
+
+    said = []
+    monkeypatch.setattr(devices.log, "warning", lambda fact, *values: said.append(fact % values))
+
+    class Small(Patches):
+        def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+            if len(images) > 2:
+                raise torch.OutOfMemoryError("too many")
+            return super().__call__(images, masks)
+
+    small, large = (Examples(readers, part(), together=6, **shared).get_all(range(6), 0) for part in (Small, Patches))
+    assert all(torch.equal(one.features, two.features) and torch.equal(one.yx, two.yx) for one, two in zip(small, large, strict=True))
+    assert len(small) == 6 and said[1:] == ["out of GPU memory: the encoder goes on with 1 at a time in place of 3"]
+
+
+def test_one_alone_that_does_not_fit_is_an_error(small_template, album, monkeypatch):
+    trainer = make_trainer(small_template, [album / "truth.h5"], config())
+
+    def full(batch):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(trainer, "_losses", full)
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        trainer._step([0, 1, 2], torch.Generator().manual_seed(0))

@@ -26,6 +26,7 @@ COMMANDS = {
     "synth": ("synth", "Make synthetic pictures with exact labels."),
     "train": ("train", "Learn the canonical map."),
     "predict": ("predict", "Map the pixels of images to the template."),
+    "join": ("join", "Make one file of the parts that --shard wrote."),
     "dataset": ("dataset", "Take in published data sets."),
     "eval": ("evaluate", "Score maps: geodesic error, keypoint transfer."),
     "remap": ("remap", "Lay a texture over photos."),
@@ -35,6 +36,9 @@ COMMANDS = {
     "doctor": ("doctor", "Check this machine and installation."),
     "demo": ("demo", "Run the whole pipeline on a self-made example."),
 }
+
+
+SPLIT = ("features", "pseudo-gt", "synth", "train", "predict")  # what torchrun can start on several processes
 
 
 class LazyGroup(click.Group):
@@ -67,8 +71,12 @@ def group(verbose: int, quiet: int) -> None:
     shic predict img.jpg --remap tex.png   # -> img.maps.h5, img.colors.png, img.remap.png
     """
     from shic_cli.cli.console import configure
+    from shic_cli.shards import Part
 
     configure(verbose - quiet)
+    name = click.get_current_context().invoked_subcommand
+    if name not in SPLIT and not Part.of_rank().is_whole:
+        raise ShicError(f"{name}: can't be split", f"torchrun is for {', '.join(SPLIT)}; start this one without it")
 
 
 def main(args: list[str] | None = None) -> None:

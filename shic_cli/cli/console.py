@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from shic_cli.shards import Part
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -30,12 +32,14 @@ def configure(verbosity: int) -> None:
     logger = logging.getLogger("shic")
     logger.handlers = [_Handler()]
     logger.propagate = False
-    logger.setLevel(logging.DEBUG if verbosity > 0 else logging.ERROR if verbosity < 0 else logging.INFO)
+    level = logging.DEBUG if verbosity > 0 else logging.ERROR if verbosity < 0 else logging.INFO
+    # Of torchrun's ranks the first one speaks for all; the others say what went wrong.
+    logger.setLevel(level if Part.of_rank().is_first else max(level, logging.WARNING))
 
 
 def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
     """`items` with a progress bar on stderr that shows rate and time left; none when stderr is no terminal or with -q."""
-    if not sys.stderr.isatty() or logging.getLogger("shic").level >= logging.ERROR:
+    if not sys.stderr.isatty() or logging.getLogger("shic").level >= logging.WARNING:
         yield from items
         return
     from rich.console import Console

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shic_cli.cli import options
 from shic_cli.config import FeatureConfig
+
+if TYPE_CHECKING:
+    from shic_cli.shards import Part
 
 
 @click.command("features")
@@ -20,10 +24,11 @@ from shic_cli.config import FeatureConfig
 @options.settings(FeatureConfig)
 @options.weights
 @options.device
+@options.shard
 @options.overwrite
 def command(
     inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, class_name: str, basis: Path | None, config: FeatureConfig,
-    weights: Path | None, device: str, overwrite: bool,
+    weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
     """Compute an extractor's features of photos, or of the views in a views file.
 
@@ -38,9 +43,11 @@ def command(
 
     where, shared = resolve_device(device), {"basis": basis, "weights": weights, "overwrite": overwrite, "track": track}
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
+        if not part.is_whole:
+            raise click.UsageError("views are few and are not split: leave --shard and torchrun to photos")
         views = Path(inputs[0])
         sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
         features.write_view_features(read_views(views, where), output, config, where, sources=sources, **shared)
         return
     given = make_masks(masks, masker, where, weights, class_name)
-    features.write_photo_features(list_images(inputs), given, output, config, where, **shared)
+    features.write_photo_features(list_images(inputs), given, output, config, where, part=part, **shared)

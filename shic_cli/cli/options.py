@@ -6,9 +6,12 @@ import functools
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from shic_cli.shards import Part
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -64,6 +67,23 @@ def path_option(name: str, default: str, help: str) -> Decorator:
     return click.option(f"--{name}", type=click.Path(path_type=Path), default=default, show_default=True, help=help)
 
 
+def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> Part:
+    from shic_cli.errors import SettingError
+    from shic_cli.shards import Part
+
+    rank = Part.of_rank()
+    if value and rank.ranked:
+        raise SettingError("--shard and torchrun exclude each other", "torchrun's ranks split the images by themselves")
+    return Part.parse(value) if value else rank
+
+
+shard = click.option(
+    "--shard",
+    "part",
+    metavar="I/N",
+    callback=_part,
+    help="Do the I-th of N shares of the images alone and write NAME.part-I-of-N.h5; `shic join` makes NAME.h5 of them.",
+)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Where all chance starts from.")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shic_cli.cli import options
 from shic_cli.config import PredictConfig
+
+if TYPE_CHECKING:
+    from shic_cli.shards import Part
 
 
 @click.command("predict")
@@ -22,11 +26,12 @@ from shic_cli.config import PredictConfig
 @options.settings(PredictConfig)
 @options.weights
 @options.device
+@options.shard
 @options.overwrite
 def command(
     inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, heatmap: str | None, masks: Path | None, masker: str,
     class_name: str,
-    config: PredictConfig, weights: Path | None, device: str, overwrite: bool,
+    config: PredictConfig, weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
     """Map every object pixel of images to the template: a maps file, and colour pictures beside it.
 
@@ -43,6 +48,8 @@ def command(
     predictor = Predictor(model, where, config, weights)
     output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5")
     used = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
+    if heatmap and not part.is_whole:
+        raise click.UsageError("--heatmap draws one photo, which is not split")
     if heatmap:
         from shic_cli.heatmap import write_trained_heatmap
 
@@ -51,4 +58,5 @@ def command(
         return
     pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
     pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
-    predict(predictor, images, used, output, sources={"model": source(model)}, overwrite=overwrite, on_maps=pictures.write, track=track)
+    shared = {"overwrite": overwrite, "on_maps": pictures.write, "track": track, "part": part}
+    predict(predictor, images, used, output, sources={"model": source(model)}, **shared)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shic_cli.cli import options
 from shic_cli.config import PseudoGtConfig
+
+if TYPE_CHECKING:
+    from shic_cli.shards import Part
 
 
 @click.command("pseudo-gt")
@@ -22,10 +26,11 @@ from shic_cli.config import PseudoGtConfig
 @options.settings(PseudoGtConfig)
 @options.weights
 @options.device
+@options.shard
 @options.overwrite
 def command(
     inputs: tuple[str, ...], output: Path, template: Path, masks: Path | None, masker: str, class_name: str, views: Path | None,
-    heatmap: str | None, config: PseudoGtConfig, weights: Path | None, device: str, overwrite: bool,
+    heatmap: str | None, config: PseudoGtConfig, weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
     """Match every object pixel of photos to the template, without training (Eq. 2).
 
@@ -46,7 +51,9 @@ def command(
     if heatmap and isinstance(images, ItemReader):
         raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
     given = make_masks(masks, masker, where, weights, class_name)
+    if heatmap and not part.is_whole:
+        raise click.UsageError("--heatmap draws one photo, which is not split")
     if heatmap:
         fig3.write_heatmap(loaded, images, given, heatmap, output.with_suffix(".heatmap.png"), config, where, **shared)
         return
-    pseudo_gt.pseudo_gt(loaded, images, given, output, config, where, sources=sources, overwrite=overwrite, **shared)
+    pseudo_gt.pseudo_gt(loaded, images, given, output, config, where, sources=sources, overwrite=overwrite, part=part, **shared)

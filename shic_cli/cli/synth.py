@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shic_cli.cli import options
 from shic_cli.config import SynthConfig
+
+if TYPE_CHECKING:
+    from shic_cli.shards import Part
 
 
 @click.command("synth")
@@ -27,10 +31,11 @@ from shic_cli.config import SynthConfig
 @options.weights
 @options.device
 @options.seed
+@options.shard
 @options.overwrite
 def command(
     template: Path, output: Path, contact_sheet: Path | None, depth_only: Path | None, images: Path | None, config: SynthConfig,
-    masker: str, weights: Path | None, device: str, seed: int, overwrite: bool,
+    masker: str, weights: Path | None, device: str, part: Part, seed: int, overwrite: bool,
 ) -> None:  # fmt: skip
     """Make synthetic pictures of TEMPLATE with exact labels (sec. 3.5): a maps file, for `shic train`."""
     from shic_cli import exchange, synth
@@ -43,6 +48,10 @@ def command(
 
     if depth_only and (images or contact_sheet):
         raise click.UsageError("--depth-only writes depth pictures alone: it goes with neither --images nor --contact-sheet")
+    if not part.is_whole and (depth_only or images):
+        raise click.UsageError("neither --depth-only nor --images is split: they paint nothing")
+    if contact_sheet and not part.is_whole:
+        raise click.UsageError("--contact-sheet draws of the whole file: give it to a run of one process")
     where, loaded = resolve_device(device), read_template(template)
     shared = {"overwrite": overwrite, "track": track}
     if depth_only:
@@ -56,7 +65,7 @@ def command(
         if images:
             exchange.read_pictures(loaded, images, output, config, where, **shared)
         else:
-            synth.synthesize(loaded, output, config, where, seed, **shared)
+            synth.synthesize(loaded, output, config, where, seed, part=part, **shared)
     except PartialError as error:  # the rest is written, and can be drawn
         failed = error
     if contact_sheet:

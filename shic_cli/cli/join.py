@@ -1,0 +1,24 @@
+"""`shic join`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from shic_cli.cli import options
+
+
+@click.command("join")
+@click.argument("parts", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PART...")
+@options.output("", "The file to write.  [default: the parts' name without .part-I-of-N]")
+@options.overwrite
+def command(parts: tuple[Path, ...], output: Path | None, overwrite: bool) -> None:
+    """Make one file of the parts that --shard wrote: the file that one process would have written.
+
+    Nothing is computed or unpacked, no weights and no photos are needed. The parts are kept.
+    """
+    from shic_cli.cli.console import track
+    from shic_cli.shards import join, whole_path
+
+    join(parts, output or whole_path(parts[0]), overwrite, track)
