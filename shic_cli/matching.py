@@ -108,6 +108,14 @@ def best_vertices(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return vertex, score
 
 
+def peak(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of each row of `values` `(P, K)`, `(P,)`, and its column `(P,)`, the lowest of equals."""
+    if values.device.type != "cpu":
+        return values.max(1)
+    column = torch.from_numpy(values.numpy().argmax(1))  # a quarter of the time of torch's on a CPU
+    return values.gather(1, column[:, None])[:, 0], column
+
+
 def match(
     bank: Bank, queries: torch.Tensor, *, pool: str = "max", topk: int = 3, agreement: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,14 +129,16 @@ def match(
     bonus = _bonus(bank, queries, agreement)
     score = queries.new_full((len(queries),), -torch.inf)
     vertex = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    near = None
     for i in bonus.argsort(descending=True, stable=True).tolist():
-        if score.min() > 1 + CLOSE + bonus[i]:
+        if agreement > 0 and score.min() > 1 + CLOSE + bonus[i]:  # without bonuses there is nothing to wait for
             break
         rows, index = bank.views[i]
         if not len(index):
             continue
-        best, row = ((rows @ queries.T.to(rows)).float() + bonus[i]).max(0)
-        found = index[row]
+        near = queries.to(rows) if near is None else near
+        best, row = peak(near @ rows.T)
+        best, found = best.float() + bonus[i], index[row]
         wins = (best > score) | ((best == score) & (found < vertex))
         score, vertex = torch.where(wins, best, score), torch.where(wins, found, vertex)
     return vertex, score

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import safe_open
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shic_cli import losses
-from shic_cli.batches import Batch, Examples, collate, flip_points
+from shic_cli.batches import Batch, Example, Examples, ahead, collate, flip_points
 from shic_cli.config import TrainConfig
 from shic_cli.errors import InputError, SettingError, ShicError
 from shic_cli.features import make_extractor
@@ -152,10 +153,11 @@ class Trainer:
         self.map.train()
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for i, indices in enumerate(track(order, len(order), f"epoch {self.epoch + 1}/{self.config.epochs}")):
+        batches = ahead(partial(self.examples.get_all, indices.tolist(), self.epoch) for indices in order)
+        for i, found in enumerate(track(batches, len(order), f"epoch {self.epoch + 1}/{self.config.epochs}")):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate(self.epoch + i / len(order))
-            for name, value in self._step(indices.tolist(), generator).items():
+            for name, value in self._step(found, generator).items():
                 sums[name], counts[name] = sums.get(name, 0) + value, counts.get(name, 0) + 1
         means = {name: sums[name] / counts[name] for name in sums}
         self._check(means)
@@ -185,21 +187,22 @@ class Trainer:
             return self.config.rate * (1 + math.cos(math.pi * done)) / 2
         return self.config.rate * (0.1 if done >= 0.5 else 1)
 
-    def _step(self, indices: list[int], generator: torch.Generator) -> dict[str, float]:
+    def _step(self, found: list[Example], generator: torch.Generator) -> dict[str, float]:
+        """Learn from `found`; the losses by name, and their weighted sum as `total`. ShicError if one is not finite."""
         examples = self.examples
-        found = examples.get_all(indices, self.epoch)
         terms = self._losses(collate(found, self.config.points, examples.at_points, examples.encoder.side, self.device, generator))
-        weights = {name: self.weight(name) for name in terms}
-        total = sum((weights[name] * term for name, term in terms.items()), torch.zeros((), device=self.device))
-        if not torch.isfinite(total):
-            bad = next((name for name, term in terms.items() if not torch.isfinite(term)), "total")
+        total = sum((self.weight(name) * term for name, term in terms.items()), torch.zeros((), device=self.device))
+        # all in one piece and before the gradients: a GPU is waited for once a step
+        values = dict(zip(("total", *terms), torch.stack([total, *terms.values()]).tolist(), strict=True))
+        if not math.isfinite(values["total"]):
+            bad = next((name for name in terms if not math.isfinite(values[name])), "total")
             raise ShicError(f"epoch {self.epoch + 1}: the {bad} loss is not finite", KEPT)
         self.optimizer.zero_grad()
         total.backward()
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.map)
-        return {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
+        return values
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The losses of a batch by name. Photos, their mirror images and synthetic pictures go through the decoder together."""
