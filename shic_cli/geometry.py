@@ -1,11 +1,14 @@
 """What a template needs to know about its surface: axes, mirror map, Laplace-Beltrami basis, geodesics, texture coordinates.
 
-K vertices, F faces, T texture coordinates, Q eigenvectors. Everything is numpy and deterministic.
+K vertices, F faces, T texture coordinates, Q eigenvectors. Everything is numpy and deterministic. What takes long is done by sparse
+factorisations on a CPU, and by the dense ones of dense.py where `device`, a torch.device, is given.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
@@ -15,6 +18,9 @@ from shic_cli.config import GEODESIC_MAXIMUM
 from shic_cli.errors import InputError, SettingError
 from shic_cli.mesh import Mesh
 from shic_cli.progress import Track, plain_track
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger("shic")
 
@@ -94,14 +100,16 @@ def orientation(verts: np.ndarray, up: str = "auto", front: str = "auto") -> np.
     return rows
 
 
-def laplacian_basis(verts: np.ndarray, faces: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def laplacian_basis(
+    verts: np.ndarray, faces: np.ndarray, number: int, device: torch.device | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first Laplace-Beltrami eigenvectors `(K, Q)` without the constant one, eigenvalues `(Q,)`, and vertex areas `(K,)`.
 
     Cotangent Laplacian with lumped masses, total area 1; U^T M U = I; the largest entry of each eigenvector is positive.
     Q is `number`, or K - 2 if that is less.
     """
     import potpourri3d
-    from scipy.sparse.linalg import LinearOperator, eigsh, splu
+    from scipy.sparse.linalg import LinearOperator, eigsh
 
     count = min(number, len(verts) - 2)
     if count < number:
@@ -112,9 +120,8 @@ def laplacian_basis(verts: np.ndarray, faces: np.ndarray, number: int) -> tuple[
     scale = sparse.diags(mass**-0.5)
     operator = (scale @ potpourri3d.cotan_laplacian(verts, faces, denom_eps=1e-12) @ scale).tocsc()
     shifted = operator - SHIFT * sparse.eye(len(verts), format="csc")
-    solver = splu(shifted, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     start = np.random.default_rng(0).standard_normal(len(verts))  # fixed, so that the basis is the same every time
-    inverse = LinearOperator(operator.shape, solver.solve)
+    inverse = LinearOperator(operator.shape, _solver(shifted, device))
     values, vectors = eigsh(operator, count + 1, sigma=SHIFT, OPinv=inverse, v0=start)
     vectors = scale @ vectors
     order = np.argsort(values)[1:]
@@ -123,17 +130,28 @@ def laplacian_basis(verts: np.ndarray, faces: np.ndarray, number: int) -> tuple[
     return vectors, values, mass
 
 
-def geodesics(verts: np.ndarray, faces: np.ndarray, track: Track = plain_track) -> np.ndarray:
+def _solver(operator: sparse.csc_matrix, device: torch.device | None) -> Callable[[np.ndarray], np.ndarray]:
+    """The function that solves `operator` (K, K), symmetric and positive definite, for a right side `(K,)`."""
+    from scipy.sparse.linalg import splu
+
+    if device is not None:
+        from shic_cli import dense
+
+        return dense.inverse(operator, device)
+    return splu(operator, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}).solve
+
+
+def geodesics(verts: np.ndarray, faces: np.ndarray, track: Track = plain_track, device: torch.device | None = None) -> np.ndarray:
     """`(K, K)` f4 distances along the surface: symmetric, zero on the diagonal, the largest 228 (sec. 4.3); by the heat method.
 
     InputError if the surface is too degenerate for it.
     """
-    import potpourri3d
+    if device is not None:
+        from shic_cli import dense
 
-    solver = potpourri3d.MeshHeatMethodDistanceSolver(verts, faces)
-    table = np.empty((len(verts), len(verts)), np.float32)
-    for i in track(range(len(verts)), len(verts), "geodesics"):
-        table[i] = solver.compute_distance(i)
+        table = dense.heat_distances(verts, faces, device, track)
+    else:
+        table = _heat_distances(verts, faces, track)
     if not np.isfinite(table).all():
         raise InputError("the surface has parts too thin to measure distances on", "repair the mesh, or give another --vertices")
     table = (table + table.T) / 2
@@ -141,6 +159,17 @@ def geodesics(verts: np.ndarray, faces: np.ndarray, track: Track = plain_track) 
     np.maximum(table, 0, out=table)
     table /= table.max()
     table *= np.float32(GEODESIC_MAXIMUM)
+    return table
+
+
+def _heat_distances(verts: np.ndarray, faces: np.ndarray, track: Track) -> np.ndarray:
+    """`(K, K)` f4: in row i the distances along the surface of all vertices from vertex i."""
+    import potpourri3d
+
+    solver = potpourri3d.MeshHeatMethodDistanceSolver(verts, faces)
+    table = np.empty((len(verts), len(verts)), np.float32)
+    for i in track(range(len(verts)), len(verts), "geodesics"):
+        table[i] = solver.compute_distance(i)
     return table
 
 

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 CLOSE = 1e-4  # how far above 1 rounding may lift a cosine
 HALF_ON = ("cuda",)  # kinds of device where a bank keeps its rows in half precision: those of 72 views take gigabytes
+TAPS_ON = ("cpu",)  # kinds of device where views that have few cells are kept as Taps
+FEWER = 2  # times as many vertices as cells there must be
 SAMPLE = 400  # query pixels that vote on how well a view agrees with the object
 
 
@@ -24,13 +26,52 @@ def sample(maps: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class Taps:
+    """`(R, D)` unit rows that are not spelled out: of each the four cells it lies between, `four` `(R, 4)`, and their weights `(R, 4)`.
+
+    The cosine of a query and a vector between cells is the same mean of the cells' products with it, so one product a cell, `cells`
+    `(C, D)`, does for all the rows around it.
+    """
+
+    cells: torch.Tensor
+    four: torch.Tensor
+    weight: torch.Tensor
+
+    @classmethod
+    def at(cls, feature: torch.Tensor, yx: torch.Tensor, size: int) -> Taps:
+        """What `sample` reads of `feature` `(D, h, w)` at `yx` `(R, 2)`, as unit rows."""
+        last = yx.new_tensor(feature.shape[1:]) - 1
+        place = torch.minimum(((yx + 0.5) * ((last + 1) / size) - 0.5).clamp_min(0), last)
+        low = place.floor()
+        ends, (a, b) = (low, torch.minimum(low + 1, last)), (place - low).unbind(1)
+        number = torch.stack([y[:, 0] * feature.shape[2] + x[:, 1] for y in ends for x in ends], 1)
+        used, four = number.long().unique(return_inverse=True)
+        cells = feature.flatten(1)[:, used].T.float().contiguous()
+        weight = torch.stack([(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b], 1)
+        length = F.embedding_bag(four, cells, per_sample_weights=weight, mode="sum").norm(dim=1, keepdim=True)
+        return cls(cells, four, weight / length.clamp_min(1e-12))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the rows."""
+        return self.cells.dtype
+
+    def __len__(self) -> int:
+        return len(self.four)
+
+    def __matmul__(self, columns: torch.Tensor) -> torch.Tensor:
+        """The rows' products `(R, P)` with `columns` `(D, P)`."""
+        return F.embedding_bag(self.four, self.cells @ columns, per_sample_weights=self.weight, mode="sum")
+
+
+@dataclass(frozen=True)
 class Bank:
     """The views' features at their visible vertices: of each view `(R_i, D)` unit rows and `(R_i,)` vertex numbers; K vertices.
 
-    Rows are f2 on the devices of HALF_ON, else f4; similarities are f4 either way.
+    Rows are f2 on the devices of HALF_ON, else f4; similarities are f4 either way. Views with few cells have Taps in place of rows.
     """
 
-    views: list[tuple[torch.Tensor, torch.Tensor]]
+    views: list[tuple[torch.Tensor | Taps, torch.Tensor]]
     vertices: int
 
     @classmethod
@@ -39,15 +80,24 @@ class Bank:
         views = []
         for feature, yx, seen in zip(features, vertex_yx, visible, strict=True):
             index = seen.nonzero()[:, 0].to(feature.device)
-            rows = sample(feature[None].float(), yx[seen][None], size)[0]
-            rows = F.normalize(rows, dim=1)
-            views.append((rows.half() if rows.device.type in HALF_ON else rows, index))
+            views.append((_rows(feature, yx[seen].to(feature.device), size), index))
         return cls(views, visible.shape[1])
 
     def similarities(self, queries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """S_i `(R_i, P)`, the cosine of unit `queries` `(P, D)` with view i, and its vertex numbers `(R_i,)`, view by view (Eq. 2)."""
         for rows, index in self.views:
-            yield (rows @ queries.T.to(rows)).float(), index
+            yield (rows @ queries.T.to(rows.dtype)).float(), index
+
+
+def _rows(feature: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor | Taps:
+    """Unit rows of `feature` `(D, h, w)` at `yx` `(R, 2)`, as Taps where that is quicker."""
+    kind = feature.device.type
+    if kind in TAPS_ON and len(yx):
+        taps = Taps.at(feature, yx, size)
+        if FEWER * len(taps.cells) < len(taps):
+            return taps
+    rows = F.normalize(sample(feature[None].float(), yx[None], size)[0], dim=1)
+    return rows.half() if kind in HALF_ON else rows
 
 
 def agreements(bank: Bank, queries: torch.Tensor) -> torch.Tensor:
@@ -108,6 +158,14 @@ def best_vertices(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return vertex, score
 
 
+def peak(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of each row of `values` `(P, K)`, `(P,)`, and its column `(P,)`, the lowest of equals."""
+    if values.device.type != "cpu":
+        return values.max(1)
+    column = torch.from_numpy(values.numpy().argmax(1))  # a quarter of the time of torch's on a CPU
+    return values.gather(1, column[:, None])[:, 0], column
+
+
 def match(
     bank: Bank, queries: torch.Tensor, *, pool: str = "max", topk: int = 3, agreement: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -121,14 +179,16 @@ def match(
     bonus = _bonus(bank, queries, agreement)
     score = queries.new_full((len(queries),), -torch.inf)
     vertex = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
+    near = None
     for i in bonus.argsort(descending=True, stable=True).tolist():
-        if score.min() > 1 + CLOSE + bonus[i]:
+        if agreement > 0 and score.min() > 1 + CLOSE + bonus[i]:  # without bonuses there is nothing to wait for
             break
         rows, index = bank.views[i]
         if not len(index):
             continue
-        best, row = ((rows @ queries.T.to(rows)).float() + bonus[i]).max(0)
-        found = index[row]
+        near = queries.to(rows.dtype) if near is None else near
+        best, row = peak((rows @ near.T).T.contiguous() if isinstance(rows, Taps) else near @ rows.T)
+        best, found = best.float() + bonus[i], index[row]
         wins = (best > score) | ((best == score) & (found < vertex))
         score, vertex = torch.where(wins, best, score), torch.where(wins, found, vertex)
     return vertex, score

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -19,26 +19,45 @@ from shic_cli.pickles import read_arrays
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import LAYOUTS, Template, check_indices, source, write_arrays
 
+if TYPE_CHECKING:
+    import torch
+
 log = logging.getLogger("shic")
 
 LARGEST = 30_000  # vertices; the table of distances between them has 3.6 GB
 
 
-def prepare(path: Path, config: TemplateConfig, track: Track = plain_track) -> Template:
+def prepare(path: Path, config: TemplateConfig, track: Track = plain_track, device: torch.device | None = None) -> Template:
     """The Template of the mesh in `path`: cleaned, oriented, resampled, with all that its surface is asked for later.
 
+    On a CUDA `device` its basis and distances are computed there, unless they need more memory than it has; then, as everywhere else,
+    by the sparse factorisations that suit a CPU.
     InputError if the file is no mesh, SettingError if `config.up` and `config.front` contradict each other.
     """
     mesh, fields = surface(path, config)
     points, faces = fields["verts"].astype(float), fields["faces"]
-    vectors, values, _ = geometry.laplacian_basis(points, faces, config.eigenvectors)
+    vectors, values, geodesic = _measured(points, faces, config, track, device if device is not None and device.type == "cuda" else None)
     return Template(
         **fields,
         eigenvectors=vectors.astype(np.float32),
         eigenvalues=values.astype(np.float32),
-        geodesic=geometry.geodesics(points, faces, track),
+        geodesic=geodesic,
         source_to_vertex=cKDTree(points).query(mesh.source)[1].astype(np.int32),
     )
+
+
+def _measured(
+    verts: np.ndarray, faces: np.ndarray, config: TemplateConfig, track: Track, device: torch.device | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvectors, eigenvalues and distances, on `device`, or the sparse way where that is None or has too little memory."""
+    try:
+        vectors, values, _ = geometry.laplacian_basis(verts, faces, config.eigenvectors, device)
+        return vectors, values, geometry.geodesics(verts, faces, track, device)
+    except RuntimeError as error:
+        if device is None or type(error).__name__ != "OutOfMemoryError":
+            raise
+    log.warning("%d vertices need more memory than %s has free: measured on the CPU instead", len(verts), device)
+    return _measured(verts, faces, config, track, None)
 
 
 def with_catalogue(template: Template, geodesics: Path | None, symmetry: Path | None) -> Template:

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import safe_open
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shic_cli import losses
-from shic_cli.batches import Batch, Example, Examples, collate, flip_points
+from shic_cli.batches import Batch, Example, Examples, ahead, collate, flip_points
 from shic_cli.config import TrainConfig
 from shic_cli.devices import Fitting
 from shic_cli.errors import InputError, SettingError, ShicError
@@ -132,13 +133,15 @@ class Trainer:
         self.map.train()
         sums: dict[str, float] = {}
         steps = {"natural": 0, "synthetic": 0, "all": len(order)}
-        for i, indices in enumerate(track(order, len(order), f"epoch {self.epoch + 1}/{self.config.epochs}")):
+        batches = [indices.tolist() for indices in order]
+        made = ahead(partial(self.examples.get_all, [batch[place] for place in self._places(batch)], self.epoch) for batch in batches)
+        for i, found in enumerate(track(made, len(batches), f"epoch {self.epoch + 1}/{self.config.epochs}")):
             for group in self.optimizer.param_groups:
-                group["lr"] = self.rate(self.epoch + i / len(order))
-            natural = sum(map(self.examples.is_natural, indices.tolist()))
+                group["lr"] = self.rate(self.epoch + i / len(batches))
+            natural = sum(map(self.examples.is_natural, batches[i]))
             steps["natural"] += natural > 0
-            steps["synthetic"] += natural < len(indices)
-            for name, value in self._step(indices.tolist(), generator).items():
+            steps["synthetic"] += natural < len(batches[i])
+            for name, value in self._step(batches[i], found, generator).items():
                 sums[name] = sums.get(name, 0) + value
         means: dict[str, float] = {}
         for shares in gather(sums):
@@ -181,15 +184,17 @@ class Trainer:
             return self.config.rate * (1 + math.cos(math.pi * done)) / 2
         return self.config.rate * (0.1 if done >= 0.5 else 1)
 
-    def _step(self, indices: list[int], generator: torch.Generator) -> dict[str, float]:
-        """One step on the examples `indices`, or this rank's share of them; its share of the losses, which are means, by name."""
-        chosen, team, natural = self.examples.draw(len(indices), generator), self.team, sum(map(self.examples.is_natural, indices))
-        counts = {"natural": natural, "synthetic": len(indices) - natural, "all": len(indices)}
-        mine = team.share(indices, owned=self.examples.variants > 0)
-        if not mine and team.mixes:  # the others wait for it in every layer: it counts nothing
-            mine, counts = [0], dict.fromkeys(counts, math.inf)
-        found = self.examples.get_all([indices[place] for place in mine], self.epoch)
-        pairs = [(example, chosen[place]) for example, place in zip(found, mine, strict=True)]
+    def _places(self, batch: list[int]) -> list[int]:
+        """The places in `batch` of this rank's share; one that counts nothing where the others would wait for it in every layer."""
+        return self.team.share(batch, owned=self.examples.variants > 0) or [0] * self.team.mixes
+
+    def _step(self, batch: list[int], found: list[Example], generator: torch.Generator) -> dict[str, float]:
+        """One step on the examples `batch`, of which `found` are this rank's share; its share of the losses, which are means, by name."""
+        chosen, team, natural = self.examples.draw(len(batch), generator), self.team, sum(map(self.examples.is_natural, batch))
+        counts = {"natural": natural, "synthetic": len(batch) - natural, "all": len(batch)}
+        if team.mixes and team.rank >= len(batch):
+            counts = dict.fromkeys(counts, math.inf)
+        pairs = [(example, chosen[place]) for example, place in zip(found, self._places(batch), strict=True)]
         if team.mixes and team.size > 1:
             values = self._gradients(pairs, counts, len(pairs))
         else:
@@ -215,13 +220,15 @@ class Trainer:
             here = {"natural": natural, "synthetic": len(examples) - natural, "all": len(examples)}
             terms = {name: term * (here[_kind(name)] / counts[_kind(name)]) for name, term in self._losses(batch).items()}
             total = sum((self.weight(name) * term for name, term in terms.items()), torch.zeros((), device=self.device))
-            if not torch.isfinite(total):
-                bad = next((name for name, term in terms.items() if not torch.isfinite(term)), "total")
+            # all in one piece and before the gradients: a GPU is waited for once
+            found = dict(zip(("total", *terms), torch.stack([total, *terms.values()]).tolist(), strict=True))
+            if not math.isfinite(found["total"]):
+                bad = next((name for name in terms if not math.isfinite(found[name])), "total")
                 raise ShicError(f"epoch {self.epoch + 1}: the {bad} loss is not finite", KEPT)
             if terms:
                 (total * self.team.size).backward()  # the team takes the mean over its ranks
-            for name, term in {"total": total, **terms}.items():
-                values[name] = values.get(name, 0) + term.item()
+            for name, value in found.items():
+                values[name] = values.get(name, 0) + value
         return values
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:

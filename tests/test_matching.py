@@ -63,6 +63,27 @@ def test_a_bank_in_half_precision_is_near(scene, pool, monkeypatch):
             torch.testing.assert_close(a, b, atol=5e-3, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (4, 5)])
+def test_cells_and_taps_give_what_rows_give(shape, monkeypatch):
+    g = torch.Generator().manual_seed(1)
+    features = torch.randn(4, D, *shape, generator=g)
+    yx = torch.rand(4, 80, 2, generator=g) * (SIDE + 1) - 1  # beyond the outermost cells' centres too
+    visible = torch.rand(4, 80, generator=g) < 0.7
+    visible[3] = False
+    queries = F.normalize(torch.randn(P, D, generator=g), dim=1)
+    taps = Bank.build(features, yx, visible, SIDE)
+    monkeypatch.setattr(matching, "TAPS_ON", ())
+    rows = Bank.build(features, yx, visible, SIDE)
+    assert [type(each).__name__ for each, _ in taps.views] == ["Taps"] * 3 + ["Tensor"]
+    assert all(isinstance(each, torch.Tensor) for each, _ in rows.views)
+    for pool in ("max", "mean", "topk"):
+        one, other = (matching.pool_similarities(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows))
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+        one, other = (matching.match(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows))
+        assert torch.equal(one[0], other[0])
+        torch.testing.assert_close(one[1], other[1], atol=1e-6, rtol=0)
+
+
 def test_agreement_prefers_the_view_that_agrees_with_the_whole_object(scene):
     features, yx, visible, _ = scene
     visible = torch.ones_like(visible)

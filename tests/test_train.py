@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from shic_cli import devices, model, registry, train
-from shic_cli.batches import Examples, collate, flip_points
+from shic_cli.batches import Examples, ahead, collate, flip_points
 from shic_cli.config import TrainConfig
 from shic_cli.images import MaskSource, list_images
 from shic_cli.predict import Predictor
@@ -50,9 +52,14 @@ def make_trainer(template: Template, paths: list[Path], settings: TrainConfig, s
     return train.Trainer.make(template, train.open_maps(paths, template, settings), settings, CPU, seed)
 
 
+def step(trainer: train.Trainer, batch: list[int]) -> dict[str, float]:
+    """The losses of one step on the examples `batch`."""
+    return trainer._step(batch, trainer.examples.get_all(batch, 0), torch.Generator().manual_seed(0))
+
+
 def test_first_loss_is_ln_k_exactly(small_template, album):
     trainer = make_trainer(small_template, [album / "truth.h5"], config())
-    losses = trainer._step([0, 1, 2], torch.Generator().manual_seed(0))
+    losses = step(trainer, [0, 1, 2])
     assert losses["synthetic"] == pytest.approx(np.log(len(small_template.verts)), rel=1e-6)
 
 
@@ -226,7 +233,7 @@ def test_natural_weighs_the_losses_of_photos_alone(folder, album, shic, small_te
     found = {}
     for natural in (1.0, 0.5):
         trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="silhouette", natural=natural))
-        found[natural] = trainer._step([0, 1, 8, 9], torch.Generator().manual_seed(0))
+        found[natural] = step(trainer, [0, 1, 8, 9])
     exact = 0.1 * found[1.0]["synthetic"]
     assert found[0.5]["total"] - exact == pytest.approx((found[1.0]["total"] - exact) / 2, rel=1e-4)
 
@@ -245,6 +252,32 @@ def test_a_unet_leaves_pseudo_labels_out_where_there_is_better(folder, album, sh
     with h5py.File(folder / "mine.h5", "r+") as file:
         file.attrs["labels"] = "annotated"
     assert len(make_trainer(small_template, [album / "truth.h5", folder / "mine.h5"], config(encoder="picture")).examples) == 12
+
+
+def test_the_next_batch_is_made_while_the_last_is_used():
+    made, others, order = threading.Event(), [], []
+
+    def make(i):
+        order.append(i)
+        others.append(threading.current_thread() is not threading.main_thread())
+        if i == 1:
+            made.set()
+        return i
+
+    found = ahead(partial(make, i) for i in range(4))
+    assert next(found) == 0 and made.wait(10)
+    assert list(found) == [1, 2, 3] and order == [0, 1, 2, 3] and all(others)
+    assert list(ahead([])) == []
+
+
+def test_what_fails_ahead_fails_in_its_turn():
+    def fail():
+        raise train.InputError("a.jpg: is broken", "")
+
+    found = ahead([lambda: 1, fail, lambda: 3])
+    assert next(found) == 1
+    with pytest.raises(train.InputError, match=r"a\.jpg"):
+        next(found)
 
 
 def test_schedules(small_template, album):
@@ -300,7 +333,7 @@ def test_what_does_not_fit_is_done_in_parts_with_the_same_result(folder, album, 
             return real(batch)
 
         monkeypatch.setattr(trainer, "_losses", losses)
-        values.append(trainer._step([0, 1, 2, 6, 8, 9, 11], torch.Generator().manual_seed(0)))
+        values.append(step(trainer, [0, 1, 2, 6, 8, 9, 11]))
         grads.append([parameter.grad for parameter in trainer.map.parameters() if parameter.grad is not None])
     assert values[1] == pytest.approx(values[0], rel=1e-5)
     assert {"pseudo", "cycle", "equivariance", "synthetic"} < set(values[0])
@@ -346,4 +379,4 @@ def test_one_alone_that_does_not_fit_is_an_error(small_template, album, monkeypa
 
     monkeypatch.setattr(trainer, "_losses", full)
     with pytest.raises(torch.OutOfMemoryError, match="full"):
-        trainer._step([0, 1, 2], torch.Generator().manual_seed(0))
+        step(trainer, [0, 1, 2])

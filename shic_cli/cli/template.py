@@ -23,10 +23,11 @@ def command() -> None:
 @click.option("--symmetry", type=click.Path(path_type=Path), help="The mesh catalogue's symmetry (.pkl) in place of the one found.")
 @click.option("--uv-template", type=click.Path(path_type=Path), help="PNG to write: the texture to paint on.")
 @click.option("--picture", type=click.Path(path_type=Path), help="PNG to write: the template from four sides.")
+@options.device
 @options.overwrite
 def prep(
     mesh: Path, output: Path, config: TemplateConfig, geodesics: Path | None, symmetry: Path | None, uv_template: Path | None,
-    picture: Path | None, overwrite: bool,
+    picture: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Clean, orient and measure MESH (obj, ply, off, stl, glb, gltf, or a pkl of the DensePose mesh catalogue).
 
@@ -34,13 +35,14 @@ def prep(
     """
     from shic_cli import template
     from shic_cli.cli.console import track
+    from shic_cli.devices import resolve_device
     from shic_cli.images import encode
     from shic_cli.outputs import atomic, check_target
 
     pictures = {path: draw for path, draw in ((uv_template, template.uv_picture), (picture, template.sides_picture)) if path}
     for target in (output, *pictures):
         check_target(target, overwrite)
-    made = template.prepare(mesh, config, track)
+    made = template.prepare(mesh, config, track, resolve_device(device))
     if geodesics or symmetry:
         made = template.with_catalogue(made, geodesics, symmetry)
     template.write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)

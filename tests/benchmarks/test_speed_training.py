@@ -1,0 +1,140 @@
+"""A training step's share beside encoder and decoder, what is cached, and a folder's prediction against the encoder's own rate.
+
+On a CPU in batches of 4; on a GPU of 64.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Timer
+
+from shic_cli import train
+from shic_cli.batches import collate
+from shic_cli.config import TrainConfig
+from shic_cli.devices import chance as chance_of
+from shic_cli.features import make_extractor
+from shic_cli.images import MaskSource, list_images
+from shic_cli.model import CanonicalMap, Saved, Surface, save_model
+from shic_cli.predict import Pictures, Predictor, predict
+from shic_cli.schema import Template
+
+BATCH = {"cpu": 4, "cuda": 64}
+
+
+def make_trainer(template: Template, pictures: Path, encoder: str, device: torch.device, **settings: Any) -> train.Trainer:
+    config = TrainConfig(encoder=encoder, batch=BATCH[device.type], **settings)
+    return train.Trainer.make(template, train.open_maps([pictures / "truth.h5"], template, config), config, device, 0)
+
+
+def seconds(device: torch.device, call: Any, *given: Any) -> tuple[float, Any]:
+    start = time.perf_counter()
+    found = call(*given)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, found
+
+
+@pytest.mark.parametrize("encoder", ["small", "unet"])
+def test_loader_augmentation_and_losses(
+    template: Template, pictures: Path, small_dinov2: str, device: torch.device, encoder: str, timer: Timer
+) -> None:
+    """Their share of a step in which every picture is new, and of one in which every picture is kept."""
+    name = small_dinov2 if encoder == "small" else "picture"
+    trainer, chance, shares = make_trainer(template, pictures, name, device), torch.Generator().manual_seed(0), {"new": [], "kept": []}
+    count = len(trainer.examples) // BATCH[device.type]
+
+    def step(turn: int) -> None:
+        start = turn % count * BATCH[device.type]
+        numbers = list(range(start, start + BATCH[device.type]))
+        trainer.examples.kept.clear()
+        loading, found = seconds(device, trainer.examples.get_all, numbers, 0)
+        learning, _ = seconds(device, trainer._step, found, chance)
+        cut = [trainer.examples._crop(number, chance_of(0, "augment", number, 0)) for number in numbers]
+        together = trainer.examples.together
+        groups = [[each[:3] for each in cut[i : i + together]] for i in range(0, len(cut), together)]
+        encoding, _ = seconds(device, lambda: [trainer.examples._encode(group) for group in groups])
+        batch = collate(found, trainer.config.points, trainer.examples.at_points, trainer.examples.encoder.side, device, chance)
+        decoding, _ = seconds(device, lambda: trainer.map.embed(batch.features)[0].mean().backward())
+        if turn:  # the first one warms up
+            shares["new"].append(1 - (encoding * (encoder == "small") + decoding) / (loading + learning))
+            shares["kept"].append(1 - decoding / learning)
+
+    turns = iter(range(7))
+    timer.once(lambda: step(next(turns)), rounds=6)
+    frozen = "of encoder and decoder" if encoder == "small" else "of the decoder"
+    timer.tell(f"beside those {frozen}, new pictures", f"{100 * statistics.median(shares['new']):.0f} % of a step", "20 %")
+    timer.tell(f"beside those {frozen}, kept pictures", f"{100 * statistics.median(shares['kept']):.0f} % of a step", "-")
+
+
+def test_encoder_outputs_are_kept_when_augmentation_is_off(
+    template: Template, pictures: Path, small_dinov2: str, device: torch.device, timer: Timer
+) -> None:
+    trainer = make_trainer(template, pictures, small_dinov2, device, augment="off")
+    real, calls = trainer.examples.encoder, []
+
+    class Counted:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+            calls.append(len(images))
+            return real(images, masks)
+
+    trainer.examples.encoder = Counted()
+    first, _ = seconds(device, trainer.examples.get_all, range(16), 0)
+    assert sum(calls) == 16
+    later = timer.once(lambda: trainer.examples.get_all(range(16), 1), rounds=5)
+    assert sum(calls) == 16
+    timer.tell("a picture of a later epoch against one of the first", f"{first / later:.0f} times faster", "cached")
+
+
+def test_the_next_batch_is_made_meanwhile(
+    template: Template, pictures: Path, device: torch.device, timer: Timer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epoch of new pictures with the loader in a thread of its own against one with the loader in line, and the same weights."""
+    both = {name: make_trainer(template, pictures, "picture", device) for name in ("ahead", "in line")}
+    real = train.ahead
+
+    def epoch(name: str) -> None:
+        monkeypatch.setattr(train, "ahead", real if name == "ahead" else lambda calls: (call() for call in calls))
+        both[name].examples.kept.clear()
+        both[name].run_epoch()
+
+    ratio = timer.against(lambda: epoch("ahead"), lambda: epoch("in line"), rounds=4)
+    if device.type == "cpu":
+        assert all(map(torch.equal, *(each.map.state_dict().values() for each in both.values())))
+    timer.tell(f"an epoch, {torch.get_num_threads()} threads", f"{ratio:.2f} times faster than in line", "-")
+
+
+def test_prediction_of_a_folder(
+    template: Template, pictures: Path, small_dinov2: str, device: torch.device, tmp_path: Path, timer: Timer
+) -> None:
+    """Photos of 224 pixels with the convolutional decoder, maps and pictures written, against the encoder alone on as many."""
+    encoder = make_extractor(small_dinov2, device)
+    torch.manual_seed(0)
+    found = CanonicalMap("convolutional", encoder.dim, 16, torch.from_numpy(template.eigenvectors)).eval()
+    torch.nn.init.normal_(found.C)
+    meta = {"encoder": {"name": small_dinov2}, "encoder_fingerprint": encoder.fingerprint, "decoder": "convolutional"}
+    meta |= {"channels": encoder.dim, "dim": 16, "template": template.fingerprint}
+    save_model(tmp_path / "m.safetensors", Saved(found, Surface.of(template), meta), overwrite=True)
+    predictor, images = Predictor(tmp_path / "m.safetensors", device), list_images([str(pictures / "imgs")])
+    images = images[:12] if device.type == "cpu" else images
+    target, together = tmp_path / "out.maps.h5", 1 if device.type == "cpu" else 32
+    drawn = Pictures(target, predictor.surface, None, single=False)
+
+    def folder() -> None:
+        predict(predictor, images, MaskSource(), target, sources={}, overwrite=True, on_maps=drawn.write)
+
+    def alone() -> None:
+        for start in range(0, len(images), together):
+            count = min(together, len(images) - start)
+            encoder(torch.zeros(count, 3, 224, 224), torch.ones(count, 1, 224, 224))
+
+    ratio = timer.against(folder, alone, rounds=3)
+    timer.tell(f"{len(images)} photos, encoder {together} at a time", f"{100 * ratio:.0f} % of its rate", "50 %")
