@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 MOLLIFY = 1e-6  # of the mean edge length: the least by which two sides of a face together are longer than the third
+LEAST = 1e-60  # sixteen times a face's area squared, for what rounding leaves nothing of
 SLACK = 1e-10  # cotangents' sum below minus this: the edge is flipped
 
 
@@ -89,8 +90,8 @@ def _others(h: int) -> tuple[int, int]:
 
 
 def _area(a: float | np.ndarray, b: float | np.ndarray, c: float | np.ndarray) -> float | np.ndarray:
-    """The area of triangles of these side lengths (Heron)."""
-    return (((a + b + c) * (b + c - a) * (a - b + c) * (a + b - c)) ** 0.5) / 4
+    """The area of triangles of these side lengths (Heron), never 0: rounding can make the longest side longer than the others together."""
+    return np.maximum((a + b + c) * (b + c - a) * (a - b + c) * (a + b - c), LEAST) ** 0.5 / 4
 
 
 def _cotangent(h: int, length: list[float]) -> float:

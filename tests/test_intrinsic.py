@@ -58,3 +58,11 @@ def test_gradients_of_coordinates_have_length_one() -> None:
 def test_the_same_mesh_gives_the_same_triangulation() -> None:
     one, other = intrinsic.delaunay(*squashed()), intrinsic.delaunay(*squashed())
     assert all(map(np.array_equal, one, other))
+
+
+def test_faces_without_an_area_are_flipped_away() -> None:
+    verts = np.array([[0.0, 0, 0], [1, 0, 0], [0.5, 1e-14, 0], [0.5, -1, 0], [0.5, 1, 0]])
+    faces = np.array([[0, 1, 2], [1, 0, 3], [1, 4, 2], [0, 2, 4]])
+    gradient, areas, masses, _ = intrinsic.operators(verts, faces)
+    assert np.isfinite(gradient.data).all() and areas.sum() == pytest.approx(2, rel=1e-3) and (masses > 0).all()
+    assert areas.min() > 0.1

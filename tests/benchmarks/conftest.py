@@ -53,6 +53,12 @@ class Timer:
         self.benchmark.pedantic(lambda: _seconds(ours), rounds=rounds)
         return self.benchmark.stats.stats.median
 
+    def clock(self, ours: Callable[[], Any], rounds: int = 1) -> str:
+        """How long `ours` takes by the clock, and how much of that this process computed, of all its threads together."""
+        start = time.process_time()
+        taken = self.once(ours, rounds)
+        return f"{taken:.1f} s ({(time.process_time() - start) / rounds:.1f} s of CPU time)"
+
     def tell(self, what: str, measured: str, goal: str) -> None:
         """A row of the table."""
         TABLE.append((f"{self.name}: {what}", measured, goal))
