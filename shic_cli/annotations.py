@@ -65,6 +65,14 @@ def numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray
     return array
 
 
+def pixels(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
+    """`value` as numbers of `shape` that can be places in a picture."""
+    array = numbers(value, shape, where)
+    if (np.abs(array) > LARGEST).any():
+        raise InputError(f"{where}: holds {np.abs(array).max():g}, which is no pixel of a picture", HINT)
+    return array
+
+
 @dataclass(frozen=True)
 class Entry:
     """One object of a COCO or LVIS file: its `annotation` and `image` as JSON values, its class, and `where` it stands in the file."""

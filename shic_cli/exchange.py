@@ -68,7 +68,7 @@ def write_conditions(
             said |= {"azimuth": round(frame.azimuth, 3), "elevation": round(frame.elevation, 3), "sha256": hashlib.sha256(data).hexdigest()}
             journal.append(json.dumps(said).encode())
             done[said["name"]] = said
-        with atomic(folder / LIST) as partial:
+        with journal.finishing() as partial:
             partial.write_text(json.dumps({**header, "pictures": [done[name] for name in sorted(done)]}, indent=1) + "\n")
         finished = True
     finally:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -24,6 +25,7 @@ from shic_cli.untrusted import check_finite
 
 FREE = 64 << 20  # bytes that a data set may unpack to whatever the size of its file
 RATIO = 100  # times the file's size that a larger one may: floating-point numbers are packed to a half, labels of photos to a tenth
+BLOCK = 16 << 20  # bytes of a file looked through at a time
 LONGEST = 16 << 20  # bytes of one attribute
 SMALLEST = 512  # bytes of a chunk on average, for a file of many; ours have 8 KiB and more
 DEFLATE, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
@@ -52,8 +54,11 @@ def _open(path: Path | str) -> h5py.File:
 
 
 @contextmanager
-def opened(path: Path | str) -> Iterator[h5py.File]:
-    """The file, opened for reading; InputError if it is no HDF5. Its members are to be read by this module's functions alone."""
+def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
+    """The file, opened for reading; InputError if it is no HDF5. Its members are to be read by this module's functions alone.
+
+    Without `attributes`, which is quicker, only data sets may be read.
+    """
     try:
         file = _open(path)
     except FileNotFoundError as error:
@@ -63,7 +68,49 @@ def opened(path: Path | str) -> Iterator[h5py.File]:
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise InputError(f"{path}: can't be read as HDF5", "it is another kind of file, or was cut off") from error
     with file:
+        if attributes:
+            _check_heaps(path)
         yield file
+
+
+def _check_heaps(path: Path | str) -> None:
+    """InputError if the file has a heap of texts (a global heap collection) whose items have no length: the library never ends reading it.
+
+    The format's section III.E: 16 bytes of heading, the collection's length in the last 8; items of 16 bytes of heading, of which the
+    first 2 are 0 for free space and the last 8 the length, of free space with the heading, else without and rounded up to 8.
+    """
+    length, at = Path(path).stat().st_size, 0
+    with open(path, "rb") as file:
+        head = file.read(16)
+        if head[:8] != b"\x89HDF\r\n\x1a\n" or (head[13:15] if head[8] < 2 else head[9:11]) != b"\x08\x08":
+            raise InputError(f"{path}: has a heading, or lengths of numbers, that are not read", AGAIN)
+        file.seek(0)
+        total, found = 0, b""
+        while block := file.read(BLOCK):
+            found, start = found[-4:] + block, at - len(found[-4:])  # one over the border of two blocks
+            at += len(block)
+            spot = -1
+            while (spot := found.find(b"GCOL\x01", spot + 1)) >= 0:
+                total += _check_heap(file, start + spot, length, str(path))
+                if total > length:  # they overlap
+                    raise InputError(f"{path}: its heaps are damaged", AGAIN)
+            file.seek(at)
+
+
+def _check_heap(file: BinaryIO, at: int, length: int, where: str) -> int:
+    """The length of the heap at `at`, 0 if there is none; InputError if its items don't fill it."""
+    file.seek(at + 8)
+    size = int.from_bytes(file.read(8), "little")
+    if not 16 <= size <= length - at:
+        return 0
+    data, place = file.read(size - 16), 0
+    while place + 16 <= len(data):
+        number, held = int.from_bytes(data[place : place + 2], "little"), int.from_bytes(data[place + 8 : place + 16], "little")
+        step = 16 + -(-held // 8) * 8 if number else held
+        if step < 16 or place + step > len(data):
+            raise InputError(f"{where}: a heap of its texts is damaged", AGAIN)
+        place += step
+    return size
 
 
 def attribute(item: h5py.Group, name: str, where: str) -> str | int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shic_cli.annotations import get, numbers, read_json
+from shic_cli.annotations import get, pixels, read_json
 from shic_cli.errors import InputError
 
 COLUMNS = ("source_image", "target_image", "XA", "YA", "XB", "YB")
@@ -61,7 +61,7 @@ def _read_keypoints(path: Path) -> list[Pair]:
     for name, each in get(read_json(path), "images", dict, str(path)).items():
         where = f"{path}: images.{name}"
         points = get(each, "points", dict, where)
-        images[name] = {key: numbers(value, (2,), f"{where}.points.{key}")[::-1] for key, value in points.items()}
+        images[name] = {key: pixels(value, (2,), f"{where}.points.{key}")[::-1] for key, value in points.items()}
         categories[name] = get(each, "class", str, where) if "class" in each else ""
     if len(images) > MOST:
         raise InputError(
@@ -95,8 +95,8 @@ def _read_row(row: dict[str, str], where: str) -> Pair:
         raise InputError(f"{where} has no `{lack[0]}`", CSV_HINT)
     if None in row:
         raise InputError(f"{where} has more fields than the heading", CSV_HINT)
-    xa = numbers(row["XA"].strip("; ").split(";"), (None,), f"{where}, XA")
-    ya, xb, yb = (numbers(row[key].strip("; ").split(";"), (len(xa),), f"{where}, {key}") for key in ("YA", "XB", "YB"))
+    xa = pixels(row["XA"].strip("; ").split(";"), (None,), f"{where}, XA")
+    ya, xb, yb = (pixels(row[key].strip("; ").split(";"), (len(xa),), f"{where}, {key}") for key in ("YA", "XB", "YB"))
     category = (row.get("class") or "").strip()
     if category.isdigit():
         if not 1 <= int(category) <= len(VOC):

@@ -65,24 +65,25 @@ class Lock:
             with open(self.owner, "xb") as file:
                 file.write(self.token)
         except FileExistsError:
-            self._remove_stale()
-            return False
+            return self._remove_stale() and self._take_owner()
         self.beat = threading.Event()
         threading.Thread(target=_touch, args=(self.owner, self.beat), daemon=True).start()
         return True
 
-    def _remove_stale(self) -> None:
+    def _remove_stale(self) -> bool:
         """Remove the owner's file if its owner is gone. It is moved away and read again first: another run may have been quicker."""
         with contextlib.suppress(OSError):
             found = self.owner.read_bytes()
             if not _is_gone(found, self._age()):
-                return
+                return False
             aside = self.owner.with_name(f"{self.owner.name}.{os.getpid()}")
             os.rename(self.owner, aside)
             if aside.read_bytes() != found:
                 os.rename(aside, self.owner)
             else:
                 aside.unlink()
+                return True
+        return False
 
     def _age(self) -> float:
         """Seconds since the owner's file was touched, by the file system's own clock."""

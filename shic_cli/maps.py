@@ -52,7 +52,7 @@ def meet(wanted: Iterable[str], have: Sequence[str], stems: bool = False) -> dic
     its ending; None where there is none. InputError if two could be meant."""
     forms: list[Callable[[str], str]] = [str, lambda name: PurePosixPath(name).name]
     if stems:
-        forms += [lambda name: str(PurePosixPath(name).with_suffix("")), lambda name: PurePosixPath(name).stem]
+        forms += [lambda name: str(PurePosixPath(name)).removesuffix(PurePosixPath(name).suffix), lambda name: PurePosixPath(name).stem]
     indices = []
     for form in forms:
         index = defaultdict(list)

@@ -362,7 +362,7 @@ class ItemReader:
 
     def __getitem__(self, name: str) -> Item:
         where = f"{self.path}: /items"
-        with hdf5.opened(self.path) as file:
+        with hdf5.opened(self.path, attributes=False) as file:
             if hdf5.state(self.path) != self.state:
                 raise InputError(f"{self.path}: was replaced while it was being read", "give the same line again")
             items = hdf5.member(file, "items", h5py.Group, where)

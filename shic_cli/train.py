@@ -91,7 +91,7 @@ class Trainer:
         labels = {reader.header.attrs["labels"] for reader in readers}
         encoder = make_extractor(config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders")
         if "synthetic" not in labels and encoder.name == "silhouette":
-            log.info("there are no synthetic pictures: with those of `shic synth` the map becomes far better")
+            log.warning("there are no synthetic pictures: without them this map can be worse than its labels; make some with `shic synth`")
         config = settle(config, encoder, labels)
         if config.natural == 0:
             log.info("photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)")

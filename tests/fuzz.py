@@ -130,13 +130,13 @@ class Fuzzer:
         for each in (*escape.iterdir(), *out.iterdir(), *work.glob("mutated*")):
             shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
         os.chdir(out)
-        path = mutate(sort, self.seeds[sort], work, number)
-        if keep is not None:
-            shutil.copy(path, keep / f"{sort}-{number}{path.suffix}")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         signal.alarm(SECONDS)
         how, text = WELL, ""
         try:
+            path = mutate(sort, self.seeds[sort], work, number)
+            if keep is not None:
+                shutil.copy(path, keep / f"{sort}-{number}{path.suffix}")
             for stage in STAGES[sort]:
                 try:
                     stage(path, self.folder / "seeds")

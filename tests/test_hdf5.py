@@ -200,3 +200,40 @@ def test_info_of_a_changed_file(seeds: Path, tmp_path: Path) -> None:
     path = copied(seeds / "maps.h5", tmp_path, lambda file, _: file["items"].__setitem__("zz", np.zeros(3)))
     with pytest.raises(ShicError, match="zz is not a group"):
         info.describe(path)
+
+
+@pytest.mark.parametrize("what", ["free space", "an item"])
+def test_texts_that_the_library_never_ends_reading(seeds: Path, tmp_path: Path, what: str) -> None:
+    """Found by the fuzzer: an item without a length in the heap where attributes' texts are."""
+    path = Path(shutil.copy(seeds / "maps.h5", tmp_path))
+    data = bytearray(path.read_bytes())
+    at = data.find(b"GCOL") + 16
+    if what == "free space":
+        data[at : at + 16] = bytes(16)
+    else:
+        data[at + 8 : at + 16] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="heap of its texts is damaged"):
+        ItemReader(path, "shic/maps")
+
+
+def test_heaps_on_the_border_of_two_blocks_are_seen(seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray((seeds / "maps.h5").read_bytes())
+    spot = data.find(b"GCOL")
+    data[spot + 16 : spot + 32] = bytes(16)
+    (tmp_path / "x.h5").write_bytes(data)
+    for block in (spot + 1, spot + 3, spot + 4, spot + 5, 64):
+        monkeypatch.setattr(hdf5, "BLOCK", block)
+        with pytest.raises(InputError, match="heap of its texts is damaged"):
+            ItemReader(tmp_path / "x.h5", "shic/maps")
+        assert len(ItemReader(seeds / "maps.h5", "shic/maps")) == 2
+
+
+def test_heaps_that_overlap(seeds: Path, tmp_path: Path) -> None:
+    data = (seeds / "maps.h5").read_bytes()
+    half = len(data) // 16 * 8
+    heap = b"GCOL\x01\0\0\0" + half.to_bytes(8, "little")
+    nested = heap + (1).to_bytes(8, "little") + (half - 32).to_bytes(8, "little")
+    (tmp_path / "x.h5").write_bytes(data + nested * 5 + bytes(len(data)))
+    with pytest.raises(InputError, match="heaps are damaged"):
+        ItemReader(tmp_path / "x.h5", "shic/maps")

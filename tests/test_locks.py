@@ -125,7 +125,7 @@ def test_the_owner_that_is_gone_is_taken_over(tmp_path: Path, without_locks: Non
     else:
         long_ago = time.time() - locks.STALE - 60
         os.utime(owner(tmp_path, host="elsewhere"), (long_ago, long_ago))
-    with Lock(tmp_path / "a.h5", wait=1):
+    with Lock(tmp_path / "a.h5"):
         assert json.loads((tmp_path / ".a.h5.owner").read_text())["pid"] == os.getpid()
     assert os.listdir(tmp_path) == []
 

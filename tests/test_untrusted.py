@@ -19,6 +19,8 @@ from shic_cli import images
 from shic_cli.errors import InputError, ShicError, printable
 from shic_cli.extractors.carried import check_config
 from shic_cli.images import decode, list_images
+from shic_cli.keypoints import read_pairs
+from shic_cli.maps import meet
 from shic_cli.mesh import read_mesh
 from shic_cli.model import load_model
 from shic_cli.untrusted import check_name, parse_json
@@ -191,3 +193,28 @@ def test_the_settings_of_a_carried_encoder_are_those_of_its_tensors(given: dict[
     check_config(config, tensors)
     with pytest.raises(InputError, match=r"settings|heads"):
         check_config({**config, **given}, tensors)
+
+
+@pytest.mark.parametrize("number", [1e308, -1e300, 2**64, 10**400])
+@pytest.mark.parametrize("suffix", [".json", ".csv"])
+def test_keypoints_that_are_in_no_picture(tmp_path: Path, number: float, suffix: str) -> None:
+    """So far away all pixels are equally near, and the nearest is none."""
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".json":
+        path.write_text(json.dumps({"images": {name: {"points": {"a": [number, 1]}} for name in "ab"}}))
+    else:
+        path.write_text(f"source_image,target_image,class,XA,YA,XB,YB\na,b,1,1;{number},1;1,1;1,1;1")
+    with pytest.raises(InputError, match=r"no pixel of a picture|numbers of the right length"):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/", ".."])
+def test_names_without_a_stem_meet_nothing(name: str) -> None:
+    assert meet([name, "a/b.jpg"], ["b.png"], stems=True) == {name: None, "a/b.jpg": "b.png"}
+
+
+def test_many_images_are_not_all_paired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shic_cli.keypoints.MOST", 2)
+    (tmp_path / "x.json").write_text(json.dumps({"images": {name: {"points": {"a": [1, 1]}} for name in "abc"}}))
+    with pytest.raises(InputError, match="has 3 images, at most 2"):
+        read_pairs(tmp_path / "x.json")

@@ -59,7 +59,7 @@ SMALL = Recipe(
     ("--vertices", "1000"),
     ("--extractor", "silhouette"),
     ("--generator", "plain", "--number", "500"),
-    ("--encoder", "silhouette", "--epochs", "15"),
+    ("--encoder", "silhouette", "--epochs", "8"),
 )
 QUICK = Recipe(
     "quick",
