@@ -32,9 +32,9 @@ PACKAGES = {
     "huggingface-hub": ("huggingface_hub", "1.0"), "transformers": ("transformers", "5.0"), "diffusers": ("diffusers", "0.36"),
     "warp-lang": ("warp", "1.19"), "trimesh": ("trimesh", "4.5"), "potpourri3d": ("potpourri3d", "1.2"), "xatlas": ("xatlas", "0.0.9"),
     "fast-simplification": ("fast_simplification", "0.1.7"), "networkx": ("networkx", "3.0"), "matplotlib": ("matplotlib", "3.8"),
-    "rich": ("rich", "13.7"), "click": ("click", "8.1"),
+    "jinja2": ("jinja2", "3.1"), "rich": ("rich", "13.7"), "click": ("click", "8.1"),
 }  # fmt: skip
-OPTIONAL = {"pytorch3d": "pytorch3d"}
+OPTIONAL = {"pytorch3d": "pytorch3d", "accelerate": "accelerate"}
 GROUPS = ("shic.extractors", "shic.renderers", "shic.generators", "shic.maskers")
 VARIABLES = re.compile(r"(SHIC|HF|HDF5|OMP|CUDA|WARP|XDG_CACHE|MKL|TORCH|TRANSFORMERS)_\w+")
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY")

@@ -92,7 +92,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
                 raise InputError(f"{path}: {large[0]} is larger than {LARGEST >> 20} MB", hint)
         with np.load(path, allow_pickle=False) as data:
             found: dict[str, Any] = {name: data[name] for name in (*COLUMNS, "score") if name in data.files}
-    except (InputError, MemoryError):
+    except InputError:
         raise
     except Exception as error:  # zip's and numpy's readers raise whatever their parsing stumbles over
         raise InputError(f"{path}: can't be read as .npz ({error})", hint) from error

@@ -211,6 +211,8 @@ class Trials:
         self.counts["stopped"] += 1
         self.counts["while finishing"] += "finishing" in marks
         self.counts["statuses"][str(status)] = self.counts["statuses"].get(str(status), 0) + 1
+        if self.how in STATUS and status == -SIGNALS[self.how] and not said:
+            return False  # before the program listens to signals, or when it has ended: like a kill
         wanted = {"kill": -signal.SIGKILL, **STATUS}.get(self.how, 1)
         lines = [line for line in said.splitlines() if line.startswith(("shic: error:", "  "))]
         if status != wanted or (self.how != "kill" and (len(lines) != 2 or "same line" not in lines[1] or "Traceback" in said)):

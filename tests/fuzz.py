@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fuzz_inputs import mutate, traps
-from fuzz_stages import STAGES, make_seeds
+from fuzz_stages import STAGES, hurry, make_seeds
 
 from shic_cli.errors import ShicError
 
@@ -102,6 +102,7 @@ class Fuzzer:
 
     def _child(self, sort: str, start: int, end: int) -> None:
         """Never comes back."""
+        hurry()
         faulthandler.disable()  # a crash is this child's answer, not a page on a terminal
         null = os.open(os.devnull, os.O_WRONLY)
         for stream in (1, 2):
