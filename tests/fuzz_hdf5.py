@@ -114,14 +114,14 @@ def _bomb(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) ->
     del file[name]
     filters = [{"compression": "gzip"}, {"compression": "gzip", "shuffle": True}, {"compression": "lzf"}, {"fletcher32": True}]
     made = file.create_dataset(name, shape, dtype, chunks=tuple(shape), **filters[int(rng.integers(4))])
-    packed = [
-        zlib.compress(bytes(size)),
-        zlib.compress(bytes(max(made.nbytes - 1, 0))),
-        zlib.compress(zlib.compress(bytes(size))),
-        b"",
-        bytes(99),
+    packs = [
+        lambda: zlib.compress(bytes(size)),
+        lambda: zlib.compress(bytes(min(max(made.nbytes - 1, 0), 1 << 26))),
+        lambda: zlib.compress(zlib.compress(bytes(size))),
+        lambda: b"",
+        lambda: bytes(99),
     ]
-    made.id.write_direct_chunk((0,) * len(shape), packed[int(rng.integers(5))], int(rng.integers(3)))
+    made.id.write_direct_chunk((0,) * len(shape), packs[int(rng.integers(5))](), int(rng.integers(3)))
 
 
 def _filter(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -> None:

@@ -56,7 +56,8 @@ BAD: dict[str, tuple[Callable[..., object], str]] = {
     "raises": (lambda *_: 1 // 0, "ZeroDivisionError"),
     "exits": (lambda *_: os._exit(7), "ended with 7"),
     "crashes": (lambda *_: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
-    "hangs": (lambda *_: time.sleep(9), "hang"),
+    "hangs": (lambda *_: time.sleep(9), "hang, 2 s on the clock"),
+    "never ends": (lambda *_: [None for _ in iter(int, 1)], "hang, 1 s of the processor"),
     "opens what it must not": (lambda *_: _trap(), "hang"),
     "takes memory": (lambda *_: np.ones(3 << 24), "took"),
     "takes all memory": (lambda *_: np.ones(1 << 40), "MemoryError"),
@@ -69,6 +70,7 @@ def test_the_fuzzer_sees_what_it_looks_for(fuzzer: fuzz.Fuzzer, name: str, monke
     stage, said = BAD[name]
     monkeypatch.setitem(fuzz.STAGES, "csv", [lambda path, seeds: stage() if "third" in marks(fuzzer) else None])
     monkeypatch.setattr(fuzz, "SECONDS", 5 if "memory" in name else 1)
+    monkeypatch.setattr(fuzz, "PATIENCE", 20 if name in ("takes memory", "never ends") else 2)
     monkeypatch.setattr(fuzz, "MEMORY", 1 << 28)
     monkeypatch.setattr(fuzz, "mutate", lambda sort, seeds, work, number: marks(fuzzer, number) or seeds[0])
     report = fuzzer.run("csv", range(4))
