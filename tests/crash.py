@@ -40,6 +40,7 @@ LINES: dict[str, tuple[str, ...]] = {
 HOWS = ("kill", "term", "int", "limit", "disk")
 STATUS = {"term": 128 + signal.SIGTERM, "int": 128 + signal.SIGINT}
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
+NAMES = {b"b": "begun", b"f": "finishing", b"c": "closed"}
 THERE = "is there already and is kept"
 
 
@@ -94,7 +95,8 @@ def run(words: tuple[str, ...], folder: Path, before: Callable[[], None] | None 
     try:
         if before:
             before()
-        main(list(words))
+        sys.argv = ["shic", *words]
+        main()
     except SystemExit as ended:
         status = ended.code or 0
     except BaseException:
@@ -211,8 +213,6 @@ class Trials:
         self.counts["stopped"] += 1
         self.counts["while finishing"] += "finishing" in marks
         self.counts["statuses"][str(status)] = self.counts["statuses"].get(str(status), 0) + 1
-        if self.how in STATUS and status == -SIGNALS[self.how] and not said:
-            return False  # before the program listens to signals, or when it has ended: like a kill
         wanted = {"kill": -signal.SIGKILL, **STATUS}.get(self.how, 1)
         lines = [line for line in said.splitlines() if line.startswith(("shic: error:", "  "))]
         if status != wanted or (self.how != "kill" and (len(lines) != 2 or "same line" not in lines[1] or "Traceback" in said)):
@@ -220,7 +220,7 @@ class Trials:
         return False
 
     def _once(self, stop: tuple[str, float] = ("", 0), before: Callable[[], None] | None = None) -> tuple[int, dict[str, float]]:
-        """One run; it is sent a signal so many seconds after its start (`time`) or after it began to finish (`late`), or at the
+        """One run; it is sent a signal so many seconds after it has begun (`time`) or after it began to finish (`late`), or at the
         `operation` of that number on its files.
 
         Its exit status, when it began to finish and was done with it, and how many operations there were.
@@ -238,7 +238,7 @@ class Trials:
         pid = run(self.words, self.folder, prepare)
         os.close(write)
         marks: dict[str, float] = {"operations": 0}
-        due = time.monotonic() + moment if kind == "time" else None
+        due = None
         while True:
             ready, _, _ = select.select([read], [], [], None if due is None else max(due - time.monotonic(), 0))
             if not ready:
@@ -251,8 +251,8 @@ class Trials:
             if said == b"o":
                 marks["operations"] += 1
                 continue
-            marks["finishing" if said == b"f" else "closed"] = time.monotonic()
-            if said == b"f" and kind == "late":
+            marks[NAMES[said]] = time.monotonic()
+            if NAMES[said] == {"time": "begun", "late": "finishing"}.get(kind):
                 due = time.monotonic() + moment
         os.close(read)
         return finished(pid), marks
@@ -296,7 +296,7 @@ def watch(name: str, out: Path, log: int, pipe: int, at: int, number: int) -> No
     """In the child: write to `log` what is computed and what is kept, and to `pipe` when the final file is begun and done, and each
     operation on files in `out`; at that of number `at` the signal `number` comes.
     """
-    from shic_cli import features, outputs, predict, pseudo_gt, schema, synth, train
+    from shic_cli import cli, features, outputs, predict, pseudo_gt, schema, synth, train
 
     def note(what: str, item: object) -> None:
         os.write(log, f"{what} {item}\n".encode())
@@ -325,6 +325,13 @@ def watch(name: str, out: Path, log: int, pipe: int, at: int, number: int) -> No
     wrap(*computed[name][:2], "computed", computed[name][2], True)
     wrap(schema.ItemWriter, "add", "kept", lambda writer, item: item, False)
     wrap(train.Trainer, "save_checkpoint", "kept", lambda trainer, path: trainer.epoch, False)
+    begin = cli._run
+
+    def begun(*given: object) -> None:
+        os.write(pipe, b"b")  # from here on it listens to signals
+        begin(*given)
+
+    cli._run = begun
     finishing, close, write = outputs.Journal.finishing, outputs.Journal.close, outputs._write_all
 
     def marked(journal: outputs.Journal) -> object:

@@ -80,11 +80,14 @@ def group(verbose: int, quiet: int) -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 an error, 2 usage, 3 a package or weights missing, 4 some inputs failed."""
+    """Run the command line and exit: 0 done, 1 an error, 2 usage, 3 a package or weights missing, 4 some inputs failed.
+
+    Without `args` it is the process's own, and the process is about to end when it is done.
+    """
     # Read when torch is loaded. Threads that wait by spinning take the cores from each other as soon as anything else runs beside
     # them: training on two cores was ten times slower then.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    with _signals() as came:
+    with _signals(ends=args is None) as came:
         try:
             _run(args, came)
         except (Exception, KeyboardInterrupt):
@@ -98,13 +101,18 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The signals of STOPS that came so far; each raises KeyboardInterrupt. One that is ignored (nohup) stays ignored."""
+def _signals(ends: bool) -> Iterator[list[int]]:
+    """The signals of STOPS that came so far; each raises KeyboardInterrupt. One that is ignored (nohup) stays ignored.
+
+    Afterwards they do what they did before, or nothing where the process `ends`: the work is done, and its status has to be told.
+    """
     came: list[int] = []
+    listening = True
 
     def handle(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
+        if listening:
+            came.append(number)
+            raise KeyboardInterrupt
 
     before = {}
     try:
@@ -116,8 +124,9 @@ def _signals() -> Iterator[list[int]]:
     try:
         yield came
     finally:
+        listening = False
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ends else handler)
 
 
 def _interrupted(came: list[int]) -> None:
