@@ -33,7 +33,9 @@ def test_stopped_runs_end_as_if_they_had_not_been(hows: tuple[str, ...], command
 )
 def test_a_signal_while_the_libraries_are_loaded_is_two_lines_too(tmp_path: Path, number: signal.Signals, word: str) -> None:
     program = f"""
-import builtins, os, sys
+import builtins, os, signal, sys
+# what the process that runs the tests ignores (nohup, a job in the background) would be ignored here too
+signal.signal({int(number)}, signal.default_int_handler if {int(number)} == signal.SIGINT else signal.SIG_DFL)
 real = builtins.__import__
 def load(name, *rest):
     if name.startswith("numpy"):
