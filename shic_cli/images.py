@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,6 +222,11 @@ class MaskSource:
     def settings(self) -> dict[str, str]:
         """What files record of the part that masks photos without a mask: its name and the class's, where there is one."""
         return getattr(self.masker, "settings", {})
+
+    def prepare(self, image: ImageFile) -> None:
+        """Make the masker now if `image` needs it, so that weights that are missing are told before anything is computed."""
+        with suppress(InputError):  # what is wrong with the photo alone is told in its turn
+            self.read(image)
 
     def read(self, image: ImageFile) -> Photo:
         """The photo with its mask; InputError if either can't be used."""

@@ -31,7 +31,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     """Raise ShicError if `path` is there already and `overwrite` was not asked for, or if it can't be written to."""
     if path.exists() and not overwrite:
         _tidy(path)
-        raise ShicError(f"{path}: is there already and is kept", "give --overwrite, or another name with -o")
+        raise ShicError(f"{path}: is there already and is kept", "give --overwrite, or another name")
     if path.is_dir():
         raise InputError(f"{path}: is a folder", "give a file name with -o")
     if not path.parent.is_dir():

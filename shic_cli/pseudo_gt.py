@@ -20,8 +20,8 @@ from shic_cli.outputs import check_target
 from shic_cli.pca import Projected
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views, render_views
-from shic_cli.schema import Item, ItemReader, ItemWriter, Template, read_arrays, source
-from shic_cli.shards import WHOLE, Finished, Part
+from shic_cli.schema import Item, ItemReader, Template, read_arrays, source
+from shic_cli.shards import WHOLE, Part
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,16 @@ def pseudo_gt(
     attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
     mine = part.of(images.names if isinstance(images, ItemReader) else images)
     with part.writer(path, "shic/maps", params=params, sources={**sources, **given}, attrs=attrs, overwrite=overwrite) as writer:
-        teacher = Teacher.make(extractor, views or views_for(extractor, template, config, device), config, track)
-        found = _item_queries(images, mine, teacher, writer) if isinstance(images, ItemReader) else None
-        for query in track(found or _queries(mine, masks, teacher, writer, failures), len(mine), "pseudo-gt"):
-            if query is not None:
-                vertex, score = teacher.match(query.feature, query.crop, query.mask)
-                writer.add(query.name, encoded=query.data, mask=query.mask, vertex=vertex, score=score)
+        left = [each for each in mine if (each if isinstance(each, str) else each.name) not in writer]
+        if left:  # a share that is done needs no views
+            if not isinstance(images, ItemReader):
+                masks.prepare(left[0])
+            teacher = Teacher.make(extractor, views or views_for(extractor, template, config, device), config, track)
+            found = _item_queries(images, left, teacher) if isinstance(images, ItemReader) else _queries(left, masks, teacher, failures)
+            for query in track(found, len(left), "pseudo-gt"):
+                if query is not None:
+                    vertex, score = teacher.match(query.feature, query.crop, query.mask)
+                    writer.add(query.name, encoded=query.data, mask=query.mask, vertex=vertex, score=score)
         failures.check(len(images))
     part.end(path, failures, len(images), overwrite)
 
@@ -140,25 +144,22 @@ def _extractor_of(features: ItemReader, config: PseudoGtConfig, device: torch.de
     return extractor
 
 
-def _item_queries(reader: ItemReader, names: Sequence[str], teacher: Teacher, done: ItemWriter | Finished) -> Iterator[_Query | None]:
-    """The features of each of these photos of a features file, None for one that is done."""
+def _item_queries(reader: ItemReader, names: Sequence[str], teacher: Teacher) -> Iterator[_Query]:
+    """The features of each of these photos of a features file."""
     for item in map(reader.__getitem__, names):
         _check_item(item, teacher.extractor.dim, f"{reader.path}: {item.name}")
         feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
-        yield None if item.name in done else _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)
+        yield _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)
 
 
-def _queries(
-    images: Iterable[ImageFile], masks: MaskSource, teacher: Teacher, done: ItemWriter | Finished, failures: Failures
-) -> Iterator[_Query | None]:
-    """Each image's features, None for one that is done or fails."""
+def _queries(images: Iterable[ImageFile], masks: MaskSource, teacher: Teacher, failures: Failures) -> Iterator[_Query | None]:
+    """Each image's features, None for one that fails."""
     for image in images:
         query = None
-        if image.name not in done:
-            with failures.catch(image.name):
-                photo = masks.read(image)
-                feature, crop = photo_features(teacher.extractor, photo)
-                query = _Query(photo.name, np.frombuffer(photo.data, np.uint8), photo.mask, crop, feature)
+        with failures.catch(image.name):
+            photo = masks.read(image)
+            feature, crop = photo_features(teacher.extractor, photo)
+            query = _Query(photo.name, np.frombuffer(photo.data, np.uint8), photo.mask, crop, feature)
         yield query
 
 

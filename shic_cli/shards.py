@@ -157,6 +157,8 @@ def join(paths: Sequence[Path], output: Path, overwrite: bool = False, track: Tr
 
     check_target(output, overwrite)
     headers = _in_order(paths)
+    if part := next((path for path in headers if output.exists() and path.samefile(output)), None):
+        raise InputError(f"{part}: is a part, and would be replaced", "name another file with -o")
     first, header = next(iter(headers.items()))
     merged = _settings(header) | {"params": _merged(headers.values())}
     root = schema.read_arrays(first, header.kind)[0]

@@ -320,8 +320,10 @@ class Dropped:
 
     def __init__(self, target: Path, out: ItemWriter | Finished, wanted: bool) -> None:
         # Pictures of other settings say nothing of these: what `out` goes on from was checked when it was opened.
-        header = {**out.header, "shic_version": __version__}
-        self.out, self.journal = out, Journal(target.with_name(f"{target.name}.dropped"), header, replace=True) if wanted else None
+        header, place = {**out.header, "shic_version": __version__}, target.with_name(f"{target.name}.dropped")
+        self.out, self.journal = out, Journal(place, header, replace=True) if wanted else None
+        if not wanted and not isinstance(out, Finished) and place.with_name(f"{place.name}.journal").exists():
+            Journal(place, header, replace=True).close(remove=True)  # a killed run with a check left it, and this one has none
         self.names = {record.decode() for record in self.journal.records()} if self.journal else set()
 
     def __contains__(self, name: str) -> bool:

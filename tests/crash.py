@@ -296,7 +296,13 @@ def watch(name: str, out: Path, log: int, pipe: int, at: int, number: int) -> No
     """In the child: write to `log` what is computed and what is kept, and to `pipe` when the final file is begun and done, and each
     operation on files in `out`; at that of number `at` the signal `number` comes.
     """
-    from shic_cli import cli, features, outputs, predict, pseudo_gt, schema, synth, train
+    watch_work(name, log)
+    watch_files(out, pipe, at, number)
+
+
+def watch_work(name: str, log: int) -> None:
+    """Write to `log` what the stage `name` computes and what it keeps."""
+    from shic_cli import features, predict, pseudo_gt, schema, synth, train
 
     def note(what: str, item: object) -> None:
         os.write(log, f"{what} {item}\n".encode())
@@ -325,6 +331,15 @@ def watch(name: str, out: Path, log: int, pipe: int, at: int, number: int) -> No
     wrap(*computed[name][:2], "computed", computed[name][2], True)
     wrap(schema.ItemWriter, "add", "kept", lambda writer, item: item, False)
     wrap(train.Trainer, "save_checkpoint", "kept", lambda trainer, path: trainer.epoch, False)
+
+
+def watch_files(out: Path, pipe: int, at: int, number: int) -> None:
+    """Write to `pipe` when the program listens to signals, when the final file is begun and done, and each operation on files in `out`.
+
+    At that of number `at` the signal `number` comes.
+    """
+    from shic_cli import cli, outputs
+
     begin = cli._run
 
     def begun(*given: object) -> None:
@@ -332,6 +347,7 @@ def watch(name: str, out: Path, log: int, pipe: int, at: int, number: int) -> No
         begin(*given)
 
     cli._run = begun
+
     finishing, close, write = outputs.Journal.finishing, outputs.Journal.close, outputs._write_all
 
     def marked(journal: outputs.Journal) -> object:

@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import h5py
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from shic_cli import model
+from shic_cli import model, pseudo_gt
 from shic_cli.errors import InputError, SettingError
 from shic_cli.schema import ItemReader
 from shic_cli.shards import WHOLE, Part, join, whole_path
@@ -71,6 +73,24 @@ def test_parts_are_joined_to_the_file_of_one_process(folder: Path, shic: Shic) -
     status, _, err = shic("join", *map(str, before))
     assert status == 1 and "is there already" in err
     assert shic("join", *map(str, before), "--overwrite")[0] == 0
+    one = folder / "pgt.part-1-of-3.h5"
+    status, _, err = shic("join", *map(str, before), "-o", str(one), "--overwrite")
+    assert status == 1 and "is a part, and would be replaced" in err and one.stat().st_mtime_ns == before[one]
+
+
+def test_a_part_that_is_done_is_not_begun_again(folder: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = (*PGT, "-o", "pgt.h5", "--shard", "1/2")
+    assert shic(*line)[0] == 0
+    monkeypatch.setattr(pseudo_gt.Teacher, "make", lambda *_: pytest.fail("views of a part that is done"))
+    assert shic(*line)[0] == 0
+
+
+def test_missing_weights_of_a_masker_are_told_before_the_views_are_made(folder: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pseudo_gt.Teacher, "make", lambda *_: pytest.fail("views before the masker"))
+    (folder / "bare").mkdir()
+    cv2.imwrite(str(folder / "bare" / "a.png"), np.zeros((40, 40, 3), np.uint8))
+    line = ("pseudo-gt", "bare", "--extractor", "silhouette", "--masker", "grounded-sam", "--class", "horse", "--weights", str(folder))
+    assert shic(*line, "-o", "bare.h5")[0] == 3
 
 
 def test_a_part_that_is_missing_is_named_and_others_are_refused(folder: Path, shic: Shic) -> None:
@@ -140,6 +160,13 @@ def test_what_parts_dropped_is_added_up(folder: Path, shic: Shic) -> None:
     assert shic("join", "synth.part-1-of-2.h5", "synth.part-2-of-2.h5")[0] == 0
     assert ItemReader(folder / "one.h5", "shic/maps").header.params["dropped"] > 0
     assert same(folder / "one.h5", folder / "synth.h5")
+
+
+def test_what_a_killed_run_with_a_check_left_goes_with_the_next_one(folder: Path, shic: Shic) -> None:
+    (folder / "synth.h5.dropped.journal").write_bytes(b"torn")
+    (folder / ".synth.h5.dropped.lock").touch()
+    assert shic(*SYNTH[:-4], "-o", "synth.h5", "--overwrite")[0] == 0
+    assert not list(folder.glob("*.dropped*")) and not list(folder.glob(".*.lock"))
 
 
 def test_views_and_single_pictures_are_not_split(folder: Path, shic: Shic) -> None:

@@ -152,7 +152,8 @@ def pck(
         held |= _masks(pairs, images, masks, looker)
     for name, transfer in transfers.items():
         results[name] = library.score(pairs, transfer, held, config, seed, track)
-    _show(results, "PCK" if len(results) > 1 else f"PCK via {config.via}", PCK_FIGURES)
+    ways = [result["via"] for result in results.values() if "via" in result]  # another program's answers and baselines have none
+    _show(results, f"PCK via {ways[0]}" if len(results) == len(ways) == 1 else "PCK", PCK_FIGURES)
     _emit(results, as_json)
 
 
