@@ -26,9 +26,12 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
+import torch
 from fuzz_inputs import mutate, traps
 from fuzz_stages import STAGES, hurry, make_seeds
 
@@ -59,6 +62,19 @@ class Report:
         return "\n".join(lines)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch and OpenCV; a process that is forked here keeps it."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
 class Fuzzer:
     """Runs the inputs of a sort; `folder` holds the seeds, the traps and what the inputs write."""
 
@@ -85,9 +101,10 @@ class Fuzzer:
     def _batch(self, sort: str, start: int, end: int, report: Report) -> int:
         """Inputs `start` to `end` in one child; the number that the next one starts with."""
         self.shared[:28] = struct.pack("<qqqi", start, 0, 0, 0)
-        child = os.fork()
-        if not child:
-            self._child(sort, start, end)
+        with _one_thread():  # a forked process would wait for ever for the threads of its parent
+            child = os.fork()
+            if not child:
+                self._child(sort, start, end)
         _, status = os.waitpid(child, 0)
         at, well, refused, length = struct.unpack("<qqqi", self.shared[:28])
         report.well, report.refused = report.well + well, report.refused + refused

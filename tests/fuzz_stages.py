@@ -56,7 +56,7 @@ class Tiny:
 
 
 def hurry() -> None:
-    """Fewer rounds of the bootstrap, in a process of its own: its time says nothing about an input."""
+    """Few rounds of the bootstrap, in a process of its own: its time says nothing about an input."""
     evaluate.ROUNDS = pck.ROUNDS = 5
 
 
