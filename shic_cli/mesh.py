@@ -141,7 +141,7 @@ def _joined(meshes: list, source: np.ndarray | None) -> Mesh:
     verts = np.concatenate([np.zeros((0, 3)), *(mesh.vertices for mesh in meshes)])
     faces = np.concatenate([np.zeros((0, 3), np.int64), *(mesh.faces + start for mesh, start in zip(meshes, starts, strict=False))])
     uvs = [getattr(mesh.visual, "uv", None) for mesh in meshes]
-    whole = bool(uvs) and all(uv is not None and len(uv) == len(mesh.vertices) for uv, mesh in zip(uvs, meshes, strict=True))
+    whole = bool(uvs) and all(np.shape(uv) == (len(mesh.vertices), 2) for uv, mesh in zip(uvs, meshes, strict=True))
     uv = np.concatenate(uvs)[faces] if whole and faces.size and faces.max() < len(verts) else None
     if uv is not None and not (np.isfinite(uv).all() and uv.min() >= -1e-4 and uv.max() <= 1 + 1e-4):
         log.info("the mesh's texture coordinates leave the unit square and are not used")

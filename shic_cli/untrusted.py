@@ -29,9 +29,12 @@ def check_name(name: Any, where: str) -> str:
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """The JSON value in `text`; InputError if it is none, or nested too deep."""
+    """The JSON value in `text`; InputError if it is none, nested too deep, or holds texts that no file can take (half a character)."""
     try:
-        return json.loads(text)
+        found = json.loads(text)
+        if (b"\\u" if isinstance(text, bytes) else "\\u") in text:  # only so can half of a pair come in
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else error
         raise InputError(f"{where}: is not JSON ({reason})", "check that the file is whole") from error

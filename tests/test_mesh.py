@@ -100,6 +100,14 @@ def test_longest_edges_are_split_until_the_target_and_the_shape_stays(target: in
     assert after.edges_unique_length.max() < 4 * after.edges_unique_length.min()
 
 
+@pytest.mark.parametrize("places", ["0.5", "0.1 0.2 0.3"])
+def test_texture_coordinates_that_are_not_pairs_are_left_out(tmp_path: Path, places: str) -> None:
+    corners = "\n".join(f"vt {places}" for _ in range(3))
+    (tmp_path / "flat.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\n{corners}\nf 1/1 2/2 3/3\n")
+    found = mesh.read_mesh(tmp_path / "flat.obj")
+    assert len(found.faces) == 1 and (found.corner_uv is None or found.corner_uv.shape == (1, 3, 2))
+
+
 def test_splitting_carries_texture_coordinates() -> None:
     verts = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], float)
     faces = np.array([[0, 1, 2], [0, 2, 3]])

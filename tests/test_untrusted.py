@@ -37,7 +37,7 @@ def test_names_that_lead_elsewhere_or_nowhere(name: Any) -> None:
         check_name(name, "x")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 200_000, "9" * 10_000, b"\xff\xfe\xfd", b"\x80"])
+@pytest.mark.parametrize("text", ["", "{", "[" * 200_000, "9" * 10_000, b"\xff\xfe\xfd", b"\x80", '{"a": ["\\ud800"]}'])
 def test_what_is_no_json(text: str | bytes) -> None:
     with pytest.raises(InputError, match="is not JSON"):
         parse_json(text, "x")
