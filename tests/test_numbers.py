@@ -132,9 +132,9 @@ def test_a_map_that_breaks_in_the_last_step_of_an_epoch_keeps_the_checkpoint_bef
     """The losses of the epoch are fine; only the weights after it are not."""
     settings, real = config(epochs=4, average=average), train.Trainer._step
 
-    def step(trainer: train.Trainer, indices: list[int], generator: torch.Generator) -> dict[str, float]:
-        found = real(trainer, indices, generator)
-        if trainer.epoch == 2 and len(indices) == 2:  # 6 pictures, 4 and 2 a step
+    def step(trainer: train.Trainer, batch: list[int], *given: object) -> dict[str, float]:
+        found = real(trainer, batch, *given)
+        if trainer.epoch == 2 and len(batch) == 2:  # 6 pictures, 4 and 2 a step
             with torch.no_grad():
                 trainer.map.C[0, 0] = torch.inf
         return found
