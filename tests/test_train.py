@@ -23,20 +23,13 @@ from shic_cli.schema import ItemReader, Template
 
 CPU = torch.device("cpu")
 FEW = ("--azimuths", "8", "--elevations", "10")
+KEPT = {"points": 20, "flip": True, "at_points": True, "seed": 1, "augment": False, "variants": 1}  # of Examples
 SHORT = ("--epochs", "2", "--variants", "1", "--batch", "4", "--points", "30")
 
 
 def test_kept_examples_stay_within_their_memory(album, small_template):
     readers = train.open_maps([album / "truth.h5"], small_template, config())
-    shared = {
-        "points": 20,
-        "vertices": len(small_template.verts),
-        "flip": True,
-        "at_points": True,
-        "seed": 1,
-        "augment": False,
-        "variants": 1,
-    }
+    shared = {**KEPT, "vertices": len(small_template.verts)}
     examples = Examples(readers, train.make_extractor("silhouette", CPU), memory=100_000, **shared)
     for index in range(6):
         examples.get(index, 0)
@@ -347,15 +340,7 @@ def test_what_does_not_fit_is_done_in_parts_with_the_same_result(folder, album, 
 
 def test_the_encoder_gets_fewer_pictures_when_memory_runs_out(album, small_template, monkeypatch):
     readers = train.open_maps([album / "truth.h5"], small_template, config())
-    shared = {
-        "points": 20,
-        "vertices": len(small_template.verts),
-        "flip": True,
-        "at_points": True,
-        "seed": 1,
-        "augment": False,
-        "variants": 1,
-    }
+    shared = {**KEPT, "vertices": len(small_template.verts)}
 
     said = []
     monkeypatch.setattr(devices.log, "warning", lambda fact, *values: said.append(fact % values))
