@@ -221,7 +221,7 @@ class TrainConfig(Checked):
         choices=("auto", "paper"),
     )
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
-    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 10 for a unet.", low=0)
+    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 16 for a unet.", low=0)
     batch: int = setting(0, "Pictures a step, natural and synthetic alike; 0: 16, 4 for a pointwise decoder, 8 for a unet.", low=0)
     points: int = setting(100, "Foreground points drawn from a picture in a step (sec. 4.1).", low=2)
     rate: float = setting(0.0, "Adam's step size; 0: 0.001, 0.003 for a pointwise decoder, 0.002 for a unet.", low=0)
@@ -254,6 +254,11 @@ class TrainConfig(Checked):
         "Crop, rotate and jitter the pictures, points and masks together; auto: unless the encoder sees the whole object, or for a unet.",
         choices=("auto", "on", "off"),
     )
+    precision: str = setting(
+        "auto",
+        "Number format of the decoder's layers; auto: bfloat16 for a unet on a GPU or processor that computes in it, else float32.",
+        choices=("auto", "float32", "bfloat16"),
+    )
     variants: int = setting(2, "Augmented copies of a picture, made once; 0 makes a new one every epoch.", low=0)
     natural_images: bool = setting(True, "Use the maps files of photos (Table 3).")
     synthetic_images: bool = setting(True, "Use the maps files of synthetic pictures (Table 3).")
@@ -265,6 +270,17 @@ class PredictConfig(Checked):
 
     side: int = setting(
         512, "Embeddings are compared on a grid of at most this many pixels a side; larger photos take the nearest.", low=32
+    )
+    flip: str = setting(
+        "auto",
+        "Average the probabilities with those of the picture mirrored left to right; auto: for a model trained with --mirror on.",
+        choices=("auto", "on", "off"),
+    )
+    estimate: str = setting(
+        "auto",
+        "mode: the likeliest vertex; median: the one with the smallest expected distance, which errs less where legs are hard to tell"
+        " apart; auto: median for a unet.",
+        choices=("auto", "mode", "median"),
     )
     pictures: bool = setting(True, "Write the colour picture of each image too.")
 

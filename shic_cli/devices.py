@@ -42,6 +42,16 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16; others only imitate it, more slowly than they compute in float32."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions do not know it
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def chance(seed: int, *parts: int | str) -> np.random.Generator:
     """A random generator of its own for `parts` (a stage, an image, an epoch), so that any of them can be made again alone."""
     keys = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from shic_cli.features import cut, decoder_input, make_extractor
 from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
 from shic_cli.maps import picture_path
 from shic_cli.matching import peak, sample
+from shic_cli.median import Median
 from shic_cli.model import Surface, load_model, require
 from shic_cli.outputs import atomic
 from shic_cli.progress import Track, plain_track
@@ -48,6 +49,11 @@ class Embedded:
         return _sample(self.foreground[None], self.crop, yx)[:, 0] > 0
 
 
+def _mirrored(photo: Photo) -> Photo:
+    """The photo mirrored left to right."""
+    return replace(photo, rgb=np.ascontiguousarray(photo.rgb[:, ::-1]), mask=np.ascontiguousarray(photo.mask[:, ::-1]))
+
+
 def _sample(maps: torch.Tensor, crop: Crop, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
     size = maps.shape[-1]
     inside = torch.as_tensor(crop.to_crop(np.asarray(yx, np.float64), size), dtype=torch.float32)
@@ -74,6 +80,10 @@ class Predictor:
         self.template: str = self.meta["template"]
         with torch.no_grad():
             self.vertex_embeddings = self.map.vertex_embeddings()
+        params = self.meta.get("params")
+        knows_mirrored = isinstance(params, dict) and params.get("mirror") == "on"
+        self.flip = knows_mirrored if self.config.flip == "auto" else self.config.flip == "on"
+        self.median = self.meta["decoder"] == "unet" if self.config.estimate == "auto" else self.config.estimate == "median"
 
     def _make_encoder(self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
         """The encoder whose tensors the model file carries; when it carries none, the extractor that it names."""
@@ -84,6 +94,11 @@ class Predictor:
         if not isinstance(config, dict):
             raise InputError(f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`")
         return Carried(config, carried, self.device)
+
+    @cached_property
+    def medians(self) -> Median:
+        """Finds geodesic medians on the surface."""
+        return Median.of(self.surface.verts, self.surface.faces, self.device)
 
     @cached_property
     def fitting(self) -> Fitting:
@@ -102,7 +117,10 @@ class Predictor:
         embedded = self.embed(photo)
         pixels = np.argwhere(photo.mask)
         points, point_of_pixel = self._thin(pixels, embedded.crop)
-        vertex, score = self._nearest(embedded.at(points))
+        found = [embedded.at(points)]
+        if self.flip:
+            found.append(self.embed(_mirrored(photo)).at(points * [1, -1] + [0, photo.mask.shape[1] - 1]))
+        vertex, score = self._estimate(torch.stack(found, 1))
         vertices, scores = np.full(photo.mask.shape, -1, np.int32), np.zeros(photo.mask.shape, np.float32)
         vertices[tuple(pixels.T)] = vertex[point_of_pixel]
         scores[tuple(pixels.T)] = score[point_of_pixel]
@@ -117,13 +135,17 @@ class Predictor:
         return (cells + 0.5) * step - 0.5, cell_of_pixel.ravel()
 
     @torch.no_grad()
-    def _nearest(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest vertex `(P,)` of each embedding `(P, D)` and its probability `(P,)`."""
+    def _estimate(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The vertex `(P,)` of each pixel and its probability `(P,)`, of embeddings `(P, N, D)`: the photo's, and its mirror image's."""
+        tables = [self.vertex_embeddings]
+        if self.flip:
+            tables.append(self.vertex_embeddings[torch.from_numpy(self.surface.mirror).long().to(self.device)])
 
         def work(chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = chunk @ self.vertex_embeddings.T
-            vertex = peak(logits)[1]
-            return vertex, logits.softmax(1).gather(1, vertex[:, None])[:, 0]
+            logits = [chunk[:, i] @ table.T for i, table in enumerate(tables)]
+            share = sum(each.softmax(1) for each in logits) / len(tables)
+            vertex = self.medians(share) if self.median else peak(logits[0] if len(tables) == 1 else share)[1]
+            return vertex, share.gather(1, vertex[:, None])[:, 0]
 
         best = list(self.fitting.each(work, pixels))
         vertex, score = (torch.cat(each).cpu().numpy() for each in zip(*best, strict=True))

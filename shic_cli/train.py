@@ -93,7 +93,7 @@ class Trainer:
         encoder = make_extractor(config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders")
         if "synthetic" not in labels and encoder.name == "silhouette":
             log.warning("there are no synthetic pictures: without them this map can be worse than its labels; make some with `shic synth`")
-        config = settle(config, encoder, labels)
+        config = settle(config, encoder, device, labels)
         if config.natural == 0:
             log.info("photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)")
             readers = [reader for reader in readers if reader.header.attrs["labels"] == "synthetic"]
@@ -249,11 +249,11 @@ class Trainer:
         return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
 
     def _embed(self, features: torch.Tensor, yx: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings `(B, P, D)` at `yx`, and the foreground logits where the decoder has them."""
-        if batch.at_points:
-            return self.map.decoder(features), None
-        dense, foreground = self.map.embed(features)
-        return sample(dense, yx, batch.side), foreground
+        """Embeddings `(B, P, D)` at `yx`, and the foreground logits where the decoder has them; float32, whatever the decoder's layers."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            found, foreground = (self.map.decoder(features), None) if batch.at_points else self.map.embed(features)
+        found = found.float() if batch.at_points else sample(found.float(), yx, batch.side)
+        return found, None if foreground is None else foreground.float()
 
     def _natural(self, logp: torch.Tensor, mirrored: torch.Tensor, vertex: torch.Tensor, yx: torch.Tensor) -> dict[str, torch.Tensor]:
         """The losses of photos: `logp` and `mirrored` `(N, P, K)`, `vertex` `(N, P)`, and `yx` `(N, P, 2)` in pixels of the 224 frame."""

@@ -106,6 +106,6 @@ def test_joined_by_name(tiny_vit):
 
 def test_training_settles_by_the_parts():
     whole, dense = Joined([Colours(16, 8), Colours(16, 8, whole=True)]), Joined([Colours(16, 8)] * 2)
-    one, other = (settle(TrainConfig(), encoder) for encoder in (whole, dense))
+    one, other = (settle(TrainConfig(), encoder, CPU) for encoder in (whole, dense))
     assert (one.decoder, one.batch, one.rate, one.augment) == ("pointwise", 4, 3e-3, "off")
     assert (other.decoder, other.batch, other.rate, other.augment) == ("convolutional", 16, 1e-3, "on")

@@ -249,7 +249,7 @@ def test_a_prediction_lands_on_its_pixel(mask: np.ndarray, side: int) -> None:
     rgb = np.stack([y * 2, x * 2, np.full(SHAPE, 255)], -1).astype(np.uint8)
     places = torch.from_numpy(np.stack([y, x], -1).reshape(-1, 2)).double() * 2 / 255
     predictor = object.__new__(Predictor)
-    predictor.config, predictor.device = PredictConfig(), torch.device("cpu")
+    predictor.config, predictor.device, predictor.flip, predictor.median = PredictConfig(), torch.device("cpu"), False, False
     predictor.encoder = type("Colours", (), {"side": side, "name": "colours", "unit": False, "__call__": lambda self, rgb, mask: rgb})()
     predictor.map = SimpleNamespace(embed=lambda features: (features.double(), None))
     # The largest of 2 <a, b> - |b|^2 is at the b that is nearest to a.

@@ -209,16 +209,41 @@ def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_t
 def test_recipes_fill_in_what_is_left_open(small_template, album):
     def settled(**given: object) -> TrainConfig:
         settings = TrainConfig(**given)
-        return train.settle(settings, train.make_extractor(settings.encoder, CPU))
+        return train.settle(settings, train.make_extractor(settings.encoder, CPU), CPU)
 
-    open_settings = ("epochs", "batch", "rate", "schedule", "average", "mirror", "natural", "augment")
+    open_settings = ("epochs", "batch", "rate", "schedule", "average", "mirror", "natural", "augment", "precision")
     for encoder in ("silhouette", "picture"):
         paper = settled(encoder=encoder, recipe="paper")
-        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", 0, "off", 1, "on"]  # sec. 4.1
+        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", 0, "off", 1, "on", "float32"]  # sec. 4.1
     unet = settled(encoder="picture", batch=5, average=0.0)
     assert (unet.decoder, unet.batch, unet.average, unet.schedule, unet.mirror) == ("unet", 5, 0, "cosine", "on")
     assert (settled(encoder="silhouette").decoder, settled(encoder="silhouette").augment) == ("pointwise", "off")
     assert settled(encoder="silhouette", decoder="unet").decoder == "unet"
+
+
+def test_bfloat16_is_for_a_unet_on_a_processor_that_has_it(monkeypatch):
+    for able, expected in (({"avx512_bf16": True}, "bfloat16"), ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"), ({}, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able, raising=False)
+        for encoder in ("picture", "silhouette"):
+            found = train.settle(TrainConfig(encoder=encoder), train.make_extractor(encoder, CPU), CPU)
+            assert found.precision == (expected if encoder == "picture" else "float32")
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # older versions have none
+    assert train.settle(TrainConfig(), train.make_extractor("picture", CPU), CPU).precision == "float32"
+
+
+def test_in_bfloat16_only_the_decoder_is_rounded(album, small_template):
+    """Its layers see eight bits, and what the losses see of the map is float32: the first losses are near, the gradients too."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        trainer = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", precision=precision))
+        torch.nn.init.normal_(trainer.map.C, generator=torch.Generator().manual_seed(0))
+        dtypes = set()
+        trainer.map.decoder.out.register_forward_hook(lambda _, __, out, dtypes=dtypes: dtypes.add(out.dtype))
+        loss = step(trainer, [0, 1, 2])["synthetic"]
+        assert dtypes == {torch.float32 if precision == "float32" else torch.bfloat16}
+        assert {value.dtype for value in trainer.map.parameters()} == {torch.float32}
+        found[precision] = loss
+    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.02) and found["bfloat16"] != found["float32"]
 
 
 def test_natural_weighs_the_losses_of_photos_alone(folder, album, shic, small_template):
@@ -313,7 +338,9 @@ def test_what_does_not_fit_is_done_in_parts_with_the_same_result(folder, album, 
     grads, values, said = [], [], []
     monkeypatch.setattr(devices.log, "warning", lambda fact, *values: said.append(fact % values))
     for most in (100, 2):
-        trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder=encoder, batch=7, natural=1.0))
+        trainer = make_trainer(
+            small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder=encoder, batch=7, natural=1.0, precision="float32")
+        )
         torch.nn.init.normal_(trainer.map.C, generator=torch.Generator().manual_seed(0))
         for layer in trainer.map.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
