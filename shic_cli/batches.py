@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +17,6 @@ from shic_cli.images import Crop, decode
 from shic_cli.matching import sample
 from shic_cli.model import coarsen
 from shic_cli.schema import ItemReader, check_indices
-
-Made = TypeVar("Made")
 
 CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
 
@@ -42,19 +39,6 @@ class Example:
 def flip_points(yx: torch.Tensor, size: int) -> torch.Tensor:
     """Points `(..., 2)` in the picture mirrored left to right."""
     return torch.stack([yx[..., 0], size - 1 - yx[..., 1]], -1)
-
-
-def ahead(calls: Iterable[Callable[[], Made]]) -> Iterator[Made]:
-    """What each of `calls` gives, in their order; the next is made in a thread of its own while the last is used."""
-    with ThreadPoolExecutor(1) as thread:
-        waiting = None
-        for call in calls:
-            following = thread.submit(call)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
 
 
 class Examples:

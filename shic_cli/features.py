@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from torch.nn import functional as F
 
 from shic_cli import pca, registry
 from shic_cli.config import FeatureConfig
-from shic_cli.devices import Fitting
-from shic_cli.errors import Failures, InputError, SettingError
+from shic_cli.devices import TOGETHER, Fitting, ahead
+from shic_cli.errors import Failures, InputError, SettingError, ShicError
 from shic_cli.extractors.joined import Joined, resample
 from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
 from shic_cli.outputs import check_target
@@ -22,6 +23,8 @@ from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views
 from shic_cli.schema import ItemWriter, read_arrays
 from shic_cli.shards import WHOLE, Finished, Part
+
+T = TypeVar("T")
 
 
 def make_extractor(name: str, device: torch.device, weights: Path | None = None, auto: str = "extractors") -> Any:
@@ -62,10 +65,42 @@ def decoder_input(encoder: Any, images: torch.Tensor, masks: torch.Tensor) -> to
     return F.normalize(features, dim=1) if getattr(encoder, "unit", True) else features
 
 
-def photo_features(extractor: Any, photo: Photo) -> tuple[torch.Tensor, Crop]:
-    """Unit features `(D, h, w)` of the crop around the photo's mask, and that crop."""
-    crop, image, mask = cut(photo, extractor.side)
-    return F.normalize(extract(extractor, image[None], mask[None])[0], dim=0), crop
+def photo_features(extractor: Any, photos: Sequence[Photo]) -> list[tuple[torch.Tensor, Crop]]:
+    """Of each photo unit features `(D, h, w)` of the crop around its mask, and that crop; one call of the extractor."""
+    crops, images, masks = zip(*(cut(photo, extractor.side) for photo in photos), strict=True)
+    return list(zip(F.normalize(extract(extractor, torch.stack(images), torch.stack(masks)), dim=1), crops, strict=True))
+
+
+def each_photo(
+    images: Sequence[ImageFile], masks: MaskSource, work: Callable[[list[Photo]], list[T]], device: torch.device, failures: Failures
+) -> Iterator[tuple[Photo, T] | None]:
+    """Each image's photo and what `work` gives for it, None for one that fails: as many photos at a time as suit the device.
+
+    The next photos are read while `work` is at these. Where it fails with some, they are tried one by one.
+    """
+
+    def read(some: Sequence[ImageFile]) -> list[Photo]:
+        found = []
+        for image in some:
+            with failures.catch(image.name):
+                found.append(masks.read(image))
+        return found
+
+    size, fitting = TOGETHER[device.type], Fitting("the encoder", TOGETHER[device.type])
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    for batch, photos in zip(batches, ahead(partial(read, batch) for batch in batches), strict=True):
+        found = []
+        try:
+            made = [each for some in fitting.each(work, photos) for each in some]
+            found = list(zip(photos, made, strict=True))
+        except ShicError as error:
+            if error.stops_all:
+                raise
+            for photo in photos:
+                with failures.catch(photo.name):
+                    found.append((photo, *work([photo])))
+        yield from found
+        yield from [None] * (len(batch) - len(found))
 
 
 def view_features(extractor: Any, views: Views, batch: int = 8, numbers: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
@@ -155,13 +190,10 @@ def write_photo_features(
     extractor, failures = _make(config, basis, device, weights), Failures()
     mine = part.of(images)
     with _writer(path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings) as writer:
-        for image in track(mine, len(mine), "features"):
-            if image.name in writer:
-                continue
-            with failures.catch(image.name):
-                photo = masks.read(image)
-                feature, crop = photo_features(extractor, photo)
-                writer.add(image.name, **_item(feature, photo.mask, crop, photo.data))
+        left = [image for image in mine if image.name not in writer]
+        found = each_photo(left, masks, partial(photo_features, extractor), device, failures)
+        for photo, (feature, crop) in filter(None, track(found, len(left), "features")):
+            writer.add(photo.name, **_item(feature, photo.mask, crop, photo.data))
         failures.check(len(images))
     part.end(path, failures, len(images), overwrite)
 

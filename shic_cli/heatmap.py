@@ -65,7 +65,7 @@ def write_heatmap(
     extractor = make_extractor(config.extractor, device, weights)
     views = views or views_for(extractor, template, config, device)
     teacher = Teacher.make(extractor, views, config, track)
-    feature, crop = photo_features(teacher.extractor, photo)
+    [(feature, crop)] = photo_features(teacher.extractor, [photo])
     place = torch.from_numpy(crop.to_crop(np.array([[y, x]], np.float64), teacher.extractor.side))
     query = F.normalize(sample(feature[None], place[None], teacher.extractor.side)[0], dim=1)
     sigma = pool_similarities(teacher.bank, query, **teacher.pooling)

@@ -16,7 +16,7 @@ from shic_cli.config import PredictConfig
 from shic_cli.devices import Fitting
 from shic_cli.errors import Failures, InputError
 from shic_cli.extractors.carried import Carried
-from shic_cli.features import cut, decoder_input, make_extractor
+from shic_cli.features import cut, decoder_input, each_photo, make_extractor
 from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
 from shic_cli.maps import picture_path
 from shic_cli.matching import peak, sample
@@ -105,21 +105,33 @@ class Predictor:
         """How many pixels are compared with all vertices at a time."""
         return Fitting("comparing pixels with vertices", CHUNK[self.device.type])
 
-    @torch.no_grad()
     def embed(self, photo: Photo) -> Embedded:
         """The embeddings of the crop around the photo's mask."""
-        crop, image, mask = cut(photo, self.encoder.side)
-        grid, foreground = self.map.embed(decoder_input(self.encoder, image[None], mask[None]))
-        return Embedded(grid[0], None if foreground is None else foreground[0], crop)
+        return self.embed_all([photo])[0]
+
+    @torch.no_grad()
+    def embed_all(self, photos: Sequence[Photo]) -> list[Embedded]:
+        """The embeddings of photos, as `embed`, by one call of the encoder."""
+        crops, images, masks = zip(*(cut(photo, self.encoder.side) for photo in photos), strict=True)
+        grids, foreground = self.map.embed(decoder_input(self.encoder, torch.stack(images), torch.stack(masks)))
+        return [Embedded(grids[i], None if foreground is None else foreground[i], crop) for i, crop in enumerate(crops)]
 
     def predict(self, photo: Photo) -> tuple[np.ndarray, np.ndarray]:
         """The vertex i4 `(H, W)` (-1 off the mask) and its probability f4 `(H, W)` (0 off the mask) of every pixel."""
-        embedded = self.embed(photo)
+        return self.predict_all([photo])[0]
+
+    def predict_all(self, photos: Sequence[Photo]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The maps of photos, as `predict`, by one call of the encoder, with `flip` by two."""
+        found = [self.embed_all(photos), *([self.embed_all([_mirrored(photo) for photo in photos])] if self.flip else [])]
+        return [self._map(photo, *embedded) for photo, *embedded in zip(photos, *found, strict=True)]
+
+    def _map(self, photo: Photo, embedded: Embedded, mirrored: Embedded | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The map of a photo from its embeddings, and those of its mirror image."""
         pixels = np.argwhere(photo.mask)
         points, point_of_pixel = self._thin(pixels, embedded.crop)
         found = [embedded.at(points)]
-        if self.flip:
-            found.append(self.embed(_mirrored(photo)).at(points * [1, -1] + [0, photo.mask.shape[1] - 1]))
+        if mirrored is not None:
+            found.append(mirrored.at(points * [1, -1] + [0, photo.mask.shape[1] - 1]))
         vertex, score = self._estimate(torch.stack(found, 1))
         vertices, scores = np.full(photo.mask.shape, -1, np.int32), np.zeros(photo.mask.shape, np.float32)
         vertices[tuple(pixels.T)] = vertex[point_of_pixel]
@@ -190,15 +202,13 @@ def predict(
     given = {**sources, "images": listing(images)}
     params, mine = {**predictor.config.params(), **masks.settings}, part.of(images)
     with part.writer(path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite) as writer:
-        for image in track(mine, len(mine), "predict"):
-            if image.name in writer:
-                continue
-            with failures.catch(image.name):
-                photo = masks.read(image)
-                vertex, score = predictor.predict(photo)
+        left = [image for image in mine if image.name not in writer]
+        found = each_photo(left, masks, predictor.predict_all, predictor.device, failures)
+        for photo, (vertex, score) in filter(None, track(found, len(left), "predict")):
+            with failures.catch(photo.name):
                 if on_maps is not None:
-                    on_maps(image.name, photo.rgb, vertex)
-                writer.add(image.name, encoded=np.frombuffer(photo.data, np.uint8), mask=photo.mask, vertex=vertex, score=score)
+                    on_maps(photo.name, photo.rgb, vertex)
+                writer.add(photo.name, encoded=np.frombuffer(photo.data, np.uint8), mask=photo.mask, vertex=vertex, score=score)
         failures.check(len(images))
     part.end(path, failures, len(images), overwrite)
 

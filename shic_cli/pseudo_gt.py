@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from shic_cli import matching
 from shic_cli.config import PseudoGtConfig, RenderConfig
 from shic_cli.errors import Failures, InputError, SettingError
-from shic_cli.features import fit_basis, make_extractor, photo_features, view_features, with_basis
+from shic_cli.features import each_photo, fit_basis, make_extractor, photo_features, view_features, with_basis
 from shic_cli.images import Crop, ImageFile, MaskSource, listing
 from shic_cli.outputs import check_target
 from shic_cli.pca import Projected
@@ -152,15 +153,15 @@ def _item_queries(reader: ItemReader, names: Sequence[str], teacher: Teacher) ->
         yield _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)
 
 
-def _queries(images: Iterable[ImageFile], masks: MaskSource, teacher: Teacher, failures: Failures) -> Iterator[_Query | None]:
+def _queries(images: Sequence[ImageFile], masks: MaskSource, teacher: Teacher, failures: Failures) -> Iterator[_Query | None]:
     """Each image's features, None for one that fails."""
-    for image in images:
-        query = None
-        with failures.catch(image.name):
-            photo = masks.read(image)
-            feature, crop = photo_features(teacher.extractor, photo)
-            query = _Query(photo.name, np.frombuffer(photo.data, np.uint8), photo.mask, crop, feature)
-        yield query
+    extractor = teacher.extractor
+    for found in each_photo(images, masks, partial(photo_features, extractor), torch.device(extractor.device), failures):
+        if found is None:
+            yield None
+            continue
+        photo, (feature, crop) = found
+        yield _Query(photo.name, np.frombuffer(photo.data, np.uint8), photo.mask, crop, feature)
 
 
 def _check_item(item: Item, dim: int, where: str) -> None:

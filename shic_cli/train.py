@@ -16,9 +16,9 @@ from safetensors import safe_open
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shic_cli import losses
-from shic_cli.batches import Batch, Example, Examples, ahead, collate, flip_points
+from shic_cli.batches import Batch, Example, Examples, collate, flip_points
 from shic_cli.config import TrainConfig
-from shic_cli.devices import Fitting
+from shic_cli.devices import TOGETHER, Fitting, ahead
 from shic_cli.errors import InputError, SettingError, ShicError
 from shic_cli.features import make_extractor
 from shic_cli.matching import sample
@@ -35,7 +35,6 @@ log = logging.getLogger("shic")
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses of photos alone
 DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come back from there
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
-ENCODED = 16  # pictures that the encoder gets at a time on a GPU
 MEMORY = 4 << 30  # bytes of encoded pictures that are kept, by all ranks of a machine together
 
 
@@ -112,7 +111,7 @@ class Trainer:
             at_points=decoder.pointwise,
             cells=decoder.cells,
             seed=seed,
-            together=ENCODED if device.type == "cuda" else 1,
+            together=TOGETHER[device.type],
             memory=MEMORY // share_of_machine(),
         )
         with torch.random.fork_rng():

@@ -322,11 +322,11 @@ def watch_work(name: str, log: int) -> None:
         setattr(owner, attribute, wrapped)
 
     computed = {
-        "features": (features, "photo_features", lambda extractor, photo: photo.name),
-        "pseudo-gt": (pseudo_gt, "photo_features", lambda extractor, photo: photo.name),
+        "features": (features, "photo_features", lambda extractor, photos: photos[0].name),
+        "pseudo-gt": (pseudo_gt, "photo_features", lambda extractor, photos: photos[0].name),
         "synth": (synth, "chance", lambda seed, part, i: synth.picture_name(i)),
         "train": (train.Trainer, "run_epoch", lambda trainer: trainer.epoch + 1),
-        "predict": (predict.Predictor, "predict", lambda predictor, photo: photo.name),
+        "predict": (predict.Predictor, "predict_all", lambda predictor, photos: photos[0].name),
     }
     wrap(*computed[name][:2], "computed", computed[name][2], True)
     wrap(schema.ItemWriter, "add", "kept", lambda writer, item: item, False)

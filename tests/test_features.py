@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from shic_cli import features, schema
+from shic_cli import devices, features, schema
 from shic_cli.batches import Examples
 from shic_cli.config import FeatureConfig, RenderConfig
-from shic_cli.errors import InputError, ShicError
+from shic_cli.errors import Failures, InputError, SettingError, ShicError
 from shic_cli.extractors.silhouette import Silhouette
-from shic_cli.images import Photo, encode
+from shic_cli.images import MaskSource, Photo, encode, list_images
 from shic_cli.predict import Predictor
 from shic_cli.render import Views, render_views
 from shic_cli.schema import ItemReader, ItemWriter, Template
@@ -46,7 +46,7 @@ def refuses(work: Callable[[], object]) -> None:
 
 
 def test_features_that_are_not_finite_are_refused_wherever_they_are_used(views: Views, small_model_file: Path, tmp_path: Path) -> None:
-    refuses(lambda: features.photo_features(Overflowing(), PHOTO))
+    refuses(lambda: features.photo_features(Overflowing(), [PHOTO]))
     refuses(lambda: list(features.view_features(Overflowing(), views)))
     predictor = Predictor(small_model_file, CPU)
     assert predictor.embed(PHOTO).grid.isfinite().all()
@@ -223,3 +223,50 @@ def test_views_that_do_not_fit_together_are_done_one_by_one(views: Views) -> Non
 
     for one, two in zip(features.view_features(Small(), views), features.view_features(Silhouette(), views), strict=True):
         torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("together", [2, 4, 16])
+def test_photos_in_batches_get_what_they_get_alone(
+    folder: Path, shic: Callable, small_model_file: Path, monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    """As on a GPU: more than one at a time, the last batch smaller, one photo unreadable, one already done."""
+    (folder / "imgs" / "photo2.png").write_bytes(b"no picture")
+    lines = {"f": ("features", "imgs", "--extractor", "silhouette"), "m": ("predict", "imgs", "--flip", "on")}
+    for name, line in lines.items():
+        assert shic(*line, "-o", f"{name}1.h5")[0] == 4
+    monkeypatch.setitem(devices.TOGETHER, "cpu", together)
+    for name, line in lines.items():
+        status, _, err = shic(*line, "-o", f"{name}2.h5")
+        assert status == 4 and "photo2.png" in err
+    one, two = (ItemReader(folder / f"f{i}.h5", "shic/features") for i in (1, 2))
+    assert one.names == two.names and len(one) == 5
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a.feature, b.feature, atol=1e-3)
+    one, two = (ItemReader(folder / f"m{i}.h5", "shic/maps") for i in (1, 2))
+    assert one.names == two.names
+    assert np.mean([(a.vertex == b.vertex).mean() for a, b in zip(one, two, strict=True)]) > 0.999
+
+
+def test_of_a_batch_only_the_photo_that_fails_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what stops everything does stop it."""
+    monkeypatch.setitem(devices.TOGETHER, "cpu", 4)
+    images, asked = list_images([str(folder / "imgs")]), []
+
+    def work(photos: list[Photo]) -> list[str]:
+        asked.append([photo.name for photo in photos])
+        if any(photo.name == images[1].name for photo in photos):
+            raise InputError("this one is bad", "leave it out")
+        return [photo.name for photo in photos]
+
+    failures = Failures()
+    found = list(features.each_photo(images, MaskSource(), work, CPU, failures))
+    names = [image.name for image in images]
+    assert [photo.name for photo, _ in filter(None, found)] == [name for _, name in filter(None, found)] == [names[0], *names[2:]]
+    assert failures.names == [names[1]] and found.count(None) == 1
+    assert asked == [names[:4], *([name] for name in names[:4]), names[4:]]
+
+    def stop(photos: list[Photo]) -> list[str]:
+        raise SettingError("no such thing", "")
+
+    with pytest.raises(SettingError):
+        list(features.each_photo(images, MaskSource(), stop, CPU, failures))

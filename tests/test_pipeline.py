@@ -99,7 +99,7 @@ def test_labels_do_not_depend_on_where_the_object_lies(small_template, album):
     extractor, settings = make_extractor("silhouette", CPU), PseudoGtConfig(azimuths=6, elevations=(10.0,))
     teacher = Teacher.make(extractor, views_for(extractor, small_template, settings, CPU), settings)
     wide = type(photo)("wide", b"", np.pad(photo.rgb, ((40, 3), (9, 60), (0, 0))), np.pad(photo.mask, ((40, 3), (9, 60))))
-    one, other = (teacher.match(*photo_features(teacher.extractor, each), each.mask)[0] for each in (photo, wide))
+    one, other = (teacher.match(*photo_features(teacher.extractor, [each])[0], each.mask)[0] for each in (photo, wide))
     assert np.array_equal(one[photo.mask], other[wide.mask])
 
 

@@ -134,12 +134,12 @@ def test_a_dot_changes_the_features_where_it_is(sd: Sd, shape: tuple[int, int]):
     """A random network spreads a dot, but about its place: transposed or shifted maps would be 3 or more of the 12 cells off."""
     mask, plain = np.zeros(shape, bool), np.full((*shape, 3), 110, np.uint8)
     mask[40:260, 50:280] = True
-    without, crop = photo_features(sd, Photo("plain", b"", plain, mask))
+    [(without, crop)] = photo_features(sd, [Photo("plain", b"", plain, mask)])
     errors = []
     for y, x in ((80, 90), (150, 240), (230, 120), (130, 130), (80, 230), (230, 250)):
         dotted = plain.copy()
         dotted[y - 8 : y + 9, x - 8 : x + 9] = 255
-        change = (photo_features(sd, Photo("dotted", b"", dotted, mask))[0] - without).norm(dim=0).double() ** 4
+        change = (photo_features(sd, [Photo("dotted", b"", dotted, mask)])[0][0] - without).norm(dim=0).double() ** 4
         cells = torch.arange(change.shape[-1]).double()
         centre = torch.stack([change.sum(1) @ cells, change.sum(0) @ cells]) / change.sum()
         errors.append(centre.numpy() - crop.to_crop(np.array([y, x], float), len(cells)))

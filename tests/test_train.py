@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from shic_cli import devices, model, registry, train
-from shic_cli.batches import Examples, ahead, collate, flip_points
+from shic_cli.batches import Examples, collate, flip_points
 from shic_cli.config import TrainConfig
 from shic_cli.images import MaskSource, list_images
 from shic_cli.predict import Predictor
@@ -282,17 +282,17 @@ def test_the_next_batch_is_made_while_the_last_is_used():
             made.set()
         return i
 
-    found = ahead(partial(make, i) for i in range(4))
+    found = devices.ahead(partial(make, i) for i in range(4))
     assert next(found) == 0 and made.wait(10)
     assert list(found) == [1, 2, 3] and order == [0, 1, 2, 3] and all(others)
-    assert list(ahead([])) == []
+    assert list(devices.ahead([])) == []
 
 
 def test_what_fails_ahead_fails_in_its_turn():
     def fail():
         raise train.InputError("a.jpg: is broken", "")
 
-    found = ahead([lambda: 1, fail, lambda: 3])
+    found = devices.ahead([lambda: 1, fail, lambda: 3])
     assert next(found) == 1
     with pytest.raises(train.InputError, match=r"a\.jpg"):
         next(found)

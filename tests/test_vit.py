@@ -192,7 +192,7 @@ def test_a_dot_changes_the_cell_that_it_lies_in(tiny_vit, height, width):
     mask[8 : height - 12, 10 : width - 6] = True
     black = np.zeros((height, width, 3), np.uint8)
     crop = Crop.around(mask)
-    before, _ = photo_features(extractor, Photo("a", b"", black, mask))
+    [(before, _)] = photo_features(extractor, [Photo("a", b"", black, mask)])
     cell = crop.side / 12
     for y, x in ((12, 14), (height - 20, 20), (30, width - 16), (height // 2, width // 2)):
         y, x = (
@@ -200,7 +200,7 @@ def test_a_dot_changes_the_cell_that_it_lies_in(tiny_vit, height, width):
             for place, start in ((y, crop.top), (x, crop.left))
         )
         drawn = cv2.circle(black.copy(), (x, y), 1, (255, 255, 255), -1)
-        after, _ = photo_features(extractor, Photo("a", b"", drawn, mask))
+        [(after, _)] = photo_features(extractor, [Photo("a", b"", drawn, mask)])
         change = (after - before).norm(dim=0)
         found = np.unravel_index(int(change.argmax()), change.shape)
         expected = np.floor((np.array([y, x]) + 0.5 - [crop.top, crop.left]) / crop.side * 12)
