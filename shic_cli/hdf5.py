@@ -64,6 +64,8 @@ def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
         file = _open(path)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file", "check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder", "name a file in it") from error
     except BlockingIOError as error:
         raise InputError(f"{path}: another program has it open for writing", "wait for it to end") from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:

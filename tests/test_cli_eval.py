@@ -156,6 +156,8 @@ def test_pck_of_another_program_and_of_baselines(shic: Shic, maps: Path) -> None
     assert status == 0, err
     # the maps are equal, so a point stays where it is: the first is right; the program has the second; position is as the maps are
     assert {name: row["pck"] for name, row in rows.items() if name != "chance"} == {"pred.h5": 0.5, "other.csv": 0.5, "position": 0.5}
+    swapped = ("eval", "pck", "other.csv", "pred.h5", *words[4:])
+    assert list(json.loads(shic(*swapped)[1])["rows"]) == ["other.csv", "pred.h5", "position", "chance"]  # as they were given
     status, _, err = shic(*words, "--class", "cow")
     assert status == 1 and "has no class cow" in err and "it has horse" in err
     rows = json.loads(shic(*words, "--alpha", "0.1,1", "--protocol", "csm")[1])["rows"]

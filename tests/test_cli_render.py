@@ -60,6 +60,7 @@ BAD = {
     "no template": (("nothing.h5",), 1, "nothing.h5: there is no such file"),
     "another kind": (("views.h5", "-o", "more.h5"), 1, "expected shic/template, found shic/views"),
     "no HDF5": (("words.h5",), 1, "can't be read as HDF5"),
+    "a folder": ((".",), 1, ".: is a folder"),
     "no such device": (("--device", "cuda:99"), 1, "there is no such device"),
     "no device at all": (("--device", "gpu"), 1, "is no device"),
     "no such renderer": (("--renderer", "wrap"), 2, "did you mean warp?"),

@@ -152,6 +152,8 @@ def pck(
         held |= _masks(pairs, images, masks, looker)
     for name, transfer in transfers.items():
         results[name] = library.score(pairs, transfer, held, config, seed, track)
+    named = [name for label, path in labels.items() for name in _ways(label, path, config.via) or (label,)]
+    results = {name: results[name] for name in (*named, *baselines)}  # in the order in which they were given
     ways = [result["via"] for result in results.values() if "via" in result]  # another program's answers and baselines have none
     _show(results, f"PCK via {ways[0]}" if len(results) == len(ways) == 1 else "PCK", PCK_FIGURES)
     _emit(results, as_json)
