@@ -154,9 +154,10 @@ class Predictor:
             tables.append(self.vertex_embeddings[torch.from_numpy(self.surface.mirror).long().to(self.device)])
 
         def work(chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            logits = [chunk[:, i] @ table.T for i, table in enumerate(tables)]
-            share = sum(each.softmax(1) for each in logits) / len(tables)
-            vertex = self.medians(share) if self.median else peak(logits[0] if len(tables) == 1 else share)[1]
+            share = (chunk[:, 0] @ tables[0].T).softmax(1)
+            for i, table in enumerate(tables[1:], 1):
+                share = share.mul_(i / (i + 1)).add_((chunk[:, i] @ table.T).softmax(1), alpha=1 / (i + 1))
+            vertex = self.medians(share) if self.median else peak(share)[1]
             return vertex, share.gather(1, vertex[:, None])[:, 0]
 
         best = list(self.fitting.each(work, pixels))

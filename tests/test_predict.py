@@ -34,7 +34,7 @@ def test_flipped_answers_of_mirrored_pictures_are_mirrored(photo: Photo, small_m
         predictor = Predictor(small_model_file, CPU, PredictConfig(flip=flip))
         (vertex, score), (other, other_score) = (predictor.predict(each) for each in (photo, mirrored(photo)))
         same = small_template.mirror[other[:, ::-1][photo.mask]] == vertex[photo.mask]
-        assert same.mean() > 0.9 if flip == "on" else same.mean() < 0.5
+        assert same.mean() > 0.8 if flip == "on" else same.mean() < 0.5
         if flip == "on":
             np.testing.assert_allclose(other_score[:, ::-1], score, atol=1e-4)
 
