@@ -23,6 +23,7 @@ from shic_cli.outputs import atomic
 from shic_cli.progress import Track, plain_track
 from shic_cli.remap import lay, load_texture
 from shic_cli.schema import ItemReader, Template, read_template
+from shic_cli.surface_points import SurfacePoints
 from shic_cli.synth import Picture, Synthesizer
 from shic_cli.template import sides_picture
 
@@ -154,7 +155,7 @@ def summary(folder: Path, truth: dict[str, np.ndarray], rows: int = 4, side: int
     """
     template = read_template(folder / "template.h5")
     surface = Surface.of(template)
-    texture = load_texture(TEXTURE, surface)
+    texture, finder = load_texture(TEXTURE, surface), SurfacePoints(surface)
     files = {kind: ItemReader(folder / f"{name}.maps.h5", "shic/maps") for kind, name in MAPS.items()}
     tiles, captions = [], []
     for name in list(truth)[:rows]:
@@ -164,7 +165,7 @@ def summary(folder: Path, truth: dict[str, np.ndarray], rows: int = 4, side: int
         both = {kind: (vertex >= 0) & (exact >= 0) for kind, vertex in maps.items()}
         errors = {kind: template.geodesic[vertex[both[kind]], exact[both[kind]]].mean() for kind, vertex in maps.items()}
         tiles += [photo, *(draw.color_map(photo, vertex, surface.colors) for vertex in (*maps.values(), exact))]
-        tiles.append(lay(photo, maps["trained"], surface, texture))
+        tiles.append(lay(photo, maps["trained"], finder, texture))
         captions += ["photo", *(f"{kind}: error {error:.1f}" for kind, error in errors.items()), "truth", "texture by the trained map"]
     sheet = draw.contact_sheet(tiles, 5, captions, side)
     return np.concatenate([cv2.resize(sides_picture(template), (sheet.shape[1], sheet.shape[1] // 4), interpolation=cv2.INTER_AREA), sheet])

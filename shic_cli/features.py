@@ -96,7 +96,9 @@ def each_photo(
         except ShicError as error:
             if error.stops_all:
                 raise
-            for photo in photos:
+            if len(photos) == 1:
+                failures.note(photos[0].name, error)
+            for photo in photos if len(photos) > 1 else ():
                 with failures.catch(photo.name):
                     found.append((photo, *work([photo])))
         yield from found

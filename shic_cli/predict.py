@@ -26,6 +26,7 @@ from shic_cli.outputs import atomic
 from shic_cli.progress import Track, plain_track
 from shic_cli.remap import lay, load_texture
 from shic_cli.shards import WHOLE, Part
+from shic_cli.surface_points import SurfacePoints
 
 CHUNK = {"cpu": 256, "cuda": 8192}  # pixels compared with all vertices at a time; on a CPU what fits its cache is twice as quick
 
@@ -220,16 +221,19 @@ class Pictures:
     For one image they lie beside the maps file, for several in a folder named like it.
     """
 
-    def __init__(self, path: Path, surface: Surface, texture: str | None, *, single: bool, wanted: bool = True) -> None:
+    def __init__(
+        self, path: Path, surface: Surface, texture: str | None, device: torch.device, *, single: bool, wanted: bool = True
+    ) -> None:  # fmt: skip
         self.surface, self.wanted = surface, wanted
         self.texture = load_texture(texture, surface) if texture else None
+        self.finder = SurfacePoints(surface, device) if texture else None
         self.folder = path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
 
     def write(self, name: str, rgb: np.ndarray, vertex: np.ndarray) -> None:
         """Write the pictures of one image, replacing older ones."""
         pictures = {"colors": draw.color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
         if self.texture is not None:
-            pictures["remap"] = lay(rgb, vertex, self.surface, self.texture)
+            pictures["remap"] = lay(rgb, vertex, self.finder, self.texture)
         for kind, picture in pictures.items():
             target = picture_path(self.folder, name, f".{kind}.png")
             target.parent.mkdir(parents=True, exist_ok=True)

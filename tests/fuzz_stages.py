@@ -313,12 +313,12 @@ def _remap(maps: ItemReader, surface: Any, texture: str) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_picture(target, picture, True)
 
-    remap(maps, surface, load_texture(texture, surface), save, OPACITY)
+    remap(maps, surface, load_texture(texture, surface), save, OPACITY, CPU)
 
 
 def _predict(predictor: Predictor, photos: list[ImageFile], masks: MaskSource, texture: str | None) -> None:
     path = Path("predictions.maps.h5")
-    pictures = Pictures(path, predictor.surface, texture, single=True)
+    pictures = Pictures(path, predictor.surface, texture, CPU, single=True)
     predict(predictor, photos, masks, path, sources={}, overwrite=True, on_maps=pictures.write)
 
 

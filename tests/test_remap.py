@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from scipy.spatial import cKDTree
 
 from shic_cli.errors import InputError
 from shic_cli.images import encode
 from shic_cli.model import Surface
-from shic_cli.remap import Painted, Points, _walk, checker, grid, lay, load_texture, sample_bilinear, surface_points
+from shic_cli.remap import Painted, Points, checker, grid, lay, load_texture, sample_bilinear
+from shic_cli.surface_points import SurfacePoints, walk
 
 SIZE = 96
 
@@ -44,10 +46,10 @@ def positions(face: np.ndarray, bary: np.ndarray, surface: Surface) -> np.ndarra
 def test_points_run_smoothly(ball: Surface, size: int) -> None:
     vertex, point = seen(ball, size)
     inside = vertex >= 0
-    face, bary = surface_points(vertex, ball)
-    assert (face[~inside] == -1).all() and (bary[~inside] == -1).all()
-    assert bary[inside].min() >= 0 and bary[inside].sum(-1) == pytest.approx(1, abs=1e-5)
-    found = positions(face[inside], bary[inside], ball)
+    face, bary = SurfacePoints(ball)(vertex)
+    assert len(face) == len(bary) == inside.sum()
+    assert bary.min() >= 0 and bary.sum(-1) == pytest.approx(1, abs=1e-5)
+    found = positions(face, bary, ball)
     error = np.linalg.norm(found - point[inside], axis=1)
     steps = np.linalg.norm(ball.verts[vertex[inside]] - point[inside], axis=1)
     middle = np.linalg.norm(point[inside][:, :2], axis=1) < 0.4
@@ -66,18 +68,31 @@ def test_a_rough_map_is_smoothed(ball: Surface) -> None:
     noise = np.random.default_rng(0).normal(0, 0.04, (SIZE // 3, SIZE // 3, 3)).repeat(3, 0).repeat(3, 1)
     inside = np.linalg.norm(point[..., :2], axis=-1) < 0.45
     vertex = np.where(inside, cKDTree(ball.verts).query(point + noise)[1], -1)
-    face, bary = surface_points(vertex, ball)
-    error = np.linalg.norm(positions(face[inside], bary[inside], ball) - point[inside], axis=1)
+    face, bary = SurfacePoints(ball)(vertex)
+    error = np.linalg.norm(positions(face, bary, ball) - point[inside], axis=1)
     rough = np.linalg.norm(ball.verts[vertex[inside]] - point[inside], axis=1)
     assert np.median(error) < 0.5 * np.median(rough)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("size", [SIZE, 400])
+def test_points_on_a_gpu_are_those_of_the_cpu(ball: Surface, size: int) -> None:
+    vertex, _ = seen(ball, size)
+    one, other = (positions(*SurfacePoints(ball, device)(vertex), ball) for device in ("cpu", "cuda"))
+    assert np.linalg.norm(one - other, axis=1).max() < 1e-4
+
+
+def test_a_map_without_a_pixel_has_no_points(ball: Surface) -> None:
+    face, bary = SurfacePoints(ball)(np.full((5, 7), -1))
+    assert face.shape == (0,) and bary.shape == (0, 3)
 
 
 def test_limbs_do_not_mix(ball: Surface) -> None:
     left, right = int(ball.verts[:, 0].argmin()), int(ball.verts[:, 0].argmax())
     vertex = np.full((20, 20), left)
     vertex[:, 10:] = right
-    face, bary = surface_points(vertex, ball)
-    found = positions(face.ravel(), bary.reshape(-1, 3), ball).reshape(20, 20, 3)
+    face, bary = SurfacePoints(ball)(vertex)
+    found = positions(face, bary, ball).reshape(20, 20, 3)
     assert found[:, :10] == pytest.approx(np.broadcast_to(ball.verts[left], (20, 10, 3)), abs=1e-4)
     assert found[:, 10:] == pytest.approx(np.broadcast_to(ball.verts[right], (20, 10, 3)), abs=1e-4)
 
@@ -92,13 +107,14 @@ def test_walk_stops_at_the_nearest_vertex(ball: Surface) -> None:
     neighbours = np.array([[*near, *[i] * (width - len(near))] for i, near in edges.items()])
     place = ball.verts[::7] * 0.98
     start = cKDTree(ball.verts).query(place + np.array([0.1, 0.05, 0]))[1]
-    assert (_walk(place, start, ball.verts, neighbours) == cKDTree(ball.verts).query(place)[1]).all()
+    found = walk(*map(torch.from_numpy, (place, start, ball.verts, neighbours))).numpy()
+    assert (found == cKDTree(ball.verts).query(place)[1]).all()
 
 
 @pytest.mark.parametrize("vertex", [np.full((9, 9), -1), np.where(np.arange(81).reshape(9, 9) == 40, 3, -1)])
 def test_none_and_one_pixel(ball: Surface, vertex: np.ndarray) -> None:
     rgb = np.full((9, 9, 3), 77, np.uint8)
-    out = lay(rgb, vertex, ball, load_texture("colors", ball))
+    out = lay(rgb, vertex, SurfacePoints(ball), load_texture("colors", ball))
     assert (out[vertex < 0] == 77).all()
     assert out.shape == rgb.shape and out is not rgb
 
@@ -107,7 +123,7 @@ def test_a_picture_lies_upright(ball: Surface) -> None:
     vertex, _ = seen(ball)
     painting = np.zeros((64, 64, 3), np.uint8)
     painting[:32, :32], painting[:32, 32:], painting[32:, :32], painting[32:, 32:] = (250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)
-    out = lay(np.full((SIZE, SIZE, 3), 128, np.uint8), vertex, ball, Painted(painting, ball), opacity=1)
+    out = lay(np.full((SIZE, SIZE, 3), 128, np.uint8), vertex, SurfacePoints(ball), Painted(painting, ball), opacity=1)
     for y, x, color in ((30, 30, (250, 0, 0)), (30, 66, (0, 250, 0)), (66, 30, (0, 0, 250)), (66, 66, (250, 250, 0))):
         assert out[y, x] == pytest.approx(np.array(color), abs=3)
     assert (out[vertex < 0] == 128).all()
@@ -117,7 +133,7 @@ def test_a_gradient_is_reproduced(ball: Surface) -> None:
     """Painted by uv = (x, y), a ramp along x must come back as each pixel's own x."""
     vertex, point = seen(ball)
     ramp = np.repeat(np.linspace(0, 255, 256).round().astype(np.uint8)[None, :, None], 3, 2).repeat(256, 0)
-    out = lay(np.full((SIZE, SIZE, 3), 128, np.uint8), vertex, ball, Painted(ramp, ball), opacity=1)
+    out = lay(np.full((SIZE, SIZE, 3), 128, np.uint8), vertex, SurfacePoints(ball), Painted(ramp, ball), opacity=1)
     middle = np.linalg.norm(point[..., :2], axis=-1) < 0.4
     assert out[middle][:, 0] == pytest.approx((point[middle][:, 0] + 0.5) * 255, abs=5)
 
@@ -133,7 +149,7 @@ def test_ground_between_charts_does_not_bleed(ball: Surface) -> None:
 def test_small_details_are_averaged_where_pixels_are_coarse(ball: Surface) -> None:
     noise = np.random.default_rng(0).integers(0, 2, (1024, 1024, 1), np.uint8).repeat(3, 2) * 255
     vertex, _ = seen(ball, 48)
-    out = lay(np.full((48, 48, 3), 128, np.uint8), vertex, ball, Painted(noise, ball), opacity=1)
+    out = lay(np.full((48, 48, 3), 128, np.uint8), vertex, SurfacePoints(ball), Painted(noise, ball), opacity=1)
     assert out[16:32, 16:32].std() < 40  # single texels would give 127
 
 
@@ -141,7 +157,7 @@ def test_light_and_dark_of_the_photo_stay(ball: Surface) -> None:
     vertex, _ = seen(ball)
     rgb = np.full((SIZE, SIZE, 3), 160, np.uint8)
     rgb[:, : SIZE // 2] = 60
-    out = lay(rgb, vertex, ball, lambda points: np.full((len(points.face), 3), 150.0), opacity=1)
+    out = lay(rgb, vertex, SurfacePoints(ball), lambda points: np.full((len(points.face), 3), 150.0), opacity=1)
     assert out[48, 20, 0] < 0.8 * out[48, 76, 0]
 
 
@@ -152,10 +168,10 @@ def test_opacity(ball: Surface) -> None:
     def white(points: Points) -> np.ndarray:
         return np.full((len(points.face), 3), 200.0)
 
-    assert (lay(rgb, vertex, ball, white, opacity=0) == 100).all()
-    assert lay(rgb, vertex, ball, white, opacity=0.5)[48, 48] == pytest.approx(150, abs=1)
+    assert (lay(rgb, vertex, SurfacePoints(ball), white, opacity=0) == 100).all()
+    assert lay(rgb, vertex, SurfacePoints(ball), white, opacity=0.5)[48, 48] == pytest.approx(150, abs=1)
     edge = np.argwhere(vertex[48] >= 0)[0, 0]
-    assert 100 < lay(rgb, vertex, ball, white, opacity=1)[48, edge, 0] < 200  # a soft outline
+    assert 100 < lay(rgb, vertex, SurfacePoints(ball), white, opacity=1)[48, edge, 0] < 200  # a soft outline
 
 
 def points_at(position: list[list[float]], normal: list[float]) -> Points:

@@ -56,7 +56,6 @@ def command(
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
         write_trained_heatmap(predictor, images, used, heatmap, target)
         return
-    pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
-    pictures = Pictures(output, predictor.surface, texture, single=len(images) == 1, wanted=config.pictures)
+    pictures = Pictures(output, predictor.surface, texture, predictor.device, single=len(images) == 1, wanted=config.pictures)
     shared = {"overwrite": overwrite, "on_maps": pictures.write, "track": track, "part": part}
     predict(predictor, images, used, output, sources={"model": source(model)}, **shared)

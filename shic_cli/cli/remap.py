@@ -15,18 +15,23 @@ from shic_cli.cli import options
 @click.option("--template", type=click.Path(path_type=Path), help="A template or a model.  [default: model.safetensors or template.h5]")
 @options.output("", "A picture (of one image), a folder, or - for stdout.  [default: beside MAPS]")
 @click.option("--opacity", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Of the texture over the photo.")
+@options.device
 @options.overwrite
-def command(maps: Path, texture: str, template: Path | None, output: Path | None, opacity: float, overwrite: bool) -> None:
+def command(
+    maps: Path, texture: str, template: Path | None, output: Path | None, opacity: float, device: str, overwrite: bool
+) -> None:  # fmt: skip
     """Lay a texture over the photos of the MAPS file.
 
     The picture of one image goes to STEM.remap.png beside MAPS, those of several to a folder named like it.
     """
     from shic_cli.cli.console import track, write_picture
+    from shic_cli.devices import resolve_device
     from shic_cli.images import SUFFIXES
     from shic_cli.maps import find_surface, picture_path
     from shic_cli.remap import load_texture, remap
     from shic_cli.schema import ItemReader
 
+    where = resolve_device(device)
     reader, surface = ItemReader(maps, "shic/maps"), find_surface(template)
     as_file = output is not None and (str(output) == "-" or output.suffix.lower() in SUFFIXES)
     if as_file and len(reader) > 1:
@@ -39,4 +44,4 @@ def command(maps: Path, texture: str, template: Path | None, output: Path | None
             target.parent.mkdir(parents=True, exist_ok=True)
         write_picture(target, picture, overwrite)
 
-    remap(reader, surface, load_texture(texture, surface), write, opacity, track)
+    remap(reader, surface, load_texture(texture, surface), write, opacity, where, track)

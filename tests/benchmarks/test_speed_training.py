@@ -126,7 +126,7 @@ def test_prediction_of_a_folder(
     predictor, images = Predictor(tmp_path / "m.safetensors", device), list_images([str(pictures / "imgs")])
     images = images[:12] if device.type == "cpu" else images
     target, together = tmp_path / "out.maps.h5", 1 if device.type == "cpu" else 32
-    drawn = Pictures(target, predictor.surface, None, single=False)
+    drawn = Pictures(target, predictor.surface, None, device, single=False)
 
     def folder() -> None:
         predict(predictor, images, MaskSource(), target, sources={}, overwrite=True, on_maps=drawn.write)
