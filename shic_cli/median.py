@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
-CELLS = 512  # of 5,000 vertices each has some ten; finer ones gained nothing, and with 128 the error grew by 2 %
+CELLS = 512  # of 5,000 vertices each has some ten; with 128 the error was 1.4 % larger, with a cell for each vertex 1.1 % smaller
 
 
 @dataclass(frozen=True)
