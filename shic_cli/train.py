@@ -58,6 +58,11 @@ def _kind(name: str) -> str:
     return "natural" if name in NATURAL else "synthetic" if name == "synthetic" else "all"
 
 
+def _running_mean(decay: float, mean: list[torch.Tensor], now: list[torch.Tensor], steps: torch.Tensor) -> None:
+    """Move `mean` towards `now`; over the first `steps` with a smaller decay, so that a short training does not keep its start."""
+    get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (10 + int(steps))))(mean, now, steps)
+
+
 @dataclass
 class Trainer:
     """The map being trained, with its optimizer, schedule and examples. One object a run."""
@@ -119,7 +124,7 @@ class Trainer:
             found = CanonicalMap(config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)).to(device)
         geodesic, mirror = torch.from_numpy(template.geodesic).to(device), mirror.to(device)
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
-        average = AveragedModel(found, multi_avg_fn=get_ema_multi_avg_fn(config.average)) if config.average else None
+        average = AveragedModel(found, multi_avg_fn=partial(_running_mean, config.average)) if config.average else None
         return cls(
             config, template, examples, device, seed, found, optimizer, geodesic, mirror,
             Together(found), Fitting("training", config.batch), average,

@@ -316,6 +316,14 @@ def test_the_running_mean_is_what_is_saved(small_template, album):
     assert torch.equal(plain.saved({}).map.C, plain.map.C) and torch.equal(plain.map.C, trainer.map.C)
 
 
+def test_a_short_training_does_not_keep_its_start(small_template, album):
+    trainer = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", average=0.998, batch=2))
+    for _ in range(4):
+        trainer.run_epoch()
+    now = trainer.map.C.norm().item()
+    assert trainer.saved({}).map.C.norm() > 0.5 * now
+
+
 def test_auto_looks_at_pixels_where_synthetic_pictures_teach_it(folder, album, shic, small_template):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
     assert make_trainer(small_template, [folder / "pgt.h5"], config()).config.encoder == "silhouette"
