@@ -230,9 +230,6 @@ class TrainConfig(Checked):
         "How the step size falls: step, to a tenth after half of the epochs (sec. 4.1), or cosine, to nothing; auto: cosine for a unet.",
         choices=("auto", "step", "cosine"),
     )
-    average: float = setting(
-        -1.0, "Keep the running mean of the weights with this decay in place of the last ones; 0: no; -1: 0.998 for a unet.", low=-1, high=1
-    )
     mirror: str = setting(
         "auto",
         "Show each picture mirrored in every other epoch, with the labels mirrored on the template; auto: for a unet.",

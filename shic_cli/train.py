@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from shic_cli import losses
 from shic_cli.batches import Batch, Example, Examples, collate, flip_points
@@ -58,11 +57,6 @@ def _kind(name: str) -> str:
     return "natural" if name in NATURAL else "synthetic" if name == "synthetic" else "all"
 
 
-def _running_mean(decay: float, mean: list[torch.Tensor], now: list[torch.Tensor], steps: torch.Tensor) -> None:
-    """Move `mean` towards `now`; over the first `steps` with a smaller decay, so that a short training does not keep its start."""
-    get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (10 + int(steps))))(mean, now, steps)
-
-
 @dataclass
 class Trainer:
     """The map being trained, with its optimizer, schedule and examples. One object a run."""
@@ -78,7 +72,6 @@ class Trainer:
     mirror: torch.Tensor
     team: Together
     fitting: Fitting
-    average: AveragedModel | None = None
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -124,10 +117,9 @@ class Trainer:
             found = CanonicalMap(config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)).to(device)
         geodesic, mirror = torch.from_numpy(template.geodesic).to(device), mirror.to(device)
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
-        average = AveragedModel(found, multi_avg_fn=partial(_running_mean, config.average)) if config.average else None
         return cls(
             config, template, examples, device, seed, found, optimizer, geodesic, mirror,
-            Together(found), Fitting("training", config.batch), average,
+            Together(found), Fitting("training", config.batch),
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
@@ -159,10 +151,9 @@ class Trainer:
     def _check(self, means: dict[str, float]) -> None:
         """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has grown beyond all measure."""
         where = f"epoch {self.epoch + 1}"
-        for part in filter(None, (self.map, self.average)):
-            for name, value in part.state_dict().items():
-                if value.is_floating_point() and not torch.isfinite(value).all():
-                    raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
+        for name, value in self.map.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
         start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
         if worst := next((name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None):
             raise ShicError(f"{where}: the {worst} loss is {means[worst]:.3g}, a map that knows nothing has {start:.3g}", KEPT)
@@ -205,8 +196,6 @@ class Trainer:
             values = self.fitting.run(lambda size: self._gradients(pairs, counts, size), max(len(pairs), 1))
         team.add_gradients()
         self.optimizer.step()
-        if self.average is not None:
-            self.average.update_parameters(self.map)
         return values
 
     def _gradients(self, pairs: list[tuple[Example, torch.Tensor]], counts: dict[str, float], size: int) -> dict[str, float]:
@@ -281,8 +270,6 @@ class Trainer:
     def save_checkpoint(self, path: Path) -> None:
         """Everything that going on needs, in one safetensors file."""
         tensors = {f"map.{name}": value for name, value in self.map.state_dict().items()}
-        if self.average is not None:
-            tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         names = [name for name, _ in self.map.named_parameters()]
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{names[i]}.{key}": value for key, value in state.items()}
@@ -294,9 +281,7 @@ class Trainer:
         """Go on from a checkpoint of the same settings."""
         with safe_open(path, "pt") as file:
             tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-        for prefix, found in (("map.", self.map), ("average.", self.average)):
-            if found is not None:
-                found.load_state_dict({name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)})
+        self.map.load_state_dict({name.removeprefix("map."): value for name, value in tensors.items() if name.startswith("map.")})
         state: dict[int, dict[str, torch.Tensor]] = {}
         for i, (name, _) in enumerate(self.map.named_parameters()):
             prefix = f"adam.{name}."
@@ -318,7 +303,7 @@ class Trainer:
             "sources": sources,
             "losses": self.history[-1],
         }
-        return Saved((self.map if self.average is None else self.average.module).cpu(), Surface.of(self.template), meta)
+        return Saved(self.map.cpu(), Surface.of(self.template), meta)
 
 
 def train(

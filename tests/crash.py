@@ -33,7 +33,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "synth": ("synth", "-o", "{out}/s.h5", "--number", str(PICTURES), "--size", "96"),
     "train": (
         *("train", "synth.h5", "-o", "{out}/m.safetensors", "--encoder", "silhouette", "--epochs", "5", "--batch", "4", "--points", "20"),
-        *("--average", "0.9", "--seed", "3"),
+        *("--seed", "3"),
     ),
     "predict": ("predict", "imgs", "-o", "{out}/predictions.maps.h5", "--remap", "grid"),
 }

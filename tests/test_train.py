@@ -58,7 +58,7 @@ def test_first_loss_is_ln_k_exactly(small_template, album):
 
 @pytest.mark.parametrize(("encoder", "epochs"), [("silhouette", 150), ("picture", 100)])
 def test_training_learns_exact_labels(small_template, album, tmp_path, encoder, epochs):
-    settings = config(encoder=encoder, epochs=epochs, augment="off", rate=3e-3, points=100, average=0.9, mirror="off")
+    settings = config(encoder=encoder, epochs=epochs, augment="off", rate=3e-3, points=100, mirror="off")
     train.train(small_template, [album / "truth.h5"], tmp_path / "m.safetensors", settings, CPU, sources={})
     predictor, errors = Predictor(tmp_path / "m.safetensors", CPU), []
     truth = ItemReader(album / "truth.h5", "shic/maps")
@@ -211,12 +211,12 @@ def test_recipes_fill_in_what_is_left_open(small_template, album):
         settings = TrainConfig(**given)
         return train.settle(settings, train.make_extractor(settings.encoder, CPU), CPU)
 
-    open_settings = ("epochs", "batch", "rate", "schedule", "average", "mirror", "natural", "augment", "precision")
+    open_settings = ("epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision")
     for encoder in ("silhouette", "picture"):
         paper = settled(encoder=encoder, recipe="paper")
-        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", 0, "off", 1, "on", "float32"]  # sec. 4.1
-    unet = settled(encoder="picture", batch=5, average=0.0)
-    assert (unet.decoder, unet.batch, unet.average, unet.schedule, unet.mirror) == ("unet", 5, 0, "cosine", "on")
+        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", "off", 1, "on", "float32"]  # sec. 4.1
+    unet = settled(encoder="picture", batch=5)
+    assert (unet.decoder, unet.batch, unet.schedule, unet.mirror) == ("unet", 5, "cosine", "on")
     assert (settled(encoder="silhouette").decoder, settled(encoder="silhouette").augment) == ("pointwise", "off")
     assert settled(encoder="silhouette", decoder="unet").decoder == "unet"
 
@@ -304,24 +304,6 @@ def test_schedules(small_template, album):
     )
     assert [step.rate(epoch) for epoch in (0, 1.9, 2, 3.9)] == [1, 1, 0.1, 0.1]
     assert [cosine.rate(epoch) for epoch in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
-
-
-def test_the_running_mean_is_what_is_saved(small_template, album):
-    trainer = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", average=0.5))
-    trainer.run_epoch()
-    saved = trainer.saved({}).map
-    assert not torch.equal(saved.C, trainer.map.C) and saved.C.any()
-    plain = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", average=0.0))
-    plain.run_epoch()
-    assert torch.equal(plain.saved({}).map.C, plain.map.C) and torch.equal(plain.map.C, trainer.map.C)
-
-
-def test_a_short_training_does_not_keep_its_start(small_template, album):
-    trainer = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", average=0.998, batch=2))
-    for _ in range(4):
-        trainer.run_epoch()
-    now = trainer.map.C.norm().item()
-    assert trainer.saved({}).map.C.norm() > 0.5 * now
 
 
 def test_auto_looks_at_pixels_where_synthetic_pictures_teach_it(folder, album, shic, small_template):
