@@ -92,7 +92,7 @@ def write_example(
         write_photo(folder / part, name, picture)
         if part:
             truth[f"{name}.jpg"] = picture.vertex
-    annotations = annotate(truth, chance(seed, "demo", "points"))
+    annotations = annotate(truth, "trex", chance(seed, "demo", "points"))
     with atomic(folder / "annotations.json") as partial:
         partial.write_text(json.dumps(annotations))
     return truth
@@ -105,17 +105,18 @@ def write_obj(path: Path, verts: np.ndarray, faces: np.ndarray) -> None:
         partial.write_text("\n".join(rows) + "\n")
 
 
-def write_photo(folder: Path, name: str, picture: Picture) -> None:
-    """Write imgs/NAME.jpg and masks/NAME.png below `folder`."""
-    for kind, suffix, image in (("imgs", ".jpg", picture.rgb), ("masks", ".png", picture.mask[..., None].repeat(3, -1) * np.uint8(255))):
+def write_photo(folder: Path, name: str, picture: Picture, photos: str = "imgs") -> None:
+    """Write `photos`/NAME.jpg and masks/NAME.png below `folder`."""
+    for kind, suffix, image in ((photos, ".jpg", picture.rgb), ("masks", ".png", picture.mask[..., None].repeat(3, -1) * np.uint8(255))):
         target = folder / kind / f"{name}{suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic(target) as partial:
             partial.write_bytes(encode(image, suffix))
 
 
-def annotate(truth: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, list]:
-    """A DensePose-style annotation file as JSON values: random points at least `INSET` pixels inside each object, with exact vertices."""
+def annotate(truth: dict[str, np.ndarray], kind: str, rng: np.random.Generator) -> dict[str, list]:
+    """A DensePose-style annotation file of the class `kind` as JSON values: random points at least `INSET` pixels inside each object, with
+    exact vertices."""
     images, annotations = [], []
     for i, (name, vertex) in enumerate(truth.items(), 1):
         height, width = vertex.shape
@@ -131,9 +132,9 @@ def annotate(truth: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str
             "dp_y": ((rows + 0.5 - top) * DP_SCALE / high).round(4).tolist(),
             "dp_vertex": vertex[rows, columns].tolist(),
         }
-        box = {"bbox": [left, top, wide, high], "area": int(mask.sum()), "iscrowd": 0, "ref_model": "trex"}
+        box = {"bbox": [left, top, wide, high], "area": int(mask.sum()), "iscrowd": 0, "ref_model": kind}
         annotations.append({"id": i, "image_id": i, "category_id": 1, **box, **points})
-    return {"images": images, "categories": [{"id": 1, "name": "trex"}], "annotations": annotations}
+    return {"images": images, "categories": [{"id": 1, "name": kind}], "annotations": annotations}
 
 
 def chance_error(template: Template, annotations: Path) -> float:

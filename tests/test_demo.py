@@ -101,9 +101,9 @@ def test_the_example_agrees_with_itself(example: tuple) -> None:
 def test_annotations_lie_inside_the_outline() -> None:
     vertex = np.full((40, 60), -1, np.int32)
     vertex[5:30, 10:50] = np.arange(25 * 40).reshape(25, 40)
-    found = demo.annotate({"a.jpg": vertex}, np.random.default_rng(0))
+    found = demo.annotate({"a.jpg": vertex}, "beast", np.random.default_rng(0))
     (each,) = found["annotations"]
-    assert each["bbox"] == [10, 5, 40, 25] and each["area"] == 1000
+    assert each["bbox"] == [10, 5, 40, 25] and each["area"] == 1000 and each["ref_model"] == found["categories"][0]["name"] == "beast"
     assert json.loads(json.dumps(found)) == found
     x = np.array(each["dp_x"]) / 255 * 40 + 10
     y = np.array(each["dp_y"]) / 255 * 25 + 5
