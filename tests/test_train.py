@@ -306,6 +306,13 @@ def test_schedules(small_template, album):
     assert [cosine.rate(epoch) for epoch in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
 
 
+def test_synthetic_pictures_alone_are_enough(folder, album, shic):
+    shutil.copy(album / "truth.h5", folder / "synth.h5")
+    status, _, err = shic("train", *SHORT)
+    assert status == 0 and "there is no pgt.h5: learning from synth.h5 alone" in err
+    assert [Path(name).name for name in model.read_meta(folder / "model.safetensors")["sources"]] == ["template", "synth.h5"]
+
+
 def test_auto_looks_at_pixels_where_synthetic_pictures_teach_it(folder, album, shic, small_template):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
     assert make_trainer(small_template, [folder / "pgt.h5"], config()).config.encoder == "silhouette"

@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("rigged"), metavar="FOLDER")
     parser.add_argument("--train", type=int, default=240, help="pictures with masks alone")
     parser.add_argument("--val", type=int, default=40, help="pictures with 150 annotated points each")
-    parser.add_argument("--vertices", type=int, default=4000, help="a mesh's faces are quartered until it has as many")
+    parser.add_argument("--vertices", type=int, default=2000, help="a mesh's faces are quartered until it has as many")
     parser.add_argument("--backgrounds", type=Path, help="folder of photos; none: made-up ones")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import click
@@ -9,6 +10,9 @@ import click
 from shic_cli.cli import options
 from shic_cli.config import TrainConfig
 
+log = logging.getLogger("shic")
+
+FOUND = (Path("pgt.h5"), Path("synth.h5"))  # what is trained on when nothing is named, if it is here
 
 @click.command("train")
 @click.argument("maps", nargs=-1, type=click.Path(path_type=Path), metavar="[MAPS]...")
@@ -24,7 +28,7 @@ def command(
 ) -> None:  # fmt: skip
     """Learn the canonical map from maps files (sec. 3.6).
 
-    MAPS are files of `shic pseudo-gt`, `shic synth` or your own labels; without any, pgt.h5 and, if it is here, synth.h5.
+    MAPS are files of `shic pseudo-gt`, `shic synth` or your own labels; without any, those of pgt.h5 and synth.h5 that are here.
     """
     from shic_cli import draw, images
     from shic_cli.cli.console import track
@@ -34,7 +38,9 @@ def command(
     from shic_cli.train import train
 
     where, loaded = resolve_device(device), read_template(template)
-    used = list(maps) or [path for path in (Path("pgt.h5"), Path("synth.h5")) if path == Path("pgt.h5") or path.exists()]
+    used = list(maps) or [path for path in FOUND if path.exists()] or [FOUND[0]]
+    if not maps and used == [FOUND[1]]:
+        log.info("there is no %s: learning from %s alone", *FOUND)
     sources = {"template": source(template)} | {str(path): source(path) for path in used if path.exists()}
 
     def plot(history: list[dict[str, float]]) -> None:
