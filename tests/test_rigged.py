@@ -1,4 +1,4 @@
-"""examples/paper/rigged.py: a glTF animal's rest pose, its poses by linear blend skinning, and pictures whose annotations are exact."""
+"""examples/rigged.py: a glTF animal's rest pose, its poses by linear blend skinning, and pictures whose annotations are exact."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCALE = 100.0  # of the mesh's own units
 
 @pytest.fixture
 def rigged(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples/paper")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
     monkeypatch.delitem(sys.modules, "rigged", raising=False)
     return importlib.import_module("rigged")
 

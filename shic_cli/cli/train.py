@@ -14,6 +14,7 @@ log = logging.getLogger("shic")
 
 FOUND = (Path("pgt.h5"), Path("synth.h5"))  # what is trained on when nothing is named, if it is here
 
+
 @click.command("train")
 @click.argument("maps", nargs=-1, type=click.Path(path_type=Path), metavar="[MAPS]...")
 @options.output("model.safetensors", "The model file to write.")

@@ -1,7 +1,7 @@
-"""A class for the data set `rigged`: photos with exact ground truth of a rigged animal, for classes that nobody has annotated.
+"""A class for the data set `rigged` of examples/paper: photos of a rigged animal with exact ground truth, which no one has to annotate.
 
     python rigged.py Fox.glb -o rigged/
-    python table1.py --dataset rigged --classes fox
+    python paper/table1.py --dataset rigged --data rigged/ --classes fox
 
 FILE is glTF binary with a skin and animations, as in Quaternius' packs of animals and dinosaurs (CC0). A picture shows a random moment of a
 random clip, its joints turned a little more, in the materials' colours under a random light. The class's folder, here rigged/fox/, gets
