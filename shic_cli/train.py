@@ -91,7 +91,7 @@ class Trainer:
         if "synthetic" not in labels and encoder.name == "silhouette":
             log.warning("there are no synthetic pictures: without them this map can be worse than its labels; make some with `shic synth`")
         config = settle(config, encoder, device, labels)
-        if config.natural == 0:
+        if config.natural == 0 and labels != {"synthetic"}:
             log.info("photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)")
             readers = [reader for reader in readers if reader.header.attrs["labels"] == "synthetic"]
             if not readers:
