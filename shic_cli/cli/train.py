@@ -12,7 +12,7 @@ from shic_cli.config import TrainConfig
 
 log = logging.getLogger("shic")
 
-FOUND = (Path("pgt.h5"), Path("synth.h5"))  # what is trained on when nothing is named, if it is here
+DEFAULTS = (Path("pgt.h5"), Path("synth.h5"))  # what is trained on when nothing is named, if it is here
 
 
 @click.command("train")
@@ -39,9 +39,9 @@ def command(
     from shic_cli.train import train
 
     where, loaded = resolve_device(device), read_template(template)
-    used = list(maps) or [path for path in FOUND if path.exists()] or [FOUND[0]]
-    if not maps and used == [FOUND[1]]:
-        log.info("there is no %s: learning from %s alone", *FOUND)
+    used = list(maps) or [path for path in DEFAULTS if path.exists()] or [DEFAULTS[0]]
+    if not maps and used == [DEFAULTS[1]]:
+        log.info("there is no %s: learning from %s alone", *DEFAULTS)
     sources = {"template": source(template)} | {str(path): source(path) for path in used if path.exists()}
 
     def plot(history: list[dict[str, float]]) -> None:
