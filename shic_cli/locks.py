@@ -37,7 +37,7 @@ class Lock:
         until = time.monotonic() + wait
         while not self._take():
             if time.monotonic() >= until:
-                hint = "wait for it to end, or give another name with -o"
+                hint = "wait for it to end, or write to another file"
                 raise ShicError(f"{target}: another run is writing it{self._who()}", hint)
             time.sleep(PAUSE)
 

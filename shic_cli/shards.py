@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shic_cli import __version__
-from shic_cli.errors import Failures, InputError, SettingError
+from shic_cli.errors import Failures, InputError, PartialError, SettingError
 from shic_cli.outputs import atomic, check_target, first_difference
 from shic_cli.progress import Track, plain_track
 
@@ -85,9 +85,16 @@ class Part:
         return ItemWriter(self.path(path), kind, params=params, overwrite=overwrite, **rest)
 
     def end(self, path: Path, failures: Failures, total: int, overwrite: bool = False) -> None:
-        """To be called when the share is written: names what failed, and under torchrun joins the parts of all ranks to `path`."""
+        """To be called when the share is written: names what failed, and under torchrun joins the parts of all ranks to `path`.
+
+        PartialError too where an earlier run wrote the part and some inputs had failed then.
+        """
         if self.is_whole or not self.ranked:
-            failures.report(len(self.of(range(total))))
+            share = len(self.of(range(total)))
+            failures.report(share)
+            if not self.is_whole and (lacking := share - _count(self.path(Path(path)))):
+                fact = f"{self.path(Path(path))}: {lacking} of {share} inputs failed when it was made"
+                raise PartialError(fact, "the rest is written; give --overwrite to try them again")
             return
         from shic_cli.ranks import connect, gather
 
@@ -190,6 +197,14 @@ def _read_header(path: Path) -> Header:
         if not schema.LAYOUTS[header.kind].items:
             raise InputError(f"{path}: {header.kind} has no parts", "give files that were made with --shard")
     return header
+
+
+def _count(part: Path) -> int:
+    """How many inputs a part is the end of: those that it holds, and the pictures that were dropped."""
+    from shic_cli.schema import ItemReader
+
+    header = _read_header(part)
+    return len(ItemReader(part, header.kind)) + header.params.get("dropped", 0)
 
 
 def _settings(header: Header) -> dict[str, Any]:

@@ -44,6 +44,8 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
         reader = ItemReader(path, "shic/maps")
         if reader.header.attrs["template"] not in ("", template.fingerprint):
             raise InputError(f"{path}: its labels are for another template", "make it again with this template")
+        if "shard" in reader.header.params:
+            log.warning("%s: is a part, with a share of the pictures alone; `shic join` makes the whole of all parts", path)
         synthetic = reader.header.attrs["labels"] == "synthetic"
         if config.synthetic_images if synthetic else config.natural_images:
             readers.append(reader)

@@ -85,6 +85,24 @@ def test_a_part_that_is_done_is_not_begun_again(folder: Path, shic: Shic, monkey
     assert shic(*line)[0] == 0
 
 
+def test_a_part_whose_photos_failed_says_so_whenever_it_is_asked_for(folder: Path, shic: Shic) -> None:
+    line, mask = (*PGT, "-o", "pgt.h5", "--shard", "1/2"), folder / "masks" / "photo0.png"
+    right = mask.read_bytes()
+    cv2.imwrite(str(mask), np.zeros_like(cv2.imread(str(mask))))
+    assert [shic(*line)[0] for _ in range(2)] == [4, 4]
+    mask.write_bytes(right)
+    status, _, err = shic(*line)
+    assert status == 4 and "pgt.part-1-of-2.h5: 1 of 3 inputs failed when it was made" in err and "--overwrite" in err
+    assert shic(*line, "--overwrite")[0] == 0
+    assert shic(*line)[0] == 0
+
+
+def test_training_on_a_part_is_told(folder: Path, shic: Shic) -> None:
+    assert shic(*PGT, "-o", "pgt.h5", "--shard", "1/2")[0] == 0
+    status, _, err = shic("train", "pgt.part-1-of-2.h5", "--encoder", "silhouette", "--epochs", "1", "-o", "few.safetensors")
+    assert status == 0 and "pgt.part-1-of-2.h5: is a part" in err and "shic join" in err
+
+
 def test_missing_weights_of_a_masker_are_told_before_the_views_are_made(folder: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pseudo_gt.Teacher, "make", lambda *_: pytest.fail("views before the masker"))
     (folder / "bare").mkdir()
