@@ -69,6 +69,9 @@ class TemplateConfig(Checked):
     """`shic template prep`."""
 
     vertices: int = setting(5000, "Simplify or subdivide to about this many vertices; 0 leaves the mesh as it is.", low=0)
+    remesh: str = setting(
+        "auto", "One new surface around all parts that touch; auto: where the largest lacks a tenth.", choices=("auto", "on", "off")
+    )
     eigenvectors: int = setting(64, "Q, Laplace-Beltrami eigenvectors without the constant one (sec. 4.1).", low=1)
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)

@@ -21,6 +21,7 @@ KINDS = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf", CATALOGUE)
 LARGEST = 20_000_000  # faces
 SMALL, LARGE = 1e-30, 1e30  # of the longest side; the cubes of such numbers are still numbers
 MERGE = 1e-6  # vertices nearer than this share of the longest side are one: exporters round
+MUCH = 0.1  # of the surface: more than debris
 FLAT = 1e-14  # a face with less area than this share of the longest side squared has none; more would tear thin faces out
 
 
@@ -157,14 +158,18 @@ def clean(mesh: Mesh, name: str = "mesh") -> Mesh:
 
     What is dropped is logged. InputError if nothing is left.
     """
+    return largest_part(sound(mesh, name), name)
+
+
+def sound(mesh: Mesh, name: str = "mesh") -> Mesh:
+    """The mesh with identical vertices merged and no degenerate or double faces; InputError if nothing is left."""
     merged = _merged(mesh)
     kept = merged.chosen(_sound_faces(merged))
     if len(kept.faces) < len(mesh.faces):
         log.info("%s: dropped %d degenerate or double faces", name, len(mesh.faces) - len(kept.faces))
     if not len(kept.faces):
         raise InputError(f"{name}: has no face with an area", "give a surface mesh")
-    largest = kept.chosen(_largest_component(kept, name))
-    return _wound(largest)
+    return kept
 
 
 def _merged(mesh: Mesh) -> Mesh:
@@ -185,34 +190,40 @@ def _sound_faces(mesh: Mesh) -> np.ndarray:
     return first & (face_areas(mesh.verts, mesh.faces) > FLAT * mesh.side**2)
 
 
-def _largest_component(mesh: Mesh, name: str) -> np.ndarray:
-    """`(F,)`: the face belongs to the connected component with the most area."""
+def part_areas(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
+    """The number of each face's connected component `(F,)`, and the area of each component `(C,)`."""
     f, size = mesh.faces, len(mesh.verts)
     links = sparse.coo_matrix((np.ones(2 * len(f)), (np.r_[f[:, 0], f[:, 1]], np.r_[f[:, 1], f[:, 2]])), shape=(size, size))
     count, label = connected_components(links, directed=False)
-    area = np.bincount(label[f[:, 0]], face_areas(mesh.verts, f), minlength=count)
-    keep = label[f[:, 0]] == area.argmax()
+    return label[f[:, 0]], np.bincount(label[f[:, 0]], face_areas(mesh.verts, f), minlength=count)
+
+
+def largest_part(mesh: Mesh, name: str = "mesh") -> Mesh:
+    """The connected component with the most area, wound outward; what is dropped is logged."""
+    label, area = part_areas(mesh)
+    keep = label == area.argmax()
     if not keep.all():
         share = 1 - area.max() / area.sum()
-        parts = len(np.unique(label[f[:, 0]])) - 1
         log.log(
-            logging.WARNING if share > 0.1 else logging.INFO,
+            logging.WARNING if share > MUCH else logging.INFO,
             "%s: kept the largest connected component; dropped %d others with %d faces, %.1f %% of the surface",
-            name, parts, (~keep).sum(), 100 * share,
+            name, len(np.unique(label)) - 1, (~keep).sum(), 100 * share,
         )  # fmt: skip
-    return keep
+    return wound(mesh.chosen(keep))
 
 
-def _wound(mesh: Mesh) -> Mesh:
-    """The mesh with neighbouring faces wound alike, counter-clockwise seen from outside."""
+def wound(mesh: Mesh) -> Mesh:
+    """The mesh with neighbouring faces wound alike, counter-clockwise seen from outside; each connected component by itself."""
     import trimesh
 
     shell = trimesh.Trimesh(mesh.verts, mesh.faces, process=False)
     trimesh.repair.fix_winding(shell)
-    flip = (shell.faces != mesh.faces).any(1)
-    corners = (mesh.verts - mesh.verts.mean(0))[shell.faces]
-    if np.linalg.det(corners).sum() < -1e-9 * mesh.side**3:  # six times the volume around the middle; open meshes too
-        flip = ~flip
+    flip, label = (shell.faces != mesh.faces).any(1), part_areas(mesh)[0]
+    corners = mesh.verts[shell.faces]
+    number = np.maximum(np.bincount(label), 1)[:, None]
+    middle = np.stack([np.bincount(label, axis) for axis in corners.mean(1).T], 1) / number
+    volume = np.bincount(label, np.linalg.det(corners - middle[label][:, None]))  # six times that around the middle; open meshes too
+    flip ^= (volume < -1e-9 * mesh.side**3)[label]
     uv = None if mesh.corner_uv is None else np.where(flip[:, None, None], mesh.corner_uv[:, ::-1], mesh.corner_uv)
     return replace(mesh, faces=np.where(flip[:, None], mesh.faces[:, ::-1], mesh.faces), corner_uv=uv)
 

@@ -13,8 +13,8 @@ from scipy.spatial import cKDTree
 
 from shic_cli import geometry
 from shic_cli.config import GEODESIC_MAXIMUM, TemplateConfig
-from shic_cli.errors import InputError
-from shic_cli.mesh import Mesh, clean, normalised, read_mesh, resample
+from shic_cli.errors import InputError, SettingError
+from shic_cli.mesh import MUCH, Mesh, largest_part, normalised, part_areas, read_mesh, resample, sound
 from shic_cli.pickles import read_arrays
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import LAYOUTS, Template, check_indices, source, write_arrays
@@ -95,7 +95,7 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
     Raises what `prepare` raises.
     """
     path = Path(path)
-    mesh = clean(read_mesh(path), path.name)
+    mesh = largest_part(_whole(sound(read_mesh(path), path.name), config, path.name), path.name)
     mesh = normalised(mesh.moved(geometry.orientation(mesh.verts, config.up, config.front)))
     axis, _ = geometry.mirror_plane(mesh.verts)
     mesh = normalised(resample(mesh, config.vertices, path.name))
@@ -116,6 +116,20 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
         "mirror_axis": "xyz"[axis],
     }
     return mesh, fields
+
+
+def _whole(mesh: Mesh, config: TemplateConfig, name: str) -> Mesh:
+    """The mesh with its parts grown together, as `config` says; the mesh itself where its largest part is nearly all of it."""
+    if config.remesh == "on" and not config.vertices:
+        raise SettingError("--remesh on --vertices 0: a new surface has other vertices", "give their number with --vertices")
+    if config.remesh == "off" or not config.vertices:
+        return mesh
+    area = part_areas(mesh)[1]
+    if config.remesh == "auto" and area.max() >= (1 - MUCH) * area.sum():
+        return mesh
+    from shic_cli.remesh import remeshed
+
+    return remeshed(mesh, name)
 
 
 def write(

@@ -30,7 +30,13 @@ def test_a_mesh_becomes_template_h5_with_pictures(folder: Path, capsys: pytest.C
     assert run(*words) == 0
     found = schema.read_template(folder / "template.h5")
     assert len(found.verts) == 300 and found.eigenvectors.shape == (300, 8)
-    assert schema.describe(folder / "template.h5")["params"] == {"vertices": 300, "eigenvectors": 8, "up": "auto", "front": "auto"}
+    assert schema.describe(folder / "template.h5")["params"] == {
+        "vertices": 300,
+        "remesh": "auto",
+        "eigenvectors": 8,
+        "up": "auto",
+        "front": "auto",
+    }
     assert cv2.imread("sides.png").shape == (512, 2048, 3) and cv2.imread("paint.png").shape == (2048, 2048, 3)
     out, err = capsys.readouterr()
     assert out == "" and "axes of the mesh file" in err and "subdivided" in err

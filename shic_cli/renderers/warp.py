@@ -50,18 +50,24 @@ def cast(
         zbuf[n, i, j] = float(wp.dot(a, wp.cross(b, c)) / total)
 
 
+def prepared(kernel: wp.Kernel, device: torch.device) -> wp.Device:
+    """Warp's device, with the module of `kernel` compiled for it; ShicError where that can't be kept."""
+    try:
+        with _no_driver_warning():
+            wp.init()
+        where = wp.device_from_torch(str(device))  # a string, since Warp takes no torch.device("cuda") without a number
+        wp.load_module(kernel.module, device=where)
+    except OSError as error:
+        raise ShicError(f"{error.filename}: Warp can't keep its compiled kernels there", "set WARP_CACHE_PATH to a folder") from error
+    return where
+
+
 class WarpRenderer:
     """Casts one ray a pixel; `argument` is not used."""
 
     def __init__(self, argument: str = "", *, device: str = "cpu") -> None:
         self.device = torch.device(device)
-        try:
-            with _no_driver_warning():
-                wp.init()
-            self.where = wp.device_from_torch(str(self.device))  # a string, since Warp takes no torch.device("cuda") without a number
-            wp.load_module(cast.module, device=self.where)
-        except OSError as error:
-            raise ShicError(f"{error.filename}: Warp can't keep its compiled kernels there", "set WARP_CACHE_PATH to a folder") from error
+        self.where = prepared(cast, self.device)
 
     def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments:
         """Fragments of `verts` (K, 3), `faces` (F, 3); Warp reads and writes the tensors themselves, nothing is copied."""
