@@ -220,8 +220,9 @@ class MaskSource:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What files record of the part that masks photos without a mask: its name and the class's, where there is one."""
-        return getattr(self.masker, "settings", {})
+        """What files record: the folder as it was given, and of the part that masks photos without a mask its name and the class's."""
+        given = {} if self.folder is None else {"masks": str(self.folder)}
+        return given | getattr(self.masker, "settings", {})
 
     def prepare(self, image: ImageFile) -> None:
         """Make the masker now if `image` needs it, so that weights that are missing are told before anything is computed."""

@@ -124,6 +124,9 @@ def test_a_part_that_is_missing_is_named_and_others_are_refused(folder: Path, sh
     assert status == 1 and "again.h5: is part 1 like" in err
     status, _, err = shic(*PGT, "-o", "pgt.h5", "--shard", "2/2", "--pool", "mean")
     assert status == 1 and "params.pool: 'max', now 'mean'" in err
+    shutil.copytree(folder / "masks", folder / "others")
+    status, _, err = shic(*PGT, "-o", "pgt.h5", "--shard", "2/2", "--masks", "others")
+    assert status == 1 and "params.masks: None, now 'others'" in err
     assert shic(*PGT, "-o", "pgt.h5", "--shard", "2/2", "--pool", "mean", "--overwrite")[0] == 0
     status, _, err = shic("join", one, two)
     assert status == 1 and "params.pool: 'max', now 'mean'" in err
