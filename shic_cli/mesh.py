@@ -201,15 +201,22 @@ def part_areas(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
 def largest_part(mesh: Mesh, name: str = "mesh") -> Mesh:
     """The connected component with the most area, wound outward; what is dropped is logged."""
     label, area = part_areas(mesh)
-    keep = label == area.argmax()
-    if not keep.all():
-        share = 1 - area.max() / area.sum()
-        log.log(
-            logging.WARNING if share > MUCH else logging.INFO,
-            "%s: kept the largest connected component; dropped %d others with %d faces, %.1f %% of the surface",
-            name, len(np.unique(label)) - 1, (~keep).sum(), 100 * share,
-        )  # fmt: skip
-    return wound(mesh.chosen(keep))
+    kept = mesh.chosen(label == area.argmax())
+    if len(kept.faces) < len(mesh.faces):
+        say_dropped(mesh, kept, name)
+    return wound(kept)
+
+
+def say_dropped(mesh: Mesh, kept: Mesh, name: str) -> None:
+    """Log which connected components of `mesh` are not in `kept`; a warning where they are more than debris."""
+    parts, before = (len(np.unique(part_areas(each)[0])) for each in (kept, mesh))
+    share = 1 - face_areas(kept.verts, kept.faces).sum() / face_areas(mesh.verts, mesh.faces).sum()
+    fact = "kept the largest connected component" if parts == 1 else f"kept {parts} connected components that touch"
+    log.log(
+        logging.WARNING if share > MUCH else logging.INFO,
+        "%s: %s; dropped %d others with %d faces, %.1f %% of the surface",
+        name, fact, before - parts, len(mesh.faces) - len(kept.faces), 100 * share,
+    )  # fmt: skip
 
 
 def wound(mesh: Mesh) -> Mesh:

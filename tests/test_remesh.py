@@ -50,13 +50,28 @@ def test_parts_that_touch_become_one_closed_surface_around_them() -> None:
     np.testing.assert_array_equal(found.source, start.source)
 
 
-def test_a_part_that_touches_nothing_stays_apart_and_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    far = trimesh.creation.icosphere(2, radius=0.7).apply_translation([0, 0, 3])
-    trimesh.util.concatenate([trimesh.creation.icosphere(3), far]).export(tmp_path / "two.ply")
+@pytest.mark.parametrize("away", [3, 60])
+def test_what_touches_nothing_is_dropped_and_the_rest_is_as_fine_as_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, away: int
+) -> None:
+    other = trimesh.creation.icosphere(2, radius=0.7).apply_translation([0, 0, away])
+    trimesh.util.concatenate([fish(), other]).export(tmp_path / "two.ply")
     with caplog.at_level(logging.INFO, "shic"):
-        found, _ = surface(tmp_path / "two.ply", TemplateConfig(vertices=500, up="+y", front="+z"))
-    assert "two.ply: remeshed" in caplog.text and "dropped 1 others" in caplog.text
-    np.testing.assert_allclose(np.ptp(found.verts, axis=0), 1, atol=0.03)  # a ball
+        found, _ = surface(tmp_path / "two.ply", TemplateConfig(vertices=2000, up="+y", front="+z"))
+    assert "two.ply: kept 3 connected components that touch; dropped 1 others with 320 faces, 22.5 %" in caplog.text
+    assert "two.ply: remeshed" in caplog.text
+    fish().export(tmp_path / "alone.ply")
+    alone, _ = surface(tmp_path / "alone.ply", TemplateConfig(vertices=2000, up="+y", front="+z"))
+    np.testing.assert_array_equal(found.verts, alone.verts)
+
+
+def test_specks_far_apart_are_not_lost_between_the_corners_of_the_grid(tmp_path: Path) -> None:
+    specks = [
+        trimesh.creation.icosphere(1, radius=radius).apply_translation([0, 0, 40 * i + 0.3]) for i, radius in enumerate((0.011, 0.01))
+    ]
+    trimesh.util.concatenate(specks).export(tmp_path / "specks.ply")
+    found, _ = surface(tmp_path / "specks.ply", TemplateConfig(vertices=500, up="+y", front="+z"))
+    np.testing.assert_allclose(np.ptp(found.verts, axis=0), 1, atol=0.1)  # one ball
 
 
 def test_a_mesh_of_parts_is_remeshed_unless_it_is_not_to_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
