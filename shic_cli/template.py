@@ -126,6 +126,8 @@ def _whole(mesh: Mesh, config: TemplateConfig, name: str) -> Mesh:
         return mesh
     area = part_areas(mesh)[1]
     if config.remesh == "auto" and area.max() >= (1 - MUCH) * area.sum():
+        if np.count_nonzero(area) > 1:
+            log.info("%s: its small parts are left out; --remesh on makes one surface of those that touch", name)
         return mesh
     from shic_cli.remesh import remeshed
 

@@ -90,11 +90,13 @@ def test_a_mesh_of_parts_is_remeshed_unless_it_is_not_to_be(tmp_path: Path, capl
     assert len(surface(tmp_path / "fish.ply", TemplateConfig(vertices=0, **axes))[0].verts) == 642
 
 
-def test_a_mesh_of_one_part_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_mesh_of_one_part_stays_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ball, eye = trimesh.creation.icosphere(3), trimesh.creation.icosphere(2, radius=0.25).apply_translation([0, 0, 1.1])
     trimesh.util.concatenate([ball, eye]).export(tmp_path / "ball.ply")
     configs = [TemplateConfig(vertices=2000, remesh=remesh, up="+y", front="+z") for remesh in ("auto", "off", "on")]
-    auto, off, on = (surface(tmp_path / "ball.ply", config)[0].verts for config in configs)
+    with caplog.at_level(logging.INFO, "shic"):
+        auto, off, on = (surface(tmp_path / "ball.ply", config)[0].verts for config in configs)
+    assert caplog.text.count("--remesh on makes one surface") == 1
     np.testing.assert_array_equal(auto, off)
     assert np.ptp(off[:, 0]) == pytest.approx(1, abs=0.01) and np.ptp(on[:, 0]) == pytest.approx(2 / 2.35, abs=0.01)  # with its eye
 
