@@ -19,6 +19,7 @@ RING = 4.0  # width of a ring
 JUMP = 1.8  # a ring this many times as long as the limb's typical one belongs to the trunk
 WIDE = 0.6  # nor is a ring this share of the widest one
 SLENDER = 1.5  # a limb is at least this many times as long as it is wide
+STOUT = 0.75  # or this many times where it carries several tips, as a cow's neck does, but then it bends by that much less
 JOINTS = (0.3, 0.6, 0.95)  # along a limb, from its tip
 SOFTNESS = 0.2  # of the limb's length over which a joint bends
 BEND = 0.35  # radians, standard deviation of a joint's turn
@@ -30,13 +31,17 @@ STRETCH = 0.05  # standard deviation of each axis's scale
 
 @dataclass(frozen=True)
 class Limb:
-    """A limb: `distance` `(K,)` of every vertex from its tips; it reaches from `start` to `end`; `joints` `(J, 3)` from tip to trunk."""
+    """A limb: `distance` `(K,)` of every vertex from its tips; it reaches from `start` to `end`; `joints` `(J, 3)` from tip to trunk.
+
+    `supple`, up to 1, says how freely it bends.
+    """
 
     tips: tuple[int, ...]
     distance: np.ndarray
     start: float
     end: float
     joints: np.ndarray
+    supple: float = 1.0
 
 
 def find_limbs(template: Template) -> list[Limb]:
@@ -55,9 +60,10 @@ def find_limbs(template: Template) -> list[Limb]:
         if _apart(template, group, mirrored) < TIP_RADIUS:
             start, end = (start + spans[mirrored][0]) / 2, (end + spans[mirrored][1]) / 2
         distance = template.geodesic[list(group)].min(0)
-        if end - start > SLENDER * _width(template, distance, (start + end) / 2):
+        slender = (end - start) / max(_width(template, distance, (start + end) / 2), 1e-9)
+        if slender > (SLENDER if len(group) == 1 else STOUT):
             joints = np.stack([_ring(template, distance, start + share * (end - start)).mean(0) for share in JOINTS])
-            limbs.append(Limb(group, distance, start, end, joints))
+            limbs.append(Limb(group, distance, start, end, joints, min(slender / SLENDER, 1.0)))
     return limbs
 
 
@@ -152,11 +158,11 @@ def _smooth_step(value: np.ndarray) -> np.ndarray:
 def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
     """`verts` `(K, 3)` with every joint of the limb turned at random, those at the tip first so that the others carry them."""
     length = limb.end - limb.start
-    soft = SOFTNESS * length
+    soft = SOFTNESS * length / limb.supple
     for share, centre in zip(JOINTS, limb.joints, strict=True):
         weight = _smooth_step((limb.start + share * length + soft - limb.distance) / (2 * soft))
         axis = np.array([1.0, 0, 0]) + SIDEWAYS * rng.normal(size=3)
-        angle = np.clip(rng.normal() * BEND * amount, -LIMIT, LIMIT)
+        angle = np.clip(rng.normal() * BEND * amount, -LIMIT, LIMIT) * limb.supple
         verts = _turn(verts, centre, axis / np.linalg.norm(axis), weight * angle)
     return verts
 
