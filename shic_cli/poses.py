@@ -41,7 +41,7 @@ class Limb:
     start: float
     end: float
     joints: np.ndarray
-    supple: float = 1.0
+    supple: float
 
 
 def find_limbs(template: Template) -> list[Limb]:

@@ -94,6 +94,8 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
 
     Raises what `prepare` raises.
     """
+    if config.remesh == "on" and not config.vertices:
+        raise SettingError("--remesh on --vertices 0: a new surface has other vertices", "give their number with --vertices")
     path = Path(path)
     mesh = largest_part(_whole(sound(read_mesh(path), path.name), config, path.name), path.name)
     mesh = normalised(mesh.moved(geometry.orientation(mesh.verts, config.up, config.front)))
@@ -120,8 +122,6 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
 
 def _whole(mesh: Mesh, config: TemplateConfig, name: str) -> Mesh:
     """The mesh with its parts grown together, as `config` says; the mesh itself where its largest part is nearly all of it."""
-    if config.remesh == "on" and not config.vertices:
-        raise SettingError("--remesh on --vertices 0: a new surface has other vertices", "give their number with --vertices")
     if config.remesh == "off" or not config.vertices:
         return mesh
     area = part_areas(mesh)[1]

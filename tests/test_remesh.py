@@ -78,7 +78,7 @@ def test_a_mesh_of_parts_is_remeshed_unless_it_is_not_to_be(tmp_path: Path, capl
     fish().export(tmp_path / "fish.ply")
     axes = {"up": "+y", "front": "+z", "eigenvectors": 4}
     whole = prepare(tmp_path / "fish.ply", TemplateConfig(vertices=800, **axes))
-    assert np.ptp(whole.verts[:, 0]) == pytest.approx(2 / 3.3, abs=0.03)  # its length is 3.3 widths of a ball's half
+    assert np.ptp(whole.verts[:, 0]) == pytest.approx(2 / 3.3, abs=0.03)  # 2 wide, 3.3 long
     source = fish().vertices
     tip = source[:, 1].argmax()
     at = whole.verts[whole.source_to_vertex[tip]]
