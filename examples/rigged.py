@@ -1,11 +1,13 @@
-"""A class for the data set `rigged` of examples/paper: photos of a rigged animal with exact ground truth, which no one has to annotate.
+"""A class for the data set `rigged` of examples/paper: photos of a rigged animal with exact ground truth,
+which no one has to annotate.
 
     python rigged.py Fox.glb -o rigged/
     python paper/table1.py --dataset rigged --data rigged/ --classes fox
 
-FILE is glTF binary with a skin and animations, as in Quaternius' packs of animals and dinosaurs (CC0). A picture shows a random moment of a
-random clip, its joints turned a little more, in the materials' colours under a random light. The class's folder, here rigged/fox/, gets
-fox.obj (the rest pose in glTF's axes: y up, z to the front), train/ with images/ and masks/, and val/ with annotations.json too.
+FILE is glTF binary with a skin and animations, as in Quaternius' packs of animals and dinosaurs (CC0). A
+picture shows a random moment of a random clip, its joints turned a little more, in the materials' colours
+under a random light. The class's folder, here rigged/fox/, gets fox.obj (the rest pose in glTF's axes: y up,
+z to the front), train/ with images/ and masks/, and val/ with annotations.json too.
 """
 
 from __future__ import annotations
@@ -50,7 +52,11 @@ class Gltf:
     def array(self, index: int) -> np.ndarray:
         """Accessor `index`, `(count,)` or `(count, width)`; integers that stand for shares come as 0..1."""
         accessor = self.json["accessors"][index]
-        view, kind, width = self.json["bufferViews"][accessor["bufferView"]], TYPES[accessor["componentType"]], WIDTHS[accessor["type"]]
+        view, kind, width = (
+            self.json["bufferViews"][accessor["bufferView"]],
+            TYPES[accessor["componentType"]],
+            WIDTHS[accessor["type"]],
+        )
         row = view.get("byteStride", width * kind().itemsize)
         start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
         rows = np.ndarray((accessor["count"], width), kind, self.buffer, start, (row, kind().itemsize))
@@ -60,8 +66,9 @@ class Gltf:
 
 @dataclass(frozen=True)
 class Rig:
-    """A skinned mesh: `verts` (K, 3) at rest, outward `faces` (F, 3), the material's colour of each face `(F, 3)`, linear, in 0..1;
-    `weights` (K, J) of the joints `nodes` (J,), whose matrices `inverse` (J, 4, 4) lead from the mesh to each joint."""
+    """A skinned mesh: `verts` (K, 3) at rest, outward `faces` (F, 3), the material's colour of each face `(F,
+    3)`, linear, in 0..1; `weights` (K, J) of the joints `nodes` (J,), whose matrices `inverse` (J, 4, 4) lead
+    from the mesh to each joint."""
 
     gltf: Gltf
     local: np.ndarray
@@ -83,14 +90,27 @@ class Rig:
             weights = np.zeros((len(joints), len(skin["joints"])), np.float32)
             for joint, share in zip(joints.T, shares.T, strict=True):
                 weights[np.arange(len(joints)), joint] += share
-            factor = gltf.json["materials"][part["material"]]["pbrMetallicRoughness"].get("baseColorFactor", [0.8] * 4)
-            parts.append((gltf.array(part["attributes"]["POSITION"]), weights, gltf.array(part["indices"]).reshape(-1, 3), factor[:3]))
+            factor = gltf.json["materials"][part["material"]]["pbrMetallicRoughness"].get(
+                "baseColorFactor", [0.8] * 4
+            )
+            parts.append(
+                (
+                    gltf.array(part["attributes"]["POSITION"]),
+                    weights,
+                    gltf.array(part["indices"]).reshape(-1, 3),
+                    factor[:3],
+                )
+            )
         starts = np.cumsum([0, *(len(part[0]) for part in parts)])
-        faces = np.concatenate([part[2].astype(np.int64) + start for part, start in zip(parts, starts, strict=False)])
+        faces = np.concatenate(
+            [part[2].astype(np.int64) + start for part, start in zip(parts, starts, strict=False)]
+        )
         color = np.concatenate([np.tile(part[3], (len(part[2]), 1)) for part in parts]).astype(np.float32)
         verts, weights = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
         # a file has a vertex once for each material and crease; a surface has it once
-        _, first, same = np.unique((verts / np.ptp(verts) * 1e5).round(), axis=0, return_index=True, return_inverse=True)
+        _, first, same = np.unique(
+            (verts / np.ptp(verts) * 1e5).round(), axis=0, return_index=True, return_inverse=True
+        )
         verts, weights, faces = verts[first], weights[first], same.reshape(-1)[faces]
         while len(verts) < least:
             verts, faces, found = subdivide(verts, faces, vertex_attributes={"weights": weights})
@@ -98,10 +118,13 @@ class Rig:
         rest = transform(node)
         inverse = gltf.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
         weights /= weights.sum(1, keepdims=True)
-        return cls(gltf, verts, verts @ rest[:3, :3].T + rest[:3, 3], faces, color, weights, skin["joints"], inverse)
+        return cls(
+            gltf, verts, verts @ rest[:3, :3].T + rest[:3, 3], faces, color, weights, skin["joints"], inverse
+        )
 
     def pose(self, rng: np.random.Generator) -> np.ndarray:
-        """The vertices `(K, 3)` at a random moment of a random clip in which the animal lives, each joint turned a little more.
+        """The vertices `(K, 3)` at a random moment of a random clip in which the animal lives, each joint
+        turned a little more.
 
         They lie around the origin; the longest side of the mesh at rest is 1.
         """
@@ -114,7 +137,9 @@ class Rig:
             nodes[channel["target"]["node"]][channel["target"]["path"]] = between(times, values, moment)
         for joint in self.nodes:
             turn = Rotation.from_rotvec(rng.normal(0, np.radians(TURN), 3))
-            nodes[joint]["rotation"] = (Rotation.from_quat(nodes[joint].get("rotation", (0, 0, 0, 1))) * turn).as_quat()
+            nodes[joint]["rotation"] = (
+                Rotation.from_quat(nodes[joint].get("rotation", (0, 0, 0, 1))) * turn
+            ).as_quat()
         places: dict[int, np.ndarray] = {}
 
         def place(index: int, above: np.ndarray) -> None:
@@ -127,7 +152,9 @@ class Rig:
         motions = np.stack([places[joint] for joint in self.nodes]) @ self.inverse
         blended = np.einsum("kj,jab->kab", self.weights, motions)
         posed = np.einsum("kab,kb->ka", blended[:, :3, :3], self.local) + blended[:, :3, 3]
-        return ((posed - (posed.min(0) + posed.max(0)) / 2) / np.ptp(self.verts, axis=0).max()).astype(np.float32)
+        return ((posed - (posed.min(0) + posed.max(0)) / 2) / np.ptp(self.verts, axis=0).max()).astype(
+            np.float32
+        )
 
 
 def transform(node: dict) -> np.ndarray:
@@ -135,7 +162,9 @@ def transform(node: dict) -> np.ndarray:
     if "matrix" in node:
         return np.array(node["matrix"]).reshape(4, 4).T
     matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat(node.get("rotation", (0, 0, 0, 1))).as_matrix() * node.get("scale", (1, 1, 1))
+    matrix[:3, :3] = Rotation.from_quat(node.get("rotation", (0, 0, 0, 1))).as_matrix() * node.get(
+        "scale", (1, 1, 1)
+    )
     matrix[:3, 3] = node.get("translation", (0, 0, 0))
     return matrix
 
@@ -150,12 +179,18 @@ def between(times: np.ndarray, values: np.ndarray, moment: float) -> np.ndarray:
     return np.array([np.interp(time, times, column) for column in values.T])
 
 
-def paint(framer: Framer, rig: Rig, verts: np.ndarray, photos: Photos | None, rng: np.random.Generator) -> Picture:
-    """A picture of the posed `verts`: the materials' colours, a little off, under light from one side, before a background."""
+def paint(
+    framer: Framer, rig: Rig, verts: np.ndarray, photos: Photos | None, rng: np.random.Generator
+) -> Picture:
+    """A picture of the posed `verts`: the materials' colours, a little off, under light from one side, before
+    a background.
+    """
     frame, size = framer.frame(rng, verts), 2 * framer.config.size
     scene, face = framer.scene(frame, size), framer.render(frame, size).face[0].cpu().numpy()
     materials, of = np.unique(rig.color, axis=0, return_inverse=True)
-    shown = (materials ** (1 / 2.2) * rng.uniform(0.7, 1.3) * rng.uniform(0.8, 1.2, materials.shape)).astype(np.float32)[of.reshape(-1)]
+    shown = (materials ** (1 / 2.2) * rng.uniform(0.7, 1.3) * rng.uniform(0.8, 1.2, materials.shape)).astype(
+        np.float32
+    )[of.reshape(-1)]
     light = scene.up * rng.uniform(0.2, 1) + [*rng.normal(0, 0.7, 2), -0.6]
     shade = 0.55 + 0.6 * (scene.normal @ (light / np.linalg.norm(light)).astype(np.float32)).clip(0)
     behind = cv2.resize(photo(photos, size // 2, rng) if photos else background(size // 2, rng), (size, size))
@@ -163,7 +198,9 @@ def paint(framer: Framer, rig: Rig, verts: np.ndarray, photos: Photos | None, rn
     return framer.label(frame, (picture.clip(0, 1) * 255).astype(np.uint8))
 
 
-def write_class(file: Path, folder: Path, numbers: dict[str, int], vertices: int, photos: Photos | None, seed: int) -> None:
+def write_class(
+    file: Path, folder: Path, numbers: dict[str, int], vertices: int, photos: Photos | None, seed: int
+) -> None:
     """Write the class of `file` below `folder`, with that many pictures in each of its splits."""
     name, rig = file.stem.lower(), Rig.read(file, vertices)
     framer = Framer(rig.verts, rig.faces, VIEWS, torch.device("cpu"))
@@ -177,23 +214,31 @@ def write_class(file: Path, folder: Path, numbers: dict[str, int], vertices: int
             write_photo(folder / name / split, stem, picture, "images")
             truth[f"{stem}.jpg"] = picture.vertex
         if split == "val":
-            (folder / name / split / "annotations.json").write_text(json.dumps(annotate(truth, name, chance(seed, name, "points"))))
+            (folder / name / split / "annotations.json").write_text(
+                json.dumps(annotate(truth, name, chance(seed, name, "points")))
+            )
 
 
 def main() -> None:
     """Read the command line, draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, nargs="+", metavar="FILE", help="a rigged, animated animal, .glb")
     parser.add_argument("-o", "--output", type=Path, default=Path("rigged"), metavar="FOLDER")
     parser.add_argument("--train", type=int, default=240, help="pictures with masks alone")
     parser.add_argument("--val", type=int, default=40, help="pictures with 150 annotated points each")
-    parser.add_argument("--vertices", type=int, default=2000, help="a mesh's faces are quartered until it has as many")
+    parser.add_argument(
+        "--vertices", type=int, default=2000, help="a mesh's faces are quartered until it has as many"
+    )
     parser.add_argument("--backgrounds", type=Path, help="folder of photos; none: made-up ones")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     photos = Photos(str(given.backgrounds)) if given.backgrounds else None
     for file in given.file:
-        write_class(file, given.output, {"train": given.train, "val": given.val}, given.vertices, photos, given.seed)
+        write_class(
+            file, given.output, {"train": given.train, "val": given.val}, given.vertices, photos, given.seed
+        )
 
 
 if __name__ == "__main__":

@@ -25,20 +25,27 @@ def side_by_side(surface: Path, maps: list[Path], number: int, across: int, side
     colors = read_surface(surface).colors
     readers = [ItemReader(path, "shic/maps") for path in maps]
     shared = [name for name in readers[0].names if all(name in reader.names for reader in readers)]
-    chosen = [shared[i] for i in np.linspace(0, len(shared) - 1, min(number, len(shared))).round().astype(int)]
+    chosen = [
+        shared[i] for i in np.linspace(0, len(shared) - 1, min(number, len(shared))).round().astype(int)
+    ]
     tiles, captions = [], []
     for name in chosen:
         items = [reader[name] for reader in readers]
         photo, crop = decode(items[0].encoded.tobytes(), name)[0], Crop.around(items[0].mask, 0.05)
         pictures = [photo, *(draw.color_map(photo, item.vertex, colors) for item in items)]
         tiles += [crop.cut(picture, side) for picture in pictures]
-        captions += [Path(name).stem, *(path.name.removesuffix(".h5").removesuffix(".maps").replace("_", " ") for path in maps)]
+        captions += [
+            Path(name).stem,
+            *(path.name.removesuffix(".h5").removesuffix(".maps").replace("_", " ") for path in maps),
+        ]
     return draw.contact_sheet(tiles, across * (1 + len(maps)), captions, side)
 
 
 def main() -> None:
     """Read the command line, draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("surface", type=Path, help="the template or the model")
     parser.add_argument("maps", type=Path, nargs="+", help="maps files of the same photos")
     parser.add_argument("-o", "--output", type=Path, default=Path("side_by_side.jpg"))

@@ -1,4 +1,6 @@
-"""Augmentation of training crops: rotation, zoom and shift move picture, mask and points together; colours are jittered."""
+"""Augmentation of training crops: rotation, zoom and shift move picture, mask and points together; colours
+are jittered.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
 
 
 def draw_affine(mask: np.ndarray, rng: np.random.Generator, tries: int = 10) -> np.ndarray:
-    """A random similarity as a matrix `(2, 3)` on (x, y) pixels of the crop, which keeps at least half of `mask` `(S, S)` in it."""
+    """A random similarity as a matrix `(2, 3)` on (x, y) pixels of the crop, which keeps at least half of
+    `mask` `(S, S)` in it.
+    """
     side = mask.shape[0]
     for _ in range(tries):
         angle = rng.uniform(-ROTATION, ROTATION)

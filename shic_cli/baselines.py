@@ -1,4 +1,6 @@
-"""What anybody could say without looking: chance, and the position alone. They stand in a table beside real predictions."""
+"""What anybody could say without looking: chance, and the position alone. They stand in a table beside real
+predictions.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ class ChanceVertex:
 
 
 class PositionVertex:
-    """Predictions by the place in the object's box: the vertex at that place in the box of the template seen from its left side.
+    """Predictions by the place in the object's box: the vertex at that place in the box of the template seen
+    from its left side.
 
     The head is to the left there. Places off the template take the nearest pixel of it.
     """
@@ -96,7 +99,9 @@ def chance_pixels(masks: dict[str, np.ndarray], seed: int) -> Callable[[Pair], n
         if pair.target not in masks:
             return None
         pixels = np.argwhere(masks[pair.target])
-        return pixels[chance(seed, "baseline", pair.source, pair.target).integers(len(pixels), size=len(pair.source_yx))]
+        return pixels[
+            chance(seed, "baseline", pair.source, pair.target).integers(len(pixels), size=len(pair.source_yx))
+        ]
 
     return transfer
 

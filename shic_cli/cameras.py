@@ -1,11 +1,12 @@
 """Viewpoints and projection. The axes, stated here once, are those of pytorch3d.
 
-World: +y up, +z where the object's front looks, +x its left. View: +X left, +Y up, +Z into the scene, right-handed; row vectors,
-X_view = X_world R + T. Normalised device coordinates: x = f X / Z + p_x and y = f Y / Z + p_y, +1 at the left and top edges of the
-square picture. Pixels: (y, x) with centres at integers, so that x = 1 - (2 column + 1) / size.
+World: +y up, +z where the object's front looks, +x its left. View: +X left, +Y up, +Z into the scene,
+right-handed; row vectors, X_view = X_world R + T. Normalised device coordinates: x = f X / Z + p_x and y = f
+Y / Z + p_y, +1 at the left and top edges of the square picture. Pixels: (y, x) with centres at integers, so
+that x = 1 - (2 column + 1) / size.
 
-Azimuth 0 looks at the object's front, azimuth 90 at its left side; a positive elevation looks from above; a positive roll turns the
-picture counter-clockwise.
+Azimuth 0 looks at the object's front, azimuth 90 at its left side; a positive elevation looks from above; a
+positive roll turns the picture counter-clockwise.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ RADIUS = 3**0.5 / 2  # of the sphere around a box whose longest side is 1
 
 @dataclass(frozen=True)
 class Cameras:
-    """N perspective cameras: `rotation` (N, 3, 3), `translation` (N, 3), `focal` (N,) and `principal` (N, 2) as x, y; f4."""
+    """N perspective cameras: `rotation` (N, 3, 3), `translation` (N, 3), `focal` (N,) and `principal` (N, 2)
+    as x, y; f4.
+    """
 
     rotation: torch.Tensor
     translation: torch.Tensor
@@ -44,7 +47,9 @@ class Cameras:
         return verts @ self.rotation + self.translation[:, None]
 
     def project(self, verts: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixel positions (y, x) `(N, K, 2)` and view depths `(N, K)` of world positions `(K, 3)` or `(N, K, 3)`."""
+        """Pixel positions (y, x) `(N, K, 2)` and view depths `(N, K)` of world positions `(K, 3)` or `(N, K,
+        3)`.
+        """
         view = self.to_view(verts)
         ndc = self.focal[:, None, None] * view[..., :2] / view[..., 2:] + self.principal[:, None]
         return ((1 - ndc) * (size / 2) - 0.5).flip(-1), view[..., 2]
@@ -57,9 +62,11 @@ class Cameras:
         return (view - self.translation[:, None]) @ self.rotation.transpose(1, 2)
 
     def fit(self, verts: torch.Tensor, share: float) -> Cameras:
-        """Cameras at the same places whose frames hold `verts` (K, 3) or (N, K, 3) centred, the longer side taking `share` of the frame.
+        """Cameras at the same places whose frames hold `verts` (K, 3) or (N, K, 3) centred, the longer side
+        taking `share` of the frame.
 
-        Only focal length and principal point change, like the crop of a photo. InputError if a vertex is not in front of a camera.
+        Only focal length and principal point change, like the crop of a photo. InputError if a vertex is not
+        in front of a camera.
         """
         view = self.to_view(verts)
         if view[..., 2].min() <= 0:
@@ -71,7 +78,8 @@ class Cameras:
 
 
 def look_at(azimuth: torch.Tensor, elevation: torch.Tensor, roll: torch.Tensor, fov: torch.Tensor) -> Cameras:
-    """Cameras that look at the origin from `azimuth`, `elevation` and `roll` (N,) in degrees, with the field of view `fov` (N,).
+    """Cameras that look at the origin from `azimuth`, `elevation` and `roll` (N,) in degrees, with the field
+    of view `fov` (N,).
 
     They stand where a centred object whose longest side is 1 fills the field of view.
     """
@@ -87,7 +95,9 @@ def look_at(azimuth: torch.Tensor, elevation: torch.Tensor, roll: torch.Tensor, 
 
 
 def ring(azimuths: int, elevations: Sequence[float], fov: float) -> Cameras:
-    """The N viewpoints of sec. 4.1: `azimuths` around the object at each of `elevations` (degrees), elevation by elevation."""
+    """The N viewpoints of sec. 4.1: `azimuths` around the object at each of `elevations` (degrees), elevation
+    by elevation.
+    """
     azimuth = torch.arange(azimuths).repeat(len(elevations)) * (360 / azimuths)
     elevation = torch.tensor(tuple(elevations), dtype=torch.float32).repeat_interleave(azimuths)
     return look_at(azimuth, elevation, torch.zeros_like(azimuth), torch.full_like(azimuth, fov))

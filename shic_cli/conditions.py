@@ -1,4 +1,6 @@
-"""What a depth-conditioned generator is told of one picture: inverse depth, a prompt and a seed (sec. 3.5, appendix 7.3)."""
+"""What a depth-conditioned generator is told of one picture: inverse depth, a prompt and a seed (sec. 3.5,
+appendix 7.3).
+"""
 
 from __future__ import annotations
 
@@ -31,33 +33,53 @@ class Condition:
 
 
 class Conditioner:
-    """Makes the condition of a scene. It needs weights only for photos as backgrounds: those of `depth`, a Depth Anything."""
+    """Makes the condition of a scene. It needs weights only for photos as backgrounds: those of `depth`, a
+    Depth Anything.
+    """
 
-    def __init__(self, config: SynthConfig, device: torch.device | str, weights: Path | None = None, depth: str = "depth-anything") -> None:
+    def __init__(
+        self,
+        config: SynthConfig,
+        device: torch.device | str,
+        weights: Path | None = None,
+        depth: str = "depth-anything",
+    ) -> None:
         self.class_name = " ".join(config.class_name.split())
         if not self.class_name:
-            raise SettingError("--generator controlnet-depth needs the name of the class", "give it, for example --class horse")
+            raise SettingError(
+                "--generator controlnet-depth needs the name of the class",
+                "give it, for example --class horse",
+            )
         if config.side % CELL:
-            raise SettingError(f"--side {config.side}: is no multiple of {CELL}", f"for example --side {round(config.side / CELL) * CELL}")
+            raise SettingError(
+                f"--side {config.side}: is no multiple of {CELL}",
+                f"for example --side {round(config.side / CELL) * CELL}",
+            )
         self.config = config
         self.photos = Photos(config.backgrounds, SMALLEST) if config.backgrounds else None
         self.depth = DepthAnything(depth, device, weights) if config.backgrounds else None
 
     def side(self, size: int) -> int:
-        """The side to paint at for pictures of `size` pixels: that of the settings, or one that is no smaller than the picture."""
+        """The side to paint at for pictures of `size` pixels: that of the settings, or one that is no smaller
+        than the picture.
+        """
         return max(self.config.side, -(-size // CELL) * CELL)
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Condition:
         """The condition of `scene`, of its side; every choice comes from `rng`."""
         side = len(scene.mask)
         if self.photos and self.depth:
-            background = cv2.resize(self.depth(self.photos.crop(rng)), (side, side), interpolation=cv2.INTER_LINEAR)
+            background = cv2.resize(
+                self.depth(self.photos.crop(rng)), (side, side), interpolation=cv2.INTER_LINEAR
+            )
         else:
             background = built_in(side, rng)
         background = background[:, ::-1] if rng.random() < 0.5 else background
         seed = int(rng.integers(2**32))
         picture = as_picture(blend(scene.depth, scene.mask, background))
-        return Condition(picture, self.prompt(view_of(scene.azimuth, scene.elevation)), self.config.negative, seed)
+        return Condition(
+            picture, self.prompt(view_of(scene.azimuth, scene.elevation)), self.config.negative, seed
+        )
 
     def prompt(self, view: str) -> str:
         """The settings' prompt with the class and the `view` filled in."""

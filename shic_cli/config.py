@@ -1,7 +1,7 @@
 """Every setting of every stage once: name, default, meaning, and where the paper has it.
 
-One frozen dataclass a stage. The command line makes its options from these fields, the files record them as `params`. Nothing
-heavy is imported here.
+One frozen dataclass a stage. The command line makes its options from these fields, the files record them as
+`params`. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ BUILTIN_TEXTURES = ("checker", "colors", "grid")
 def setting(
     default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None, flag: str = ""
 ) -> Any:  # fmt: skip
-    """A dataclass field with what the help text and the checks need; `flag` is its option's name where it is not the field's."""
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "flag": flag})
+    """A dataclass field with what the help text and the checks need; `flag` is its option's name where it is
+    not the field's.
+    """
+    return field(
+        default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "flag": flag}
+    )
 
 
 class Checked:
@@ -41,8 +45,12 @@ class Checked:
             if meta["choices"] and value not in meta["choices"]:
                 raise SettingError(f"{name} {value}: is not one of {', '.join(meta['choices'])}", "")
             for item in value if isinstance(value, tuple) else (value,):
-                if isinstance(item, (int, float)) and not (_at_least(item, meta["low"]) and _at_most(item, meta["high"])):
-                    raise SettingError(f"{name} {item}: is out of range", f"give {_range(meta['low'], meta['high'])}")
+                if isinstance(item, (int, float)) and not (
+                    _at_least(item, meta["low"]) and _at_most(item, meta["high"])
+                ):
+                    raise SettingError(
+                        f"{name} {item}: is out of range", f"give {_range(meta['low'], meta['high'])}"
+                    )
 
     def params(self) -> dict[str, Any]:
         """The settings as a dictionary that JSON can hold."""
@@ -58,7 +66,13 @@ def _at_most(value: float, high: float | None) -> bool:
 
 
 def _range(low: float | None, high: float | None) -> str:
-    return f"{low} to {high}" if low is not None and high is not None else f"{low} or more" if high is None else f"{high} or less"
+    return (
+        f"{low} to {high}"
+        if low is not None and high is not None
+        else f"{low} or more"
+        if high is None
+        else f"{high} or less"
+    )
 
 
 AXES = ("auto", "+x", "-x", "+y", "-y", "+z", "-z")
@@ -68,11 +82,17 @@ AXES = ("auto", "+x", "-x", "+y", "-y", "+z", "-z")
 class TemplateConfig(Checked):
     """`shic template prep`."""
 
-    vertices: int = setting(5000, "Simplify or subdivide to about this many vertices; 0 leaves the mesh as it is.", low=0)
-    remesh: str = setting(
-        "auto", "One new surface around all parts that touch; auto: where the largest lacks a tenth.", choices=("auto", "on", "off")
+    vertices: int = setting(
+        5000, "Simplify or subdivide to about this many vertices; 0 leaves the mesh as it is.", low=0
     )
-    eigenvectors: int = setting(64, "Q, Laplace-Beltrami eigenvectors without the constant one (sec. 4.1).", low=1)
+    remesh: str = setting(
+        "auto",
+        "One new surface around all parts that touch; auto: where the largest lacks a tenth.",
+        choices=("auto", "on", "off"),
+    )
+    eigenvectors: int = setting(
+        64, "Q, Laplace-Beltrami eigenvectors without the constant one (sec. 4.1).", low=1
+    )
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
 
@@ -81,14 +101,21 @@ class TemplateConfig(Checked):
 class RenderConfig(Checked):
     """`shic render`; the views of sec. 4.1 (N = 72).
 
-    None is from below: the outline from there is the mirror image of the one from above on the other side, and few photos are.
+    None is from below: the outline from there is the mirror image of the one from above on the other side,
+    and few photos are.
     """
 
     azimuths: int = setting(24, "Viewpoints around the object.", low=1)
-    elevations: tuple[float, ...] = setting((0.0, 15.0, 30.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
-    fov: float = setting(30.0, "Field of view in degrees; the object is fitted to the frame.", low=1, high=120)
+    elevations: tuple[float, ...] = setting(
+        (0.0, 15.0, 30.0), "Degrees above the horizon, separated by commas.", low=-90, high=90
+    )
+    fov: float = setting(
+        30.0, "Field of view in degrees; the object is fitted to the frame.", low=1, high=120
+    )
     size: int = setting(512, "Side of each view in pixels.", low=16, high=4096)
-    style: str = setting("normals", "How the surface is coloured (Table 5).", choices=("normals", "shaded", "depth"))
+    style: str = setting(
+        "normals", "How the surface is coloured (Table 5).", choices=("normals", "shaded", "depth")
+    )
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
 
 
@@ -96,12 +123,20 @@ class RenderConfig(Checked):
 class MaskConfig(Checked):
     """`shic mask`; a mask is unsure, and listed, when it breaks one of the limits."""
 
-    all: bool = setting(False, "Write a crop for each object, into OUTPUT/imgs and OUTPUT/masks; else the mask of the largest one.")
+    all: bool = setting(
+        False,
+        "Write a crop for each object, into OUTPUT/imgs and OUTPUT/masks; else the mask of the largest one.",
+    )
     low_score: float = setting(0.6, "Unsure: a score below this, where the masker gives one.", low=0, high=1)
     border: float = setting(0.5, "Unsure: on more than this share of the photo's border.", low=0, high=1)
     smallest: float = setting(0.01, "Unsure: less than this share of the photo.", low=0, high=1)
     largest: float = setting(0.8, "Unsure: more than this share of the photo.", low=0, high=1)
-    rival: float = setting(0.5, "Unsure: another object has more than this share of the main one's pixels; not with --all.", low=0, high=1)
+    rival: float = setting(
+        0.5,
+        "Unsure: another object has more than this share of the main one's pixels; not with --all.",
+        low=0,
+        high=1,
+    )
 
 
 @dataclass(frozen=True)
@@ -110,7 +145,11 @@ class FeatureConfig(Checked):
 
     extractor: str = setting("auto", EXTRACTORS)
     batch: int = setting(8, "Pictures at a time.", low=1)
-    pca: int = setting(0, "Fit this many principal components to the views and project to them; 0 keeps the features as they are.", low=0)
+    pca: int = setting(
+        0,
+        "Fit this many principal components to the views and project to them; 0 keeps the features as they are.",
+        low=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -132,8 +171,12 @@ class PseudoGtConfig(Checked):
         low=0,
     )
     azimuths: int = setting(24, "Viewpoints around the object.", low=1)
-    elevations: tuple[float, ...] = setting((0.0, 15.0, 30.0), "Degrees above the horizon, separated by commas.", low=-90, high=90)
-    style: str = setting("normals", "How the views are coloured (Table 5).", choices=("normals", "shaded", "depth"))
+    elevations: tuple[float, ...] = setting(
+        (0.0, 15.0, 30.0), "Degrees above the horizon, separated by commas.", low=-90, high=90
+    )
+    style: str = setting(
+        "normals", "How the views are coloured (Table 5).", choices=("normals", "shaded", "depth")
+    )
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
 
 
@@ -146,25 +189,41 @@ class SynthConfig(Checked):
         "auto, plain, controlnet-depth, or one that a plugin adds; controlnet-depth:FOLDER,control=FOLDER,depth=FOLDER takes another"
         " Stable Diffusion 1.5, another ControlNet for depth with white near, another Depth Anything.",
     )
-    class_name: str = setting("", "The class in a word or two, for example horse; controlnet-depth needs it.", flag="class")
+    class_name: str = setting(
+        "", "The class in a word or two, for example horse; controlnet-depth needs it.", flag="class"
+    )
     number: int = setting(6000, "Pictures to make.", low=1)
     size: int = setting(224, "Side of each picture in pixels.", low=32, high=2048)
-    elevation: tuple[float, ...] = setting((-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90)
+    elevation: tuple[float, ...] = setting(
+        (-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90
+    )
     roll: float = setting(8.0, "Largest tilt of the camera in degrees.", low=0, high=180)
-    fov: tuple[float, ...] = setting((20.0, 45.0), "Narrowest and widest field of view in degrees.", low=1, high=120)
+    fov: tuple[float, ...] = setting(
+        (20.0, 45.0), "Narrowest and widest field of view in degrees.", low=1, high=120
+    )
     fill: tuple[float, ...] = setting(
-        (0.4, 0.9), "Least and largest share of the frame that the object's longer side takes.", low=0.05, high=1
+        (0.4, 0.9),
+        "Least and largest share of the frame that the object's longer side takes.",
+        low=0.05,
+        high=1,
     )
     poses: float = setting(
-        2.0, "How far limbs and trunk are bent at random, at most; 0 keeps the template at rest, as in the paper.", low=0, high=3
+        2.0,
+        "How far limbs and trunk are bent at random, at most; 0 keeps the template at rest, as in the paper.",
+        low=0,
+        high=3,
     )
     backgrounds: str = setting("", "Folder of photos to take backgrounds from; none: made-up ones.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
     only: tuple[float, ...] = setting(
-        (), "Make these pictures alone, by their numbers; each is the one that a whole run makes.", low=0, high=10**9
+        (),
+        "Make these pictures alone, by their numbers; each is the one that a whole run makes.",
+        low=0,
+        high=10**9,
     )
     views: str = setting(
-        "auto", "any, or some of front,side,back,top; auto: side,front for controlnet-depth, which paints faces on backs, else any."
+        "auto",
+        "any, or some of front,side,back,top; auto: side,front for controlnet-depth, which paints faces on backs, else any.",
     )
     erode: int = setting(
         -1,
@@ -182,12 +241,18 @@ class SynthConfig(Checked):
         "a photo of a {class}, {view} view, natural light, sharp, high quality",
         "What controlnet-depth is told; {class} and {view} (front, side, back, top) are filled in.",
     )
-    negative: str = setting("lowres, low quality, monochrome, watermark", "What controlnet-depth is told to avoid.")
-    side: int = setting(512, "Side in pixels that controlnet-depth paints at, a multiple of 64.", low=64, high=2048)
+    negative: str = setting(
+        "lowres, low quality, monochrome, watermark", "What controlnet-depth is told to avoid."
+    )
+    side: int = setting(
+        512, "Side in pixels that controlnet-depth paints at, a multiple of 64.", low=64, high=2048
+    )
     steps: int = setting(25, "Steps of controlnet-depth.", low=1, high=1000)
     guidance: float = setting(7.5, "How strictly controlnet-depth keeps to the prompt.", low=0)
     strength: float = setting(1.0, "How strictly controlnet-depth keeps to the depth.", low=0, high=2)
-    scheduler: str = setting("unipc", "How controlnet-depth samples.", choices=("unipc", "dpm", "ddim", "euler"))
+    scheduler: str = setting(
+        "unipc", "How controlnet-depth samples.", choices=("unipc", "dpm", "ddim", "euler")
+    )
     precision: str = setting(
         "auto",
         "Number format of controlnet-depth; auto: float16 on CUDA, else float32.",
@@ -199,10 +264,14 @@ class SynthConfig(Checked):
         " wants the package accelerate.",
         choices=("none", "model", "sequential"),
     )
-    slicing: bool = setting(False, "Compute controlnet-depth's attention in slices: slower, with less memory.")
+    slicing: bool = setting(
+        False, "Compute controlnet-depth's attention in slices: slower, with less memory."
+    )
 
     def params(self) -> dict[str, Any]:
-        """The settings as a dictionary that JSON can hold; not those that save memory, for they may change from run to run."""
+        """The settings as a dictionary that JSON can hold; not those that save memory, for they may change
+        from run to run.
+        """
         return {name: value for name, value in super().params().items() if name not in ("offload", "slicing")}
 
 
@@ -225,9 +294,15 @@ class TrainConfig(Checked):
     )
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
     epochs: int = setting(0, "Passes over the pictures; 0: 40, or 16 for a unet.", low=0)
-    batch: int = setting(0, "Pictures a step, natural and synthetic alike; 0: 16, 4 for a pointwise decoder, 8 for a unet.", low=0)
+    batch: int = setting(
+        0,
+        "Pictures a step, natural and synthetic alike; 0: 16, 4 for a pointwise decoder, 8 for a unet.",
+        low=0,
+    )
     points: int = setting(100, "Foreground points drawn from a picture in a step (sec. 4.1).", low=2)
-    rate: float = setting(0.0, "Adam's step size; 0: 0.001, 0.003 for a pointwise decoder, 0.002 for a unet.", low=0)
+    rate: float = setting(
+        0.0, "Adam's step size; 0: 0.001, 0.003 for a pointwise decoder, 0.002 for a unet.", low=0
+    )
     schedule: str = setting(
         "auto",
         "How the step size falls: step, to a tenth after half of the epochs (sec. 4.1), or cosine, to nothing; auto: cosine for a unet.",
@@ -248,7 +323,9 @@ class TrainConfig(Checked):
         "Weight of the photos' losses together; 0 leaves photos out; -1: 1, or 0 for a unet with synthetic pictures and no annotated ones.",
         low=-1,
     )
-    foreground: float = setting(0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0)
+    foreground: float = setting(
+        0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0
+    )
     augment: str = setting(
         "auto",
         "Crop, rotate and jitter the pictures, points and masks together; auto: unless the encoder sees the whole object, or for a unet.",
@@ -259,7 +336,9 @@ class TrainConfig(Checked):
         "Number format of the decoder's layers; auto: bfloat16 for a unet on a GPU or processor that computes in it, else float32.",
         choices=("auto", "float32", "bfloat16"),
     )
-    variants: int = setting(2, "Augmented copies of a picture, made once; 0 makes a new one every epoch.", low=0)
+    variants: int = setting(
+        2, "Augmented copies of a picture, made once; 0 makes a new one every epoch.", low=0
+    )
     natural_images: bool = setting(True, "Use the maps files of photos (Table 3).")
     synthetic_images: bool = setting(True, "Use the maps files of synthetic pictures (Table 3).")
 
@@ -269,7 +348,9 @@ class PredictConfig(Checked):
     """`shic predict`."""
 
     side: int = setting(
-        512, "Embeddings are compared on a grid of at most this many pixels a side; larger photos take the nearest.", low=32
+        512,
+        "Embeddings are compared on a grid of at most this many pixels a side; larger photos take the nearest.",
+        low=32,
     )
     flip: str = setting(
         "auto",
@@ -303,7 +384,9 @@ class GeodesicConfig(Checked):
         " the box.",
         low=1,
     )
-    gps: bool = setting(False, "Average precision over the geodesic point similarity too, as DensePose-CSE reports it.")
+    gps: bool = setting(
+        False, "Average precision over the geodesic point similarity too, as DensePose-CSE reports it."
+    )
 
 
 @dataclass(frozen=True)

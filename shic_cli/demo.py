@@ -1,4 +1,6 @@
-"""The demo: photos of a posed T-Rex with exact labels, the pipeline's command lines, and a picture of what came out."""
+"""The demo: photos of a posed T-Rex with exact labels, the pipeline's command lines, and a picture of what
+came out.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +37,41 @@ INSET = 3  # pixels between an annotated point and the outline, where an annotat
 TEXTURE = "checker"
 # What the demo writes into its folder, with the traces that a stopped run of a command leaves beside it.
 OUTPUTS = (
-    *("trex.obj", "annotations.json", "template.h5*", "views.*", "pgt.h5*", "synth.*", "model.*", "zero_shot.*", "predictions*"),
-    *("remap/*", "predictions/*", "match.*", "summary.png", "imgs/trex_*", "masks/trex_*", "test/imgs/trex_*", "test/masks/trex_*"),
+    *(
+        "trex.obj",
+        "annotations.json",
+        "template.h5*",
+        "views.*",
+        "pgt.h5*",
+        "synth.*",
+        "model.*",
+        "zero_shot.*",
+        "predictions*",
+    ),
+    *(
+        "remap/*",
+        "predictions/*",
+        "match.*",
+        "summary.png",
+        "imgs/trex_*",
+        "masks/trex_*",
+        "test/imgs/trex_*",
+        "test/masks/trex_*",
+    ),
 )
 
 
 def prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Make `folder`. ShicError if it holds something; with `overwrite`, what an earlier demo wrote there is removed and the rest kept."""
+    """Make `folder`. ShicError if it holds something; with `overwrite`, what an earlier demo wrote there is
+    removed and the rest kept.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is not a folder", "give another name")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise ShicError(f"{folder}: is there already and is not empty", "give another name, or --overwrite to replace an earlier demo")
+        raise ShicError(
+            f"{folder}: is there already and is not empty",
+            "give another name, or --overwrite to replace an earlier demo",
+        )
     for path in (path for pattern in OUTPUTS for path in folder.glob(pattern)):
         if path.is_file():
             path.unlink()
@@ -75,14 +101,22 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
 def write_example(
     folder: Path, config: DemoConfig, device: torch.device, seed: int = 0, track: Track = plain_track
 ) -> dict[str, np.ndarray]:
-    """Write trex.obj, imgs/, masks/, test/imgs/, test/masks/ and annotations.json; the test photos' names with their vertices `(H, W)`.
+    """Write trex.obj, imgs/, masks/, test/imgs/, test/masks/ and annotations.json; the test photos' names
+    with their vertices `(H, W)`.
 
-    The vertices are those of trex.obj, -1 for none. The photos are posed; the mesh that the pipeline gets is at rest.
+    The vertices are those of trex.obj, -1 for none. The photos are posed; the mesh that the pipeline gets is
+    at rest.
     """
-    log.info("demo: drawing %d photos of a T-Rex, posed, to learn from and %d to test on", config.photos, config.tests)
+    log.info(
+        "demo: drawing %d photos of a T-Rex, posed, to learn from and %d to test on",
+        config.photos,
+        config.tests,
+    )
     animal = Animal.make(MESH_VERTICES)
     write_obj(folder / "trex.obj", animal.verts, animal.faces)
-    maker = Synthesizer(animal.verts, animal.faces, SynthConfig(size=config.size, elevation=(-5, 30), fill=(0.6, 0.9)), device)
+    maker = Synthesizer(
+        animal.verts, animal.faces, SynthConfig(size=config.size, elevation=(-5, 30), fill=(0.6, 0.9)), device
+    )
     plan = [("", i) for i in range(config.photos)] + [("test/", i) for i in range(config.tests)]
     truth: dict[str, np.ndarray] = {}
     for part, i in track(plan, len(plan), "photos"):
@@ -100,14 +134,19 @@ def write_example(
 
 def write_obj(path: Path, verts: np.ndarray, faces: np.ndarray) -> None:
     """Write a mesh as v and f lines, its vertices in their order."""
-    rows = ["v {:.6f} {:.6f} {:.6f}".format(*vertex) for vertex in verts] + ["f {} {} {}".format(*face) for face in faces + 1]
+    rows = ["v {:.6f} {:.6f} {:.6f}".format(*vertex) for vertex in verts] + [
+        "f {} {} {}".format(*face) for face in faces + 1
+    ]
     with atomic(path) as partial:
         partial.write_text("\n".join(rows) + "\n")
 
 
 def write_photo(folder: Path, name: str, picture: Picture, photos: str = "imgs") -> None:
     """Write `photos`/NAME.jpg and masks/NAME.png below `folder`."""
-    for kind, suffix, image in ((photos, ".jpg", picture.rgb), ("masks", ".png", picture.mask[..., None].repeat(3, -1) * np.uint8(255))):
+    for kind, suffix, image in (
+        (photos, ".jpg", picture.rgb),
+        ("masks", ".png", picture.mask[..., None].repeat(3, -1) * np.uint8(255)),
+    ):
         target = folder / kind / f"{name}{suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic(target) as partial:
@@ -115,8 +154,8 @@ def write_photo(folder: Path, name: str, picture: Picture, photos: str = "imgs")
 
 
 def annotate(truth: dict[str, np.ndarray], kind: str, rng: np.random.Generator) -> dict[str, list]:
-    """A DensePose-style annotation file of the class `kind` as JSON values: random points at least `INSET` pixels inside each object, with
-    exact vertices."""
+    """A DensePose-style annotation file of the class `kind` as JSON values: random points at least `INSET`
+    pixels inside each object, with exact vertices."""
     images, annotations = [], []
     for i, (name, vertex) in enumerate(truth.items(), 1):
         height, width = vertex.shape
@@ -144,13 +183,16 @@ def chance_error(template: Template, annotations: Path) -> float:
 
 
 def figures(folder: Path, zero_shot: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
-    """What the demo found: the geodesic error of chance, and what `eval` said of the zero-shot and of the trained maps."""
+    """What the demo found: the geodesic error of chance, and what `eval` said of the zero-shot and of the
+    trained maps.
+    """
     by_chance = chance_error(read_template(folder / "template.h5"), folder / "annotations.json")
     return {"chance": {"mean": by_chance}, "zero_shot": zero_shot, "trained": trained}
 
 
 def summary(folder: Path, truth: dict[str, np.ndarray], rows: int = 4, side: int = 208) -> np.ndarray:
-    """The demo in one picture `(H, W, 3)` uint8: the template, and for some test photos the maps, the truth and a texture.
+    """The demo in one picture `(H, W, 3)` uint8: the template, and for some test photos the maps, the truth
+    and a texture.
 
     Captions have each map's mean geodesic error over all of the photo's object pixels.
     """
@@ -164,12 +206,30 @@ def summary(folder: Path, truth: dict[str, np.ndarray], rows: int = 4, side: int
         exact = np.where(truth[name] >= 0, template.source_to_vertex[truth[name]], -1)
         maps = {kind: reader[name].vertex for kind, reader in files.items()}
         both = {kind: (vertex >= 0) & (exact >= 0) for kind, vertex in maps.items()}
-        errors = {kind: template.geodesic[vertex[both[kind]], exact[both[kind]]].mean() for kind, vertex in maps.items()}
-        tiles += [photo, *(draw.color_map(photo, vertex, surface.colors) for vertex in (*maps.values(), exact))]
+        errors = {
+            kind: template.geodesic[vertex[both[kind]], exact[both[kind]]].mean()
+            for kind, vertex in maps.items()
+        }
+        tiles += [
+            photo,
+            *(draw.color_map(photo, vertex, surface.colors) for vertex in (*maps.values(), exact)),
+        ]
         tiles.append(lay(photo, maps["trained"], finder, texture))
-        captions += ["photo", *(f"{kind}: error {error:.1f}" for kind, error in errors.items()), "truth", "texture by the trained map"]
+        captions += [
+            "photo",
+            *(f"{kind}: error {error:.1f}" for kind, error in errors.items()),
+            "truth",
+            "texture by the trained map",
+        ]
     sheet = draw.contact_sheet(tiles, 5, captions, side)
-    return np.concatenate([cv2.resize(sides_picture(template), (sheet.shape[1], sheet.shape[1] // 4), interpolation=cv2.INTER_AREA), sheet])
+    return np.concatenate(
+        [
+            cv2.resize(
+                sides_picture(template), (sheet.shape[1], sheet.shape[1] // 4), interpolation=cv2.INTER_AREA
+            ),
+            sheet,
+        ]
+    )
 
 
 MAPS = {"zero-shot": "zero_shot", "trained": "predictions"}

@@ -1,4 +1,5 @@
-"""The demo's animal: a T-Rex as a smooth union of capsules, skinned by its bones and posed by random turns of its joints.
+"""The demo's animal: a T-Rex as a smooth union of capsules, skinned by its bones and posed by random turns of
+its joints.
 
 Axes: +y up, +z head, +x the animal's left. Units are about metres. E bones, K vertices, F faces.
 """
@@ -18,7 +19,9 @@ CELL = 0.055  # side of a cell of the grid that the surface is drawn from
 
 @dataclass(frozen=True)
 class Bone:
-    """A capsule from `start` to `end` with a radius at each, and how far its joint (at `start`) turns about x, y and z, in degrees."""
+    """A capsule from `start` to `end` with a radius at each, and how far its joint (at `start`) turns about
+    x, y and z, in degrees.
+    """
 
     name: str
     parent: str
@@ -63,16 +66,24 @@ BONES = (*MIDDLE, *LEFT, *(bone.mirrored() for bone in LEFT))
 
 
 def capsule_distances(points: np.ndarray) -> np.ndarray:
-    """Signed distances `(P, E)` of `points` (P, 3) to each bone's capsule, negative inside; its radius changes along the bone."""
-    start, end, radii = (np.array([getattr(bone, name) for bone in BONES]) for name in ("start", "end", "radii"))
+    """Signed distances `(P, E)` of `points` (P, 3) to each bone's capsule, negative inside; its radius
+    changes along the bone.
+    """
+    start, end, radii = (
+        np.array([getattr(bone, name) for bone in BONES]) for name in ("start", "end", "radii")
+    )
     axis = end - start
     share = (((points[:, None] - start) * axis).sum(-1) / (axis**2).sum(-1)).clip(0, 1)
     nearest = start + share[..., None] * axis
-    return np.linalg.norm(points[:, None] - nearest, axis=-1) - (radii[:, 0] + share * (radii[:, 1] - radii[:, 0]))
+    return np.linalg.norm(points[:, None] - nearest, axis=-1) - (
+        radii[:, 0] + share * (radii[:, 1] - radii[:, 0])
+    )
 
 
 def rest_mesh(vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices `(K, 3)` f4 and outward faces `(F, 3)` i4 of the animal at rest, watertight, K about `vertices`."""
+    """Vertices `(K, 3)` f4 and outward faces `(F, 3)` i4 of the animal at rest, watertight, K about
+    `vertices`.
+    """
     import fast_simplification
     import warp as wp
     from warp.geometry import IsoSurfaceMarchingCubes
@@ -85,24 +96,39 @@ def rest_mesh(vertices: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.ceil((upper - lower) / CELL).astype(int)
     axes = [np.linspace(low, high, count) for low, high, count in zip(lower, upper, counts, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    # A smooth minimum over the capsules, in parts because the distances to all of them at once would fill the memory.
-    field = np.concatenate([-BLEND * np.log(np.exp(-capsule_distances(part) / BLEND).sum(-1)) for part in np.array_split(grid, 64)])
-    found, corners = IsoSurfaceMarchingCubes.extract(
-        wp.array(field.reshape(counts), dtype=wp.float32, device="cpu"), 0.0, lower=wp.vec3(*lower), upper=wp.vec3(*upper)
+    # A smooth minimum over the capsules, in parts because the distances to all of them at once would fill the
+    # memory.
+    field = np.concatenate(
+        [
+            -BLEND * np.log(np.exp(-capsule_distances(part) / BLEND).sum(-1))
+            for part in np.array_split(grid, 64)
+        ]
     )
-    verts, faces = fast_simplification.simplify(found.numpy(), corners.numpy().reshape(-1, 3), target_count=2 * vertices)
+    found, corners = IsoSurfaceMarchingCubes.extract(
+        wp.array(field.reshape(counts), dtype=wp.float32, device="cpu"),
+        0.0,
+        lower=wp.vec3(*lower),
+        upper=wp.vec3(*upper),
+    )
+    verts, faces = fast_simplification.simplify(
+        found.numpy(), corners.numpy().reshape(-1, 3), target_count=2 * vertices
+    )
     return verts.astype(np.float32), faces.astype(np.int32)
 
 
 def skin_weights(verts: np.ndarray) -> np.ndarray:
-    """How much each vertex `(K, 3)` follows each bone, `(K, E)` with rows that sum to 1: the nearer its capsule, the more."""
+    """How much each vertex `(K, 3)` follows each bone, `(K, E)` with rows that sum to 1: the nearer its
+    capsule, the more.
+    """
     away = capsule_distances(verts)
     near = np.exp(-(away - away.min(1, keepdims=True)) / SKIN)
     return near / near.sum(1, keepdims=True)
 
 
 def bone_motions(angles: np.ndarray) -> np.ndarray:
-    """Affine motions `(E, 3, 4)` of the bones whose joints turn by `angles` (E, 3) in degrees; each carries its children."""
+    """Affine motions `(E, 3, 4)` of the bones whose joints turn by `angles` (E, 3) in degrees; each carries
+    its children.
+    """
     motions: dict[str, np.ndarray] = {"": np.eye(4)}
     for bone, turn in zip(BONES, angles, strict=True):
         joint = np.eye(4)
@@ -114,7 +140,9 @@ def bone_motions(angles: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Animal:
-    """The animal as a mesh whose longest side is 1: `verts` (K, 3) f4 at rest and `faces` (F, 3) i4; it knows how to pose itself."""
+    """The animal as a mesh whose longest side is 1: `verts` (K, 3) f4 at rest and `faces` (F, 3) i4; it knows
+    how to pose itself.
+    """
 
     verts: np.ndarray
     faces: np.ndarray
@@ -133,5 +161,7 @@ class Animal:
         """The vertices `(K, 3)` f4 with every joint turned at random inside its range: linear blend skinning."""
         motions = bone_motions(rng.uniform(-1, 1, (len(BONES), 3)) * [bone.turn for bone in BONES])
         blended = np.einsum("ke,eij->kij", self.weights, motions)
-        posed = np.einsum("kij,kj->ki", blended[..., :3], self.verts * self.side + self.center) + blended[..., 3]
+        posed = (
+            np.einsum("kij,kj->ki", blended[..., :3], self.verts * self.side + self.center) + blended[..., 3]
+        )
         return ((posed - self.center) / self.side).astype(np.float32)

@@ -1,4 +1,6 @@
-"""Inverse depth: of the object, of photos by Depth Anything, and both in one picture for a ControlNet (sec. 3.5). White is near."""
+"""Inverse depth: of the object, of photos by Depth Anything, and both in one picture for a ControlNet (sec.
+3.5). White is near.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ SIDE = 518  # pixels; what Depth Anything was trained at
 def blend(depth: np.ndarray, mask: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Inverse depth `(S, S)` f4 in 0..1 of the object in front of a background, larger is nearer.
 
-    `depth` (S, S) is the object's distance in `mask`, in any unit; `background` (S, S) is inverse depth on any scale.
+    `depth` (S, S) is the object's distance in `mask`, in any unit; `background` (S, S) is inverse depth on
+    any scale.
     """
     low, high = float(background.min()), float(background.max())
     out = (BEHIND * (background - low) / max(high - low, 1e-9)).astype(np.float32)
@@ -37,7 +40,8 @@ def as_picture(inverse: np.ndarray) -> np.ndarray:
 
 
 class DepthAnything:
-    """Predicts inverse depth `(S, S)` f4 of square photos `(S, S, 3)` uint8: larger is nearer, without a scale.
+    """Predicts inverse depth `(S, S)` f4 of square photos `(S, S, 3)` uint8: larger is nearer, without a
+    scale.
 
     `name` is a model's name or its folder. Made for the relative kind; a metric one's metres are inverted.
     """
@@ -54,7 +58,9 @@ class DepthAnything:
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """Inverse depth of `rgb`; InputError when the prediction is no number."""
         side = SIDE // self._model.config.patch_size * self._model.config.patch_size
-        small = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA if side < len(rgb) else cv2.INTER_CUBIC)
+        small = cv2.resize(
+            rgb, (side, side), interpolation=cv2.INTER_AREA if side < len(rgb) else cv2.INTER_CUBIC
+        )
         values = torch.from_numpy((small / np.float32(255) - self._mean) / self._std).permute(2, 0, 1)[None]
         found = self._model(values.to(self.device)).predicted_depth[0].float().cpu().numpy()
         if not np.isfinite(found).all():

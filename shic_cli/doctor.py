@@ -1,6 +1,8 @@
-"""What a bug report needs of a machine, and what is broken on it. Imports nothing heavy: broken packages are what it is for.
+"""What a bug report needs of a machine, and what is broken on it. Imports nothing heavy: broken packages are
+what it is for.
 
-Packages are imported in a process of their own, one after the other; where that process dies, the package that it was at is to blame.
+Packages are imported in a process of their own, one after the other; where that process dies, the package
+that it was at is to blame.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from shic_cli import __version__
 from shic_cli.errors import ShicError, UnfinishedError
 from shic_cli.locks import has_locks
 
-# What pyproject.toml asks for: the package, the module that it is imported as, and the first version that serves.
+# What pyproject.toml asks for: the package, the module that it is imported as, and the first version that
+# serves.
 PACKAGES = {
     "numpy": ("numpy", "1.26"), "torch": ("torch", "2.6"), "h5py": ("h5py", "3.10"), "scipy": ("scipy", "1.11"),
     "opencv-python-headless": ("cv2", "4.9"), "pillow": ("PIL", "10.1"), "safetensors": ("safetensors", "0.4.3"),
@@ -58,9 +61,15 @@ def examine(folder: Path, weights: Path | None = None) -> Report:
     """The Report of this machine, for work in `folder` and models in the folder `weights` or the hub's cache."""
     report = Report()
     report.found["shic"] = {"version": __version__, "folder": str(Path(__file__).parent)}
-    report.found["python"] = {"version": platform.python_version(), "program": sys.executable, "system": platform.platform()}
+    report.found["python"] = {
+        "version": platform.python_version(),
+        "program": sys.executable,
+        "system": platform.platform(),
+    }
     report.found["variables"] = {
-        name: "(set)" if SECRET.search(name) else value for name, value in sorted(os.environ.items()) if VARIABLES.fullmatch(name)
+        name: "(set)" if SECRET.search(name) else value
+        for name, value in sorted(os.environ.items())
+        if VARIABLES.fullmatch(name)
     }
     probes = probe_all([*PACKAGES.values(), *((module, "") for module in OPTIONAL.values())], folder)
     _packages(report, probes)
@@ -74,7 +83,9 @@ def examine(folder: Path, weights: Path | None = None) -> Report:
 
 
 def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[str, Any]]:
-    """What importing each of the modules says, by name: `version`, `facts`, or `error` where it fails or kills its process."""
+    """What importing each of the modules says, by name: `version`, `facts`, or `error` where it fails or
+    kills its process.
+    """
     found: dict[str, dict[str, Any]] = {}
     left = [module for module, _ in modules]
     program = [sys.executable, "-P", "-c", "from shic_cli.doctor import probe; probe()"]
@@ -86,7 +97,11 @@ def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[st
                     [*program, str(said.fileno()), str(folder), *left], pass_fds=[said.fileno()], capture_output=True, text=True,
                     timeout=PATIENCE, env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.DEVNULL,
                 )  # fmt: skip
-                end = f"killed by signal {-done.returncode}" if done.returncode < 0 else f"ended the process with status {done.returncode}"
+                end = (
+                    f"killed by signal {-done.returncode}"
+                    if done.returncode < 0
+                    else f"ended the process with status {done.returncode}"
+                )
                 end += f" ({done.stderr.strip().splitlines()[-1]})" if done.stderr.strip() else ""
             except subprocess.TimeoutExpired:
                 end = f"not done after {PATIENCE} s"
@@ -101,7 +116,9 @@ def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[st
 
 
 def probe() -> None:
-    """Import the modules that the command line names and write a line of JSON about each; `probe_all` runs this."""
+    """Import the modules that the command line names and write a line of JSON about each; `probe_all` runs
+    this.
+    """
     said, folder, *modules = sys.argv[1:]
     with os.fdopen(int(said), "w") as stream:
         for name in modules:
@@ -113,7 +130,9 @@ def probe() -> None:
                     each["version"] = str(getattr(module, "__version__", ""))
                     each["facts"] = FACTS[name](module, Path(folder)) if name in FACTS else {}
             except Exception as error:
-                each["error"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+                each["error"] = (
+                    f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+                )
                 each["missing"] = isinstance(error, ModuleNotFoundError) and error.name == name
             stream.write(json.dumps(each) + "\n")
             stream.flush()
@@ -128,7 +147,10 @@ def _torch_facts(torch: Any, folder: Path) -> dict[str, Any]:
     return {
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
-        "devices": [{"name": each.name, "memory": each.total_memory, "capability": f"{each.major}.{each.minor}"} for each in devices],
+        "devices": [
+            {"name": each.name, "memory": each.total_memory, "capability": f"{each.major}.{each.minor}"}
+            for each in devices
+        ],
     }
 
 
@@ -179,7 +201,12 @@ def _packages(report: Report, probes: dict[str, dict[str, Any]]) -> None:
             report.faults.append((f"{package} {found} is older than {least}", again))
     if not probes["warp"].get("facts", {}).get("writable", True):
         cache = probes["warp"]["facts"]["cache"]
-        report.faults.append((f"warp's kernel cache {cache} can't be written to", "make it writable, or set WARP_CACHE_PATH to a folder"))
+        report.faults.append(
+            (
+                f"warp's kernel cache {cache} can't be written to",
+                "make it writable, or set WARP_CACHE_PATH to a folder",
+            )
+        )
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -194,7 +221,9 @@ def _parts(report: Report, probes: dict[str, dict[str, Any]]) -> None:
         error = "" if each.get("missing") else each.get("error", "")
         report.found["optional"][name] = {"version": each.get("version", ""), "error": error}
         if error:
-            report.faults.append((f"{name} is installed but can't be imported ({error})", f"reinstall it, or uninstall {name}"))
+            report.faults.append(
+                (f"{name} is installed but can't be imported ({error})", f"reinstall it, or uninstall {name}")
+            )
     added = [(group, point) for group in GROUPS for point in entry_points(group=group)]
     tried = probe_all([(point.module, "") for _, point in added], Path.cwd()) if added else {}
     report.found["plugins"] = {}
@@ -203,24 +232,36 @@ def _parts(report: Report, probes: dict[str, dict[str, Any]]) -> None:
         report.found["plugins"][f"{group}: {point.name}"] = {"from": point.value, "error": error}
         if error:
             report.faults.append(
-                (f"{group} {point.name}: {point.module} can't be imported ({error})", "reinstall the package that adds it")
+                (
+                    f"{group} {point.name}: {point.module} can't be imported ({error})",
+                    "reinstall the package that adds it",
+                )
             )
 
 
 def _devices(report: Report, probes: dict[str, dict[str, Any]]) -> None:
     facts, driver = probes["torch"].get("facts", {}), Path("/proc/driver/nvidia/version")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    report.found["devices"] = {"cpu": {"cores": cores, **_memory()}, "cuda": facts.get("devices", []), "torch cuda": facts.get("cuda")}
+    report.found["devices"] = {
+        "cpu": {"cores": cores, **_memory()},
+        "cuda": facts.get("devices", []),
+        "torch cuda": facts.get("cuda"),
+    }
     if facts and not facts["devices"] and driver.exists():
         fix = "install the torch that its driver can run (https://pytorch.org/get-started/locally/), or give --device cpu"
-        report.faults.append((f"there is an NVIDIA driver, but torch (CUDA {facts['cuda']}) finds no device", fix))
+        report.faults.append(
+            (f"there is an NVIDIA driver, but torch (CUDA {facts['cuda']}) finds no device", fix)
+        )
 
 
 def _memory() -> dict[str, int]:
     """Bytes of memory: `memory` in all, `free` of them."""
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return {key: int(lines[name].split()[0]) << 10 for key, name in (("memory", "MemTotal"), ("free", "MemAvailable"))}
+        return {
+            key: int(lines[name].split()[0]) << 10
+            for key, name in (("memory", "MemTotal"), ("free", "MemAvailable"))
+        }
     except (OSError, KeyError, ValueError):
         return {"memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
 
@@ -234,13 +275,20 @@ def _weights(report: Report, weights: Path | None) -> None:
             report.found["weights"][name] = str(locate(name, weights))
         except UnfinishedError:
             report.found["weights"][name] = "not finished"
-        except (ShicError, ImportError, OSError, AttributeError):  # the packages' own section says which is broken
+        except (
+            ShicError,
+            ImportError,
+            OSError,
+            AttributeError,
+        ):  # the packages' own section says which is broken
             report.found["weights"][name] = ""
 
 
 def _cache() -> Path:
     """Where the hub's cache is, or would be."""
-    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    home = os.environ.get("HF_HOME") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
+    )
     return Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")))
 
 
@@ -252,7 +300,12 @@ def _there(folder: Path) -> Path:
 def _disk(report: Report, folder: Path, name: str, instead: str) -> None:
     there = _there(folder)
     free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK | os.X_OK)
-    report.found[name] = {"path": str(folder.absolute()), "free": free, "writable": writable, "type": file_system(there)}
+    report.found[name] = {
+        "path": str(folder.absolute()),
+        "free": free,
+        "writable": writable,
+        "type": file_system(there),
+    }
     if not writable:
         report.faults.append((f"{there} can't be written to", f"make it writable for you, {instead}"))
     elif free < LITTLE:
@@ -266,7 +319,11 @@ def file_system(folder: Path) -> str:
     except OSError:
         return ""
     path = folder.resolve()
-    above = [(place, kind) for place, kind in ((each[0].replace("\\040", " "), each[1]) for each in mounts) if path.is_relative_to(place)]
+    above = [
+        (place, kind)
+        for place, kind in ((each[0].replace("\\040", " "), each[1]) for each in mounts)
+        if path.is_relative_to(place)
+    ]
     return max(above, key=lambda each: len(each[0]), default=("", ""))[1] if above else ""
 
 
@@ -275,4 +332,7 @@ def _locks(report: Report, folder: Path, probes: dict[str, dict[str, Any]]) -> N
         locks = has_locks(folder)
     except OSError:  # it can't be written to, which was said
         return
-    report.found["folder"] |= {"locks": locks, "HDF5 locks": probes["h5py"].get("facts", {}).get("locks", False)}
+    report.found["folder"] |= {
+        "locks": locks,
+        "HDF5 locks": probes["h5py"].get("facts", {}).get("locks", False),
+    }

@@ -9,9 +9,13 @@ import numpy as np
 
 
 def color_map(rgb: np.ndarray, vertex: np.ndarray, colors: np.ndarray, opacity: float = 0.75) -> np.ndarray:
-    """`rgb` `(H, W, 3)` uint8 with every labelled pixel of `vertex` `(H, W)` in its vertex's color, over the photo's own shading."""
+    """`rgb` `(H, W, 3)` uint8 with every labelled pixel of `vertex` `(H, W)` in its vertex's color, over the
+    photo's own shading.
+    """
     labelled = vertex >= 0
-    out = (rgb.astype(np.float32) * 0.35 + 0.65 * rgb.mean(-1, keepdims=True)) * np.where(labelled, 1, 0.6)[..., None]
+    out = (rgb.astype(np.float32) * 0.35 + 0.65 * rgb.mean(-1, keepdims=True)) * np.where(labelled, 1, 0.6)[
+        ..., None
+    ]
     out[labelled] = out[labelled] * (1 - opacity) + colors[vertex[labelled]] * opacity
     return out.clip(0, 255).astype(np.uint8)
 
@@ -19,7 +23,9 @@ def color_map(rgb: np.ndarray, vertex: np.ndarray, colors: np.ndarray, opacity: 
 def outline(
     rgb: np.ndarray, mask: np.ndarray, color: tuple[int, ...], others: Sequence[np.ndarray] = (), other: tuple[int, ...] = (0, 0, 0)
 ) -> np.ndarray:  # fmt: skip
-    """`rgb` `(H, W, 3)` uint8, darker off the `mask` `(H, W)` bool and with its outline in `color`; those of `others` in `other`."""
+    """`rgb` `(H, W, 3)` uint8, darker off the `mask` `(H, W)` bool and with its outline in `color`; those of
+    `others` in `other`.
+    """
     out = np.where(mask[..., None], rgb, (rgb * np.float32(0.45)).astype(np.uint8))
     width = max(1, round(max(mask.shape) / 300))
     for each, paint in [*((each, other) for each in others), (mask, color)]:
@@ -43,7 +49,9 @@ def dot(rgb: np.ndarray, yx: tuple[float, float], radius: int = 5) -> np.ndarray
 
 
 def dots(rgb: np.ndarray, yx: np.ndarray, colors: np.ndarray, radius: int = 3) -> np.ndarray:
-    """`rgb` with a dot at each of the pixels `yx` `(P, 2)` in its color of `colors` `(P, 3)` uint8, thinly ringed white."""
+    """`rgb` with a dot at each of the pixels `yx` `(P, 2)` in its color of `colors` `(P, 3)` uint8, thinly
+    ringed white.
+    """
     out = np.array(rgb, order="C")
     for (y, x), color in zip(yx.tolist(), colors.tolist(), strict=True):
         cv2.circle(out, (round(x), round(y)), radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
@@ -54,28 +62,40 @@ def dots(rgb: np.ndarray, yx: np.ndarray, colors: np.ndarray, radius: int = 3) -
 def fit_height(rgb: np.ndarray, height: int) -> np.ndarray:
     """`rgb` resampled to `height` pixels, its shape kept."""
     width = max(1, round(rgb.shape[1] * height / rgb.shape[0]))
-    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if height < rgb.shape[0] else cv2.INTER_LINEAR)
+    return cv2.resize(
+        rgb, (width, height), interpolation=cv2.INTER_AREA if height < rgb.shape[0] else cv2.INTER_LINEAR
+    )
 
 
-def contact_sheet(images: Sequence[np.ndarray], columns: int, captions: Sequence[str] = (), side: int = 128) -> np.ndarray:
-    """`(H, W, 3)` uint8: the `images` in rows of `columns`, each in a tile of `side` pixels with its caption below, dark grey between."""
+def contact_sheet(
+    images: Sequence[np.ndarray], columns: int, captions: Sequence[str] = (), side: int = 128
+) -> np.ndarray:
+    """`(H, W, 3)` uint8: the `images` in rows of `columns`, each in a tile of `side` pixels with its caption
+    below, dark grey between.
+    """
     gap, foot = 4, 16 if captions else 0
     rows = -(-len(images) // columns)
     sheet = np.full((rows * (side + foot + gap) + gap, columns * (side + gap) + gap, 3), 40, np.uint8)
     for i, image in enumerate(images):
         scale = side / max(image.shape[:2])
         height, width = (max(1, round(length * scale)) for length in image.shape[:2])
-        tile = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        tile = cv2.resize(
+            image, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
         top, left = gap + i // columns * (side + foot + gap), gap + i % columns * (side + gap)
         sheet[top : top + height, left : left + width] = tile
         if captions:
             place = (left + 2, top + side + 12)
-            cv2.putText(sheet, captions[i], place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (210, 210, 210), 1, cv2.LINE_AA)
+            cv2.putText(
+                sheet, captions[i], place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (210, 210, 210), 1, cv2.LINE_AA
+            )
     return sheet
 
 
 def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
-    """The course of every loss over the epochs, as a picture `(H, W, 3)` uint8, each as a share of its largest value."""
+    """The course of every loss over the epochs, as a picture `(H, W, 3)` uint8, each as a share of its
+    largest value.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -84,7 +104,9 @@ def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
     for name in history[0]:
         values = np.array([means.get(name, np.nan) for means in history])
         axes.plot(
-            np.arange(1, len(values) + 1), values / (np.nanmax(np.abs(values)) or 1), label=f"{name}  {values[0]:.4g} → {values[-1]:.4g}"
+            np.arange(1, len(values) + 1),
+            values / (np.nanmax(np.abs(values)) or 1),
+            label=f"{name}  {values[0]:.4g} → {values[-1]:.4g}",
         )
     axes.set(xlabel="epoch", ylabel="share of its largest value", ylim=(0, 1.02))
     axes.grid(alpha=0.3)

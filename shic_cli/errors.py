@@ -10,8 +10,14 @@ log = logging.getLogger("shic")
 
 
 def printable(text: str) -> str:
-    """`text` with what a terminal would act on, or can't show, as escapes: names and words of files end up in messages."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    """`text` with what a terminal would act on, or can't show, as escapes: names and words of files end up in
+    messages.
+    """
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    )
 
 
 class ShicError(Exception):
@@ -42,7 +48,9 @@ class SettingError(ShicError):
 
 
 class PictureError(InputError):
-    """A generator gave no usable picture, or the one that was made elsewhere can't be used; the others may do."""
+    """A generator gave no usable picture, or the one that was made elsewhere can't be used; the others may
+    do.
+    """
 
 
 class MissingError(ShicError):
@@ -71,7 +79,9 @@ class Failures:
 
     @contextmanager
     def catch(self, name: str) -> Iterator[None]:
-        """Note a ShicError raised inside under `name` and go on; every other error passes, and what stops all does."""
+        """Note a ShicError raised inside under `name` and go on; every other error passes, and what stops all
+        does.
+        """
         try:
             yield
         except ShicError as error:

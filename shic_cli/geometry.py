@@ -1,7 +1,9 @@
-"""What a template needs to know about its surface: axes, mirror map, Laplace-Beltrami basis, geodesics, texture coordinates.
+"""What a template needs to know about its surface: axes, mirror map, Laplace-Beltrami basis, geodesics,
+texture coordinates.
 
-K vertices, F faces, T texture coordinates, Q eigenvectors. Everything is numpy and deterministic. What takes long is done by sparse
-factorisations on a CPU, and by the dense ones of dense.py where `device`, a torch.device, is given.
+K vertices, F faces, T texture coordinates, Q eigenvectors. Everything is numpy and deterministic. What takes
+long is done by sparse factorisations on a CPU, and by the dense ones of dense.py where `device`, a
+torch.device, is given.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ ASYMMETRIC = 0.02  # share of the bounding box's diagonal between a vertex and i
 
 
 def mirror_plane(verts: np.ndarray, axes: tuple[int, ...] = (0, 2, 1)) -> tuple[int, float]:
-    """Which of `axes` the best mirror plane of `verts` (K, 3) is normal to, and its place on that axis (appendix 7.1).
+    """Which of `axes` the best mirror plane of `verts` (K, 3) is normal to, and its place on that axis
+    (appendix 7.1).
 
-    Each axis is tried with the plane through the bounding box's middle and through the mean. Of planes that are equally good,
-    as for a box, the one that comes first in `axes` is taken.
+    Each axis is tried with the plane through the bounding box's middle and through the mean. Of planes that
+    are equally good, as for a box, the one that comes first in `axes` is taken.
     """
     tree = cKDTree(verts)
     probes = verts[:: max(1, len(verts) // 5_000)]
@@ -56,8 +59,9 @@ def reflected(verts: np.ndarray, axis: int, place: float) -> np.ndarray:
 def mirror_map(verts: np.ndarray, axis: int, place: float) -> np.ndarray:
     """`(K,)`: the vertex nearest to each vertex's mirror image, x_F in sec. 3.6.
 
-    Vertices are paired, nearest pairs first, so that the map is its own inverse wherever the shape is symmetric to 2 % of its
-    bounding box's diagonal; elsewhere it is the nearest vertex. A warning is logged if the mean distance is over 2 %.
+    Vertices are paired, nearest pairs first, so that the map is its own inverse wherever the shape is
+    symmetric to 2 % of its bounding box's diagonal; elsewhere it is the nearest vertex. A warning is logged
+    if the mean distance is over 2 %.
     """
     images = reflected(verts, axis, place)
     diagonal = np.linalg.norm(np.ptp(verts, axis=0))
@@ -80,10 +84,11 @@ def mirror_map(verts: np.ndarray, axis: int, place: float) -> np.ndarray:
 
 
 def orientation(verts: np.ndarray, up: str = "auto", front: str = "auto") -> np.ndarray:
-    """The rotation `(3, 3)` that takes the file's `up` axis to +y and its `front` axis to +z; SettingError if they contradict.
+    """The rotation `(3, 3)` that takes the file's `up` axis to +y and its `front` axis to +z; SettingError if
+    they contradict.
 
-    `auto`: up is the first of +y, +z, +x that is neither the mirror plane's normal nor the front; the front is the remaining
-    axis in the mirror plane, in its positive direction.
+    `auto`: up is the first of +y, +z, +x that is neither the mirror plane's normal nor the front; the front
+    is the remaining axis in the mirror plane, in its positive direction.
     """
     if "auto" not in (up, front) and up[1] == front[1]:
         raise SettingError(f"--up {up} and --front {front}: are one axis", "give two different axes")
@@ -92,7 +97,12 @@ def orientation(verts: np.ndarray, up: str = "auto", front: str = "auto") -> np.
         up = next("+" + axis for axis in "yzx" if axis not in taken | {front[1]})
     if front == "auto":
         front = next("+" + axis for axis in "zxy" if axis not in {*taken, up[1]})
-    log.info("axes of the mesh file: %s is up, %s is the front%s", up, front, "; if not, give --up and --front" if guessed else "")
+    log.info(
+        "axes of the mesh file: %s is up, %s is the front%s",
+        up,
+        front,
+        "; if not, give --up and --front" if guessed else "",
+    )
     rows = np.zeros((3, 3))
     for row, axis in ((1, up), (2, front)):
         rows[row, "xyz".index(axis[1])] = 1 if axis[0] == "+" else -1
@@ -103,10 +113,11 @@ def orientation(verts: np.ndarray, up: str = "auto", front: str = "auto") -> np.
 def laplacian_basis(
     verts: np.ndarray, faces: np.ndarray, number: int, device: torch.device | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first Laplace-Beltrami eigenvectors `(K, Q)` without the constant one, eigenvalues `(Q,)`, and vertex areas `(K,)`.
+    """The first Laplace-Beltrami eigenvectors `(K, Q)` without the constant one, eigenvalues `(Q,)`, and
+    vertex areas `(K,)`.
 
-    Cotangent Laplacian with lumped masses, total area 1; U^T M U = I; the largest entry of each eigenvector is positive.
-    Q is `number`, or K - 2 if that is less.
+    Cotangent Laplacian with lumped masses, total area 1; U^T M U = I; the largest entry of each eigenvector
+    is positive. Q is `number`, or K - 2 if that is less.
     """
     import potpourri3d
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -120,7 +131,9 @@ def laplacian_basis(
     scale = sparse.diags(mass**-0.5)
     operator = (scale @ potpourri3d.cotan_laplacian(verts, faces, denom_eps=1e-12) @ scale).tocsc()
     shifted = operator - SHIFT * sparse.eye(len(verts), format="csc")
-    start = np.random.default_rng(0).standard_normal(len(verts))  # fixed, so that the basis is the same every time
+    start = np.random.default_rng(0).standard_normal(
+        len(verts)
+    )  # fixed, so that the basis is the same every time
     inverse = LinearOperator(operator.shape, _solver(shifted, device))
     values, vectors = eigsh(operator, count + 1, sigma=SHIFT, OPinv=inverse, v0=start)
     vectors = scale @ vectors
@@ -138,11 +151,16 @@ def _solver(operator: sparse.csc_matrix, device: torch.device | None) -> Callabl
         from shic_cli import dense
 
         return dense.inverse(operator, device)
-    return splu(operator, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}).solve
+    return splu(
+        operator, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    ).solve
 
 
-def geodesics(verts: np.ndarray, faces: np.ndarray, track: Track = plain_track, device: torch.device | None = None) -> np.ndarray:
-    """`(K, K)` f4 distances along the surface: symmetric, zero on the diagonal, the largest 228 (sec. 4.3); by the heat method.
+def geodesics(
+    verts: np.ndarray, faces: np.ndarray, track: Track = plain_track, device: torch.device | None = None
+) -> np.ndarray:
+    """`(K, K)` f4 distances along the surface: symmetric, zero on the diagonal, the largest 228 (sec. 4.3);
+    by the heat method.
 
     InputError if the surface is too degenerate for it.
     """
@@ -153,7 +171,10 @@ def geodesics(verts: np.ndarray, faces: np.ndarray, track: Track = plain_track, 
     else:
         table = _heat_distances(verts, faces, track)
     if not np.isfinite(table).all():
-        raise InputError("the surface has parts too thin to measure distances on", "repair the mesh, or give another --vertices")
+        raise InputError(
+            "the surface has parts too thin to measure distances on",
+            "repair the mesh, or give another --vertices",
+        )
     table = (table + table.T) / 2
     np.fill_diagonal(table, 0)
     np.maximum(table, 0, out=table)
@@ -174,7 +195,8 @@ def _heat_distances(verts: np.ndarray, faces: np.ndarray, track: Track) -> np.nd
 
 
 def texture_coordinates(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """Texture coordinates `(T, 2)` in 0..1 with (0, 0) at the bottom left, and each face corner's row of them `(F, 3)`.
+    """Texture coordinates `(T, 2)` in 0..1 with (0, 0) at the bottom left, and each face corner's row of them
+    `(F, 3)`.
 
     The mesh's own if it has them, else an automatic unwrap.
     """
@@ -189,7 +211,10 @@ def texture_coordinates(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
     atlas.add_mesh(mesh.verts.astype(np.float32), mesh.faces.astype(np.uint32))
     charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     packing.padding, packing.resolution = 4, 1024
-    charts.fix_winding, packing.rotate_charts = True, False  # or some charts are mirrored, and writing in them too
+    charts.fix_winding, packing.rotate_charts = (
+        True,
+        False,
+    )  # or some charts are mirrored, and writing in them too
     atlas.generate(charts, packing)
     _, face_uv, uv = atlas[0]
     return np.clip(uv, 0, 1), face_uv.astype(np.int64)

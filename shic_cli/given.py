@@ -1,8 +1,10 @@
-"""Another program's answers, to be scored beside ours: the vertices at points of photos, or where keypoints go in other photos.
+"""Another program's answers, to be scored beside ours: the vertices at points of photos, or where keypoints
+go in other photos.
 
-Points are a .csv with the columns `image`, `x`, `y`, `vertex` and, if there is one, `score`, or an .npz with an array of each. x and y
-are pixels of the photo, the top left corner is (0, 0) as in an annotation's box; vertices are those of the mesh file, counted from 0.
-Keypoints are a .csv like PF-PASCAL's, whose XB and YB are the answers.
+Points are a .csv with the columns `image`, `x`, `y`, `vertex` and, if there is one, `score`, or an .npz with
+an array of each. x and y are pixels of the photo, the top left corner is (0, 0) as in an annotation's box;
+vertices are those of the mesh file, counted from 0. Keypoints are a .csv like PF-PASCAL's, whose XB and YB
+are the answers.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ REACH = 1.5  # pixels: an answer belongs to the point in the same pixel, or in o
 
 
 class GivenPoints:
-    """Predictions as points; an annotated point takes the nearest answer that lies in its pixel or beside it, else it has none."""
+    """Predictions as points; an annotated point takes the nearest answer that lies in its pixel or beside it,
+    else it has none.
+    """
 
     def __init__(self, path: Path, template: Template) -> None:
         columns = _read_csv(path) if path.suffix == ".csv" else _read_npz(path)
@@ -40,7 +44,8 @@ class GivenPoints:
         if wrong.any():
             last = len(template.source_to_vertex) - 1
             raise InputError(
-                f"{path}: vertex holds {vertex[wrong][0]:g}", f"give whole numbers from 0 to {last}: vertices of the mesh file"
+                f"{path}: vertex holds {vertex[wrong][0]:g}",
+                f"give whole numbers from 0 to {last}: vertices of the mesh file",
             )
         score = columns.get("score", np.ones(len(image)))
         rows: dict[str, list[int]] = defaultdict(list)
@@ -75,13 +80,18 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: can't be read ({error})", "check the path") from error
     if lack := [name for name in COLUMNS if name not in names]:
-        raise InputError(f"{path}: has no column `{lack[0]}`", f"columns: {','.join(COLUMNS)} and, if there is one, score")
+        raise InputError(
+            f"{path}: has no column `{lack[0]}`", f"columns: {','.join(COLUMNS)} and, if there is one, score"
+        )
     values: list[np.ndarray] = []
     for line, row in rows:
         values.append(numbers([row[name] for name in names[1:]], (len(names) - 1,), f"{path}: line {line}"))
     if not values:
         raise InputError(f"{path}: holds no point", f"one a line: {','.join(COLUMNS)}")
-    return {"image": np.array([row["image"] for _, row in rows]), **dict(zip(names[1:], np.stack(values, 1), strict=True))}
+    return {
+        "image": np.array([row["image"] for _, row in rows]),
+        **dict(zip(names[1:], np.stack(values, 1), strict=True)),
+    }
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -101,23 +111,34 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     image = found.pop("image")
     if image.ndim != 1 or image.dtype.kind != "U" or not len(image):
         raise InputError(f"{path}: image is not a list of names", hint)
-    return {"image": image, **{name: numbers(array, (len(image),), f"{path}: {name}") for name, array in found.items()}}
+    return {
+        "image": image,
+        **{name: numbers(array, (len(image),), f"{path}: {name}") for name, array in found.items()},
+    }
 
 
 class GivenPairs:
-    """Another program's answers to the keypoints of pairs, in a .csv like PF-PASCAL's whose XB and YB are the answers."""
+    """Another program's answers to the keypoints of pairs, in a .csv like PF-PASCAL's whose XB and YB are the
+    answers.
+    """
 
     def __init__(self, path: Path) -> None:
         self.answers: dict[tuple[str, str], Pair] = {}
         for pair in read_csv(path):
             if self.answers.setdefault((pair.source, pair.target), pair) is not pair:
-                raise InputError(f"{path}: {pair.source} to {pair.target} is there twice", "give a pair one line")
+                raise InputError(
+                    f"{path}: {pair.source} to {pair.target} is there twice", "give a pair one line"
+                )
 
     def __call__(self, pair: Pair) -> np.ndarray | None:
-        """The answers `(P, 2)` at the pair's keypoints, NaN where there is none; None if it has no line for the pair."""
+        """The answers `(P, 2)` at the pair's keypoints, NaN where there is none; None if it has no line for
+        the pair.
+        """
         given = self.answers.get((pair.source, pair.target))
         if given is None:
             return None
-        distance, row = cKDTree(np.floor(given.source_yx)).query(np.floor(pair.source_yx), distance_upper_bound=REACH)
+        distance, row = cKDTree(np.floor(given.source_yx)).query(
+            np.floor(pair.source_yx), distance_upper_bound=REACH
+        )
         padded = np.concatenate([np.floor(given.target_yx), np.full((1, 2), np.nan)])
         return padded[np.where(np.isfinite(distance), row, -1)]

@@ -1,8 +1,9 @@
-"""HDF5 files: those of others read without trusting them, every access checked before the library acts on it; ours written to the end.
+"""HDF5 files: those of others read without trusting them, every access checked before the library acts on it;
+ours written to the end.
 
-HDF5 lets a file name other files, load filters from plugins, declare more than it holds, and unpack to any size. Nothing of that is
-followed here: only groups, data sets and short attributes of the file itself are read; a data set only when its bytes are all there.
-Layouts are the business of schema.py.
+HDF5 lets a file name other files, load filters from plugins, declare more than it holds, and unpack to any
+size. Nothing of that is followed here: only groups, data sets and short attributes of the file itself are
+read; a data set only when its bytes are all there. Layouts are the business of schema.py.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from shic_cli.outputs import Sink
 from shic_cli.untrusted import check_finite
 
 FREE = 64 << 20  # bytes that a data set may unpack to whatever the size of its file
-RATIO = 100  # times the file's size that a larger one may: floating-point numbers are packed to a half, labels of photos to a tenth
+# times the file's size that a larger one may: floating-point numbers are packed to a half, labels of photos
+# to a tenth
+RATIO = 100
 BLOCK = 16 << 20  # bytes of a file looked through at a time
 LONGEST = 16 << 20  # bytes of one attribute
 SMALLEST = 512  # bytes of a chunk on average, for a file of many; ours have 8 KiB and more
@@ -45,7 +48,9 @@ def damaged(where: str) -> Iterator[None]:
 
 
 def _open(path: Path | str) -> h5py.File:
-    """The file, opened for reading; without HDF5's lock where the file system has none: shic never changes a file that is in place."""
+    """The file, opened for reading; without HDF5's lock where the file system has none: shic never changes a
+    file that is in place.
+    """
     try:
         return h5py.File(path, "r")
     except OSError as error:
@@ -56,7 +61,8 @@ def _open(path: Path | str) -> h5py.File:
 
 @contextmanager
 def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
-    """The file, opened for reading; InputError if it is no HDF5. Its members are to be read by this module's functions alone.
+    """The file, opened for reading; InputError if it is no HDF5. Its members are to be read by this module's
+    functions alone.
 
     Without `attributes`, which is quicker, only data sets may be read.
     """
@@ -69,7 +75,9 @@ def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
     except BlockingIOError as error:
         raise InputError(f"{path}: another program has it open for writing", "wait for it to end") from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: can't be read as HDF5", "it is another kind of file, or was cut off") from error
+        raise InputError(
+            f"{path}: can't be read as HDF5", "it is another kind of file, or was cut off"
+        ) from error
     with file:
         if attributes:
             _check_heaps(path)
@@ -77,10 +85,12 @@ def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
 
 
 def _check_heaps(path: Path | str) -> None:
-    """InputError if the file has a heap of texts (a global heap collection) whose items have no length: the library never ends reading it.
+    """InputError if the file has a heap of texts (a global heap collection) whose items have no length: the
+    library never ends reading it.
 
-    The format's section III.E: 16 bytes of heading, the collection's length in the last 8; items of 16 bytes of heading, of which the
-    first 2 are 0 for free space and the last 8 the length, of free space with the heading, else without and rounded up to 8.
+    The format's section III.E: 16 bytes of heading, the collection's length in the last 8; items of 16 bytes
+    of heading, of which the first 2 are 0 for free space and the last 8 the length, of free space with the
+    heading, else without and rounded up to 8.
     """
     length, at = Path(path).stat().st_size, 0
     with open(path, "rb") as file:
@@ -108,7 +118,10 @@ def _check_heap(file: BinaryIO, at: int, length: int, where: str) -> int:
         return 0
     data, place = file.read(size - 16), 0
     while place + 16 <= len(data):
-        number, held = int.from_bytes(data[place : place + 2], "little"), int.from_bytes(data[place + 8 : place + 16], "little")
+        number, held = (
+            int.from_bytes(data[place : place + 2], "little"),
+            int.from_bytes(data[place + 8 : place + 16], "little"),
+        )
         step = 16 + -(-held // 8) * 8 if number else held
         if step < 16 or place + step > len(data):
             raise InputError(f"{where}: a heap of its texts is damaged", AGAIN)
@@ -118,15 +131,18 @@ def _check_heap(file: BinaryIO, at: int, length: int, where: str) -> int:
 
 @contextmanager
 def _frugal() -> Iterator[None]:
-    """Inside, the process may grow by 4 LONGEST only; InputError beyond. The library takes as much for a text as the file says that it is
-    long, up to 4 GB, before it looks for it, and tells nobody how much that will be."""
+    """Inside, the process may grow by 4 LONGEST only; InputError beyond. The library takes as much for a text
+    as the file says that it is long, up to 4 GB, before it looks for it, and tells nobody how much that will
+    be."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     held = Path("/proc/self/statm")
     if not held.exists():  # not Linux: there is no limit that is kept
         yield
         return
     most = int(held.read_text().split()[0]) * resource.getpagesize() + 4 * LONGEST
-    resource.setrlimit(resource.RLIMIT_AS, (most if before[0] == resource.RLIM_INFINITY else min(most, before[0]), before[1]))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (most if before[0] == resource.RLIM_INFINITY else min(most, before[0]), before[1])
+    )
     try:
         yield
     except MemoryError as error:
@@ -136,14 +152,19 @@ def _frugal() -> Iterator[None]:
 
 
 def attribute(item: h5py.Group, name: str, where: str) -> str | int | None:
-    """The attribute `name` of `item`, a string or a whole number, None where there is none; InputError if it is anything else."""
+    """The attribute `name` of `item`, a string or a whole number, None where there is none; InputError if it
+    is anything else.
+    """
     with damaged(f"{where}: the attribute {name}"):
         key = name.encode()
         if not h5py.h5a.exists(item.id, key):
             return None
         found = h5py.h5a.open(item.id, key)
         kind = found.get_type().get_class()
-        simple = kind in (h5py.h5t.STRING, h5py.h5t.INTEGER) and found.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+        simple = (
+            kind in (h5py.h5t.STRING, h5py.h5t.INTEGER)
+            and found.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+        )
         if not simple or found.get_storage_size() > LONGEST:
             raise InputError(f"{where}: the attribute {name} is no text and no whole number", AGAIN)
         with _frugal():
@@ -155,8 +176,12 @@ def attribute(item: h5py.Group, name: str, where: str) -> str | int | None:
         return int(text)
 
 
-def member(group: h5py.Group, name: str, kind: type[h5py.Group] | type[h5py.Dataset], where: str) -> h5py.Group | h5py.Dataset | None:
-    """What `group` holds under `name`, None if nothing; InputError if it is a link, or not of `kind`. A link is never followed."""
+def member(
+    group: h5py.Group, name: str, kind: type[h5py.Group] | type[h5py.Dataset], where: str
+) -> h5py.Group | h5py.Dataset | None:
+    """What `group` holds under `name`, None if nothing; InputError if it is a link, or not of `kind`. A link
+    is never followed.
+    """
     with damaged(where):
         if not name or "/" in name or name == ".":
             raise InputError(f"{where} is no name", AGAIN)
@@ -167,7 +192,9 @@ def member(group: h5py.Group, name: str, kind: type[h5py.Group] | type[h5py.Data
             raise InputError(f"{where} is a link to elsewhere, which is not followed", AGAIN)
         found = group[name]
         if not isinstance(found, kind):
-            raise InputError(f"{where} is not a {'data set' if kind is h5py.Dataset else 'group of this file'}", AGAIN)
+            raise InputError(
+                f"{where} is not a {'data set' if kind is h5py.Dataset else 'group of this file'}", AGAIN
+            )
         return found
 
 
@@ -204,15 +231,21 @@ def _check_chunks(data: h5py.Dataset, plist: h5py.h5p.PropDCID, size: int, where
 
 
 def _filters(plist: h5py.h5p.PropDCID, where: str) -> list[int]:
-    """The numbers of the filters that a data set's chunks went through; InputError if one is not read or comes twice."""
+    """The numbers of the filters that a data set's chunks went through; InputError if one is not read or
+    comes twice.
+    """
     found = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
     if set(found) - {DEFLATE, SHUFFLE} or len(set(found)) < len(found):
-        raise InputError(f"{where} is packed by a filter that is not read", "pack it with gzip, or not at all")
+        raise InputError(
+            f"{where} is packed by a filter that is not read", "pack it with gzip, or not at all"
+        )
     return found
 
 
 def read_array(data: h5py.Dataset, where: str) -> np.ndarray:
-    """The array of a data set that `check_dataset` let pass; InputError if a chunk is missing or damaged, or a number not finite."""
+    """The array of a data set that `check_dataset` let pass; InputError if a chunk is missing or damaged, or
+    a number not finite.
+    """
     with damaged(where):
         array = _read_chunked(data, where) if data.chunks else data[()]
         check_finite(array, where)
@@ -222,14 +255,18 @@ def read_array(data: h5py.Dataset, where: str) -> np.ndarray:
 
 
 def _read_chunked(data: h5py.Dataset, where: str) -> np.ndarray:
-    """The array of a chunked data set. Chunks are unpacked here, for the library unpacks one to whatever it says it is."""
+    """The array of a chunked data set. Chunks are unpacked here, for the library unpacks one to whatever it
+    says it is.
+    """
     array = np.empty(data.shape, data.dtype)
     filters = _filters(data.id.get_create_plist(), where)
     steps = data.chunks
     size = math.prod(steps) * array.itemsize
     for start in product(*(range(0, side, step) for side, step in zip(data.shape, steps, strict=True))):
         stored = data.id.get_chunk_info_by_coord(start)
-        if stored.byte_offset is None or not 0 < stored.size <= size + size // 8 + 64:  # what can't be packed grows by less
+        if (
+            stored.byte_offset is None or not 0 < stored.size <= size + size // 8 + 64
+        ):  # what can't be packed grows by less
             raise InputError(f"{where}: a chunk is missing or out of proportion", AGAIN)
         mask, raw = data.id.read_direct_chunk(start)
         chunk = _unpacked(raw, mask, filters, size, array.itemsize, where).view(array.dtype).reshape(steps)
@@ -240,7 +277,9 @@ def _read_chunked(data: h5py.Dataset, where: str) -> np.ndarray:
 
 
 def _unpacked(raw: bytes, mask: int, filters: list[int], size: int, width: int, where: str) -> np.ndarray:
-    """The `size` bytes of a chunk of items of `width` bytes; `mask` has a bit for each of `filters` that was left out for it."""
+    """The `size` bytes of a chunk of items of `width` bytes; `mask` has a bit for each of `filters` that was
+    left out for it.
+    """
     for i, number in reversed(list(enumerate(filters))):
         if mask >> i & 1:
             continue
@@ -267,7 +306,9 @@ def state(path: Path | str) -> tuple[int, ...] | None:
 
 @contextmanager
 def created(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
-    """A new file and what it is written through; whatever happens, HDF5 is left with nothing that it still wants to write."""
+    """A new file and what it is written through; whatever happens, HDF5 is left with nothing that it still
+    wants to write.
+    """
     with Sink(path) as sink:
         file = h5py.File(path, "w", driver="fileobj", fileobj=sink)
         try:

@@ -1,4 +1,6 @@
-"""The pictures of Figs. 3 and 10: a pixel of a photo, its similarities in the views that match it best, and those of the template."""
+"""The pictures of Figs. 3 and 10: a pixel of a photo, its similarities in the views that match it best, and
+those of the template.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,16 @@ def parse(spec: str, images: list[ImageFile]) -> tuple[ImageFile, int, int]:
     try:
         x, y = (int(part) for part in position.split(","))
     except ValueError as error:
-        raise SettingError(f"--heatmap {spec}: is not IMAGE:X,Y", "for example --heatmap horse.jpg:120,80") from error
-    found = next((image for image in images if name in (image.name, str(image.path), Path(image.name).name)), None)
+        raise SettingError(
+            f"--heatmap {spec}: is not IMAGE:X,Y", "for example --heatmap horse.jpg:120,80"
+        ) from error
+    found = next(
+        (image for image in images if name in (image.name, str(image.path), Path(image.name).name)), None
+    )
     if found is None:
-        raise SettingError(f"--heatmap {spec}: none of the images is called {name}", f"the first is {images[0].name}")
+        raise SettingError(
+            f"--heatmap {spec}: none of the images is called {name}", f"the first is {images[0].name}"
+        )
     return found, x, y
 
 
@@ -44,7 +52,9 @@ def read_pixel(images: list[ImageFile], masks: MaskSource, spec: str) -> tuple[P
     image, x, y = parse(spec, images)
     photo = masks.read(image)
     if not (0 <= y < photo.mask.shape[0] and 0 <= x < photo.mask.shape[1] and photo.mask[y, x]):
-        raise InputError(f"{image.name}: the pixel {x},{y} is not on the object", "choose one inside the mask")
+        raise InputError(
+            f"{image.name}: the pixel {x},{y} is not on the object", "choose one inside the mask"
+        )
     return photo, y, x
 
 
@@ -71,23 +81,38 @@ def write_heatmap(
     sigma = pool_similarities(teacher.bank, query, **teacher.pooling)
     scores = torch.stack([similarity.max() for similarity, _ in teacher.bank.similarities(query)])
     shown = scores.topk(min(SHOWN, len(scores))).indices
-    picture = _draw(teacher.extractor, views[shown.cpu()], torch.from_numpy(template.faces).long().to(device), query, sigma[:, 0])
+    picture = _draw(
+        teacher.extractor,
+        views[shown.cpu()],
+        torch.from_numpy(template.faces).long().to(device),
+        query,
+        sigma[:, 0],
+    )
     _write(path, photo, y, x, picture)
 
 
 def _write(path: Path, photo: Photo, y: int, x: int, picture: np.ndarray) -> None:
     """Write the photo with a dot at its pixel, and `picture` beside it."""
-    photo_part = draw.fit_height(draw.dot(photo.rgb, (y, x), max(3, photo.rgb.shape[0] // 80)), picture.shape[0])
+    photo_part = draw.fit_height(
+        draw.dot(photo.rgb, (y, x), max(3, photo.rgb.shape[0] // 80)), picture.shape[0]
+    )
     with atomic(path) as partial:
         partial.write_bytes(encode(np.concatenate([photo_part, picture], 1)))
 
 
 @torch.no_grad()
-def write_trained_heatmap(predictor: Predictor, images: list[ImageFile], masks: MaskSource, spec: str, path: Path) -> None:
-    """Write Fig. 10 for the pixel that `spec` (`IMAGE:X,Y`) names: <e, E> on the template, from four sides; errors as read_pixel."""
+def write_trained_heatmap(
+    predictor: Predictor, images: list[ImageFile], masks: MaskSource, spec: str, path: Path
+) -> None:
+    """Write Fig. 10 for the pixel that `spec` (`IMAGE:X,Y`) names: <e, E> on the template, from four sides;
+    errors as read_pixel.
+    """
     photo, y, x = read_pixel(images, masks, spec)
     likeness = predictor.vertex_embeddings @ predictor.embed(photo).at(np.array([[y, x]]))[0]
-    verts, faces = (torch.from_numpy(array).to(predictor.device) for array in (predictor.surface.verts, predictor.surface.faces))
+    verts, faces = (
+        torch.from_numpy(array).to(predictor.device)
+        for array in (predictor.surface.verts, predictor.surface.faces)
+    )
     faces = faces.long()
     cameras = ring(SHOWN, (15.0,), 30.0).to(predictor.device).fit(verts, SHARE)
     fragments = registry.make("renderers", "auto", device=predictor.device)(verts, faces, cameras, HEIGHT)
@@ -95,27 +120,47 @@ def write_trained_heatmap(predictor: Predictor, images: list[ImageFile], masks: 
     tiles = [_heat(value, mask) for value, mask in zip(values, fragments.mask.cpu().numpy(), strict=True)]
     best = int(likeness.argmax())
     yx, visible = (found[:, best].tolist() for found in vertex_positions(fragments, faces, cameras, verts))
-    tiles = [draw.dot(tile, tuple(at), 3) if seen else tile for tile, at, seen in zip(tiles, yx, visible, strict=True)]
+    tiles = [
+        draw.dot(tile, tuple(at), 3) if seen else tile
+        for tile, at, seen in zip(tiles, yx, visible, strict=True)
+    ]
     _write(path, photo, y, x, np.concatenate(tiles, 1))
 
 
-def _draw(extractor: Any, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor) -> np.ndarray:
-    """Three rows of `views`: as rendered, the similarity S of their pixels, and Sigma on the surface with its maximum."""
-    similarity = torch.stack([torch.einsum("d,dhw->hw", query[0], feature) for feature in view_features(extractor, views)])
+def _draw(
+    extractor: Any, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor
+) -> np.ndarray:
+    """Three rows of `views`: as rendered, the similarity S of their pixels, and Sigma on the surface with its
+    maximum.
+    """
+    similarity = torch.stack(
+        [torch.einsum("d,dhw->hw", query[0], feature) for feature in view_features(extractor, views)]
+    )
     similarity = F.interpolate(similarity[:, None], views.mask.shape[-2:], mode="bilinear")[:, 0]
     seen = sigma.isfinite()
-    surface = interpolate(views.fragments, faces, torch.where(seen, sigma, sigma[seen].min())[:, None])[..., 0]
+    surface = interpolate(views.fragments, faces, torch.where(seen, sigma, sigma[seen].min())[:, None])[
+        ..., 0
+    ]
     best = int(best_vertices(sigma[:, None])[0])
     rows = [list(views.image.cpu().numpy())]
     for values in (similarity, surface):
-        rows.append([_heat(value, mask) for value, mask in zip(values.cpu().numpy(), views.mask.cpu().numpy(), strict=True)])
+        rows.append(
+            [
+                _heat(value, mask)
+                for value, mask in zip(values.cpu().numpy(), views.mask.cpu().numpy(), strict=True)
+            ]
+        )
     for i, visible in enumerate(views.vertex_visible[:, best].tolist()):
         if visible:
             rows[2][i] = draw.dot(rows[2][i], tuple(views.vertex_yx[i, best].tolist()), 3)
-    return np.concatenate([np.concatenate([draw.fit_height(tile, HEIGHT) for tile in row], 1) for row in rows])
+    return np.concatenate(
+        [np.concatenate([draw.fit_height(tile, HEIGHT) for tile in row], 1) for row in rows]
+    )
 
 
 def _heat(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Colours `(H, W, 3)` of `values` inside `mask`, stretched over their upper range, on white."""
     low, high = np.quantile(values[mask], [0.3, 1])
-    return np.where(mask[..., None], draw.heat_colors((values - low) / max(high - low, 1e-6)), 255).astype(np.uint8)
+    return np.where(mask[..., None], draw.heat_colors((values - low) / max(high - low, 1e-6)), 255).astype(
+        np.uint8
+    )

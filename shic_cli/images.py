@@ -1,7 +1,8 @@
 """Images, masks, lists and video frames; the pixel convention and the one rule for crops.
 
-Pixels are (y, x) with centres at integers: (0, 0) is the centre of the top left pixel. A position between centres belongs to the
-pixel that it falls in. Pictures are (H, W, 3) uint8 RGB with EXIF rotation applied, masks (H, W) bool.
+Pixels are (y, x) with centres at integers: (0, 0) is the centre of the top left pixel. A position between
+centres belongs to the pixel that it falls in. Pictures are (H, W, 3) uint8 RGB with EXIF rotation applied,
+masks (H, W) bool.
 """
 
 from __future__ import annotations
@@ -31,13 +32,15 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 SMALLEST = 8  # pixels a side; nothing can be said of a smaller picture
 LARGEST = 1 << 26  # pixels, 8192 by 8192: a file of a few kilobytes can declare any number
-# What Pillow may read a file as. Of its other formats some start programs (EPS), and none is one that photos come in.
+# What Pillow may read a file as. Of its other formats some start programs (EPS), and none is one that photos
+# come in.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image to read: `name` identifies it in every file, and is its path below `root`; or it is `frame` of the video `root`.
+    """An image to read: `name` identifies it in every file, and is its path below `root`; or it is `frame` of
+    the video `root`.
 
     Of a million of them each byte counts: a `root` is kept once for all that share it.
     """
@@ -67,7 +70,8 @@ class ImageFile:
 
 
 def list_images(inputs: Sequence[str]) -> list[ImageFile]:
-    """Every image of `inputs`, each a file, folder, glob, `.txt` list, video, or `-` for a list on standard input; sorted by name.
+    """Every image of `inputs`, each a file, folder, glob, `.txt` list, video, or `-` for a list on standard
+    input; sorted by name.
 
     InputError if there is none, or if two of them have one name.
     """
@@ -78,9 +82,14 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
             image = replace(image, root=roots.setdefault(image.root, image.root))
             other = found.setdefault(image.name, image)
             if other is not image and other.path.resolve() != image.path.resolve():
-                raise InputError(f"{image.name}: names two images, {other.path} and {image.path}", "give the folder above them both")
+                raise InputError(
+                    f"{image.name}: names two images, {other.path} and {image.path}",
+                    "give the folder above them both",
+                )
     if not found:
-        raise InputError(f"{' '.join(inputs)}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}")
+        raise InputError(
+            f"{' '.join(inputs)}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}"
+        )
     return [found[name] for name in sorted(found)]
 
 
@@ -102,7 +111,11 @@ def _expand(text: str) -> Iterator[ImageFile]:
         for folder, folders, names in os.walk(path):
             folders[:] = (name for name in folders if name != "masks")
             below = Path(folder).relative_to(path)
-            yield from (ImageFile(path, (below / name).as_posix()) for name in names if Path(name).suffix.lower() in SUFFIXES)
+            yield from (
+                ImageFile(path, (below / name).as_posix())
+                for name in names
+                if Path(name).suffix.lower() in SUFFIXES
+            )
     elif path.suffix.lower() in VIDEOS and path.is_file():
         yield from (ImageFile(path, f"{path.stem}/{i:06d}.png", i) for i in range(_count_frames(path)))
     elif path.is_file():
@@ -110,7 +123,9 @@ def _expand(text: str) -> Iterator[ImageFile]:
     elif matches := sorted(glob.glob(text)):
         yield from (ImageFile.at(Path(match)) for match in matches)
     else:
-        raise InputError(f"{text}: there is no such file or folder", "give an image, a folder, a list or a video")
+        raise InputError(
+            f"{text}: there is no such file or folder", "give an image, a folder, a list or a video"
+        )
 
 
 def _read_list(path: Path) -> str:
@@ -124,7 +139,10 @@ def _count_frames(path: Path) -> int:
     with path.open("rb") as stream:
         head = stream.read(12)
     # by its first bytes, for the decoder takes a list of addresses for a video too, and opens them
-    known = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head[:4] in (b"RIFF", b"\x1a\x45\xdf\xa3")
+    known = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head[:4] in (
+        b"RIFF",
+        b"\x1a\x45\xdf\xa3",
+    )
     count = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)) if known else 0
     if not 0 < count <= path.stat().st_size:  # a frame has a byte at least
         raise InputError(f"{path}: can't be read as a video", "convert it to mp4, or to a folder of images")
@@ -143,26 +161,35 @@ def _read_frame(path: Path, index: int) -> bytes:
 def decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """An encoded image as `(H, W, 3)` uint8 RGB, upright, and its alpha channel `(H, W)` uint8 or None.
 
-    Grey, 16-bit, CMYK and palette images are converted. InputError when it is truncated, no image, or under 8 pixels a side.
+    Grey, 16-bit, CMYK and palette images are converted. InputError when it is truncated, no image, or under 8
+    pixels a side.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             if picture.width * picture.height > LARGEST:
                 raise InputError(
-                    f"{name}: is {picture.width} by {picture.height} pixels", f"at most {LARGEST} pixels are read; make it smaller"
+                    f"{name}: is {picture.width} by {picture.height} pixels",
+                    f"at most {LARGEST} pixels are read; make it smaller",
                 )
             picture = ImageOps.exif_transpose(picture)
             if picture.mode.startswith(("I", "F")):
                 picture = Image.fromarray(_to_eight_bits(np.asarray(picture)))
-            alpha = np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
+            alpha = (
+                np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
+            )
             rgb = np.asarray(picture.convert("RGB"))
     except (InputError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise whatever their parsing stumbles over
-        raise InputError(f"{name}: can't be read as an image ({error})", "open it in a viewer; export it again as PNG or JPEG") from error
+        raise InputError(
+            f"{name}: can't be read as an image ({error})",
+            "open it in a viewer; export it again as PNG or JPEG",
+        ) from error
     if min(rgb.shape[:2]) < SMALLEST:
         height, width = rgb.shape[:2]
-        raise InputError(f"{name}: is {width} by {height} pixels", f"an image needs at least {SMALLEST} pixels a side")
+        raise InputError(
+            f"{name}: is {width} by {height} pixels", f"an image needs at least {SMALLEST} pixels a side"
+        )
     return rgb, alpha
 
 
@@ -187,13 +214,18 @@ def as_mask(array: np.ndarray) -> np.ndarray:
 
 
 def check_mask(mask: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """`mask` itself if it can serve for a photo of `shape`; InputError when its size differs, or it is empty or full."""
+    """`mask` itself if it can serve for a photo of `shape`; InputError when its size differs, or it is empty
+    or full.
+    """
     if mask.shape != tuple(shape[:2]):
         sizes = f"{mask.shape[1]} by {mask.shape[0]} pixels, the photo {shape[1]} by {shape[0]}"
-        raise InputError(f"{name}: its mask is {sizes}", "make the mask from the photo as it is, EXIF rotation applied")
+        raise InputError(
+            f"{name}: its mask is {sizes}", "make the mask from the photo as it is, EXIF rotation applied"
+        )
     if not mask.any() or mask.all():
         raise InputError(
-            f"{name}: its mask is {'full' if mask.any() else 'empty'}", "a mask marks the object's pixels and leaves the rest black"
+            f"{name}: its mask is {'full' if mask.any() else 'empty'}",
+            "a mask marks the object's pixels and leaves the rest black",
         )
     return mask
 
@@ -209,9 +241,13 @@ class Photo:
 
 
 class MaskSource:
-    """Where masks come from, in this order: an alpha channel, `folder` or a sibling folder `masks/`, `masker(rgb)`."""
+    """Where masks come from, in this order: an alpha channel, `folder` or a sibling folder `masks/`,
+    `masker(rgb)`.
+    """
 
-    def __init__(self, folder: Path | None = None, masker: Callable[[np.ndarray], np.ndarray] | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, masker: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
         self.folder = folder
         self.masker = masker
         if folder is not None and not folder.is_dir():
@@ -220,12 +256,16 @@ class MaskSource:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What files record: the folder as it was given, and of the part that masks photos without a mask its name and the class's."""
+        """What files record: the folder as it was given, and of the part that masks photos without a mask its
+        name and the class's.
+        """
         given = {} if self.folder is None else {"masks": str(self.folder)}
         return given | getattr(self.masker, "settings", {})
 
     def prepare(self, image: ImageFile) -> None:
-        """Make the masker now if `image` needs it, so that weights that are missing are told before anything is computed."""
+        """Make the masker now if `image` needs it, so that weights that are missing are told before anything
+        is computed.
+        """
         with suppress(InputError):  # what is wrong with the photo alone is told in its turn
             self.read(image)
 
@@ -244,7 +284,8 @@ class MaskSource:
                 raise InputError(f"{image.name}: no object was found in it", said)
         else:
             raise InputError(
-                f"{image.name}: has no mask", "put masks in a folder masks/ beside the photos' folder, or give --masks or --masker"
+                f"{image.name}: has no mask",
+                "put masks in a folder masks/ beside the photos' folder, or give --masks or --masker",
             )
         return Photo(image.name, data, rgb, check_mask(mask, rgb.shape, image.name))
 
@@ -255,15 +296,27 @@ class MaskSource:
         else:
             root = image.root if image.frame < 0 else image.root.parent
             folders = [root.parent / "masks", root / "masks"]
-        tries = [folder / f"{part}{suffix}" for folder in folders for part in (stem, stem.name) for suffix in (".png", ".jpg")]
+        tries = [
+            folder / f"{part}{suffix}"
+            for folder in folders
+            for part in (stem, stem.name)
+            for suffix in (".png", ".jpg")
+        ]
         found = next((path for path in tries if path.is_file()), None)
         if found is None and self.folder is not None:
-            raise InputError(f"{image.name}: has no mask in {self.folder}", f"it would be {self.folder / (str(stem) + '.png')}")
+            raise InputError(
+                f"{image.name}: has no mask in {self.folder}",
+                f"it would be {self.folder / (str(stem) + '.png')}",
+            )
         return found
 
 
-def make_masker(name: str, device: Any = "cpu", weights: Path | None = None, class_name: str = "") -> Masker | None:
-    """The masker `name` for the class `class_name`, made when the first photo without a mask needs it; None for `none`."""
+def make_masker(
+    name: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
+) -> Masker | None:
+    """The masker `name` for the class `class_name`, made when the first photo without a mask needs it; None
+    for `none`.
+    """
     if name == "none":
         return None
     from shic_cli.maskers import Masker
@@ -274,7 +327,9 @@ def make_masker(name: str, device: Any = "cpu", weights: Path | None = None, cla
 def make_masks(
     folder: Path | None, masker: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
 ) -> MaskSource:  # fmt: skip
-    """The masks of photos: an alpha channel, `folder` or a sibling folder masks/, else the masker of that name."""
+    """The masks of photos: an alpha channel, `folder` or a sibling folder masks/, else the masker of that
+    name.
+    """
     return MaskSource(folder, make_masker(masker, device, weights, class_name))
 
 
@@ -292,7 +347,9 @@ def read_mask(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of the photo, which may reach beyond it: the pixel `top`, `left` and its `side`, in the photo's pixels."""
+    """A square of the photo, which may reach beyond it: the pixel `top`, `left` and its `side`, in the
+    photo's pixels.
+    """
 
     top: int
     left: int
@@ -307,13 +364,17 @@ class Crop:
         return cls(int(rows[0] + (height - side) // 2), int(columns[0] + (width - side) // 2), side)
 
     def cut(self, array: np.ndarray, size: int) -> np.ndarray:
-        """`array` (H, W) or (H, W, C) inside the crop, resampled to `size` a side; beyond the photo it is 0. bool gives float32."""
+        """`array` (H, W) or (H, W, C) inside the crop, resampled to `size` a side; beyond the photo it is 0.
+        bool gives float32.
+        """
         array = array.astype(np.float32) if array.dtype == bool else array
         out = np.zeros((self.side, self.side, *array.shape[2:]), array.dtype)
         y0, x0 = max(self.top, 0), max(self.left, 0)
         y1, x1 = min(self.top + self.side, array.shape[0]), min(self.left + self.side, array.shape[1])
         out[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left] = array[y0:y1, x0:x1]
-        return cv2.resize(out, (size, size), interpolation=cv2.INTER_AREA if size < self.side else cv2.INTER_LINEAR)
+        return cv2.resize(
+            out, (size, size), interpolation=cv2.INTER_AREA if size < self.side else cv2.INTER_LINEAR
+        )
 
     def to_crop(self, yx: np.ndarray, size: int) -> np.ndarray:
         """Photo positions `(..., 2)` as positions in the crop of `size` pixels a side."""

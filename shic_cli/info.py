@@ -9,7 +9,9 @@ from shic_cli import schema
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Kind, fields with shapes, settings and sources of `path`, as JSON values; InputError if it is no file of shic's."""
+    """Kind, fields with shapes, settings and sources of `path`, as JSON values; InputError if it is no file
+    of shic's.
+    """
     if path.suffix == ".safetensors":
         from shic_cli import model
 

@@ -1,9 +1,11 @@
-"""Intrinsic Delaunay triangulations: the same surface with edges flipped until its Laplacian has no negative weight.
+"""Intrinsic Delaunay triangulations: the same surface with edges flipped until its Laplacian has no negative
+weight.
 
-A side is a number 3 f + s: side s of face f runs from the face's corner s to the next one. `tail` is the vertex where a side starts,
-`twin` the side of the neighbouring face along the same edge, `length` how long it is; all `(3 F,)`. Edges with one face, or with more
-than two, get the tufted cover of Sharp and Crane, A Laplacian for Nonmanifold Triangle Meshes, SGP 2020, sec. 3: a sheet for each side
-of the surface, glued around every edge.
+A side is a number 3 f + s: side s of face f runs from the face's corner s to the next one. `tail` is the
+vertex where a side starts, `twin` the side of the neighbouring face along the same edge, `length` how long it
+is; all `(3 F,)`. Edges with one face, or with more than two, get the tufted cover of Sharp and Crane, A
+Laplacian for Nonmanifold Triangle Meshes, SGP 2020, sec. 3: a sheet for each side of the surface, glued
+around every edge.
 """
 
 from __future__ import annotations
@@ -13,32 +15,51 @@ from math import sqrt
 import numpy as np
 from scipy import sparse
 
-MOLLIFY = 1e-6  # of the mean edge length: the least by which two sides of a face together are longer than the third
+MOLLIFY = (
+    1e-6  # of the mean edge length: the least by which two sides of a face together are longer than the third
+)
 LEAST = 1e-60  # sixteen times a face's area squared, for what rounding leaves nothing of
 SLACK = 1e-10  # cotangents' sum below minus this: the edge is flipped
 
 
-def operators(verts: np.ndarray, faces: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray, float]:
-    """Gradient `(2 F', K)`, faces' areas `(F',)`, vertices' areas `(K,)` and mean edge length of the intrinsic Delaunay triangulation.
+def operators(
+    verts: np.ndarray, faces: np.ndarray
+) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray, float]:
+    """Gradient `(2 F', K)`, faces' areas `(F',)`, vertices' areas `(K,)` and mean edge length of the
+    intrinsic Delaunay triangulation.
 
-    The gradient of a function at the vertices has its first components in each face's own plane in the first F' rows, then its second.
-    With A the faces' areas, twice, the Laplacian is the gradient's transpose times A times the gradient.
+    The gradient of a function at the vertices has its first components in each face's own plane in the first
+    F' rows, then its second. With A the faces' areas, twice, the Laplacian is the gradient's transpose times
+    A times the gradient.
     """
     tail, length = delaunay(verts, faces)
     corner, (a, b, c) = tail.reshape(-1, 3), length.reshape(-1, 3).T
     x, y = (a * a + c * c - b * b) / (2 * a), 2 * _area(a, b, c) / a  # corners at (0, 0), (a, 0) and (x, y)
     areas, zero = a * y / 2, np.zeros_like(a)
-    values = np.concatenate([np.stack([-y, y, zero], 1), np.stack([x - a, -x, a], 1)]) / np.tile(a * y, 2)[:, None]
+    values = (
+        np.concatenate([np.stack([-y, y, zero], 1), np.stack([x - a, -x, a], 1)]) / np.tile(a * y, 2)[:, None]
+    )
     rows = np.repeat(np.arange(2 * len(a)), 3)
-    gradient = sparse.csr_matrix((values.ravel(), (rows, np.tile(corner, (2, 1)).ravel())), (2 * len(a), len(verts)))
-    return gradient, areas, np.bincount(corner.ravel(), np.repeat(areas / 3, 3), len(verts)), float(length.mean())
+    gradient = sparse.csr_matrix(
+        (values.ravel(), (rows, np.tile(corner, (2, 1)).ravel())), (2 * len(a), len(verts))
+    )
+    return (
+        gradient,
+        areas,
+        np.bincount(corner.ravel(), np.repeat(areas / 3, 3), len(verts)),
+        float(length.mean()),
+    )
 
 
 def delaunay(verts: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`tail` and `length` `(3 F',)` of the sides of the intrinsic Delaunay triangulation of `verts` (K, 3), `faces` (F, 3)."""
+    """`tail` and `length` `(3 F',)` of the sides of the intrinsic Delaunay triangulation of `verts` (K, 3),
+    `faces` (F, 3).
+    """
     edge, forth = _edges(faces)
     if not np.array_equal(np.unique(edge[forth]), np.sort(edge[~forth])) or 2 * forth.sum() != len(edge):
-        faces = np.stack([faces, faces[:, ::-1]], 1).reshape(-1, 3)  # a face's back follows it, so that both directions have one order
+        faces = np.stack([faces, faces[:, ::-1]], 1).reshape(
+            -1, 3
+        )  # a face's back follows it, so that both directions have one order
     tail, head = faces.reshape(-1), np.roll(faces, -1, 1).reshape(-1)
     length = np.linalg.norm(verts[tail] - verts[head], axis=1)
     sides = length.reshape(-1, 3)
@@ -49,16 +70,22 @@ def delaunay(verts: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`(3 F,)`: a number that the sides along the same two vertices share, and whether a side goes from the lower to the higher one."""
+    """`(3 F,)`: a number that the sides along the same two vertices share, and whether a side goes from the
+    lower to the higher one.
+    """
     tail, head = faces.reshape(-1).astype(np.int64), np.roll(faces, -1, 1).reshape(-1).astype(np.int64)
     return np.minimum(tail, head) * (faces.max() + 1) + np.maximum(tail, head), tail < head
 
 
 def _glued(faces: np.ndarray) -> np.ndarray:
-    """`twin` `(3 F,)` where each edge has as many sides in one direction as in the other: both in the order of their faces, each is glued
-    to the other direction's next. The front of a face that has no neighbour is so glued to its own back."""
+    """`twin` `(3 F,)` where each edge has as many sides in one direction as in the other: both in the order
+    of their faces, each is glued to the other direction's next. The front of a face that has no neighbour is
+    so glued to its own back."""
     edge, forth = _edges(faces)
-    one, other = (chosen[np.argsort(edge[chosen], kind="stable")] for chosen in (np.flatnonzero(forth), np.flatnonzero(~forth)))
+    one, other = (
+        chosen[np.argsort(edge[chosen], kind="stable")]
+        for chosen in (np.flatnonzero(forth), np.flatnonzero(~forth))
+    )
     _, start, count = np.unique(edge[one], return_index=True, return_counts=True)
     start, count = np.repeat(start, count), np.repeat(count, count)
     other = other[start + (np.arange(len(one)) - start + 1) % count]
@@ -68,7 +95,9 @@ def _glued(faces: np.ndarray) -> np.ndarray:
 
 
 def _flip_all(tail: list[int], twin: list[int], length: list[float]) -> None:
-    """Flip edges in place until each is Delaunay; the order is fixed, so that the same mesh gives the same triangulation."""
+    """Flip edges in place until each is Delaunay; the order is fixed, so that the same mesh gives the same
+    triangulation.
+    """
     waiting, queued = list(range(len(tail))), [True] * len(tail)
     while waiting:
         h = waiting.pop()
@@ -90,7 +119,9 @@ def _others(h: int) -> tuple[int, int]:
 
 
 def _area(a: float | np.ndarray, b: float | np.ndarray, c: float | np.ndarray) -> float | np.ndarray:
-    """The area of triangles of these side lengths (Heron), never 0: rounding can make the longest side longer than the others together."""
+    """The area of triangles of these side lengths (Heron), never 0: rounding can make the longest side longer
+    than the others together.
+    """
     return np.maximum((a + b + c) * (b + c - a) * (a - b + c) * (a + b - c), LEAST) ** 0.5 / 4
 
 
@@ -117,5 +148,7 @@ def _flip(h: int, g: int, tail: list[int], twin: list[int], length: list[float])
 
 
 def _apex(base: float, right: float, left: float) -> tuple[float, float]:
-    """Where the third corner lies, of a triangle on `base` from (0, 0) to (base, 0), by its other sides' lengths."""
+    """Where the third corner lies, of a triangle on `base` from (0, 0) to (base, 0), by its other sides'
+    lengths.
+    """
     return (base * base + left * left - right * right) / (2 * base), 2 * _area(base, right, left) / base

@@ -18,13 +18,26 @@ CSV_HINT = "PF-PASCAL: source_image,target_image,class,XA,YA,XB,YB"
 # PF-PASCAL numbers the classes of PASCAL VOC from 1 in the order of their names.
 VOC = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+    *(
+        "diningtable",
+        "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two photos and the positions `(P, 2)` (y, x) of the same keypoints in both; their `kinds` and the pair's `category` where known."""
+    """Two photos and the positions `(P, 2)` (y, x) of the same keypoints in both; their `kinds` and the
+    pair's `category` where known.
+    """
 
     source: str
     target: str
@@ -39,10 +52,11 @@ class Pair:
 
 
 def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> list[Pair]:
-    """The pairs of a keypoint file: a plain JSON (every ordered pair of images that share names) or a PF-PASCAL csv.
+    """The pairs of a keypoint file: a plain JSON (every ordered pair of images that share names) or a
+    PF-PASCAL csv.
 
-    With `classes` only those; a file that names no class is taken to be of the one that is asked for. InputError names what is
-    wrong, and lists the file's classes where one is asked for that it has not.
+    With `classes` only those; a file that names no class is taken to be of the one that is asked for.
+    InputError names what is wrong, and lists the file's classes where one is asked for that it has not.
     """
     pairs = read_csv(path) if Path(path).suffix == ".csv" else _read_keypoints(path)
     known = sorted({pair.category for pair in pairs} - {""})
@@ -52,7 +66,9 @@ def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> list[Pair]:
         raise InputError(f"{path}: has no class {unknown[0]}", listed)
     pairs = [pair for pair in pairs if not classes or pair.category in classes]
     if not pairs:
-        raise InputError(f"{path}: no two images in it share a keypoint", "a pair needs the same names in both")
+        raise InputError(
+            f"{path}: no two images in it share a keypoint", "a pair needs the same names in both"
+        )
     return pairs
 
 
@@ -61,11 +77,14 @@ def _read_keypoints(path: Path) -> list[Pair]:
     for name, each in get(read_json(path), "images", dict, str(path)).items():
         where = f"{path}: images.{name}"
         points = get(each, "points", dict, where)
-        images[name] = {key: pixels(value, (2,), f"{where}.points.{key}")[::-1] for key, value in points.items()}
+        images[name] = {
+            key: pixels(value, (2,), f"{where}.points.{key}")[::-1] for key, value in points.items()
+        }
         categories[name] = get(each, "class", str, where) if "class" in each else ""
     if len(images) > MOST:
         raise InputError(
-            f"{path}: has {len(images)} images, at most {MOST} are paired with each other", "give a csv of the pairs that count"
+            f"{path}: has {len(images)} images, at most {MOST} are paired with each other",
+            "give a csv of the pairs that count",
         )
     pairs = []
     for (source, points), (target, others) in permutations(images.items(), 2):
@@ -77,7 +96,8 @@ def _read_keypoints(path: Path) -> list[Pair]:
 
 
 def read_csv(path: Path) -> list[Pair]:
-    """PF-PASCAL's pairs: source_image, target_image, class, XA, YA, XB, YB; coordinates separated by semicolons.
+    """PF-PASCAL's pairs: source_image, target_image, class, XA, YA, XB, YB; coordinates separated by
+    semicolons.
 
     InputError names the line that is wrong.
     """
@@ -96,13 +116,20 @@ def _read_row(row: dict[str, str], where: str) -> Pair:
     if None in row:
         raise InputError(f"{where} has more fields than the heading", CSV_HINT)
     xa = pixels(row["XA"].strip("; ").split(";"), (None,), f"{where}, XA")
-    ya, xb, yb = (pixels(row[key].strip("; ").split(";"), (len(xa),), f"{where}, {key}") for key in ("YA", "XB", "YB"))
+    ya, xb, yb = (
+        pixels(row[key].strip("; ").split(";"), (len(xa),), f"{where}, {key}") for key in ("YA", "XB", "YB")
+    )
     category = (row.get("class") or "").strip()
     if category.isdigit():
         if not 1 <= int(category) <= len(VOC):
-            raise InputError(f"{where}, class: {category} is not one of 1 to {len(VOC)}", "give PASCAL VOC's number, or the class's name")
+            raise InputError(
+                f"{where}, class: {category} is not one of 1 to {len(VOC)}",
+                "give PASCAL VOC's number, or the class's name",
+            )
         category = VOC[int(category) - 1]
-    return Pair(row["source_image"], row["target_image"], np.stack([ya, xa], 1), np.stack([yb, xb], 1), (), category)
+    return Pair(
+        row["source_image"], row["target_image"], np.stack([ya, xa], 1), np.stack([yb, xb], 1), (), category
+    )
 
 
 def image_names(pairs: list[Pair]) -> list[str]:

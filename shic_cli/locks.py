@@ -1,8 +1,9 @@
 """The right to write a file, held by one process at a time, on file systems with locks and without.
 
-Where the file system has locks, `.NAME.lock` beside the target is locked (flock): the lock ends with its process, whatever happens.
-Where it has none (some network and container mounts), `.NAME.owner` is created by whoever comes first and says who that is. Its owner
-touches it every BEAT seconds; one whose process is gone from this machine, or that was not touched for STALE seconds, is taken over.
+Where the file system has locks, `.NAME.lock` beside the target is locked (flock): the lock ends with its
+process, whatever happens. Where it has none (some network and container mounts), `.NAME.owner` is created by
+whoever comes first and says who that is. Its owner touches it every BEAT seconds; one whose process is gone
+from this machine, or that was not touched for STALE seconds, is taken over.
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ PAUSE = 0.05  # seconds between two tries
 
 
 class Lock:
-    """Holds the right to write `target` until `release`, for at most `wait` seconds waiting for it; ShicError if another run has it."""
+    """Holds the right to write `target` until `release`, for at most `wait` seconds waiting for it; ShicError
+    if another run has it.
+    """
 
     def __init__(self, target: Path, wait: float = 0.0) -> None:
         self.target = target
         self.path, self.owner = (target.with_name(f".{target.name}.{end}") for end in ("lock", "owner"))
         self.file: BinaryIO | None = None
         self.beat: threading.Event | None = None  # set to end the thread that touches `owner`
-        self.token = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}).encode()
+        self.token = json.dumps(
+            {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        ).encode()
         until = time.monotonic() + wait
         while not self._take():
             if time.monotonic() >= until:
@@ -54,7 +59,9 @@ class Lock:
                 raise
             self.path.unlink(missing_ok=True)
             return self._take_owner()
-        if not _is_at(file, self.path):  # its holder has removed it: the lock of a file that nobody else finds
+        if not _is_at(
+            file, self.path
+        ):  # its holder has removed it: the lock of a file that nobody else finds
             file.close()
             return False
         self.file = file
@@ -71,7 +78,9 @@ class Lock:
         return True
 
     def _remove_stale(self) -> bool:
-        """Remove the owner's file if its owner is gone. It is moved away and read again first: another run may have been quicker."""
+        """Remove the owner's file if its owner is gone. It is moved away and read again first: another run
+        may have been quicker.
+        """
         with contextlib.suppress(OSError):
             found = self.owner.read_bytes()
             if not _is_gone(found, self._age()):
@@ -101,11 +110,16 @@ class Lock:
         return ""
 
     def check(self) -> None:
-        """ShicError if another run has taken the lock over, which it does when this process stood still for long."""
+        """ShicError if another run has taken the lock over, which it does when this process stood still for
+        long.
+        """
         with contextlib.suppress(FileNotFoundError):
             if self.beat is None or self.owner.read_bytes() == self.token:
                 return
-        raise ShicError(f"{self.target}: another run has taken it over, since this one stood still", "give the same line again")
+        raise ShicError(
+            f"{self.target}: another run has taken it over, since this one stood still",
+            "give the same line again",
+        )
 
     def release(self) -> None:
         """Give the right up and remove the lock's file."""

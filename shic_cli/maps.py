@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shic")
 
-SURFACES = ("model.safetensors", "template.h5")  # a surface is found by these names, the quicker one to read first
+SURFACES = (
+    "model.safetensors",
+    "template.h5",
+)  # a surface is found by these names, the quicker one to read first
 
 
 def find_surface(path: Path | None) -> Surface:
-    """The surface in `path`, or in whichever of model.safetensors and template.h5 is here; InputError if there is none."""
+    """The surface in `path`, or in whichever of model.safetensors and template.h5 is here; InputError if
+    there is none.
+    """
     from shic_cli.model import read_surface
 
     found = path or next((Path(name) for name in SURFACES if Path(name).is_file()), None)
@@ -31,7 +36,9 @@ def find_surface(path: Path | None) -> Surface:
 
 
 def picture_path(folder: Path, name: str, suffix: str) -> Path:
-    """Where the picture of the image `name` goes below `folder`; InputError if the name, which a file gives, leads out of it."""
+    """Where the picture of the image `name` goes below `folder`; InputError if the name, which a file gives,
+    leads out of it.
+    """
     return (folder / check_name(name, str(folder))).with_suffix(suffix)
 
 
@@ -48,11 +55,14 @@ def check_template(maps: ItemReader, fingerprint: str) -> None:
 
 
 def meet(wanted: Iterable[str], have: Sequence[str], stems: bool = False) -> dict[str, str | None]:
-    """For each name of `wanted` the same one of `have`: the exact name, else the file's name without folders, with `stems` also without
-    its ending; None where there is none. InputError if two could be meant."""
+    """For each name of `wanted` the same one of `have`: the exact name, else the file's name without folders,
+    with `stems` also without its ending; None where there is none. InputError if two could be meant."""
     forms: list[Callable[[str], str]] = [str, lambda name: PurePosixPath(name).name]
     if stems:
-        forms += [lambda name: str(PurePosixPath(name)).removesuffix(PurePosixPath(name).suffix), lambda name: PurePosixPath(name).stem]
+        forms += [
+            lambda name: str(PurePosixPath(name)).removesuffix(PurePosixPath(name).suffix),
+            lambda name: PurePosixPath(name).stem,
+        ]
     indices = []
     for form in forms:
         index = defaultdict(list)
@@ -61,13 +71,23 @@ def meet(wanted: Iterable[str], have: Sequence[str], stems: bool = False) -> dic
         indices.append(index)
     met: dict[str, str | None] = {}
     for name in dict.fromkeys(wanted):
-        keys = [(index, key) for form, index in zip(forms, indices, strict=True) for key in {name: 0, form(name): 0}]
+        keys = [
+            (index, key)
+            for form, index in zip(forms, indices, strict=True)
+            for key in {name: 0, form(name): 0}
+        ]
         hits = next((index[key] for index, key in keys if key in index), [])
         if len(hits) > 1:
-            raise InputError(f"{name}: could be {hits[0]} or {hits[1]}", "give both the same folders, so that their names agree")
+            raise InputError(
+                f"{name}: could be {hits[0]} or {hits[1]}",
+                "give both the same folders, so that their names agree",
+            )
         met[name] = hits[0] if hits else None
     taken: dict[str, str] = {}
     for name, hit in met.items():
         if hit is not None and taken.setdefault(hit, name) != name:
-            raise InputError(f"{hit}: could be {taken[hit]} or {name}", "give both the same folders, so that their names agree")
+            raise InputError(
+                f"{hit}: could be {taken[hit]} or {name}",
+                "give both the same folders, so that their names agree",
+            )
     return met

@@ -1,4 +1,6 @@
-"""Foreground masks of photos as files: the main object of each, or one crop for each object, and which masks to look at again."""
+"""Foreground masks of photos as files: the main object of each, or one crop for each object, and which masks
+to look at again.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ SURE, UNSURE, OTHER = (70, 220, 90), (240, 60, 50), (70, 130, 255)  # the colour
 
 @dataclass(frozen=True)
 class Row:
-    """What was found in one photo: the masks' files, where they come from (a masker, alpha, kept), and why one may be wrong."""
+    """What was found in one photo: the masks' files, where they come from (a masker, alpha, kept), and why
+    one may be wrong.
+    """
 
     photo: str
     masks: list[str]
@@ -66,11 +70,15 @@ class Report:
     def sheet(self) -> np.ndarray:
         """The contact sheet `(H, W, 3)` uint8: outlines are red where a mask is unsure, and those come first."""
         shown = [*self.pictures[True], *self.pictures[False]][:SHOWN]
-        return draw.contact_sheet([picture for _, picture in shown], min(6, len(shown)), [name[-28:] for name, _ in shown], 200)
+        return draw.contact_sheet(
+            [picture for _, picture in shown], min(6, len(shown)), [name[-28:] for name, _ in shown], 200
+        )
 
 
 def doubts(found: Sequence[Found], main: int, config: MaskConfig) -> list[str]:
-    """Why the mask of object number `main` may be wrong, as `config` has the limits; nothing where it looks right."""
+    """Why the mask of object number `main` may be wrong, as `config` has the limits; nothing where it looks
+    right.
+    """
     mask, score = found[main].mask, found[main].score
     edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
     rivals = [each.area / found[main].area for i, each in enumerate(found) if i != main]
@@ -84,18 +92,31 @@ def doubts(found: Sequence[Found], main: int, config: MaskConfig) -> list[str]:
     return [reason for reason, holds in rules.items() if holds]
 
 
-def check_places(inputs: Sequence[str], images: Sequence[ImageFile], folder: Path, others: Sequence[Path]) -> None:
-    """SettingError when what is written would be read as photos next time, when two photos would have one mask, or one mask a photo."""
+def check_places(
+    inputs: Sequence[str], images: Sequence[ImageFile], folder: Path, others: Sequence[Path]
+) -> None:
+    """SettingError when what is written would be read as photos next time, when two photos would have one
+    mask, or one mask a photo.
+    """
     for place in (folder, *others):
         for text in inputs:
             root = Path(text).resolve()
-            if root.is_dir() and place.resolve().is_relative_to(root) and "masks" not in place.resolve().relative_to(root).parts:
-                raise SettingError(f"{place}: lies among the photos of {text}", "name a folder beside them, as in -o masks/")
+            if (
+                root.is_dir()
+                and place.resolve().is_relative_to(root)
+                and "masks" not in place.resolve().relative_to(root).parts
+            ):
+                raise SettingError(
+                    f"{place}: lies among the photos of {text}", "name a folder beside them, as in -o masks/"
+                )
     owners: dict[str, str] = {}
     for image in images:
         target = mask_name(image.name)
         if owners.setdefault(target, image.name) != image.name:
-            raise SettingError(f"{owners[target]} and {image.name}: would have one mask, {target}", "rename one of the photos")
+            raise SettingError(
+                f"{owners[target]} and {image.name}: would have one mask, {target}",
+                "rename one of the photos",
+            )
         if (folder / target).resolve() == image.path.resolve():
             raise SettingError(f"{folder / target}: is a photo", "name another folder with -o")
 
@@ -111,39 +132,72 @@ def _locked(folder: Path) -> Iterator[None]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file", "name a folder with -o")
     if not folder.parent.is_dir():
-        raise InputError(f"{folder.parent}: there is no such folder to write to", f"make it with `mkdir -p {folder.parent}`")
+        raise InputError(
+            f"{folder.parent}: there is no such folder to write to",
+            f"make it with `mkdir -p {folder.parent}`",
+        )
     folder.mkdir(exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise ShicError(f"{folder}: another run is writing it", "wait for it to end, or name another folder with -o") from error
+        raise ShicError(
+            f"{folder}: another run is writing it", "wait for it to end, or name another folder with -o"
+        ) from error
     finally:
         os.close(handle)
 
 
 class MaskWriter:
-    """Masks of photos in `folder` (with `config.all` in folder/imgs and folder/masks), each made once; call it with each photo."""
+    """Masks of photos in `folder` (with `config.all` in folder/imgs and folder/masks), each made once; call
+    it with each photo.
+    """
 
-    def __init__(self, folder: Path, masker: Masker, config: MaskConfig, overwrite: bool = False, pictures: Path | None = None) -> None:
-        self.folder, self.masker, self.config, self.overwrite, self.pictures = folder, masker, config, overwrite, pictures
+    def __init__(
+        self,
+        folder: Path,
+        masker: Masker,
+        config: MaskConfig,
+        overwrite: bool = False,
+        pictures: Path | None = None,
+    ) -> None:
+        self.folder, self.masker, self.config, self.overwrite, self.pictures = (
+            folder,
+            masker,
+            config,
+            overwrite,
+            pictures,
+        )
         self.masks = folder / "masks" if config.all else folder
         self.foreign: list[str] = []  # photos whose masks were made with other settings and are kept
 
     def __call__(self, image: ImageFile) -> tuple[Row, np.ndarray]:
-        """What was found in the photo, and its overlay `(H, W, 3)` uint8; InputError where there is nothing, or it can't be read."""
+        """What was found in the photo, and its overlay `(H, W, 3)` uint8; InputError where there is nothing,
+        or it can't be read.
+        """
         rgb, alpha = decode(image.read(), image.name)
         if self._path(image.name, 0).exists() and not self.overwrite:
             found, objects, kept = self._read(image.name, rgb.shape[:2])
             main, source = main_object(found), "kept"
         else:
             source = "masker" if alpha is None or alpha.min() >= 128 else "alpha"
-            found = [Found(alpha >= 128)] if alpha is not None and source == "alpha" else self.masker.objects(rgb)
+            found = (
+                [Found(alpha >= 128)] if alpha is not None and source == "alpha" else self.masker.objects(rgb)
+            )
             main, objects, kept = self._write(image, rgb, found, source)
         reasons = doubts(found, main, self.config)
         names = [self._path(image.name, number - 1).relative_to(self.masks).as_posix() for number in kept]
-        row = Row(image.name, names, source, objects, kept, float(found[main].mask.mean()), found[main].score, reasons)
+        row = Row(
+            image.name,
+            names,
+            source,
+            objects,
+            kept,
+            float(found[main].mask.mean()),
+            found[main].score,
+            reasons,
+        )
         others = [each.mask for i, each in enumerate(found) if i != main]
         overlay = draw.outline(rgb, found[main].mask, UNSURE if reasons else SURE, others, OTHER)
         if self.pictures is not None:
@@ -153,24 +207,39 @@ class MaskWriter:
     def _path(self, photo: str, i: int) -> Path:
         """The mask's file of object `i` of a photo."""
         name = Path(photo).with_suffix("")
-        return self.masks / name.with_name(f"{name.name}-{i + 1}.png" if self.config.all else f"{name.name}.png")
+        return self.masks / name.with_name(
+            f"{name.name}-{i + 1}.png" if self.config.all else f"{name.name}.png"
+        )
 
     def _crop(self, image: ImageFile, i: int) -> Path:
         """The picture's file of object `i`, lossless where the photo is."""
         suffix = ".jpg" if image.path.suffix.lower() in (".jpg", ".jpeg") else ".png"
         return self.folder / "imgs" / self._path(image.name, i).relative_to(self.masks).with_suffix(suffix)
 
-    def _write(self, image: ImageFile, rgb: np.ndarray, found: list[Found], source: str) -> tuple[int, int, list[int]]:
-        """Write the masks; the number of the main object in `found`, how many there are, and the numbers written, from 1."""
+    def _write(
+        self, image: ImageFile, rgb: np.ndarray, found: list[Found], source: str
+    ) -> tuple[int, int, list[int]]:
+        """Write the masks; the number of the main object in `found`, how many there are, and the numbers
+        written, from 1.
+        """
         if not found:
             wanted = self.masker.class_name or "object"
-            raise InputError(f"{image.name}: no {wanted} was found in it", "try another --masker, or a lower threshold= where it has one")
+            raise InputError(
+                f"{image.name}: no {wanted} was found in it",
+                "try another --masker, or a lower threshold= where it has one",
+            )
         main = main_object(found)
         check_mask(found[main].mask, rgb.shape, image.name)
         numbers = list(range(len(found))) if self.config.all else [main]
         for i in reversed(numbers):  # the first one last: where it is, all are
             mask, score = found[i].mask, found[i].score
-            info = {**self.masker.settings, "source": source, "score": score, "objects": len(found), "number": i + 1}
+            info = {
+                **self.masker.settings,
+                "source": source,
+                "score": score,
+                "objects": len(found),
+                "number": i + 1,
+            }
             if self.config.all:
                 box = _inside(Crop.around(mask), mask.shape)
                 picture = self._crop(image, i)
@@ -184,7 +253,9 @@ class MaskWriter:
         return main, len(found), [i + 1 for i in numbers]
 
     def _read(self, photo: str, shape: tuple[int, ...]) -> tuple[list[Found], int, list[int]]:
-        """What masks that are there say: the objects, how many were found, and the numbers of those that are kept."""
+        """What masks that are there say: the objects, how many were found, and the numbers of those that are
+        kept.
+        """
         info = _read_info(self._path(photo, 0))
         if info and any(info.get(key) != value for key, value in self.masker.settings.items()):
             self.foreign.append(photo)
@@ -197,14 +268,19 @@ class MaskWriter:
             mask, info = read_mask(path), _read_info(path)
             top, left = info.get("top", 0), info.get("left", 0)
             if "top" not in info or top + mask.shape[0] > shape[0] or left + mask.shape[1] > shape[1]:
-                raise InputError(f"{path}: is no crop of {photo}", "make it again with --overwrite, or name another folder with -o")
+                raise InputError(
+                    f"{path}: is no crop of {photo}",
+                    "make it again with --overwrite, or name another folder with -o",
+                )
             full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
             found.append(Found(full, info.get("score")))
         return found, len(found), list(range(1, len(found) + 1))
 
 
 def _inside(crop: Crop, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The rows and columns of the crop that are in a photo of `shape`, and more where these are too few for a picture."""
+    """The rows and columns of the crop that are in a photo of `shape`, and more where these are too few for a
+    picture.
+    """
     box = []
     for start, length in ((crop.top, shape[0]), (crop.left, shape[1])):
         first, last = max(start, 0), min(start + crop.side, length)
@@ -229,15 +305,23 @@ def _write_mask(path: Path, mask: np.ndarray, info: dict[str, Any]) -> None:
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    """What the mask's file says of how it was made; nothing where it was not made by `shic mask`, or was painted over since."""
+    """What the mask's file says of how it was made; nothing where it was not made by `shic mask`, or was
+    painted over since.
+    """
     try:
         with Image.open(path) as picture:
             info = json.loads(picture.info.get(KEY, "{}"))
     except (OSError, ValueError, SyntaxError, TypeError):
         return {}  # whoever reads the mask itself says what is wrong
     kinds = {"score": (float, type(None)), "objects": int, "number": int, "top": int, "left": int}
-    sound = isinstance(info, dict) and all(isinstance(info[key], kind) for key, kind in kinds.items() if key in info)
-    return info if sound and 0 < info.get("objects", 1) <= MOST and min(info.get("top", 0), info.get("left", 0)) >= 0 else {}
+    sound = isinstance(info, dict) and all(
+        isinstance(info[key], kind) for key, kind in kinds.items() if key in info
+    )
+    return (
+        info
+        if sound and 0 < info.get("objects", 1) <= MOST and min(info.get("top", 0), info.get("left", 0)) >= 0
+        else {}
+    )
 
 
 def write_masks(
@@ -250,9 +334,11 @@ def write_masks(
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> tuple[Report, Failures]:
-    """Write the masks of photos into `folder`, and their overlays into `pictures`; what was found, and what failed.
+    """Write the masks of photos into `folder`, and their overlays into `pictures`; what was found, and what
+    failed.
 
-    A mask that is there is kept unless `overwrite`. A photo that fails is left out and named; InputError when all fail.
+    A mask that is there is kept unless `overwrite`. A photo that fails is left out and named; InputError when
+    all fail.
     """
     report, failures = Report(), Failures()
     with _locked(folder):
@@ -268,5 +354,10 @@ def write_masks(
     report.failed = failures.names
     if writer.foreign:
         count, first = len(writer.foreign), writer.foreign[0]
-        log.warning("%s: %d masks made with other settings are kept, the first of %s; --overwrite makes them again", folder, count, first)
+        log.warning(
+            "%s: %d masks made with other settings are kept, the first of %s; --overwrite makes them again",
+            folder,
+            count,
+            first,
+        )
     return report, failures

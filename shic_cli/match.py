@@ -1,7 +1,8 @@
 """Image-to-image correspondences, through the template or by pixel embeddings (sec. 4.3, Fig. 7).
 
-A photo is a *side*: `describe` says what is at its pixels, `find` where that is in it, so `b.find(a.describe(yx))` takes positions
-of A to positions of B, whichever way is meant. Positions are (y, x) with pixel centres at integers.
+A photo is a *side*: `describe` says what is at its pixels, `find` where that is in it, so
+`b.find(a.describe(yx))` takes positions of A to positions of B, whichever way is meant. Positions are (y, x)
+with pixel centres at integers.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Side(Protocol):
 
 
 class Paths:
-    """Distances along the edges of a surface, on the 228 scale; they need no `(K, K)` array, so that a model file is enough."""
+    """Distances along the edges of a surface, on the 228 scale; they need no `(K, K)` array, so that a model
+    file is enough.
+    """
 
     def __init__(self, verts: np.ndarray, faces: np.ndarray) -> None:
         edges = np.unique(np.sort(faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), axis=1), axis=0)
@@ -55,7 +58,9 @@ class Paths:
 
     def nearest(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each of the K vertices the nearest of `vertices`, `(K,)`, and the distance to it `(K,)`."""
-        distance, _, seed = dijkstra(self.graph, directed=False, indices=vertices, min_only=True, return_predecessors=True)
+        distance, _, seed = dijkstra(
+            self.graph, directed=False, indices=vertices, min_only=True, return_predecessors=True
+        )
         cut_off = np.flatnonzero(np.isinf(distance))  # another component: through the air
         if len(cut_off):
             distance[cut_off], index = cKDTree(self.verts[vertices]).query(self.verts[cut_off])
@@ -103,21 +108,30 @@ class ThroughTemplate:
 
     @cached_property
     def _place(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each of the K vertices the pixel `(K, 2)` of the nearest vertex that is seen, the surest one, and the distance."""
-        vertex, score = self.vertex[tuple(self._pixels.T)], self.score[tuple(self._pixels.T)].astype(np.float32)
+        """For each of the K vertices the pixel `(K, 2)` of the nearest vertex that is seen, the surest one,
+        and the distance.
+        """
+        vertex, score = (
+            self.vertex[tuple(self._pixels.T)],
+            self.score[tuple(self._pixels.T)].astype(np.float32),
+        )
         order = np.lexsort((-score, vertex))  # stable: equal scores stay in reading order
         seen, first = np.unique(vertex[order], return_index=True)
         nearest, distance = self.paths.nearest(seen)
         return self._pixels[order[first]][np.searchsorted(seen, nearest)], distance
 
     def find(self, described: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels `(P, 2)` whose vertex is nearest along the surface, and its geodesic point similarity `(P,)`."""
+        """The pixels `(P, 2)` whose vertex is nearest along the surface, and its geodesic point similarity
+        `(P,)`.
+        """
         pixel, distance = self._place
         return pixel[described], np.exp(-(distance[described] ** 2) / (2 * GPS_KAPPA**2))
 
 
 class ThroughEmbedding:
-    """A side by a model's pixel embeddings (`Embedded`) inside `mask` (H, W). It is described by unit vectors `(P, D)`."""
+    """A side by a model's pixel embeddings (`Embedded`) inside `mask` (H, W). It is described by unit vectors
+    `(P, D)`.
+    """
 
     def __init__(self, embedded: Any, mask: np.ndarray) -> None:
         self.embedded, self.mask, self.shape = embedded, mask, mask.shape
@@ -139,7 +153,9 @@ class ThroughEmbedding:
 
     def find(self, described: Any) -> tuple[np.ndarray, np.ndarray]:
         """The pixels `(P, 2)` of the mask with the most similar embedding, and their cosine `(P,)`."""
-        best = [(part @ self._vectors.T).max(1) for part in described.split(max(1, CHUNK // len(self.pixels)))]
+        best = [
+            (part @ self._vectors.T).max(1) for part in described.split(max(1, CHUNK // len(self.pixels)))
+        ]
         index = np.concatenate([each.indices.cpu().numpy() for each in best])
         return self.pixels[index], np.concatenate([each.values.cpu().numpy() for each in best])
 
@@ -161,11 +177,16 @@ class Matches:
 
     def as_json(self) -> list[list[Any]]:
         """`[[xa, ya], [xb, yb], score]` for each."""
-        return [[p[::-1].tolist(), q[::-1].tolist(), round(float(s), 4)] for p, q, s in zip(self.a, self.b, self.score, strict=True)]
+        return [
+            [p[::-1].tolist(), q[::-1].tolist(), round(float(s), 4)]
+            for p, q, s in zip(self.a, self.b, self.score, strict=True)
+        ]
 
 
 def correspondences(a: Side, b: Side, mask: np.ndarray, number: int, chance: np.random.Generator) -> Matches:
-    """At most `number` matches, well spread over the `mask` (H, W) of A, from those that find their way back from B best."""
+    """At most `number` matches, well spread over the `mask` (H, W) of A, from those that find their way back
+    from B best.
+    """
     pixels = np.argwhere(mask)
     yx = pixels[chance.permutation(len(pixels))[:CANDIDATES]]
     there, score = b.find(a.describe(yx))
@@ -187,20 +208,28 @@ def spread(points: np.ndarray, number: int) -> np.ndarray:
 
 
 def place_colors(yx: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A smooth colour `(P, 3)` uint8 for each position `(P, 2)` by where it lies in the box of `mask`: hue along x, brightness along y."""
+    """A smooth colour `(P, 3)` uint8 for each position `(P, 2)` by where it lies in the box of `mask`: hue
+    along x, brightness along y.
+    """
     box = np.argwhere(mask)
     low, high = box.min(0), box.max(0)
     v, u = ((yx - low) / np.maximum(high - low, 1)).clip(0, 1).T
-    hsv = np.stack([u * 150, 255 - 110 * v, 110 + 145 * (1 - v)], 1)  # hue stops before it comes round to red again
+    hsv = np.stack(
+        [u * 150, 255 - 110 * v, 110 + 145 * (1 - v)], 1
+    )  # hue stops before it comes round to red again
     return cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
 
 
 def picture(photos: tuple[Photo, Photo], sides: tuple[Side, Side], matches: Matches) -> np.ndarray:
-    """A and B side by side with a line a match, above both coloured by where their pixels lie in A, `(H, W, 3)` uint8."""
+    """A and B side by side with a line a match, above both coloured by where their pixels lie in A, `(H, W,
+    3)` uint8.
+    """
     tops, bottoms, scales = [], [], []
     for i, photo in enumerate(photos):
         small = fit_height(photo.rgb, PANEL)
-        inside = cv2.resize(photo.mask.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        inside = (
+            cv2.resize(photo.mask.astype(np.uint8), small.shape[1::-1], interpolation=cv2.INTER_NEAREST) > 0
+        )
         yx = _rescale(np.argwhere(inside), photo.rgb.shape[0] / PANEL).clip(0, np.array(photo.mask.shape) - 1)
         pixels, of_pixel = np.unique(yx, axis=0, return_inverse=True)
         in_a = pixels if i == 0 else sides[0].find(sides[1].describe(pixels))[0]
@@ -211,7 +240,10 @@ def picture(photos: tuple[Photo, Photo], sides: tuple[Side, Side], matches: Matc
         scales.append(PANEL / photo.rgb.shape[0])
     gap = np.full((PANEL, 8, 3), 255, np.uint8)
     top, bottom = (np.concatenate([row[0], gap, row[1]], 1) for row in (tops, bottoms))
-    ends = _rescale(matches.a, scales[0]), _rescale(matches.b, scales[1]) + np.array([0, tops[0].shape[1] + gap.shape[1]])
+    ends = (
+        _rescale(matches.a, scales[0]),
+        _rescale(matches.b, scales[1]) + np.array([0, tops[0].shape[1] + gap.shape[1]]),
+    )
     _draw_lines(top, *ends, place_colors(matches.a, photos[0].mask))
     return np.concatenate([top, np.full((8, top.shape[1], 3), 255, np.uint8), bottom])
 

@@ -12,14 +12,18 @@ import torch
 from torch.nn import functional as F
 
 CLOSE = 1e-4  # how far above 1 rounding may lift a cosine
-HALF_ON = ("cuda",)  # kinds of device where a bank keeps its rows in half precision: those of 72 views take gigabytes
+HALF_ON = (
+    "cuda",
+)  # kinds of device where a bank keeps its rows in half precision: those of 72 views take gigabytes
 TAPS_ON = ("cpu",)  # kinds of device where views that have few cells are kept as Taps
 FEWER = 2  # times as many vertices as cells there must be
 SAMPLE = 400  # query pixels that vote on how well a view agrees with the object
 
 
 def sample(maps: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor:
-    """Values `(B, P, D)` of `maps` `(B, D, h, w)`, bilinear, at `yx` `(B, P, 2)` in pixels of pictures of `size` a side."""
+    """Values `(B, P, D)` of `maps` `(B, D, h, w)`, bilinear, at `yx` `(B, P, 2)` in pixels of pictures of
+    `size` a side.
+    """
     grid = (yx.flip(-1) + 0.5) * (2 / size) - 1  # grid_sample wants x first and -1..1 from edge to edge
     found = F.grid_sample(maps, grid[:, None].to(maps), padding_mode="border", align_corners=False)
     return found[:, :, 0].transpose(1, 2)
@@ -27,10 +31,11 @@ def sample(maps: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Taps:
-    """`(R, D)` unit rows that are not spelled out: of each the four cells it lies between, `four` `(R, 4)`, and their weights `(R, 4)`.
+    """`(R, D)` unit rows that are not spelled out: of each the four cells it lies between, `four` `(R, 4)`,
+    and their weights `(R, 4)`.
 
-    The cosine of a query and a vector between cells is the same mean of the cells' products with it, so one product a cell, `cells`
-    `(C, D)`, does for all the rows around it.
+    The cosine of a query and a vector between cells is the same mean of the cells' products with it, so one
+    product a cell, `cells` `(C, D)`, does for all the rows around it.
     """
 
     cells: torch.Tensor
@@ -66,17 +71,23 @@ class Taps:
 
 @dataclass(frozen=True)
 class Bank:
-    """The views' features at their visible vertices: of each view `(R_i, D)` unit rows and `(R_i,)` vertex numbers; K vertices.
+    """The views' features at their visible vertices: of each view `(R_i, D)` unit rows and `(R_i,)` vertex
+    numbers; K vertices.
 
-    Rows are f2 on the devices of HALF_ON, else f4; similarities are f4 either way. Views with few cells have Taps in place of rows.
+    Rows are f2 on the devices of HALF_ON, else f4; similarities are f4 either way. Views with few cells have
+    Taps in place of rows.
     """
 
     views: list[tuple[torch.Tensor | Taps, torch.Tensor]]
     vertices: int
 
     @classmethod
-    def build(cls, features: Iterable[torch.Tensor], vertex_yx: torch.Tensor, visible: torch.Tensor, size: int) -> Bank:
-        """From the features `(D, h, w)` of each of N views, v_i(k) `(N, K, 2)` in pixels of views of `size` a side, and V_i `(N, K)`."""
+    def build(
+        cls, features: Iterable[torch.Tensor], vertex_yx: torch.Tensor, visible: torch.Tensor, size: int
+    ) -> Bank:
+        """From the features `(D, h, w)` of each of N views, v_i(k) `(N, K, 2)` in pixels of views of `size` a
+        side, and V_i `(N, K)`.
+        """
         views = []
         for feature, yx, seen in zip(features, vertex_yx, visible, strict=True):
             index = seen.nonzero()[:, 0].to(feature.device)
@@ -84,7 +95,9 @@ class Bank:
         return cls(views, visible.shape[1])
 
     def similarities(self, queries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """S_i `(R_i, P)`, the cosine of unit `queries` `(P, D)` with view i, and its vertex numbers `(R_i,)`, view by view (Eq. 2)."""
+        """S_i `(R_i, P)`, the cosine of unit `queries` `(P, D)` with view i, and its vertex numbers `(R_i,)`,
+        view by view (Eq. 2).
+        """
         for rows, index in self.views:
             yield (rows @ queries.T.to(rows.dtype)).float(), index
 
@@ -101,18 +114,26 @@ def _rows(feature: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor | 
 
 
 def agreements(bank: Bank, queries: torch.Tensor) -> torch.Tensor:
-    """How well each view agrees with the whole object, `(N,)`: the mean best similarity, of pixels to vertices and back."""
+    """How well each view agrees with the whole object, `(N,)`: the mean best similarity, of pixels to
+    vertices and back.
+    """
     step = max(1, len(queries) // SAMPLE)
-    both = [(s.amax(0).mean() + s.amax(1).mean()) / 2 if len(s) else s.new_tensor(-1.0) for s, _ in bank.similarities(queries[::step])]
+    both = [
+        (s.amax(0).mean() + s.amax(1).mean()) / 2 if len(s) else s.new_tensor(-1.0)
+        for s, _ in bank.similarities(queries[::step])
+    ]
     return torch.stack(both)
 
 
-def pool_similarities(bank: Bank, queries: torch.Tensor, *, pool: str = "max", topk: int = 3, agreement: float = 0.0) -> torch.Tensor:
+def pool_similarities(
+    bank: Bank, queries: torch.Tensor, *, pool: str = "max", topk: int = 3, agreement: float = 0.0
+) -> torch.Tensor:
     """Sigma `(K, P)` of Eq. 2 for unit `queries` `(P, D)`; -inf for vertices that no view shows.
 
-    `pool` is max, mean or topk (the mean of the `topk` best views). With `agreement` > 0, for max and topk, each view's
-    similarities first get `agreement` times (its agreement - the best view's): a view of another side of the object that
-    happens to look alike at one pixel then counts less. The views are streamed: memory does not grow with N.
+    `pool` is max, mean or topk (the mean of the `topk` best views). With `agreement` > 0, for max and topk,
+    each view's similarities first get `agreement` times (its agreement - the best view's): a view of another
+    side of the object that happens to look alike at one pixel then counts less. The views are streamed:
+    memory does not grow with N.
     """
     bonus = _bonus(bank, queries, 0.0 if pool == "mean" else agreement)
     depth = topk if pool == "topk" else 1
@@ -138,7 +159,9 @@ def _bonus(bank: Bank, queries: torch.Tensor, agreement: float) -> torch.Tensor:
 
 
 def _insert(best: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> None:
-    """Keep `values` `(R, P)` in the sorted lists `best` `(depth, K, P)` at rows `index`; no row comes twice in a view."""
+    """Keep `values` `(R, P)` in the sorted lists `best` `(depth, K, P)` at rows `index`; no row comes twice
+    in a view.
+    """
     for level in best:
         kept = level[index]
         level[index] = torch.maximum(kept, values)
@@ -146,14 +169,18 @@ def _insert(best: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> No
 
 
 def _mean_of_finite(best: torch.Tensor) -> torch.Tensor:
-    """The mean over views `(K, P)` of `best` `(depth, K, P)`, of as many as there are; -inf where there is none."""
+    """The mean over views `(K, P)` of `best` `(depth, K, P)`, of as many as there are; -inf where there is
+    none.
+    """
     finite = best.isfinite()
     total = torch.where(finite, best, 0).sum(0)
     return torch.where(finite.any(0), total / finite.sum(0).clamp_min(1), -torch.inf)
 
 
 def best_vertices(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The matches of Eq. 2: vertex numbers `(P,)`, the lowest of equals, and their scores `(P,)`, from Sigma `(K, P)`."""
+    """The matches of Eq. 2: vertex numbers `(P,)`, the lowest of equals, and their scores `(P,)`, from Sigma
+    `(K, P)`.
+    """
     score, vertex = sigma.max(0)
     return vertex, score
 
@@ -171,8 +198,9 @@ def match(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`best_vertices` of `pool_similarities`, without Sigma where max pooling allows it.
 
-    The best vertex over the best view is the best of all pairs, so each view only gives its best vertex for each query. Views
-    come in the order of their agreement; once no later view could win, even with a similarity of 1, the rest is left out.
+    The best vertex over the best view is the best of all pairs, so each view only gives its best vertex for
+    each query. Views come in the order of their agreement; once no later view could win, even with a
+    similarity of 1, the rest is left out.
     """
     if pool != "max":
         return best_vertices(pool_similarities(bank, queries, pool=pool, topk=topk, agreement=agreement))
@@ -181,7 +209,9 @@ def match(
     vertex = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     near = None
     for i in bonus.argsort(descending=True, stable=True).tolist():
-        if agreement > 0 and score.min() > 1 + CLOSE + bonus[i]:  # without bonuses there is nothing to wait for
+        if (
+            agreement > 0 and score.min() > 1 + CLOSE + bonus[i]
+        ):  # without bonuses there is nothing to wait for
             break
         rows, index = bank.views[i]
         if not len(index):

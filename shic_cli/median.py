@@ -1,4 +1,6 @@
-"""The geodesic median: of a distribution over the vertices, the one whose expected distance to the others is smallest."""
+"""The geodesic median: of a distribution over the vertices, the one whose expected distance to the others is
+smallest.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +11,36 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
 
-CELLS = 512  # of 5,000 vertices each has some ten; with 128 the error was 1.4 % larger, with a cell for each vertex 1.1 % smaller
+# of 5,000 vertices each has some ten; with 128 the error was 1.4 % larger, with a cell for each vertex 1.1 %
+# smaller
+CELLS = 512
 
 
 @dataclass(frozen=True)
 class Median:
     """`cell` `(K,)`, the cell of every vertex, and the distances `(M, M)` `between` the cells' centres.
 
-    Where the object may be one of two legs, the likeliest vertex is a guess at one, found among many vertices that are about as
-    likely; the median (Fletcher et al., NeuroImage 2009) is what errs least on average. Its cell is found by the
-    centres' distances alone, and then the likeliest vertex in it, so that what is sure keeps its place.
+    Where the object may be one of two legs, the likeliest vertex is a guess at one, found among many vertices
+    that are about as likely; the median (Fletcher et al., NeuroImage 2009) is what errs least on average. Its
+    cell is found by the centres' distances alone, and then the likeliest vertex in it, so that what is sure
+    keeps its place.
     """
 
     cell: torch.Tensor
     between: torch.Tensor
 
     @classmethod
-    def of(cls, verts: np.ndarray, faces: np.ndarray, device: torch.device | str = "cpu", number: int = CELLS) -> Median:
-        """The median on a mesh with vertices `(K, 3)` and faces `(F, 3)`: `number` cells, farthest points first, distances along edges.
+    def of(
+        cls, verts: np.ndarray, faces: np.ndarray, device: torch.device | str = "cpu", number: int = CELLS
+    ) -> Median:
+        """The median on a mesh with vertices `(K, 3)` and faces `(F, 3)`: `number` cells, farthest points
+        first, distances along edges.
 
         What no edges join is as far apart as the farthest that they do join.
         """
-        edges = np.unique(np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0)
+        edges = np.unique(
+            np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1), axis=0
+        )
         lengths = np.linalg.norm(verts[edges[:, 0]] - verts[edges[:, 1]], axis=1)
         graph = coo_matrix((lengths, edges.T), shape=(len(verts),) * 2).tocsr()
         centres, rows = [0], [dijkstra(graph, directed=False, indices=0)]
@@ -42,10 +52,14 @@ class Median:
         distance = np.stack(rows)
         between = distance[:, centres]
         between[np.isinf(between)] = between[np.isfinite(between)].max()
-        return cls(torch.from_numpy(distance.argmin(0)).to(device), torch.from_numpy(between).float().to(device))
+        return cls(
+            torch.from_numpy(distance.argmin(0)).to(device), torch.from_numpy(between).float().to(device)
+        )
 
     def __call__(self, share: torch.Tensor) -> torch.Tensor:
         """The median `(P,)` of each of the distributions `share` `(P, K)`."""
-        cells = torch.zeros(len(share), len(self.between), device=share.device).index_add_(1, self.cell, share)
+        cells = torch.zeros(len(share), len(self.between), device=share.device).index_add_(
+            1, self.cell, share
+        )
         best = (cells @ self.between).argmin(1)
         return torch.where(self.cell == best[:, None], share, -1).argmax(1)

@@ -1,4 +1,6 @@
-"""The canonical map: a frozen encoder, a decoder for pixels, and E = U C for vertices (sec. 3.4). Saved as one safetensors file."""
+"""The canonical map: a frozen encoder, a decoder for pixels, and E = U C for vertices (sec. 3.4). Saved as
+one safetensors file.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ ENCODER = "encoder."  # what the names of a frozen encoder's tensors begin with
 
 @dataclass(frozen=True)
 class Surface:
-    """The part of a template that pictures need, as numpy arrays; the axes are those of shic/template in schema.py."""
+    """The part of a template that pictures need, as numpy arrays; the axes are those of shic/template in
+    schema.py.
+    """
 
     verts: np.ndarray
     faces: np.ndarray
@@ -51,15 +55,21 @@ class Surface:
 
 def coarsen(features: torch.Tensor, cells: int) -> torch.Tensor:
     """Features `(B, C, h, w)` averaged by area to at most `cells` a side."""
-    return nn.functional.interpolate(features, (cells, cells), mode="area") if features.shape[-1] > cells else features
+    return (
+        nn.functional.interpolate(features, (cells, cells), mode="area")
+        if features.shape[-1] > cells
+        else features
+    )
 
 
 class Convolutional(nn.Module):
-    """Features `(B, C, h, w)` to embeddings `(B, D, 14h, 14w)` for h = w = 16, and foreground logits; the layout of the authors' release.
+    """Features `(B, C, h, w)` to embeddings `(B, D, 14h, 14w)` for h = w = 16, and foreground logits; the
+    layout of the authors' release.
 
-    A 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution. Its memory grows with the
-    number of cells: finer grids are averaged down to 16 a side, as `coarsen`; the pointwise decoder keeps them. The release has no
-    foreground output: without `foreground` there is none, and None comes back for its logits.
+    A 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution.
+    Its memory grows with the number of cells: finer grids are averaged down to 16 a side, as `coarsen`; the
+    pointwise decoder keeps them. The release has no foreground output: without `foreground` there is none,
+    and None comes back for its logits.
     """
 
     pointwise = False
@@ -71,7 +81,9 @@ class Convolutional(nn.Module):
         self.first = nn.Conv2d(512, 512, 5, padding=1, bias=False)
         widths = (512, 256, 128, 64)
         steps = [nn.Sequential(nn.Upsample(scale_factor=2), *_block(a, b)) for a, b in pairwise(widths)]
-        last = nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(64, 32, 3, padding=1, bias=False), nn.ReLU())
+        last = nn.Sequential(
+            nn.Upsample(scale_factor=2), nn.Conv2d(64, 32, 3, padding=1, bias=False), nn.ReLU()
+        )
         self.up = nn.Sequential(*steps, last)
         self.out = nn.Conv2d(32, dim, 3, padding=1)
         self.foreground = nn.Conv2d(32, 1, 3, padding=1) if foreground else None
@@ -82,7 +94,9 @@ class Convolutional(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """Features `(..., C)` to embeddings `(..., D)`, each on its own: for encoders that already see the whole object."""
+    """Features `(..., C)` to embeddings `(..., D)`, each on its own: for encoders that already see the whole
+    object.
+    """
 
     pointwise = True
     cells = None
@@ -90,7 +104,14 @@ class Pointwise(nn.Module):
 
     def __init__(self, channels: int, dim: int, width: int = 256) -> None:
         super().__init__()
-        layers = [nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()]
+        layers = [
+            nn.Linear(channels, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+        ]
         self.layers = nn.Sequential(nn.LayerNorm(channels), *layers, nn.Linear(width, dim))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -98,10 +119,11 @@ class Pointwise(nn.Module):
 
 
 class UNet(nn.Module):
-    """Pixels `(B, C, h, w)`, h and w multiples of 32, to embeddings `(B, D, h/2, w/2)`: a small U-Net, trained from scratch.
+    """Pixels `(B, C, h, w)`, h and w multiples of 32, to embeddings `(B, D, h/2, w/2)`: a small U-Net,
+    trained from scratch.
 
-    Four halvings, so that every pixel sees the whole object, and as many doublings with skips, so that it keeps its place.
-    Ronneberger et al., MICCAI 2015.
+    Four halvings, so that every pixel sees the whole object, and as many doublings with skips, so that it
+    keeps its place. Ronneberger et al., MICCAI 2015.
     """
 
     pointwise = False
@@ -111,9 +133,13 @@ class UNet(nn.Module):
     def __init__(self, channels: int, dim: int, widths: tuple[int, ...] = (32, 48, 64, 96, 128)) -> None:
         super().__init__()
         half = widths[0] // 2
-        self.stem = nn.Sequential(*_block(channels, half), *_block(half, widths[0], 2), *_block(widths[0], widths[0]))
+        self.stem = nn.Sequential(
+            *_block(channels, half), *_block(half, widths[0], 2), *_block(widths[0], widths[0])
+        )
         self.down = nn.ModuleList(nn.Sequential(*_block(a, b, 2), *_block(b, b)) for a, b in pairwise(widths))
-        self.bottom = nn.Sequential(*_block(widths[-1], widths[-1]))  # without it a corner does not see the opposite one
+        self.bottom = nn.Sequential(
+            *_block(widths[-1], widths[-1])
+        )  # without it a corner does not see the opposite one
         self.up = nn.ModuleList(nn.Sequential(*_block(a + b, a)) for a, b in pairwise(widths))
         self.out = nn.Conv2d(widths[0], dim, 1)
         self.to(memory_format=torch.channels_last)  # a third less time on a CPU
@@ -142,7 +168,8 @@ DECODERS = {
 
 
 class CanonicalMap(nn.Module):
-    """Pixel embeddings by `decoder`, vertex embeddings E = U C with the eigenvectors U `(K, Q)` and the learned C `(Q, D)`.
+    """Pixel embeddings by `decoder`, vertex embeddings E = U C with the eigenvectors U `(K, Q)` and the
+    learned C `(Q, D)`.
 
     C starts at zero, so that at first every vertex is equally likely and L_pseudo is ln K exactly.
     """
@@ -158,7 +185,9 @@ class CanonicalMap(nn.Module):
         return self.eigenvectors @ self.C
 
     def embed(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings `(B, D, h', w')` of features `(B, C, h, w)`, and foreground logits `(B, h', w')` or None."""
+        """Embeddings `(B, D, h', w')` of features `(B, C, h, w)`, and foreground logits `(B, h', w')` or
+        None.
+        """
         if self.decoder.pointwise:
             return self.decoder(features.movedim(1, -1)).movedim(-1, 1), None
         return self.decoder(features)
@@ -166,9 +195,11 @@ class CanonicalMap(nn.Module):
 
 @dataclass(frozen=True)
 class Saved:
-    """A model file in memory: the map, its surface, and `meta` (encoder, decoder, params, template, sources, losses, class).
+    """A model file in memory: the map, its surface, and `meta` (encoder, decoder, params, template, sources,
+    losses, class).
 
-    `encoder` has the frozen encoder's own tensors where the file carries them, else None: it is made by its name then.
+    `encoder` has the frozen encoder's own tensors where the file carries them, else None: it is made by its
+    name then.
     """
 
     map: CanonicalMap
@@ -187,15 +218,24 @@ def write_model(path: Path, saved: Saved) -> None:
     """Write the model file to `path`, as it is; OSError when the disk is full."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in saved.map.state_dict().items()}
     tensors |= {f"surface.{name}": torch.tensor(getattr(saved.surface, name)) for name in SURFACE}
-    tensors |= {ENCODER + name: value.detach().cpu().contiguous() for name, value in (saved.encoder or {}).items()}
-    meta = {"format": FORMAT, "format_version": str(VERSION), "shic_version": __version__, "meta": json.dumps(saved.meta)}
+    tensors |= {
+        ENCODER + name: value.detach().cpu().contiguous() for name, value in (saved.encoder or {}).items()
+    }
+    meta = {
+        "format": FORMAT,
+        "format_version": str(VERSION),
+        "shic_version": __version__,
+        "meta": json.dumps(saved.meta),
+    }
     write_tensors(path, tensors, meta)
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> None:
-    """Write a safetensors file: the same bytes for the same tensors and metadata, which the library itself writes in random order.
+    """Write a safetensors file: the same bytes for the same tensors and metadata, which the library itself
+    writes in random order.
 
-    Nor is the library's own writing to a file used: a run that is killed meanwhile leaves a file of another name behind.
+    Nor is the library's own writing to a file used: a run that is killed meanwhile leaves a file of another
+    name behind.
     """
     data = memoryview(save(tensors, metadata=meta))
     start = 8 + int.from_bytes(data[:8], "little")
@@ -217,7 +257,9 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        fact = "there is no such file" if not Path(path).exists() else f"can't be read as safetensors ({error})"
+        fact = (
+            "there is no such file" if not Path(path).exists() else f"can't be read as safetensors ({error})"
+        )
         raise InputError(f"{path}: {fact}", "make a model with `shic train`") from error
 
 
@@ -227,7 +269,9 @@ def read_meta(path: Path) -> dict[str, Any]:
         meta = file.metadata() or {}
     if meta.get("format") != FORMAT or meta.get("format_version") != str(VERSION):
         found = f"{meta.get('format')} {meta.get('format_version')}"
-        raise InputError(f"{path}: expected {FORMAT} {VERSION}, found {found}", "make a model with `shic train`")
+        raise InputError(
+            f"{path}: expected {FORMAT} {VERSION}, found {found}", "make a model with `shic train`"
+        )
     found = parse_json(meta.get("meta", ""), f"{path}: its metadata")
     if not isinstance(found, dict):
         raise InputError(f"{path}: its metadata is damaged", "train again")
@@ -238,21 +282,31 @@ def require(meta: dict[str, Any], kinds: dict[str, type], path: Path) -> None:
     """InputError naming the first of `kinds` that the metadata lacks, or holds as something else."""
     for name, kind in kinds.items():
         if type(meta.get(name)) is not kind:
-            raise InputError(f"{path}: its metadata is damaged ({name} is missing, or no {kind.__name__})", "train again")
+            raise InputError(
+                f"{path}: its metadata is damaged ({name} is missing, or no {kind.__name__})", "train again"
+            )
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
-    """The model in `path`; InputError if it is none, or a tensor is missing, of another size or type, or not finite."""
+    """The model in `path`; InputError if it is none, or a tensor is missing, of another size or type, or not
+    finite.
+    """
     meta = read_meta(path)
     require(meta, BUILT, path)
     with _opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     try:
         surface = _surface({name: tensors.pop(f"surface.{name}") for name in SURFACE}, path)
-        encoder = {name.removeprefix(ENCODER): tensors.pop(name) for name in list(tensors) if name.startswith(ENCODER)}
+        encoder = {
+            name.removeprefix(ENCODER): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith(ENCODER)
+        }
         found = _build(meta, tensors)
     except (KeyError, RuntimeError, TypeError, OverflowError) as error:
-        raise InputError(f"{path}: a tensor is missing or has another size ({str(error).splitlines()[0]})", "train again") from error
+        raise InputError(
+            f"{path}: a tensor is missing or has another size ({str(error).splitlines()[0]})", "train again"
+        ) from error
     for name, value in {**tensors, **encoder}.items():
         if value.is_floating_point() and not value.isfinite().all():
             raise InputError(f"{path}: {name} is not finite", "train again, with a smaller --rate")
@@ -262,9 +316,16 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
 
 
 def _build(meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -> CanonicalMap:
-    """The map of these tensors. It is laid out without memory first, for its sizes are what the file says and may be anything."""
+    """The map of these tensors. It is laid out without memory first, for its sizes are what the file says and
+    may be anything.
+    """
     with torch.device("meta"):
-        found = CanonicalMap(meta["decoder"], meta["channels"], meta["dim"], torch.empty_like(tensors["eigenvectors"], device="meta"))
+        found = CanonicalMap(
+            meta["decoder"],
+            meta["channels"],
+            meta["dim"],
+            torch.empty_like(tensors["eigenvectors"], device="meta"),
+        )
     for name, expected in found.state_dict().items():
         if tensors[name].dtype != expected.dtype:
             raise TypeError(f"{name} is {tensors[name].dtype}, expected {expected.dtype}")
@@ -290,15 +351,23 @@ def _surface(tensors: dict[str, torch.Tensor], path: Path) -> Surface:
 
 def read_surface(path: Path) -> Surface:
     """The surface in a template file or a model file."""
-    return load_model(path).surface if Path(path).suffix == ".safetensors" else Surface.of(schema.read_template(path))
+    return (
+        load_model(path).surface
+        if Path(path).suffix == ".safetensors"
+        else Surface.of(schema.read_template(path))
+    )
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a model file is: its tensors with their shapes, of an encoder in it only their number, and its metadata, as JSON values."""
+    """What a model file is: its tensors with their shapes, of an encoder in it only their number, and its
+    metadata, as JSON values.
+    """
     meta = read_meta(path)
     with _opened(path) as file:
         names = list(file.keys())
-        fields = {name: list(file.get_slice(name).get_shape()) for name in names if not name.startswith(ENCODER)}
+        fields = {
+            name: list(file.get_slice(name).get_shape()) for name in names if not name.startswith(ENCODER)
+        }
     if carried := len(names) - len(fields):
         meta["encoder_tensors"] = carried
     return {"path": str(path), "kind": FORMAT, "version": VERSION, "fields": fields, **meta}

@@ -1,8 +1,9 @@
 """Writing without loss: atomic targets, and a journal that a killed run leaves behind and the next one reads.
 
-A target appears whole or not at all: everything is written to a partial file beside it and renamed, under a lock. A long run appends
-each finished item to `TARGET.journal`; a torn last record is cut off when the same command is given again, and the finished items
-are kept. When the target is in place the journal goes; of a run that was killed between the two, its last mark tells that it is over.
+A target appears whole or not at all: everything is written to a partial file beside it and renamed, under a
+lock. A long run appends each finished item to `TARGET.journal`; a torn last record is cut off when the same
+command is given again, and the finished items are kept. When the target is in place the journal goes; of a
+run that was killed between the two, its last mark tells that it is over.
 """
 
 from __future__ import annotations
@@ -28,14 +29,18 @@ PATIENCE = 10.0  # seconds that a short write waits for another one's end
 
 
 def check_target(path: Path, overwrite: bool) -> None:
-    """Raise ShicError if `path` is there already and `overwrite` was not asked for, or if it can't be written to."""
+    """Raise ShicError if `path` is there already and `overwrite` was not asked for, or if it can't be written
+    to.
+    """
     if path.exists() and not overwrite:
         _tidy(path)
         raise ShicError(f"{path}: is there already and is kept", "give --overwrite, or another name")
     if path.is_dir():
         raise InputError(f"{path}: is a folder", "give a file name with -o")
     if not path.parent.is_dir():
-        raise InputError(f"{path.parent}: there is no such folder to write to", f"make it with `mkdir -p {path.parent}`")
+        raise InputError(
+            f"{path.parent}: there is no such folder to write to", f"make it with `mkdir -p {path.parent}`"
+        )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         where = path.parent if path.parent != Path() else Path.cwd()
         raise InputError(f"{where}: can't be written to", "name a file in another folder with -o")
@@ -44,12 +49,19 @@ def check_target(path: Path, overwrite: bool) -> None:
 def _beside(target: Path) -> tuple[Path, Path, Path]:
     """The partial file, the journal and the checkpoint of a target."""
     return tuple(
-        target.with_name(name) for name in (f".{target.stem}.partial{target.suffix}", f"{target.name}.journal", f"{target.name}.checkpoint")
+        target.with_name(name)
+        for name in (
+            f".{target.stem}.partial{target.suffix}",
+            f"{target.name}.journal",
+            f"{target.name}.checkpoint",
+        )
     )
 
 
 def _tidy(target: Path) -> None:
-    """Remove what a run left beside `target` that was killed when it had put it in place; leave what another run needs."""
+    """Remove what a run left beside `target` that was killed when it had put it in place; leave what another
+    run needs.
+    """
     partial, journal, checkpoint = _beside(target)
     if not any(path.exists() for path in (partial, journal, target.with_name(f".{target.name}.lock"))):
         return
@@ -69,12 +81,18 @@ def _is_over(journal: Path, target: Path) -> bool:
         magic, size, changed, crc = MARK.unpack(data)
     except (OSError, struct.error):
         return False
-    return magic == MARKED and crc == zlib.crc32(data[:-4]) and (size, changed) == (found.st_size, found.st_mtime_ns)
+    return (
+        magic == MARKED
+        and crc == zlib.crc32(data[:-4])
+        and (size, changed) == (found.st_size, found.st_mtime_ns)
+    )
 
 
 @contextmanager
 def atomic(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """A partial file's path to write to; it becomes `path` when the block ends well and is removed when it does not."""
+    """A partial file's path to write to; it becomes `path` when the block ends well and is removed when it
+    does not.
+    """
     path = Path(path)
     check_target(path, overwrite)
     with Lock(path, PATIENCE):
@@ -107,7 +125,8 @@ def replacing(path: Path, last: Callable[[Path], None] | None = None) -> Iterato
 class Sink:
     """A new file for h5py to write through: an error is kept for `check` and not shown to HDF5.
 
-    HDF5 can't give up a file that it could not write to the end (a full disk): it tries again when the process ends, and crashes.
+    HDF5 can't give up a file that it could not write to the end (a full disk): it tries again when the
+    process ends, and crashes.
     """
 
     def __init__(self, path: Path) -> None:
@@ -168,10 +187,12 @@ def _write_all(file: Any, data: bytes | memoryview) -> None:
 
 
 class Journal:
-    """An append-only file of records beside `target`, which is locked meanwhile; `header` says what made them.
+    """An append-only file of records beside `target`, which is locked meanwhile; `header` says what made
+    them.
 
-    An existing journal whose header equals `header` goes on. One with another header is started again if `replace`, else
-    ShicError names the first setting that differs. `checkpoint` is the path of a file that goes with the journal.
+    An existing journal whose header equals `header` goes on. One with another header is started again if
+    `replace`, else ShicError names the first setting that differs. `checkpoint` is the path of a file that
+    goes with the journal.
     """
 
     def __init__(self, target: Path, header: dict[str, Any], replace: bool = False) -> None:
@@ -191,7 +212,9 @@ class Journal:
         first = next(self._scan(), None)
         difference = first_difference(json.loads(first), header) if first else ""
         if first is None or (difference and replace):
-            self.checkpoint.unlink(missing_ok=True)  # before there is a journal that it would seem to belong to
+            self.checkpoint.unlink(
+                missing_ok=True
+            )  # before there is a journal that it would seem to belong to
             self._truncate(0)
             self.append(json.dumps(header).encode())
             return
@@ -246,7 +269,9 @@ class Journal:
 
     @contextmanager
     def finishing(self) -> Iterator[Path]:
-        """The target's partial file, to write; it is put in place when the block ends well, and the journal is marked as over."""
+        """The target's partial file, to write; it is put in place when the block ends well, and the journal
+        is marked as over.
+        """
         with replacing(self.target, self._mark) as partial:
             yield partial
 
@@ -258,7 +283,9 @@ class Journal:
         _write_all(self.file, mark + zlib.crc32(mark).to_bytes(4, "little"))
 
     def close(self, remove: bool = False) -> None:
-        """Close the journal and give up its lock; `remove` it, and the checkpoint, when its target is in place."""
+        """Close the journal and give up its lock; `remove` it, and the checkpoint, when its target is in
+        place.
+        """
         try:
             if remove:
                 with suppress(OSError), open(self.target, "rb") as target:

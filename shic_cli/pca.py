@@ -1,6 +1,8 @@
-"""One fixed basis of features a template: the principal components of its views' features, kept with their mean.
+"""One fixed basis of features a template: the principal components of its views' features, kept with their
+mean.
 
-SD-DINO's published pipeline fits a basis to every pair of images; then the features of two views can't be compared. A fixed one can.
+SD-DINO's published pipeline fits a basis to every pair of images; then the features of two views can't be
+compared. A fixed one can.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ from shic_cli.errors import InputError, SettingError
 
 
 class Projected:
-    """An extractor whose unit features `(B, D, h, w)` are centred by `mean` `(D,)` and projected to `(B, N, h, w)` by `basis` `(D, N)`."""
+    """An extractor whose unit features `(B, D, h, w)` are centred by `mean` `(D,)` and projected to `(B, N,
+    h, w)` by `basis` `(D, N)`.
+    """
 
     def __init__(self, extractor: Any, mean: np.ndarray, basis: np.ndarray) -> None:
         if basis.shape[0] != extractor.dim:
             raise InputError(
-                f"the basis is for features of length {basis.shape[0]}, {extractor.name} gives {extractor.dim}", "make the basis again"
+                f"the basis is for features of length {basis.shape[0]}, {extractor.name} gives {extractor.dim}",
+                "make the basis again",
             )
         self.extractor = extractor
         self.mean, self.basis = (np.ascontiguousarray(array, "<f4") for array in (mean, basis))
@@ -57,17 +62,23 @@ class Projected:
         return self.project(F.normalize(self.extractor(images, masks).float(), dim=1))
 
 
-def fit(features: Sequence[torch.Tensor], masks: torch.Tensor, components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean f4 `(D,)` and basis f4 `(D, components)` of the cells of N unit `features` `(D, h, w)` that `masks` `(N, H, W)` half fill.
+def fit(
+    features: Sequence[torch.Tensor], masks: torch.Tensor, components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean f4 `(D,)` and basis f4 `(D, components)` of the cells of N unit `features` `(D, h, w)` that
+    `masks` `(N, H, W)` half fill.
 
-    The components are ordered by their variance, largest first; the largest entry of each is positive, so that a basis does not
-    depend on the machine. SettingError when there are not as many.
+    The components are ordered by their variance, largest first; the largest entry of each is positive, so
+    that a basis does not depend on the machine. SettingError when there are not as many.
     """
     inside = F.adaptive_avg_pool2d(masks[:, None].float(), features[0].shape[-1])[:, 0] >= 0.5
     total, square, count = 0.0, 0.0, int(inside.sum())
     dim = len(features[0])
     if components > dim or components >= count:
-        raise SettingError(f"--pca {components}: there are features of length {dim} at {count} cells", "give a smaller number")
+        raise SettingError(
+            f"--pca {components}: there are features of length {dim} at {count} cells",
+            "give a smaller number",
+        )
     for feature, here in zip(features, inside.to(features[0].device), strict=True):
         rows = feature[:, here].T.double()
         total, square = total + rows.sum(0), square + rows.T @ rows

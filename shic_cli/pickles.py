@@ -1,8 +1,9 @@
 """Arrays out of pickles, such as those of the DensePose mesh catalogue, without unpickling.
 
-A pickle is a program. Here nothing of it is run: its instructions are read one by one and the few that make containers and numpy arrays
-are followed. Functions are never looked up; the names below, which numpy writes, stand for steps that are done here, and every
-other name is refused. Memory goes no further than the file's own size.
+A pickle is a program. Here nothing of it is run: its instructions are read one by one and the few that make
+containers and numpy arrays are followed. Functions are never looked up; the names below, which numpy writes,
+stand for steps that are done here, and every other name is refused. Memory goes no further than the file's
+own size.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class _Mark:
 
 
 class _Name:
-    """A function or class that the pickle names: one that numpy writes, or `_codecs.encode`, with which bytes were written once."""
+    """A function or class that the pickle names: one that numpy writes, or `_codecs.encode`, with which bytes
+    were written once.
+    """
 
     def __init__(self, module: Any, name: Any) -> None:
         if (module, name) not in KNOWN:
@@ -166,9 +169,21 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 VALUES: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"), lambda value: value),
     **dict.fromkeys(
-        ("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"), lambda value: value
+        ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+        lambda value: value,
+    ),
+    **dict.fromkeys(
+        (
+            "STRING",
+            "BINSTRING",
+            "SHORT_BINSTRING",
+            "UNICODE",
+            "BINUNICODE",
+            "SHORT_BINUNICODE",
+            "BINUNICODE8",
+        ),
+        lambda value: value,
     ),
     **dict.fromkeys(("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"), lambda value: value),
     "NONE": lambda _: None,
@@ -193,7 +208,10 @@ STEPS: dict[str, Callable[[_Reader, Any], Any]] = {
     "SETITEM": lambda reader, _: reader.update(reader.taken(2)),
     "SETITEMS": lambda reader, _: reader.update(reader.since_mark()),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda reader, at: reader.push(reader.memo[int(at)])),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda reader, at: reader.memo.__setitem__(int(at), reader.stack[-1])),
+    **dict.fromkeys(
+        ("PUT", "BINPUT", "LONG_BINPUT"),
+        lambda reader, at: reader.memo.__setitem__(int(at), reader.stack[-1]),
+    ),
     "MEMOIZE": lambda reader, _: reader.memo.__setitem__(len(reader.memo), reader.stack[-1]),
     "GLOBAL": lambda reader, both: reader.name(*both.split(" ", 1)),
     "STACK_GLOBAL": lambda reader, _: reader.name(*reader.taken(2)),
@@ -203,9 +221,11 @@ STEPS: dict[str, Callable[[_Reader, Any], Any]] = {
 
 
 def read_arrays(path: Path, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
-    """The arrays of those `names` in a pickled dictionary; with no name the one array that the pickle is. Nothing of the file is run.
+    """The arrays of those `names` in a pickled dictionary; with no name the one array that the pickle is.
+    Nothing of the file is run.
 
-    InputError if it holds anything but plain containers, numbers, text and arrays of numbers, or not what is asked for.
+    InputError if it holds anything but plain containers, numbers, text and arrays of numbers, or not what is
+    asked for.
     """
     try:
         if path.stat().st_size > LARGEST:
@@ -218,7 +238,9 @@ def read_arrays(path: Path, names: tuple[str, ...]) -> tuple[np.ndarray, ...]:
     except _Refused as error:
         raise InputError(f"{path}: is refused: it {error}", HINT) from error
     except Exception as error:  # a damaged pickle stumbles anywhere
-        raise InputError(f"{path}: can't be read as a pickle of arrays", "it is damaged, or another kind of file") from error
+        raise InputError(
+            f"{path}: can't be read as a pickle of arrays", "it is damaged, or another kind of file"
+        ) from error
     values = [held.get(name) for name in names] if isinstance(held, dict) else [] if names else [held]
     arrays = [value.array if isinstance(value, _Array) else value for value in values] or [None]
     for name, array in zip(names or ("",), arrays, strict=False):

@@ -1,7 +1,8 @@
 """The template's limbs, found without a skeleton, and random poses of it that keep the vertex order.
 
-A limb ends in a tip, a local maximum of the mean geodesic distance (a hoof, a muzzle, the end of a tail). Rings of equal distance
-from the tip follow the limb; where a ring's length jumps, the limb has reached the trunk. Joints sit at ring centroids.
+A limb ends in a tip, a local maximum of the mean geodesic distance (a hoof, a muzzle, the end of a tail).
+Rings of equal distance from the tip follow the limb; where a ring's length jumps, the limb has reached the
+trunk. Joints sit at ring centroids.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ RING = 4.0  # width of a ring
 JUMP = 1.8  # a ring this many times as long as the limb's typical one belongs to the trunk
 WIDE = 0.6  # nor is a ring this share of the widest one
 SLENDER = 1.5  # a limb is at least this many times as long as it is wide
-STOUT = 0.75  # or this many times where it carries several tips, as a cow's neck does, but then it bends by that much less
+# or this many times where it carries several tips, as a cow's neck does, but then it bends by that much less
+STOUT = 0.75
 JOINTS = (0.3, 0.6, 0.95)  # along a limb, from its tip
 SOFTNESS = 0.2  # of the limb's length over which a joint bends
 BEND = 0.35  # radians, standard deviation of a joint's turn
@@ -31,7 +33,8 @@ STRETCH = 0.05  # standard deviation of each axis's scale
 
 @dataclass(frozen=True)
 class Limb:
-    """A limb: `distance` `(K,)` of every vertex from its tips; it reaches from `start` to `end`; `joints` `(J, 3)` from tip to trunk.
+    """A limb: `distance` `(K,)` of every vertex from its tips; it reaches from `start` to `end`; `joints`
+    `(J, 3)` from tip to trunk.
 
     `supple`, up to 1, says how freely it bends.
     """
@@ -47,8 +50,8 @@ class Limb:
 def find_limbs(template: Template) -> list[Limb]:
     """The limbs of a template, mirrored ones alike; none for a shape without limbs.
 
-    A tip has a limb of its own up to halfway to the next tip. Tips near each other, like the toes of a foot, share the limb
-    that goes on behind them. The short ones come first, so that the others carry them.
+    A tip has a limb of its own up to halfway to the next tip. Tips near each other, like the toes of a foot,
+    share the limb that goes on behind them. The short ones come first, so that the others carry them.
     """
     tips = find_tips(template)
     ends = {tip: _end(template, template.geodesic[tip], 0.0) for tip in tips}
@@ -56,13 +59,18 @@ def find_limbs(template: Template) -> list[Limb]:
     spans = {group: _span(template, group, tips, ends) for group in groups}
     limbs = []
     for group, (start, end) in spans.items():
-        mirrored = min((other for other in spans if len(other) == len(group)), key=lambda other: _apart(template, group, other))
+        mirrored = min(
+            (other for other in spans if len(other) == len(group)),
+            key=lambda other: _apart(template, group, other),
+        )
         if _apart(template, group, mirrored) < TIP_RADIUS:
             start, end = (start + spans[mirrored][0]) / 2, (end + spans[mirrored][1]) / 2
         distance = template.geodesic[list(group)].min(0)
         slender = (end - start) / max(_width(template, distance, (start + end) / 2), 1e-9)
         if slender > (SLENDER if len(group) == 1 else STOUT):
-            joints = np.stack([_ring(template, distance, start + share * (end - start)).mean(0) for share in JOINTS])
+            joints = np.stack(
+                [_ring(template, distance, start + share * (end - start)).mean(0) for share in JOINTS]
+            )
             limbs.append(Limb(group, distance, start, end, joints, min(slender / SLENDER, 1.0)))
     return limbs
 
@@ -75,11 +83,18 @@ def _apart(template: Template, group: tuple[int, ...], other: tuple[int, ...]) -
 def _clusters(template: Template, tips: list[int], ends: dict[int, float]) -> list[tuple[int, ...]]:
     """The tips in groups whose own limbs meet."""
     reach = np.array([ends[tip] for tip in tips])
-    _, labels = connected_components(template.geodesic[np.ix_(tips, tips)] < reach[:, None] + reach[None] + GAP)
-    return [tuple(tip for tip, label in zip(tips, labels, strict=True) if label == each) for each in range(labels.max(initial=-1) + 1)]
+    _, labels = connected_components(
+        template.geodesic[np.ix_(tips, tips)] < reach[:, None] + reach[None] + GAP
+    )
+    return [
+        tuple(tip for tip, label in zip(tips, labels, strict=True) if label == each)
+        for each in range(labels.max(initial=-1) + 1)
+    ]
 
 
-def _span(template: Template, group: tuple[int, ...], tips: list[int], ends: dict[int, float]) -> tuple[float, float]:
+def _span(
+    template: Template, group: tuple[int, ...], tips: list[int], ends: dict[int, float]
+) -> tuple[float, float]:
     """Where the limb of `group` starts and ends, as distances from its tips."""
     if len(group) > 1:
         start = float(template.geodesic[np.ix_(group, group)].max()) / 2 + RING
@@ -89,7 +104,9 @@ def _span(template: Template, group: tuple[int, ...], tips: list[int], ends: dic
 
 
 def find_tips(template: Template) -> list[int]:
-    """The vertices that are farther from everything, on the mean, than all others near them; the farthest first."""
+    """The vertices that are farther from everything, on the mean, than all others near them; the farthest
+    first.
+    """
     mean = template.geodesic.mean(0)
     near = template.geodesic <= TIP_RADIUS
     highest = np.where(near, mean[None], -np.inf).max(1)
@@ -124,11 +141,15 @@ def _units(template: Template) -> float:
 
 
 def _end(template: Template, distance: np.ndarray, start: float) -> float:
-    """How far a limb reaches from its tip: to where a ring is much wider than those before it, or nearly as wide as the trunk's."""
+    """How far a limb reaches from its tip: to where a ring is much wider than those before it, or nearly as
+    wide as the trunk's.
+    """
     radii = np.arange(start + RING, distance.max() / 2, RING / 2)
     spreads = np.array([_spread(_ring(template, distance, float(radius))) for radius in radii])
     for i in range(5, len(radii)):
-        before = spreads[(i + 1) // 4 : max(i - 2, (i + 1) // 4 + 3)]  # the tip itself closes to a point and says nothing
+        before = spreads[
+            (i + 1) // 4 : max(i - 2, (i + 1) // 4 + 3)
+        ]  # the tip itself closes to a point and says nothing
         if spreads[i] > min(JUMP * np.median(before), WIDE * spreads.max()):
             return float(radii[i]) - RING
     return float(distance.max() / 2)
@@ -156,7 +177,9 @@ def _smooth_step(value: np.ndarray) -> np.ndarray:
 
 
 def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """`verts` `(K, 3)` with every joint of the limb turned at random, those at the tip first so that the others carry them."""
+    """`verts` `(K, 3)` with every joint of the limb turned at random, those at the tip first so that the
+    others carry them.
+    """
     length = limb.end - limb.start
     soft = SOFTNESS * length / limb.supple
     for share, centre in zip(JOINTS, limb.joints, strict=True):
@@ -168,7 +191,9 @@ def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: f
 
 
 def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """`verts` `(K, 3)` bent a little along the front axis, up or down and to a side, and its axes scaled a little."""
+    """`verts` `(K, 3)` bent a little along the front axis, up or down and to a side, and its axes scaled a
+    little.
+    """
     along = verts[:, 2] / np.ptp(verts[:, 2])
     for axis in (np.array([1.0, 0, 0]), np.array([0, 1.0, 0])):
         verts = _turn(verts, np.zeros(3), axis, 2 * along * rng.normal() * TRUNK * amount)
@@ -177,7 +202,8 @@ def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np
 
 @dataclass(frozen=True)
 class Poser:
-    """Draws random poses of a template: called with a generator it gives posed vertices `(K, 3)` f4, in the template's order.
+    """Draws random poses of a template: called with a generator it gives posed vertices `(K, 3)` f4, in the
+    template's order.
 
     Each pose draws how far it goes, between half of `amount` and all of it: calm ones and wild ones.
     """
@@ -195,6 +221,8 @@ class Poser:
         if not self.limbs:
             return self.template.verts
         verts, amount = self.template.verts.astype(np.float64), self.amount * rng.uniform(0.5, 1)
-        for limb in self.limbs:  # all at rest positions first: limbs hardly overlap, and the trunk carries them
+        for (
+            limb
+        ) in self.limbs:  # all at rest positions first: limbs hardly overlap, and the trunk carries them
             verts = bend_limb(verts, limb, rng, amount)
         return bend_trunk(verts, rng, amount).astype(np.float32)

@@ -28,7 +28,10 @@ from shic_cli.remap import lay, load_texture
 from shic_cli.shards import WHOLE, Part
 from shic_cli.surface_points import SurfacePoints
 
-CHUNK = {"cpu": 256, "cuda": 8192}  # pixels compared with all vertices at a time; on a CPU what fits its cache is twice as quick
+CHUNK = {
+    "cpu": 256,
+    "cuda": 8192,
+}  # pixels compared with all vertices at a time; on a CPU what fits its cache is twice as quick
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ class Embedded:
 
 def _mirrored(photo: Photo) -> Photo:
     """The photo mirrored left to right."""
-    return replace(photo, rgb=np.ascontiguousarray(photo.rgb[:, ::-1]), mask=np.ascontiguousarray(photo.mask[:, ::-1]))
+    return replace(
+        photo, rgb=np.ascontiguousarray(photo.rgb[:, ::-1]), mask=np.ascontiguousarray(photo.mask[:, ::-1])
+    )
 
 
 def _sample(maps: torch.Tensor, crop: Crop, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -62,7 +67,9 @@ def _sample(maps: torch.Tensor, crop: Crop, yx: torch.Tensor | np.ndarray) -> to
 
 
 class Predictor:
-    """A trained model ready for photos: `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, `template` (its fingerprint)."""
+    """A trained model ready for photos: `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, `template`
+    (its fingerprint).
+    """
 
     def __init__(
         self, path: Path, device: torch.device, config: PredictConfig | None = None, weights: Path | None = None
@@ -84,16 +91,24 @@ class Predictor:
         params = self.meta.get("params")
         knows_mirrored = isinstance(params, dict) and params.get("mirror") == "on"
         self.flip = knows_mirrored if self.config.flip == "auto" else self.config.flip == "on"
-        self.median = self.meta["decoder"] == "unet" if self.config.estimate == "auto" else self.config.estimate == "median"
+        self.median = (
+            self.meta["decoder"] == "unet"
+            if self.config.estimate == "auto"
+            else self.config.estimate == "median"
+        )
 
     def _make_encoder(self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
-        """The encoder whose tensors the model file carries; when it carries none, the extractor that it names."""
+        """The encoder whose tensors the model file carries; when it carries none, the extractor that it
+        names.
+        """
         if carried is None:
             require(self.meta["encoder"], {"name": str}, path)
             return make_extractor(self.meta["encoder"]["name"], self.device, weights)
         config = self.meta["encoder"].get("config")
         if not isinstance(config, dict):
-            raise InputError(f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`")
+            raise InputError(
+                f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`"
+            )
         return Carried(config, carried, self.device)
 
     @cached_property
@@ -114,19 +129,31 @@ class Predictor:
     def embed_all(self, photos: Sequence[Photo]) -> list[Embedded]:
         """The embeddings of photos, as `embed`, by one call of the encoder."""
         crops, images, masks = zip(*(cut(photo, self.encoder.side) for photo in photos), strict=True)
-        grids, foreground = self.map.embed(decoder_input(self.encoder, torch.stack(images), torch.stack(masks)))
-        return [Embedded(grids[i], None if foreground is None else foreground[i], crop) for i, crop in enumerate(crops)]
+        grids, foreground = self.map.embed(
+            decoder_input(self.encoder, torch.stack(images), torch.stack(masks))
+        )
+        return [
+            Embedded(grids[i], None if foreground is None else foreground[i], crop)
+            for i, crop in enumerate(crops)
+        ]
 
     def predict(self, photo: Photo) -> tuple[np.ndarray, np.ndarray]:
-        """The vertex i4 `(H, W)` (-1 off the mask) and its probability f4 `(H, W)` (0 off the mask) of every pixel."""
+        """The vertex i4 `(H, W)` (-1 off the mask) and its probability f4 `(H, W)` (0 off the mask) of every
+        pixel.
+        """
         return self.predict_all([photo])[0]
 
     def predict_all(self, photos: Sequence[Photo]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The maps of photos, as `predict`, by one call of the encoder, with `flip` by two."""
-        found = [self.embed_all(photos), *([self.embed_all([_mirrored(photo) for photo in photos])] if self.flip else [])]
+        found = [
+            self.embed_all(photos),
+            *([self.embed_all([_mirrored(photo) for photo in photos])] if self.flip else []),
+        ]
         return [self._map(photo, *embedded) for photo, *embedded in zip(photos, *found, strict=True)]
 
-    def _map(self, photo: Photo, embedded: Embedded, mirrored: Embedded | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def _map(
+        self, photo: Photo, embedded: Embedded, mirrored: Embedded | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The map of a photo from its embeddings, and those of its mirror image."""
         pixels = np.argwhere(photo.mask)
         points, point_of_pixel = self._thin(pixels, embedded.crop)
@@ -140,7 +167,9 @@ class Predictor:
         return vertices, scores
 
     def _thin(self, pixels: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray | slice]:
-        """The positions to compare and, for every pixel, its position's number: all pixels, unless the crop is larger than `side`."""
+        """The positions to compare and, for every pixel, its position's number: all pixels, unless the crop
+        is larger than `side`.
+        """
         if crop.side <= self.config.side:
             return pixels, slice(None)
         step = crop.side / self.config.side
@@ -149,10 +178,14 @@ class Predictor:
 
     @torch.no_grad()
     def _estimate(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The vertex `(P,)` of each pixel and its probability `(P,)`, of embeddings `(P, N, D)`: the photo's, and its mirror image's."""
+        """The vertex `(P,)` of each pixel and its probability `(P,)`, of embeddings `(P, N, D)`: the photo's,
+        and its mirror image's.
+        """
         tables = [self.vertex_embeddings]
         if self.flip:
-            tables.append(self.vertex_embeddings[torch.from_numpy(self.surface.mirror).long().to(self.device)])
+            tables.append(
+                self.vertex_embeddings[torch.from_numpy(self.surface.mirror).long().to(self.device)]
+            )
 
         def work(chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             share = (chunk[:, 0] @ tables[0].T).softmax(1)
@@ -166,7 +199,9 @@ class Predictor:
         return vertex, score
 
     def find_mask(self, rgb: np.ndarray) -> np.ndarray:
-        """The object's mask `(H, W)` by the model's own foreground output: of the whole picture, then of the crop around that."""
+        """The object's mask `(H, W)` by the model's own foreground output: of the whole picture, then of the
+        crop around that.
+        """
         mask = np.ones(rgb.shape[:2], bool)
         for _ in range(2):
             embedded = self.embed(Photo("", b"", rgb, mask))
@@ -177,8 +212,12 @@ class Predictor:
         return mask
 
 
-def mask_source(predictor: Predictor, folder: Path | None, masker: Callable[[np.ndarray], np.ndarray] | None) -> MaskSource:
-    """Where the masks of a prediction come from: last the masker that was asked for by name, else, where it can, the model itself."""
+def mask_source(
+    predictor: Predictor, folder: Path | None, masker: Callable[[np.ndarray], np.ndarray] | None
+) -> MaskSource:
+    """Where the masks of a prediction come from: last the masker that was asked for by name, else, where it
+    can, the model itself.
+    """
     by_name = masker is not None and getattr(masker, "asked", "") != "auto"
     return MaskSource(folder, masker if by_name or predictor.needs_mask else predictor.find_mask)
 
@@ -195,7 +234,8 @@ def predict(
     track: Track = plain_track,
     part: Part = WHOLE,
 ) -> None:
-    """Write the maps file (labels `predicted`) of images, or a `part` of it; `on_maps(name, rgb, vertex)` is called with each, to draw it.
+    """Write the maps file (labels `predicted`) of images, or a `part` of it; `on_maps(name, rgb, vertex)` is
+    called with each, to draw it.
 
     An image that fails is left out and named, and PartialError at the end says how many.
     """
@@ -203,20 +243,29 @@ def predict(
     attrs = {"labels": "predicted", "template": predictor.template}
     given = {**sources, "images": listing(images)}
     params, mine = {**predictor.config.params(), **masks.settings}, part.of(images)
-    with part.writer(path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite) as writer:
+    with part.writer(
+        path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite
+    ) as writer:
         left = [image for image in mine if image.name not in writer]
         found = each_photo(left, masks, predictor.predict_all, predictor.device, failures)
         for photo, (vertex, score) in filter(None, track(found, len(left), "predict")):
             with failures.catch(photo.name):
                 if on_maps is not None:
                     on_maps(photo.name, photo.rgb, vertex)
-                writer.add(photo.name, encoded=np.frombuffer(photo.data, np.uint8), mask=photo.mask, vertex=vertex, score=score)
+                writer.add(
+                    photo.name,
+                    encoded=np.frombuffer(photo.data, np.uint8),
+                    mask=photo.mask,
+                    vertex=vertex,
+                    score=score,
+                )
         failures.check(len(images))
     part.end(path, failures, len(images), overwrite)
 
 
 class Pictures:
-    """Draws each prediction beside the maps file: `STEM.colors.png`, and `STEM.remap.png` when a texture is given.
+    """Draws each prediction beside the maps file: `STEM.colors.png`, and `STEM.remap.png` when a texture is
+    given.
 
     For one image they lie beside the maps file, for several in a folder named like it.
     """
@@ -227,7 +276,9 @@ class Pictures:
         self.surface, self.wanted = surface, wanted
         self.texture = load_texture(texture, surface) if texture else None
         self.finder = SurfacePoints(surface, device) if texture else None
-        self.folder = path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
+        self.folder = (
+            path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
+        )
 
     def write(self, name: str, rgb: np.ndarray, vertex: np.ndarray) -> None:
         """Write the pictures of one image, replacing older ones."""

@@ -13,18 +13,32 @@ from pathlib import Path
 from typing import Any
 
 from shic_cli.errors import InputError, ShicError
-from shic_cli.models import DIFFUSION, MODELS, PICKLES, SETTINGS_ONLY, STEMS, VARIANTS, fault_in, locate, repository_of
+from shic_cli.models import (
+    DIFFUSION,
+    MODELS,
+    PICKLES,
+    SETTINGS_ONLY,
+    STEMS,
+    VARIANTS,
+    fault_in,
+    locate,
+    repository_of,
+)
 
 log = logging.getLogger("shic")
 
-WEIGHTS = re.compile(rf"({'|'.join(STEMS)})(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?")
+WEIGHTS = re.compile(
+    rf"({'|'.join(STEMS)})(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?"
+)
 SETTINGS = (".json", ".txt")
 AGAIN = "give the same line again: the files that are finished are kept"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to fetch of a `repository`: each file's size in bytes, the `parts` they make up, and how many `bytes` are not here yet."""
+    """What to fetch of a `repository`: each file's size in bytes, the `parts` they make up, and how many
+    `bytes` are not here yet.
+    """
 
     repository: str
     files: dict[str, int]
@@ -35,8 +49,9 @@ class Plan:
 def pull(name: str, weights: Path | None = None, *, progress: bool = False) -> Path:
     """Fetch a model into the folder `weights`/`name`, or into the hub's cache, and return its folder.
 
-    Files that are finished are kept, so a pull that was stopped goes on. ShicError says why it can't be done: the hub does not answer,
-    the licence has to be accepted, there is no such repository, the disk is too small, there are no safetensors.
+    Files that are finished are kept, so a pull that was stopped goes on. ShicError says why it can't be done:
+    the hub does not answer, the licence has to be accepted, there is no such repository, the disk is too
+    small, there are no safetensors.
     """
     repository = repository_of(name)
     target = None if weights is None else Path(weights) / name
@@ -50,7 +65,10 @@ def pull(name: str, weights: Path | None = None, *, progress: bool = False) -> P
             return _kept(name, weights, error)
     fault = fault_in(folder, plan.parts)
     if fault:
-        raise InputError(f"{name}: what the hub sent is not whole ({fault})", "delete that file and give the same line again")
+        raise InputError(
+            f"{name}: what the hub sent is not whole ({fault})",
+            "delete that file and give the same line again",
+        )
     return folder
 
 
@@ -90,27 +108,41 @@ def _plan(name: str, repository: str, target: Path | None) -> Plan:
 
 
 def choose(repository: str, files: list[str], parts: tuple[str, ...]) -> list[str]:
-    """The files to fetch of a repository's `files`: settings, then one variant of the weights in safetensors, of each of `parts`."""
+    """The files to fetch of a repository's `files`: settings, then one variant of the weights in safetensors,
+    of each of `parts`.
+    """
     settings, weights = [file for file in ("model_index.json",) if file in files], []
     for part in parts:
         inside = {file.rpartition("/")[2]: file for file in files if file.rpartition("/")[0] == part}
         settings += [
-            file for base, file in inside.items() if base.endswith(SETTINGS) and not WEIGHTS.fullmatch(base) and file not in settings
+            file
+            for base, file in inside.items()
+            if base.endswith(SETTINGS) and not WEIGHTS.fullmatch(base) and file not in settings
         ]
         if part in SETTINGS_ONLY:
             continue
         found = {base: WEIGHTS.fullmatch(base) for base in inside}
         by_variant = {
-            variant: [inside[base] for base, match in found.items() if match and _variant(match) == variant] for variant in VARIANTS
+            variant: [inside[base] for base, match in found.items() if match and _variant(match) == variant]
+            for variant in VARIANTS
         }
         chosen = next((by_variant[variant] for variant in VARIANTS if by_variant[variant]), None)
         where = f"{repository}/{part}".rstrip("/")
         if chosen is None:
             pickled = next((base for base in inside if base.endswith(PICKLES)), None)
-            has = f"only pickles ({pickled}), which are never fetched" if pickled else "no weights that can be used"
-            raise InputError(f"{where}: holds {has}; safetensors are wanted", "look for a converted copy on the hub, and pull that")
+            has = (
+                f"only pickles ({pickled}), which are never fetched"
+                if pickled
+                else "no weights that can be used"
+            )
+            raise InputError(
+                f"{where}: holds {has}; safetensors are wanted",
+                "look for a converted copy on the hub, and pull that",
+            )
         if "config.json" not in inside:
-            raise InputError(f"{where}: holds no config.json", "it is no repository of a transformers or diffusers model")
+            raise InputError(
+                f"{where}: holds no config.json", "it is no repository of a transformers or diffusers model"
+            )
         weights += chosen
     return settings + weights
 
@@ -132,7 +164,14 @@ def _check_disk(name: str, plan: Plan, target: Path | None) -> None:
             "make room, or name another disk with --weights",
         )
     if plan.bytes:
-        log.info("%s: fetching %s from %s to %s (%s free)", name, size(plan.bytes), plan.repository, folder, size(free))
+        log.info(
+            "%s: fetching %s from %s to %s (%s free)",
+            name,
+            size(plan.bytes),
+            plan.repository,
+            folder,
+            size(free),
+        )
     else:
         log.info("%s: is here already", name)
 
@@ -164,7 +203,11 @@ def _explained(repository: str, file: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         # It says that a file is neither there nor here; why it could not be fetched is the cause.
-        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception) else error
+        cause = (
+            error.__cause__
+            if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception)
+            else error
+        )
         found = _explain(repository, file, cause)
         if found is None:
             raise
@@ -172,24 +215,51 @@ def _explained(repository: str, file: str = "") -> Iterator[None]:
 
 
 def _explain(repository: str, file: str, error: Exception) -> ShicError | None:
-    """What an error of the hub's library means, None for one that is not of the hub: a full disk, a fault in the program."""
+    """What an error of the hub's library means, None for one that is not of the hub: a full disk, a fault in
+    the program.
+    """
     from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
     hub, log_in = constants.ENDPOINT, "`hf auth login` or HF_TOKEN"
     if isinstance(error, OfflineModeIsEnabled):
-        return Unreachable(f"{repository}: HF_HUB_OFFLINE is set, so nothing is fetched", "unset it and give the same line again")
+        return Unreachable(
+            f"{repository}: HF_HUB_OFFLINE is set, so nothing is fetched",
+            "unset it and give the same line again",
+        )
     if isinstance(error, GatedRepoError):
-        return ShicError(f"{repository}: its licence has to be accepted first", f"accept it at {hub}/{repository}, then log in: {log_in}")
+        return ShicError(
+            f"{repository}: its licence has to be accepted first",
+            f"accept it at {hub}/{repository}, then log in: {log_in}",
+        )
     if isinstance(error, RepositoryNotFoundError):
-        return InputError(f"{repository}: there is no such repository on {hub}", f"check the name; a private one needs {log_in}")
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
+        return InputError(
+            f"{repository}: there is no such repository on {hub}",
+            f"check the name; a private one needs {log_in}",
+        )
+    status = (
+        error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else 0
+    )
     if status in (401, 403):
-        return ShicError(f"{repository}: {hub} refuses (status {status})", f"check that your token may read it: {log_in}")
+        return ShicError(
+            f"{repository}: {hub} refuses (status {status})", f"check that your token may read it: {log_in}"
+        )
     if 0 < status < 500 and status not in (408, 429):
-        return InputError(f"{repository}: {hub} answers with status {status}", "check the name, and HF_ENDPOINT if it is set")
+        return InputError(
+            f"{repository}: {hub} answers with status {status}",
+            "check the name, and HF_ENDPOINT if it is set",
+        )
     if status or _is_of_network(error):
-        said = f"status {status}" if status else f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": ")
+        said = (
+            f"status {status}"
+            if status
+            else f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": ")
+        )
         if file:
             return Unreachable(f"{repository}: fetching {file} broke off ({said})", AGAIN)
         return Unreachable(
@@ -198,13 +268,16 @@ def _explain(repository: str, file: str, error: Exception) -> ShicError | None:
         )
     if isinstance(error, ValueError | TypeError | KeyError) and not file:
         return InputError(
-            f"{repository}: {hub} does not answer like a hub", "check HF_ENDPOINT, the proxy, or whether the network wants a login"
+            f"{repository}: {hub} does not answer like a hub",
+            "check HF_ENDPOINT, the proxy, or whether the network wants a login",
         )
     return None
 
 
 def _is_of_network(error: BaseException) -> bool:
-    """Whether an error is one of the HTTP libraries that huggingface_hub has used, of its own checks, or of the system's network."""
+    """Whether an error is one of the HTTP libraries that huggingface_hub has used, of its own checks, or of
+    the system's network.
+    """
     if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
         return True
     own = type(error).__name__ == "XetDownloadError" or (isinstance(error, OSError) and error.errno is None)
@@ -232,7 +305,9 @@ def _quiet_hub(progress: bool) -> Iterator[None]:
 
 
 def summary(names: list[str], weights: Path | None = None) -> list[dict[str, Any]]:
-    """What `shic models list` says of each model: its entry, and the folder where it is, None where it is not."""
+    """What `shic models list` says of each model: its entry, and the folder where it is, None where it is
+    not.
+    """
     found = []
     for name in names:
         model = MODELS[name]

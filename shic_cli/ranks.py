@@ -15,11 +15,15 @@ from torch import nn
 
 from shic_cli.errors import ShicError
 
-PATIENCE = timedelta(days=30)  # a rank that has ended waits for the slowest one; torchrun itself stops all when one dies
+PATIENCE = timedelta(
+    days=30
+)  # a rank that has ended waits for the slowest one; torchrun itself stops all when one dies
 
 
 def connect(size: int) -> None:
-    """Join the ranks, of which torchrun started `size`, as one group until the process ends; nothing where there is one alone."""
+    """Join the ranks, of which torchrun started `size`, as one group until the process ends; nothing where
+    there is one alone.
+    """
     if size == 1 or dist.is_initialized():
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
@@ -36,7 +40,9 @@ def _meeting() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise ShicError("another rank has ended", "see what it said; the same line goes on with what is finished") from error
+        raise ShicError(
+            "another rank has ended", "see what it said; the same line goes on with what is finished"
+        ) from error
 
 
 def gather(value: Any) -> list[Any]:
@@ -70,13 +76,18 @@ class _Sum(torch.autograd.Function):
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the pictures of all ranks, however many each has; torch's own SyncBatchNorm is for GPUs alone."""
+    """Batch norm over the pictures of all ranks, however many each has; torch's own SyncBatchNorm is for GPUs
+    alone.
+    """
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(features)
-        # In double precision, as torch's own has it: in deep networks the last digits of the variance grow to percents of a gradient.
-        count = torch.tensor([features.numel() // features.shape[1]], dtype=torch.float64, device=features.device)
+        # In double precision, as torch's own has it: in deep networks the last digits of the variance grow to
+        # percents of a gradient.
+        count = torch.tensor(
+            [features.numel() // features.shape[1]], dtype=torch.float64, device=features.device
+        )
         sums = _Sum.apply(torch.cat([features.sum((0, 2, 3), dtype=torch.float64), count]))
         number, mean = sums[-1], sums[:-1] / sums[-1]
         centred = features - mean.to(features)[:, None, None]
@@ -101,31 +112,39 @@ class _Nothing(nn.Module):
 
 
 class Together:
-    """A model that all ranks train, each on its share of a batch: the same weights on each, and the gradients of the whole batch.
+    """A model that all ranks train, each on its share of a batch: the same weights on each, and the gradients
+    of the whole batch.
 
-    Shares may differ in size, be empty, or be done in several steps: gradients are added up on each rank first, and
-    DistributedDataParallel averages them over the ranks in one more backward pass, of nothing, that every rank makes once a step.
+    Shares may differ in size, be empty, or be done in several steps: gradients are added up on each rank
+    first, and DistributedDataParallel averages them over the ranks in one more backward pass, of nothing,
+    that every rank makes once a step.
     """
 
     def __init__(self, part: nn.Module) -> None:
         self.size, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         self.parallel = None
-        self.mixes = any(isinstance(each, nn.BatchNorm2d) for each in part.modules())  # pictures of a batch depend on each other
+        self.mixes = any(
+            isinstance(each, nn.BatchNorm2d) for each in part.modules()
+        )  # pictures of a batch depend on each other
         if self.size > 1:
             for each in part.modules():
                 if type(each) is nn.BatchNorm2d:
                     each.__class__ = SharedBatchNorm  # which has the same state
             with _meeting():
-                self.parallel = nn.parallel.DistributedDataParallel(_Nothing(part), forward_sync_buffers=False)
+                self.parallel = nn.parallel.DistributedDataParallel(
+                    _Nothing(part), forward_sync_buffers=False
+                )
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
     def share(self, numbers: list[int], owned: bool) -> list[int]:
-        """Which places of the batch `numbers` are this rank's: those of its own pictures, the same in every epoch, if `owned`.
+        """Which places of the batch `numbers` are this rank's: those of its own pictures, the same in every
+        epoch, if `owned`.
 
-        Where pictures depend on each other they are dealt out evenly, for all ranks wait for each other in every layer.
+        Where pictures depend on each other they are dealt out evenly, for all ranks wait for each other in
+        every layer.
         """
         if owned and not self.mixes:
             return [place for place, number in enumerate(numbers) if number % self.size == self.rank]

@@ -1,4 +1,6 @@
-"""What the settings of training that are left open stand for: the paper's, and those that were measured to be better."""
+"""What the settings of training that are left open stand for: the paper's, and those that were measured to be
+better.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,9 @@ from shic_cli.devices import has_bfloat16
 if TYPE_CHECKING:
     import torch
 
-# What a setting that is auto, 0 or -1 stands for. A pointwise decoder is small and learns more from many short steps; a U-Net is trained
-# from scratch, and what sees the whole object lives on outlines, which augmentation cuts.
+# What a setting that is auto, 0 or -1 stands for. A pointwise decoder is small and learns more from many
+# short steps; a U-Net is trained from scratch, and what sees the whole object lives on outlines, which
+# augmentation cuts.
 PAPER = {
     "epochs": 40,
     "batch": 16,
@@ -40,11 +43,14 @@ MEASURED = {
 }
 
 
-def settle(config: TrainConfig, encoder: Any, device: torch.device, labels: Collection[str] = ()) -> TrainConfig:
-    """`config` with every setting that is left open replaced by what it stands for with this encoder, `config.recipe` and these labels.
+def settle(
+    config: TrainConfig, encoder: Any, device: torch.device, labels: Collection[str] = ()
+) -> TrainConfig:
+    """`config` with every setting that is left open replaced by what it stands for with this encoder,
+    `config.recipe` and these labels.
 
-    Only a device that computes in bfloat16 gets it. Photos count for a U-Net only where it has nothing better: no synthetic pictures, or
-    annotated ones among the photos.
+    Only a device that computes in bfloat16 gets it. Photos count for a U-Net only where it has nothing
+    better: no synthetic pictures, or annotated ones among the photos.
     """
     own = getattr(encoder, "decoder", "pointwise" if encoder.sees_whole_object else "convolutional")
     decoder = own if config.decoder == "auto" else config.decoder
@@ -55,6 +61,12 @@ def settle(config: TrainConfig, encoder: Any, device: torch.device, labels: Coll
             meant["natural"] = 1.0
         if not has_bfloat16(device):
             meant["precision"] = "float32"
-    given = {each.name: getattr(config, each.name) for each in fields(config) if getattr(config, each.name) != each.default}
+    given = {
+        each.name: getattr(config, each.name)
+        for each in fields(config)
+        if getattr(config, each.name) != each.default
+    }
     name = encoder.name if config.encoder == "auto" else config.encoder
-    return replace(config, encoder=name, decoder=decoder, **{key: given.get(key, value) for key, value in meant.items()})
+    return replace(
+        config, encoder=name, decoder=decoder, **{key: given.get(key, value) for key, value in meant.items()}
+    )

@@ -1,14 +1,16 @@
 """The interchangeable parts by name: extractors, renderers, generators and maskers.
 
 A part is a class. Built-in ones are named below; another package adds its own by an entry point in the group
-`shic.extractors`, `shic.renderers`, `shic.generators` or `shic.maskers`. Nothing is imported until its name is asked for.
+`shic.extractors`, `shic.renderers`, `shic.generators` or `shic.maskers`. Nothing is imported until its name
+is asked for.
 
-A part is asked for as `name`, `name:argument` or `name:argument,option=value,...` (`vit:FOLDER,layer=9,facet=key`) and made as
-`Part(argument, device=device, **options)`: its options are the keyword parameters of its constructor, converted to the type of
-their default. One that takes `weights` gets the folder that the user keeps weights in, or None; a masker that takes `class_name`
-gets what --class says. It may have a class method
-`check(weights)` that raises MissingError when it can't be used on this machine, a tuple `slow_on` of the kinds of device where
-`auto` passes it over, and a tuple `folders` of the options that name other weights than those that `check` looks for.
+A part is asked for as `name`, `name:argument` or `name:argument,option=value,...`
+(`vit:FOLDER,layer=9,facet=key`) and made as `Part(argument, device=device, **options)`: its options are the
+keyword parameters of its constructor, converted to the type of their default. One that takes `weights` gets
+the folder that the user keeps weights in, or None; a masker that takes `class_name` gets what --class says.
+It may have a class method `check(weights)` that raises MissingError when it can't be used on this machine, a
+tuple `slow_on` of the kinds of device where `auto` passes it over, and a tuple `folders` of the options that
+name other weights than those that `check` looks for.
 """
 
 from __future__ import annotations
@@ -56,8 +58,9 @@ PARTS: dict[str, dict[str, str]] = {
     },
 }
 
-# What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are extractors that are
-# frozen below a trained map: there a small one does. Pixels as they are only serve where synthetic pictures teach what they show.
+# What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are
+# extractors that are frozen below a trained map: there a small one does. Pixels as they are only serve where
+# synthetic pictures teach what they show.
 AUTO: dict[str, tuple[str, ...]] = {
     "extractors": ("sd-dino", "dinov2", "silhouette"),
     "encoders": ("dinov2-small", "picture"),
@@ -69,7 +72,11 @@ AUTO: dict[str, tuple[str, ...]] = {
     "classless maskers": ("grabcut",),  # where no class is named
 }
 
-GIVEN = ("device", "weights", "class_name")  # keyword parameters of a part that commands fill in: they are no options of it
+GIVEN = (
+    "device",
+    "weights",
+    "class_name",
+)  # keyword parameters of a part that commands fill in: they are no options of it
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,9 @@ class Spec:
             key, given, value = pair.partition("=")
             if not given or key in options:
                 fault = f"{key} is given twice" if given else f"{pair!r} is not an option with a value"
-                raise SettingError(f"{text}: {fault}", "write NAME:ARGUMENT,OPTION=VALUE,...; a path can't hold a comma")
+                raise SettingError(
+                    f"{text}: {fault}", "write NAME:ARGUMENT,OPTION=VALUE,...; a path can't hold a comma"
+                )
             options[key] = value
         return cls(name, argument, options)
 
@@ -110,10 +119,14 @@ def find(kind: str, name: str) -> type:
         try:
             return point.load()
         except ImportError as error:
-            raise MissingError(f"{name}: {point.value} can't be imported ({error})", "reinstall the package that adds it") from error
+            raise MissingError(
+                f"{name}: {point.value} can't be imported ({error})", "reinstall the package that adds it"
+            ) from error
     near = difflib.get_close_matches(name, names(kind), n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise SettingError(f"there is no {kind[:-1]} {name!r}", f"{hint}there are: auto, {', '.join(names(kind))}")
+    raise SettingError(
+        f"there is no {kind[:-1]} {name!r}", f"{hint}there are: auto, {', '.join(names(kind))}"
+    )
 
 
 def check(part: type, weights: Path | None = None) -> None:
@@ -125,7 +138,8 @@ def check(part: type, weights: Path | None = None) -> None:
 def resolve(
     kind: str, name: str, device: object = "cpu", weights: Path | None = None, auto: str = "", level: int = logging.INFO
 ) -> str:  # fmt: skip
-    """The name that `name` stands for: itself, or for `auto` the best part that this machine can use on `device`.
+    """The name that `name` stands for: itself, or for `auto` the best part that this machine can use on
+    `device`.
 
     `auto` names the list of AUTO to try, that of `kind` unless given; what it took is logged at `level`.
     """
@@ -161,25 +175,35 @@ def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None =
     """
     spec = Spec.parse(resolve(kind, name, device, weights))
     part = find(kind, spec.name)
-    if not spec.argument and not set(spec.options) & set(getattr(part, "folders", ())):  # `check` looks for its own weights alone
+    if not spec.argument and not set(spec.options) & set(
+        getattr(part, "folders", ())
+    ):  # `check` looks for its own weights alone
         check(part, weights)
     taken = inspect.signature(part).parameters
     if "weights" in taken:
         options["weights"] = weights
-    known = {key: each.default for key, each in taken.items() if each.kind is each.KEYWORD_ONLY and key not in (*GIVEN, *options)}
+    known = {
+        key: each.default
+        for key, each in taken.items()
+        if each.kind is each.KEYWORD_ONLY and key not in (*GIVEN, *options)
+    }
     options |= {key: _convert(name, key, value, known) for key, value in spec.options.items()}
     return part(spec.argument, device=device, **options)
 
 
 def spell(part: type, argument: str, options: dict[str, Any]) -> str:
-    """How a part is asked for: `name[:argument][,option=value...]`, without the options that are at their default."""
+    """How a part is asked for: `name[:argument][,option=value...]`, without the options that are at their
+    default.
+    """
     taken = inspect.signature(part).parameters
     changed = [f",{key}={_example(value)}" for key, value in options.items() if value != taken[key].default]
     return part.name + (f":{argument}" if argument else "") + "".join(changed)
 
 
 def _convert(name: str, key: str, text: str, known: dict[str, Any]) -> Any:
-    """The option's value, of the type of its default in `known`; a tuple's items are whole numbers separated by `/`."""
+    """The option's value, of the type of its default in `known`; a tuple's items are whole numbers separated
+    by `/`.
+    """
     if key not in known:
         has = f"it has: {', '.join(known)}" if known else "it has none"
         raise SettingError(f"{name}: there is no option {key!r}", has)
@@ -189,8 +213,15 @@ def _convert(name: str, key: str, text: str, known: dict[str, Any]) -> Any:
             return {"yes": True, "no": False}[text]
         return tuple(int(item) for item in text.split("/")) if kind is tuple else kind(text)
     except (ValueError, KeyError) as error:
-        wanted = {bool: "yes or no", int: "a whole number", float: "a number", tuple: "whole numbers separated by /"}[kind]
-        raise SettingError(f"{name}: {key}={text} is not {wanted}", f"for example {key}={_example(known[key])}") from error
+        wanted = {
+            bool: "yes or no",
+            int: "a whole number",
+            float: "a number",
+            tuple: "whole numbers separated by /",
+        }[kind]
+        raise SettingError(
+            f"{name}: {key}={text} is not {wanted}", f"for example {key}={_example(known[key])}"
+        ) from error
 
 
 def _example(value: Any) -> str:

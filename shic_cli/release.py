@@ -1,10 +1,13 @@
-"""The authors' released weights (github.com/suny-sht/shic) as one of our model files, which needs nothing else.
+"""The authors' released weights (github.com/suny-sht/shic) as one of our model files, which needs nothing
+else.
 
-A class comes as three files of tensors and a mesh: an image model (DINOv2 under the names of its hub, and the decoder), C `(Q, D)`,
-and the eigenvectors `(K, Q)`, from which the constant one is left out already. Nothing in them is run.
+A class comes as three files of tensors and a mesh: an image model (DINOv2 under the names of its hub, and the
+decoder), C `(Q, D)`, and the eigenvectors `(K, Q)`, from which the constant one is left out already. Nothing
+in them is run.
 
-Two things differ from the authors' notebook. It leaves the image model in training mode, where every picture is normalised by its own
-statistics; here the trained ones are used. It squeezes the whole picture into a square; here the square around the mask is taken.
+Two things differ from the authors' notebook. It leaves the image model in training mode, where every picture
+is normalised by its own statistics; here the trained ones are used. It squeezes the whole picture into a
+square; here the square around the mask is taken.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ from shic_cli.template import surface
 
 log = logging.getLogger("shic")
 
-SIDE, PATCH = 224, 14  # pixels of the picture and of a patch: 16 x 16 cells, which the decoder takes to 224 x 224 pixels
+SIDE, PATCH = (
+    224,
+    14,
+)  # pixels of the picture and of a patch: 16 x 16 cells, which the decoder takes to 224 x 224 pixels
 HEAD = 64  # channels of a head in every DINOv2; the tensors' shapes don't tell
 OFFSET = 0.1  # the hub's model stretches its position embeddings to this many cells more than it keeps
 HINT = "give the three files of a class from the authors' release: CLASS.pth CLASS_cse.pth CLASS_lbo.pth"
@@ -68,10 +74,14 @@ BLOCK = {
 }
 
 
-def import_release(model: Path, cse: Path, lbo: Path, mesh: Path, config: ReleaseConfig | None = None) -> Saved:
-    """The model of a released class: `model` its image model, `cse` C, `lbo` the eigenvectors, `mesh` the mesh that they belong to.
+def import_release(
+    model: Path, cse: Path, lbo: Path, mesh: Path, config: ReleaseConfig | None = None
+) -> Saved:
+    """The model of a released class: `model` its image model, `cse` C, `lbo` the eigenvectors, `mesh` the
+    mesh that they belong to.
 
-    The mesh's vertices keep their order. InputError names the tensors that are missing, unknown or of another size.
+    The mesh's vertices keep their order. InputError names the tensors that are missing, unknown or of another
+    size.
     """
     config = config or ReleaseConfig()
     state = read_state(model)
@@ -79,7 +89,9 @@ def import_release(model: Path, cse: Path, lbo: Path, mesh: Path, config: Releas
     if width % HEAD:
         raise InputError(f"{model}: dinov2.cls_token has {width} channels, not a multiple of {HEAD}", HINT)
     layout = decoder_layout(width, dim)
-    check_tensors(state, _hub_layout(state, width) | {name: shape for name, (_, shape) in layout.items()}, model)
+    check_tensors(
+        state, _hub_layout(state, width) | {name: shape for name, (_, shape) in layout.items()}, model
+    )
     basis = read_basis(lbo)
     weights = read_state(cse)
     check_tensors(weights, {"weight_matrix": (basis.shape[1], dim)}, cse)
@@ -91,7 +103,9 @@ def import_release(model: Path, cse: Path, lbo: Path, mesh: Path, config: Releas
     decoder = {f"decoder.{name}": state[theirs] for theirs, (name, _) in layout.items()}
     found.load_state_dict({"C": weights["weight_matrix"], "eigenvectors": eigenvectors, **decoder})
     made = Surface(**{name: fields[name] for name in Surface.__dataclass_fields__})
-    encoder = convert_dinov2({name.removeprefix("dinov2."): value for name, value in state.items() if name not in layout})
+    encoder = convert_dinov2(
+        {name.removeprefix("dinov2."): value for name, value in state.items() if name not in layout}
+    )
     carried = Carried(encoder_config(encoder), encoder)
     files = {"model": model, "cse": cse, "lbo": lbo, "mesh": mesh}
     meta = {
@@ -109,7 +123,9 @@ def import_release(model: Path, cse: Path, lbo: Path, mesh: Path, config: Releas
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dictionary in `path`, as float32 where it is not whole numbers; InputError if it is none, or holds more than tensors."""
+    """The state dictionary in `path`, as float32 where it is not whole numbers; InputError if it is none, or
+    holds more than tensors.
+    """
     found = _load(path)
     if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
         raise InputError(f"{path}: holds no state dictionary of tensors", HINT)
@@ -120,7 +136,11 @@ def read_basis(path: Path) -> torch.Tensor:
     """The eigenvectors `(K, Q)` in `path`; InputError if it holds anything else."""
     found = _load(path)
     if not isinstance(found, torch.Tensor) or found.ndim != 2:
-        what = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else f"a {type(found).__name__}"
+        what = (
+            f"a tensor of shape {tuple(found.shape)}"
+            if isinstance(found, torch.Tensor)
+            else f"a {type(found).__name__}"
+        )
         raise InputError(f"{path}: expected eigenvectors (K, Q), found {what}", HINT)
     return _finite(found, str(path)).float()
 
@@ -136,7 +156,9 @@ def _load(path: Path) -> Any:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # torch's reader raises whatever a damaged file makes it stumble over
-        raise InputError(f"{path}: is damaged, or holds more than tensors; code in a file is never run", HINT) from error
+        raise InputError(
+            f"{path}: is damaged, or holds more than tensors; code in a file is never run", HINT
+        ) from error
 
 
 def _finite(value: torch.Tensor, name: str) -> torch.Tensor:
@@ -152,10 +174,20 @@ def _size(state: dict[str, torch.Tensor], name: str, axis: int, default: int) ->
 
 
 def check_tensors(found: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]], path: Path) -> None:
-    """InputError unless `found` has exactly the tensors `expected`, by name and shape; it names the first few that differ."""
+    """InputError unless `found` has exactly the tensors `expected`, by name and shape; it names the first few
+    that differ.
+    """
     shapes = {name: tuple(value.shape) for name, value in found.items()}
-    wrong = [f"{name} is {shapes[name]}, not {shape}" for name, shape in expected.items() if shapes.get(name, shape) != shape]
-    groups = {"lacks": [*(expected.keys() - shapes)], "does not know": [*(shapes.keys() - expected)], "sizes:": wrong}
+    wrong = [
+        f"{name} is {shapes[name]}, not {shape}"
+        for name, shape in expected.items()
+        if shapes.get(name, shape) != shape
+    ]
+    groups = {
+        "lacks": [*(expected.keys() - shapes)],
+        "does not know": [*(shapes.keys() - expected)],
+        "sizes:": wrong,
+    }
     facts = [f"{verb} {_some(sorted(names))}" for verb, names in groups.items() if names]
     if facts:
         raise InputError(f"{path}: is not the release's layout: {'; '.join(facts)}", HINT)
@@ -171,19 +203,32 @@ def decoder_layout(width: int, dim: int) -> dict[str, tuple[str, tuple[int, ...]
         ours = Convolutional(width, dim, foreground=False).state_dict()
     theirs = {name: layer for layer, name in DECODER.items()}
     parts = {name: name.rpartition(".") for name in ours}
-    return {f"{theirs[layer]}.{kind}": (name, tuple(ours[name].shape)) for name, (layer, _, kind) in parts.items()}
+    return {
+        f"{theirs[layer]}.{kind}": (name, tuple(ours[name].shape)) for name, (layer, _, kind) in parts.items()
+    }
 
 
 def _hub_layout(state: dict[str, torch.Tensor], width: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of an image model's encoder by their name in the release; of `state` the numbers of blocks and of positions are taken."""
+    """The shapes of an image model's encoder by their name in the release; of `state` the numbers of blocks
+    and of positions are taken.
+    """
     blocks = {name.split(".")[2] for name in state if name.startswith("dinov2.blocks.")}
     cells = math.isqrt(max(_size(state, "dinov2.pos_embed", 1, 1370) - 1, 1))
-    return {f"dinov2.{name}": shape for name, shape in hub_shapes(width, len(blocks) or 12, 1 + cells**2).items()}
+    return {
+        f"dinov2.{name}": shape for name, shape in hub_shapes(width, len(blocks) or 12, 1 + cells**2).items()
+    }
 
 
 def hub_shapes(width: int, depth: int, positions: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of a hub DINOv2's tensors by name: `depth` blocks of `width` channels, without register tokens."""
-    linear = {"attn.qkv": (3 * width, width), "attn.proj": (width, width), "mlp.fc1": (4 * width, width), "mlp.fc2": (width, 4 * width)}
+    """The shapes of a hub DINOv2's tensors by name: `depth` blocks of `width` channels, without register
+    tokens.
+    """
+    linear = {
+        "attn.qkv": (3 * width, width),
+        "attn.proj": (width, width),
+        "mlp.fc1": (4 * width, width),
+        "mlp.fc2": (width, 4 * width),
+    }
     block: dict[str, tuple[int, ...]] = {"ls1.gamma": (width,), "ls2.gamma": (width,)}
     for name, shape in {"norm1": (width,), "norm2": (width,), **linear}.items():
         block |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
@@ -200,7 +245,9 @@ def hub_shapes(width: int, depth: int, positions: int) -> dict[str, tuple[int, .
 
 
 def convert_dinov2(hub: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a hub DINOv2 under the names of transformers' checkpoints, its position embeddings for 224 pixels `(1, 257, C)`."""
+    """The tensors of a hub DINOv2 under the names of transformers' checkpoints, its position embeddings for
+    224 pixels `(1, 257, C)`.
+    """
     found = {}
     for name, value in hub.items():
         if name.startswith("blocks."):
@@ -213,15 +260,19 @@ def convert_dinov2(hub: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             layers = BLOCK
         else:
             prefix, rest, layers = "", name, OUTER
-        whole, kind = (rest, "") if rest in layers else (rest.rpartition(".")[0], "." + rest.rpartition(".")[2])
+        whole, kind = (
+            (rest, "") if rest in layers else (rest.rpartition(".")[0], "." + rest.rpartition(".")[2])
+        )
         found[prefix + layers[whole] + kind] = value
     return found | {OUTER["pos_embed"]: resized_positions(hub["pos_embed"], SIDE // PATCH)}
 
 
 def resized_positions(table: torch.Tensor, cells: int) -> torch.Tensor:
-    """Position embeddings `(1, 1 + cells^2, C)` from those of another square grid, `table`, by the rule of the hub's model.
+    """Position embeddings `(1, 1 + cells^2, C)` from those of another square grid, `table`, by the rule of
+    the hub's model.
 
-    It samples at a scale that is OFFSET of a cell more than `cells`, and not at the exact ratio as transformers does.
+    It samples at a scale that is OFFSET of a cell more than `cells`, and not at the exact ratio as
+    transformers does.
     """
     before = math.isqrt(table.shape[1] - 1)
     if before == cells:
@@ -236,25 +287,43 @@ def encoder_config(encoder: dict[str, torch.Tensor]) -> dict[str, Any]:
     """The settings of transformers' Dinov2Config for a DINOv2 of these tensors at 224 pixels."""
     width = encoder[OUTER["cls_token"]].shape[-1]
     depth = sum(name.endswith(".norm1.weight") for name in encoder)
-    return {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": width // HEAD, "image_size": SIDE, "patch_size": PATCH}
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": width // HEAD,
+        "image_size": SIDE,
+        "patch_size": PATCH,
+    }
 
 
 def _rows(mesh: Mesh, count: int, fact: str, path: Path) -> np.ndarray:
     """For each of the template's vertices its row of the release's eigenvectors, of which there are `count`.
 
-    They are of the file's vertices, or of those that are left when identical ones are merged, in the file's order either way.
+    They are of the file's vertices, or of those that are left when identical ones are merged, in the file's
+    order either way.
     """
     if count == len(mesh.verts):
         return np.arange(count)
     if count == len(mesh.source):
         return cKDTree(mesh.source).query(mesh.verts)[1]
     numbers = " or ".join(str(number) for number in dict.fromkeys((len(mesh.source), len(mesh.verts))))
-    raise InputError(f"{fact}, but {path} has {numbers} vertices", "give the mesh of this class from the release, as it is there")
+    raise InputError(
+        f"{fact}, but {path} has {numbers} vertices",
+        "give the mesh of this class from the release, as it is there",
+    )
 
 
 def _warn_of_noise(eigenvectors: torch.Tensor, faces: np.ndarray, lbo: Path, mesh: Path) -> None:
-    """Warn if the lowest eigenvectors `(K, Q)` differ along the mesh's edges like random numbers: they are of another mesh then."""
+    """Warn if the lowest eigenvectors `(K, Q)` differ along the mesh's edges like random numbers: they are of
+    another mesh then.
+    """
     low = eigenvectors[:, :8]
     a, b = torch.from_numpy(np.concatenate([faces[:, :2], faces[:, 1:]]).astype(np.int64)).T
-    if ((low[a] - low[b]) ** 2).mean() > low.var(0).mean():  # of random numbers the first would be twice the second
-        log.warning("%s: jumps from vertex to vertex of %s; is this the mesh, in its order, that it was made on?", lbo, mesh)
+    if ((low[a] - low[b]) ** 2).mean() > low.var(
+        0
+    ).mean():  # of random numbers the first would be twice the second
+        log.warning(
+            "%s: jumps from vertex to vertex of %s; is this the mesh, in its order, that it was made on?",
+            lbo,
+            mesh,
+        )

@@ -27,7 +27,9 @@ SHADE = 0.35  # how much of the photo's light and dark stays: the exponent of it
 
 @dataclass(frozen=True)
 class Points:
-    """Points of the surface, one for each of P pixels: `face` (P,), `bary` (P, 3), `position` (P, 3), and how far apart neighbours are."""
+    """Points of the surface, one for each of P pixels: `face` (P,), `bary` (P, 3), `position` (P, 3), and how
+    far apart neighbours are.
+    """
 
     face: np.ndarray
     bary: np.ndarray
@@ -40,14 +42,22 @@ Texture = Callable[[Points], np.ndarray]  # colours (P, 3), 0 to 255
 
 
 def load_texture(name: str, surface: Surface) -> Texture:
-    """The texture `name`: a built-in one (checker, colors, grid) or a picture file, looked up through the surface's uv."""
+    """The texture `name`: a built-in one (checker, colors, grid) or a picture file, looked up through the
+    surface's uv.
+    """
     if name in BUILTIN_TEXTURES:
-        return {"checker": checker(surface), "grid": grid, "colors": lambda points: _corners(surface.faces, surface.colors, points)}[name]
+        return {
+            "checker": checker(surface),
+            "grid": grid,
+            "colors": lambda points: _corners(surface.faces, surface.colors, points),
+        }[name]
     path = Path(name)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{name}: is no picture file ({error.strerror})", f"or name one of {', '.join(BUILTIN_TEXTURES)}") from error
+        raise InputError(
+            f"{name}: is no picture file ({error.strerror})", f"or name one of {', '.join(BUILTIN_TEXTURES)}"
+        ) from error
     return Painted(decode(data, name)[0], surface)
 
 
@@ -61,12 +71,18 @@ def _share(x: np.ndarray) -> np.ndarray:
 
 
 def checker(surface: Surface) -> Texture:
-    """A checkerboard of cubes cut by the surface, without seams. The animal's left is dark blue, its right dark red."""
-    narrow = np.ptp(surface.verts[:, 0]) < 5 * CELL  # then a border beside the mirror plane would run along the flanks
+    """A checkerboard of cubes cut by the surface, without seams. The animal's left is dark blue, its right
+    dark red.
+    """
+    narrow = (
+        np.ptp(surface.verts[:, 0]) < 5 * CELL
+    )  # then a border beside the mirror plane would run along the flanks
 
     def paint(points: Points) -> np.ndarray:
         wave = np.sin(np.pi * (points.position / CELL + 0.5))
-        wave[:, 0] = points.position[:, 0] * np.pi / CELL if narrow else np.sin(np.pi * points.position[:, 0] / CELL)
+        wave[:, 0] = (
+            points.position[:, 0] * np.pi / CELL if narrow else np.sin(np.pi * points.position[:, 0] / CELL)
+        )
         soft = (wave / (np.pi * points.spacing / CELL)).clip(-1, 1)  # one pixel wide
         light = _share(0.5 + 0.5 * soft.prod(1))
         left = _share(0.5 + points.position[:, 0] / points.spacing)
@@ -80,17 +96,21 @@ def grid(points: Points) -> np.ndarray:
     """Lines where the surface crosses planes, a colour an axis, on a light ground; no seams."""
     colors = np.full((len(points.face), 3), 240.0)
     for axis, line in enumerate(((60.0, 130, 60), (40.0, 70, 170), (190.0, 50, 40))):
-        across = np.sqrt(np.maximum(1 - points.normal[:, axis] ** 2, 1e-4))  # how fast the plane's distance grows along the surface
+        across = np.sqrt(
+            np.maximum(1 - points.normal[:, axis] ** 2, 1e-4)
+        )  # how fast the plane's distance grows along the surface
         place = points.position[:, axis] / CELL
         away = np.abs(place - np.rint(place)) * CELL / across
         runs = (across - 0.35) / 0.3  # no line where the surface runs along the plane
-        colors += _share(0.5 + (0.07 * CELL - away) / points.spacing) * _share(runs) * (np.array(line) - colors)
+        colors += (
+            _share(0.5 + (0.07 * CELL - away) / points.spacing) * _share(runs) * (np.array(line) - colors)
+        )
     return colors
 
 
 class Painted:
-    """A picture `(h, w, 3)` laid on by uv, (0, 0) at its bottom left. What no face covers takes the nearest covered colour, so that
-    the ground between charts doesn't bleed in."""
+    """A picture `(h, w, 3)` laid on by uv, (0, 0) at its bottom left. What no face covers takes the nearest
+    covered colour, so that the ground between charts doesn't bleed in."""
 
     def __init__(self, picture: np.ndarray, surface: Surface) -> None:
         self.uv, self.face_uv = surface.uv, surface.face_uv
@@ -99,9 +119,13 @@ class Painted:
         covered = np.zeros((height, width), np.uint8)
         for triangle in corners:
             cv2.fillConvexPoly(covered, triangle, 1, shift=4)
-        covered = cv2.erode(covered, np.ones((3, 3), np.uint8))  # the fill takes texels that a face only touches
+        covered = cv2.erode(
+            covered, np.ones((3, 3), np.uint8)
+        )  # the fill takes texels that a face only touches
         if covered.any() and not covered.all():
-            _, label = cv2.distanceTransformWithLabels(1 - covered, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+            _, label = cv2.distanceTransformWithLabels(
+                1 - covered, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+            )
             nearest = np.zeros((label.max() + 1, 3), np.uint8)
             nearest[label[covered > 0]] = picture[covered > 0]
             picture = nearest[label]
@@ -131,13 +155,20 @@ def sample_bilinear(picture: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.nda
     """Colours `(P, 3)` of the picture `(h, w, 3)` at positions `(P,)`, the border continued."""
     top, left = np.floor(y).astype(int), np.floor(x).astype(int)
     fy, fx = (y - top)[:, None], (x - left)[:, None]
-    rows, columns = ([np.clip(at + i, 0, size - 1) for i in (0, 1)] for at, size in ((top, picture.shape[0]), (left, picture.shape[1])))
+    rows, columns = (
+        [np.clip(at + i, 0, size - 1) for i in (0, 1)]
+        for at, size in ((top, picture.shape[0]), (left, picture.shape[1]))
+    )
     upper, lower = ((1 - fx) * picture[row, columns[0]] + fx * picture[row, columns[1]] for row in rows)
     return (1 - fy) * upper + fy * lower
 
 
-def lay(rgb: np.ndarray, vertex: np.ndarray, finder: SurfacePoints, texture: Texture, opacity: float = OPACITY) -> np.ndarray:
-    """The photo `(H, W, 3)` uint8 with the texture over the pixels that have a vertex `(H, W)`, keeping some of its light and dark."""
+def lay(
+    rgb: np.ndarray, vertex: np.ndarray, finder: SurfacePoints, texture: Texture, opacity: float = OPACITY
+) -> np.ndarray:
+    """The photo `(H, W, 3)` uint8 with the texture over the pixels that have a vertex `(H, W)`, keeping some
+    of its light and dark.
+    """
     inside = vertex >= 0
     if not inside.any():
         return rgb.copy()
@@ -148,7 +179,9 @@ def lay(rgb: np.ndarray, vertex: np.ndarray, finder: SurfacePoints, texture: Tex
     normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
     colors = texture(Points(face, bary, position, normal, _spacing(position, inside)))
     shaded = (colors * _shade(rgb, inside)[:, None]).clip(0, 255)
-    cover = opacity * cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.7)[inside][:, None]  # a soft outline
+    cover = (
+        opacity * cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.7)[inside][:, None]
+    )  # a soft outline
     out = rgb.copy()
     out[inside] = np.rint(cover * shaded + (1 - cover) * rgb[inside]).astype(np.uint8)
     return out
@@ -165,7 +198,8 @@ def remap(
 ) -> None:
     """Call `write(name, picture)` with each image of a maps file under the texture.
 
-    InputError if the maps are of another template. An image that fails is named and left out, and PartialError at the end says how many.
+    InputError if the maps are of another template. An image that fails is named and left out, and
+    PartialError at the end says how many.
     """
     check_template(maps, surface.fingerprint)
     failures, finder = Failures(), SurfacePoints(surface, device)
@@ -175,7 +209,9 @@ def remap(
             rgb, _ = decode(item.encoded.tobytes(), name)
             check_indices(item.vertex, len(surface.verts), f"{maps.path}: {name}: vertex", lowest=-1)
             if item.vertex.shape != rgb.shape[:2]:
-                raise InputError(f"{maps.path}: {name}: the map and the image differ in size", "make the maps file again")
+                raise InputError(
+                    f"{maps.path}: {name}: the map and the image differ in size", "make the maps file again"
+                )
             write(name, lay(rgb, item.vertex, finder, texture, opacity))
     failures.check(len(maps))
     failures.report(len(maps))

@@ -1,4 +1,6 @@
-"""The report of `shic eval geodesic`: one HTML page that holds its pictures, so that it can be sent and kept as one file."""
+"""The report of `shic eval geodesic`: one HTML page that holds its pictures, so that it can be sent and kept
+as one file.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ PLOTTED = 20_000  # points in the picture of left and right, at most
 
 @dataclass(frozen=True)
 class Row:
-    """One set of predictions: its objects, the figures that evaluate.summary gives of them, and its maps, None if it has no pictures."""
+    """One set of predictions: its objects, the figures that evaluate.summary gives of them, and its maps,
+    None if it has no pictures.
+    """
 
     name: str
     scored: Sequence[Scored]
@@ -40,14 +44,19 @@ class Row:
 
 
 def prepare(folder: Path, overwrite: bool) -> Path:
-    """The page's path in `folder`, which is made if it is not there; ShicError if the page is there and is kept."""
+    """The page's path in `folder`, which is made if it is not there; ShicError if the page is there and is
+    kept.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     check_target(folder / "index.html", overwrite)
     return folder / "index.html"
 
 
-def write_report(path: Path, rows: Sequence[Row], annotations: str, colors: np.ndarray, overwrite: bool) -> None:
-    """Write the page of `rows`, scored at the points of `annotations`; `colors` `(K, 3)` uint8 are the template's.
+def write_report(
+    path: Path, rows: Sequence[Row], annotations: str, colors: np.ndarray, overwrite: bool
+) -> None:
+    """Write the page of `rows`, scored at the points of `annotations`; `colors` `(K, 3)` uint8 are the
+    template's.
 
     InputError if a photo in a maps file can't be read or is not of its map's size.
     """
@@ -57,7 +66,13 @@ def write_report(path: Path, rows: Sequence[Row], annotations: str, colors: np.n
     text = (Path(__file__).parent / PAGE).read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(text)
     with atomic(path, overwrite) as partial:
-        html = page.render(sections=sections, annotations=annotations, scale=_scale_picture(), largest=GEODESIC_MAXIMUM, half=SCALE)
+        html = page.render(
+            sections=sections,
+            annotations=annotations,
+            scale=_scale_picture(),
+            largest=GEODESIC_MAXIMUM,
+            half=SCALE,
+        )
         partial.write_text(html, encoding="utf-8")
 
 
@@ -68,15 +83,22 @@ def _section(row: Row, colors: np.ndarray) -> dict[str, Any]:
         if len(each.error):
             images[each.points.name].append(each)
     drawn = {name: objects for name, objects in images.items() if objects[0].item is not None}
-    means = {name: float(np.concatenate([each.error for each in objects]).mean()) for name, objects in drawn.items()}
+    means = {
+        name: float(np.concatenate([each.error for each in objects]).mean())
+        for name, objects in drawn.items()
+    }
     order = sorted(means, key=lambda name: (means[name], name)) if row.maps is not None else []
     best = order[: min(SHOWN, (len(order) + 1) // 2)]
     worst = order[len(best) :][: -SHOWN - 1 : -1]
-    error, mirrored = (np.concatenate([getattr(each, key) for each in row.scored]) for key in ("error", "mirrored"))
+    error, mirrored = (
+        np.concatenate([getattr(each, key) for each in row.scored]) for key in ("error", "mirrored")
+    )
     return {
         "name": row.name,
         "summary": row.summary,
-        "classes": {**row.summary["classes"], "all": row.summary} if len(row.summary["classes"]) > 1 else row.summary["classes"],
+        "classes": {**row.summary["classes"], "all": row.summary}
+        if len(row.summary["classes"]) > 1
+        else row.summary["classes"],
         "missing": sorted(name for name in images if name not in drawn),
         "plots": data_uri(encode(_plots(error, mirrored))),
         "worst": [_card(name, drawn[name], row.maps, colors) for name in worst],
@@ -86,7 +108,9 @@ def _section(row: Row, colors: np.ndarray) -> dict[str, Any]:
 
 def _card(name: str, objects: list[Scored], maps: ItemReader, colors: np.ndarray) -> dict[str, Any]:
     """One image of a row: its figures and its picture."""
-    error, mirrored = (np.concatenate([getattr(each, key) for each in objects]) for key in ("error", "mirrored"))
+    error, mirrored = (
+        np.concatenate([getattr(each, key) for each in objects]) for key in ("error", "mirrored")
+    )
     return {
         "name": name,
         "points": len(error),
@@ -98,23 +122,31 @@ def _card(name: str, objects: list[Scored], maps: ItemReader, colors: np.ndarray
 
 
 def swapped(error: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Which points `(P,)` mix up left and right: their `error` falls by more than half when the answer is mirrored."""
+    """Which points `(P,)` mix up left and right: their `error` falls by more than half when the answer is
+    mirrored.
+    """
     return mirrored < error / 2
 
 
 def _tiles(objects: list[Scored], maps: ItemReader, colors: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Photo, colour map, and the points in the colours of their errors: three tiles side by side, cut around the object."""
+    """Photo, colour map, and the points in the colours of their errors: three tiles side by side, cut around
+    the object.
+    """
     item = maps[objects[0].item]
     rgb, _ = decode(item.encoded.tobytes(), item.name)
     if item.vertex.shape != rgb.shape[:2]:
-        raise InputError(f"{maps.path}: {item.name}: the map and the image differ in size", "make the maps file again")
+        raise InputError(
+            f"{maps.path}: {item.name}: the map and the image differ in size", "make the maps file again"
+        )
     yx = np.concatenate([each.points.yx for each in objects])
     around = item.mask.copy()
     around[tuple(yx[(yx < around.shape).all(1)].T)] = True
     crop = Crop.around(around)
     photo, labels = (crop.cut(picture, SIDE) for picture in (rgb, draw.color_map(rgb, item.vertex, colors)))
     places = crop.to_crop(yx, SIDE)
-    return np.concatenate([photo, labels, draw.dots((photo * 0.5).astype(np.uint8), places, draw.heat_colors(error / SCALE))], 1)
+    return np.concatenate(
+        [photo, labels, draw.dots((photo * 0.5).astype(np.uint8), places, draw.heat_colors(error / SCALE))], 1
+    )
 
 
 def _plots(error: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
@@ -134,9 +166,17 @@ def _plots(error: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     step = -(-len(error) // PLOTTED)
     wrong = swapped(error, mirrored)
     for chosen, color in ((~wrong, "#4878a8"), (wrong, "#c8443c")):
-        points.scatter(error[chosen][::step], mirrored[chosen][::step], s=4, alpha=0.4, color=color, linewidths=0)
+        points.scatter(
+            error[chosen][::step], mirrored[chosen][::step], s=4, alpha=0.4, color=color, linewidths=0
+        )
     points.plot((0, GEODESIC_MAXIMUM), (0, GEODESIC_MAXIMUM / 2), color="#222222", linewidth=0.8)
-    points.set(xlabel="error", ylabel="error when mirrored", xlim=(0, GEODESIC_MAXIMUM), ylim=(0, GEODESIC_MAXIMUM), aspect="equal")
+    points.set(
+        xlabel="error",
+        ylabel="error when mirrored",
+        xlim=(0, GEODESIC_MAXIMUM),
+        ylim=(0, GEODESIC_MAXIMUM),
+        aspect="equal",
+    )
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

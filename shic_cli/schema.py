@@ -1,8 +1,10 @@
-"""The four kinds of HDF5 file: their layouts, checked readers and writers. No other module opens an .h5; hdf5.py has the tools to.
+"""The four kinds of HDF5 file: their layouts, checked readers and writers. No other module opens an .h5;
+hdf5.py has the tools to.
 
-Axes: K vertices, F faces, T texture coordinates, M vertices of the mesh file, Q eigenvectors, N views, H by W pixels,
-D channels, h by w cells. Every file has the root attributes `format`, `format_version`, `shic_version`, `params` (JSON of the
-settings) and `sources` (JSON: role -> path and content hash); further attributes are named in LAYOUTS.
+Axes: K vertices, F faces, T texture coordinates, M vertices of the mesh file, Q eigenvectors, N views, H by W
+pixels, D channels, h by w cells. Every file has the root attributes `format`, `format_version`,
+`shic_version`, `params` (JSON of the settings) and `sources` (JSON: role -> path and content hash); further
+attributes are named in LAYOUTS.
 """
 
 from __future__ import annotations
@@ -23,14 +25,24 @@ import numpy as np
 from shic_cli import __version__, hdf5
 from shic_cli.errors import InputError, ShicError
 from shic_cli.outputs import Journal, atomic
-from shic_cli.untrusted import check_axes, check_finite, check_indices, check_name, check_surface, check_values, parse_json
+from shic_cli.untrusted import (
+    check_axes,
+    check_finite,
+    check_indices,
+    check_name,
+    check_surface,
+    check_values,
+    parse_json,
+)
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Field:
-    """One data set: its dtype, axes by letter (a number is a fixed size), what it holds, if a file may lack it, least and largest value."""
+    """One data set: its dtype, axes by letter (a number is a fixed size), what it holds, if a file may lack
+    it, least and largest value.
+    """
 
     dtype: str
     axes: tuple[str | int, ...]
@@ -42,7 +54,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """One kind of file: data sets at the root, data sets of each group in `items`, extra root attributes, who makes it."""
+    """One kind of file: data sets at the root, data sets of each group in `items`, extra root attributes, who
+    makes it.
+    """
 
     fields: dict[str, Field]
     items: dict[str, Field]
@@ -55,7 +69,9 @@ LAYOUTS: dict[str, Layout] = {
         fields={
             "verts": Field("f4", ("K", 3), "centred, longest side 1, +y up, +z front", low=-1, high=1),
             "faces": Field("i4", ("F", 3), "vertex numbers, counter-clockwise from outside", low=0),
-            "eigenvectors": Field("f4", ("K", "Q"), "of the Laplace-Beltrami operator, without the constant one"),
+            "eigenvectors": Field(
+                "f4", ("K", "Q"), "of the Laplace-Beltrami operator, without the constant one"
+            ),
             "eigenvalues": Field("f4", ("Q",), "ascending"),
             "geodesic": Field("f4", ("K", "K"), "distances, symmetric, largest 228", low=0, high=229),
             "mirror": Field("i4", ("K",), "the vertex across the mirror plane", low=0),
@@ -88,13 +104,22 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "shic/features": Layout(
         fields={
-            "pca_mean": Field("f4", ("C",), "what was taken from features of length C before `pca_basis`", optional=True),
-            "pca_basis": Field("f4", ("C", "D"), "principal components in columns, the one of largest variance first", optional=True),
+            "pca_mean": Field(
+                "f4", ("C",), "what was taken from features of length C before `pca_basis`", optional=True
+            ),
+            "pca_basis": Field(
+                "f4",
+                ("C", "D"),
+                "principal components in columns, the one of largest variance first",
+                optional=True,
+            ),
         },
         items={
             "feature": Field("f2", ("D", "h", "w"), "unit vectors"),
             "mask": Field("b1", ("H", "W"), "the object, in the photo's pixels"),
-            "crop": Field("i4", (3,), "top, left and side of the square that the features cover, in the photo's pixels"),
+            "crop": Field(
+                "i4", (3,), "top, left and side of the square that the features cover, in the photo's pixels"
+            ),
             "encoded": Field("u1", ("B",), "the image file's own bytes"),
         },
         attrs=("extractor", "fingerprint", "template"),
@@ -165,7 +190,10 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
     """The root attributes; InputError if they are not those of `kind` (any kind when None)."""
     found = hdf5.attribute(file, "format", str(path))
     if found not in LAYOUTS:
-        raise InputError(f"{path}: is no file of shic's (no known `format`)", f"make one with `{LAYOUTS[kind or 'shic/template'].maker}`")
+        raise InputError(
+            f"{path}: is no file of shic's (no known `format`)",
+            f"make one with `{LAYOUTS[kind or 'shic/template'].maker}`",
+        )
     if kind is not None and found != kind:
         raise InputError(f"{path}: expected {kind}, found {found}", f"make one with `{LAYOUTS[kind].maker}`")
     names = ("format_version", "shic_version", "params", "sources", *LAYOUTS[found].attrs)
@@ -180,7 +208,10 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
     if not isinstance(params, dict) or not isinstance(sources, dict):
         raise InputError(f"{path}: a root attribute is damaged (params and sources are JSON objects)", again)
     if held.get("labels", LABELS[0]) not in LABELS:
-        raise InputError(f"{path}: labels is {held['labels']!r}, expected one of {', '.join(LABELS)}", "correct that attribute")
+        raise InputError(
+            f"{path}: labels is {held['labels']!r}, expected one of {', '.join(LABELS)}",
+            "correct that attribute",
+        )
     return Header(found, version, held.pop("shic_version"), params, sources, held)
 
 
@@ -193,8 +224,12 @@ def opened(path: Path | str, kind: str | None = None) -> Iterator[tuple[h5py.Fil
         yield file, read_header(file, path, kind)
 
 
-def checked_fields(group: h5py.Group, fields: dict[str, Field], where: str, sizes: dict[str, int]) -> dict[str, h5py.Dataset]:
-    """The data sets of `group`; InputError naming the first that is missing, a link, or of another dtype or size; fills `sizes`."""
+def checked_fields(
+    group: h5py.Group, fields: dict[str, Field], where: str, sizes: dict[str, int]
+) -> dict[str, h5py.Dataset]:
+    """The data sets of `group`; InputError naming the first that is missing, a link, or of another dtype or
+    size; fills `sizes`.
+    """
     found = {}
     for name, field in fields.items():
         here = f"{where}/{name}"
@@ -237,7 +272,14 @@ def read_template(path: Path | str) -> Template:
 
 
 def write_arrays(
-    path: Path, kind: str, arrays: dict[str, np.ndarray], *, params: dict, sources: dict, attrs: dict[str, str], overwrite: bool
+    path: Path,
+    kind: str,
+    arrays: dict[str, np.ndarray],
+    *,
+    params: dict,
+    sources: dict,
+    attrs: dict[str, str],
+    overwrite: bool,
 ) -> None:
     """Write a file of `kind` with root data sets, whole or not at all."""
     with atomic(Path(path), overwrite) as partial, hdf5.created(partial) as (file, _):
@@ -252,23 +294,41 @@ def write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs:
     file.attrs.update({"params": json.dumps(params), "sources": json.dumps(sources)})
 
 
-def write_fields(group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str) -> None:
+def write_fields(
+    group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str
+) -> None:
     for name, field in fields.items():
         array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
-        check_finite(array, f"{where}: {name}", "what computed them is at fault; nothing can be made from them")
-        packed = {} if name == "encoded" or array.size == 0 else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        check_finite(
+            array, f"{where}: {name}", "what computed them is at fault; nothing can be made from them"
+        )
+        packed = (
+            {}
+            if name == "encoded" or array.size == 0
+            else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        )
         group.create_dataset(name, data=array, track_times=False, **packed)
 
 
 class ItemWriter:
-    """Writes a file of one group an image, resumable: give the same target, params and sources and it goes on.
+    """Writes a file of one group an image, resumable: give the same target, params and sources and it goes
+    on.
 
-    Use as a context manager; `name in writer` says that an earlier run finished that image. When the block ends well the file is
-    put in place; otherwise the journal beside the target keeps what is finished. `root`: data sets for the file's root, by name.
+    Use as a context manager; `name in writer` says that an earlier run finished that image. When the block
+    ends well the file is put in place; otherwise the journal beside the target keeps what is finished.
+    `root`: data sets for the file's root, by name.
     """
 
     def __init__(
-        self, path: Path | str, kind: str, *, params: dict, sources: dict, attrs: dict, overwrite: bool = False, root: dict | None = None
+        self,
+        path: Path | str,
+        kind: str,
+        *,
+        params: dict,
+        sources: dict,
+        attrs: dict,
+        overwrite: bool = False,
+        root: dict | None = None,
     ) -> None:
         self.path, self.kind, self.root = Path(path), kind, root or {}
         self.header = {"kind": kind, "params": params, "sources": sources, "attrs": attrs}
@@ -307,12 +367,16 @@ class ItemWriter:
             self.journal.close(remove=done or not self.names)
 
     def _finish(self) -> None:
-        if not self.names and "shard" not in self.header["params"]:  # a share may have no image, or none that can be used
+        if (
+            not self.names and "shard" not in self.header["params"]
+        ):  # a share may have no image, or none that can be used
             raise ShicError(f"{self.path}: there is nothing to write", "")
         self.names.update((name, i) for i, name in enumerate(sorted(self.names)))
         with self.journal.finishing() as partial, hdf5.created(partial) as (file, sink):
             write_header(file, self.kind, self.header["params"], self.header["sources"], self.header["attrs"])
-            write_fields(file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root, str(self.path))
+            write_fields(
+                file, {name: LAYOUTS[self.kind].fields[name] for name in self.root}, self.root, str(self.path)
+            )
             items = file.create_group("items")
             for record in self.journal.records():
                 with h5py.File(io.BytesIO(record), "r") as one:
@@ -335,7 +399,9 @@ class Item:
 
 
 class ItemReader:
-    """Reads a file of one group an image: `names`, `header`, `reader[name]` and iteration; every item is checked when read."""
+    """Reads a file of one group an image: `names`, `header`, `reader[name]` and iteration; every item is
+    checked when read.
+    """
 
     def __init__(self, path: Path | str, kind: str) -> None:
         self.path, self.kind, self.state = path, kind, hdf5.state(path)
@@ -364,11 +430,16 @@ class ItemReader:
         where = f"{self.path}: /items"
         with hdf5.opened(self.path, attributes=False) as file:
             if hdf5.state(self.path) != self.state:
-                raise InputError(f"{self.path}: was replaced while it was being read", "give the same line again")
+                raise InputError(
+                    f"{self.path}: was replaced while it was being read", "give the same line again"
+                )
             items = hdf5.member(file, "items", h5py.Group, where)
             group = items and hdf5.member(items, self.keys[name], h5py.Group, f"{where}/{self.keys[name]}")
             if group is None:
-                raise InputError(f"{where}/{self.keys[name]} is missing", "the file was changed meanwhile; give the same line again")
+                raise InputError(
+                    f"{where}/{self.keys[name]} is missing",
+                    "the file was changed meanwhile; give the same line again",
+                )
             return Item(name, _read(group, LAYOUTS[self.kind].items, f"{where}/{self.keys[name]}"))
 
     def __iter__(self) -> Iterator[Item]:
@@ -381,13 +452,17 @@ def describe(path: Path | str) -> dict[str, Any]:
         layout = LAYOUTS[header.kind]
         held = checked_fields(file, layout.fields, f"{path}: ", {})
         fields = {
-            name: {"dtype": str(each.dtype), "shape": list(each.shape), "holds": layout.fields[name].doc} for name, each in held.items()
+            name: {"dtype": str(each.dtype), "shape": list(each.shape), "holds": layout.fields[name].doc}
+            for name, each in held.items()
         }
         if layout.items:
             reader = ItemReader(path, header.kind)
             for name in reader.names[:1]:
                 _ = reader[name]  # checks it
-            fields["items"] = {"count": len(reader), "fields": {name: field.doc for name, field in layout.items.items()}}
+            fields["items"] = {
+                "count": len(reader),
+                "fields": {name: field.doc for name, field in layout.items.items()},
+            }
         return {
             "path": str(path),
             "kind": header.kind,

@@ -1,7 +1,9 @@
-"""Many images on many machines: each process does one share of them and writes a part of the file; `join` makes the file of the parts.
+"""Many images on many machines: each process does one share of them and writes a part of the file; `join`
+makes the file of the parts.
 
-Shares are runs of the images in the order of their names, so that parts are joined one after the other, in the memory of one image.
-Under torchrun the shares are its ranks', and the parts are joined when all are there.
+Shares are runs of the images in the order of their names, so that parts are joined one after the other, in
+the memory of one image. Under torchrun the shares are its ranks', and the parts are joined when all are
+there.
 """
 
 from __future__ import annotations
@@ -23,13 +25,21 @@ if TYPE_CHECKING:
     from shic_cli.schema import Header, ItemWriter
 
 T = TypeVar("T")
-TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what it tells the processes that it starts
+TORCHRUN = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)  # what it tells the processes that it starts
 NAME = re.compile(r"(.+)\.part-\d+-of-\d+(\.\w+)")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Share `number`, from 1, of `count` of a stage's images; `ranked`: that of a rank of torchrun's, which all end together."""
+    """Share `number`, from 1, of `count` of a stage's images; `ranked`: that of a rank of torchrun's, which
+    all end together.
+    """
 
     number: int = 1
     count: int = 1
@@ -65,12 +75,20 @@ class Part:
 
     def path(self, whole: Path) -> Path:
         """The file of this share, beside the `whole` one."""
-        return whole if self.is_whole else whole.with_name(f"{whole.stem}.part-{self.number}-of-{self.count}{whole.suffix}")
+        return (
+            whole
+            if self.is_whole
+            else whole.with_name(f"{whole.stem}.part-{self.number}-of-{self.count}{whole.suffix}")
+        )
 
-    def writer(self, path: Path, kind: str, *, params: dict[str, Any], overwrite: bool = False, **rest: Any) -> ItemWriter | Finished:
-        """What writes this share of the file `path`, as ItemWriter, and is finished already where an earlier run has written it.
+    def writer(
+        self, path: Path, kind: str, *, params: dict[str, Any], overwrite: bool = False, **rest: Any
+    ) -> ItemWriter | Finished:
+        """What writes this share of the file `path`, as ItemWriter, and is finished already where an earlier
+        run has written it.
 
-        A rank's part that is there is always of this run's settings or in its way: the whole file is what --overwrite is about.
+        A rank's part that is there is always of this run's settings or in its way: the whole file is what
+        --overwrite is about.
         """
         from shic_cli.schema import ItemWriter
 
@@ -85,7 +103,8 @@ class Part:
         return ItemWriter(self.path(path), kind, params=params, overwrite=overwrite, **rest)
 
     def end(self, path: Path, failures: Failures, total: int, overwrite: bool = False) -> None:
-        """To be called when the share is written: names what failed, and under torchrun joins the parts of all ranks to `path`.
+        """To be called when the share is written: names what failed, and under torchrun joins the parts of
+        all ranks to `path`.
 
         PartialError too where an earlier run wrote the part and some inputs had failed then.
         """
@@ -123,16 +142,22 @@ class Finished:
 
     @classmethod
     def find(cls, path: Path, wanted: dict[str, Any], overwrite: bool) -> Finished | None:
-        """The part `path` where it is there with the header `wanted`; InputError if it has another and is not to be overwritten."""
+        """The part `path` where it is there with the header `wanted`; InputError if it has another and is not
+        to be overwritten.
+        """
         if not path.exists():
             return None
         header = _read_header(path)
-        difference = first_difference(_settings(header), json.loads(json.dumps(wanted | {"shic_version": __version__})))
+        difference = first_difference(
+            _settings(header), json.loads(json.dumps(wanted | {"shic_version": __version__}))
+        )
         if not difference:
             return cls(header)
         if overwrite:
             return None
-        raise InputError(f"{path}: is there with other settings ({difference})", "remove it, or give --overwrite")
+        raise InputError(
+            f"{path}: is there with other settings ({difference})", "remove it, or give --overwrite"
+        )
 
     def __contains__(self, name: str) -> bool:
         return True
@@ -151,14 +176,18 @@ def whole_path(part: Path) -> Path:
     """The file that `part` is a part of, by its name; InputError if that is no part's."""
     found = NAME.fullmatch(part.name)
     if not found:
-        raise InputError(f"{part}: is not called NAME.part-I-of-N.h5, as parts are", "give the file to write with -o")
+        raise InputError(
+            f"{part}: is not called NAME.part-I-of-N.h5, as parts are", "give the file to write with -o"
+        )
     return part.with_name(found[1] + found[2])
 
 
 def join(paths: Sequence[Path], output: Path, overwrite: bool = False, track: Track = plain_track) -> None:
-    """Write the file that one process would have written from its parts, without unpacking their data. The parts are kept.
+    """Write the file that one process would have written from its parts, without unpacking their data. The
+    parts are kept.
 
-    InputError when one is missing or comes twice, or when they differ in settings, sources or template, or in the version of shic.
+    InputError when one is missing or comes twice, or when they differ in settings, sources or template, or in
+    the version of shic.
     """
     from shic_cli import hdf5, schema
 
@@ -171,19 +200,31 @@ def join(paths: Sequence[Path], output: Path, overwrite: bool = False, track: Tr
     root = schema.read_arrays(first, header.kind)[0]
     with atomic(output, overwrite) as partial, hdf5.created(partial) as (file, sink):
         schema.write_header(file, header.kind, merged["params"], header.sources, header.attrs)
-        schema.write_fields(file, {name: schema.LAYOUTS[header.kind].fields[name] for name in root}, root, str(output))
+        schema.write_fields(
+            file, {name: schema.LAYOUTS[header.kind].fields[name] for name in root}, root, str(output)
+        )
         items, last, count = file.create_group("items"), "", 0
         for path in track(list(headers), len(headers), "join"):
-            if any((other != root[name]).any() for name, other in schema.read_arrays(path, header.kind)[0].items()):
-                raise InputError(f"{path}: its basis is not that of {first}", "make it again with the same settings")
+            if any(
+                (other != root[name]).any()
+                for name, other in schema.read_arrays(path, header.kind)[0].items()
+            ):
+                raise InputError(
+                    f"{path}: its basis is not that of {first}", "make it again with the same settings"
+                )
             for name, group in _items(path, header.kind):
                 if name <= last:
-                    raise InputError(f"{path}: {name} is not in its share", "make it again with the same photos")
+                    raise InputError(
+                        f"{path}: {name} is not in its share", "make it again with the same photos"
+                    )
                 group.file.copy(group, items, f"{count:08d}")
                 sink.check()
                 last, count = name, count + 1
         if not count:
-            raise InputError(f"{output}: its {len(headers)} parts hold nothing", "look at what was said when they were made")
+            raise InputError(
+                f"{output}: its {len(headers)} parts hold nothing",
+                "look at what was said when they were made",
+            )
 
 
 def _read_header(path: Path) -> Header:
@@ -192,7 +233,12 @@ def _read_header(path: Path) -> Header:
 
     with schema.opened(path) as (_, header):
         shard = header.params.get("shard")
-        if not (isinstance(shard, list) and len(shard) == 2 and all(type(each) is int for each in shard) and 1 <= shard[0] <= shard[1]):
+        if not (
+            isinstance(shard, list)
+            and len(shard) == 2
+            and all(type(each) is int for each in shard)
+            and 1 <= shard[0] <= shard[1]
+        ):
             raise InputError(f"{path}: is no part of a file", "give files that were made with --shard")
         if not schema.LAYOUTS[header.kind].items:
             raise InputError(f"{path}: {header.kind} has no parts", "give files that were made with --shard")
@@ -215,7 +261,9 @@ def _settings(header: Header) -> dict[str, Any]:
 
 
 def _in_order(paths: Sequence[Path]) -> dict[Path, Header]:
-    """The headers of all parts in the order of their shares; InputError if they are not those of one file, each once."""
+    """The headers of all parts in the order of their shares; InputError if they are not those of one file,
+    each once.
+    """
     if missing := next((path for path in paths if not path.exists()), None):
         raise InputError(f"{missing}: is missing", "make it with its --shard, then join again")
     found: dict[int, Path] = {}
@@ -227,10 +275,17 @@ def _in_order(paths: Sequence[Path]) -> dict[Path, Header]:
             raise InputError(f"{path}: is part {number} like {other}", "give each part once")
         first = next(iter(headers))
         if difference := first_difference(_alike(headers[first]), _alike(header)):
-            raise InputError(f"{path}: has other settings than {first} ({difference})", "parts of one file are made by one line")
+            raise InputError(
+                f"{path}: has other settings than {first} ({difference})",
+                "parts of one file are made by one line",
+            )
     for number in range(1, count + 1):
         if number not in found:
-            name = Part(number, count).path(whole_path(path)) if NAME.fullmatch(path.name) else f"part {number} of {count}"
+            name = (
+                Part(number, count).path(whole_path(path))
+                if NAME.fullmatch(path.name)
+                else f"part {number} of {count}"
+            )
             raise InputError(f"{name}: is missing", f"make it with --shard {number}/{count}, then join again")
     return {found[number]: headers[found[number]] for number in range(1, count + 1)}
 
@@ -242,7 +297,9 @@ def _alike(header: Header) -> dict[str, Any]:
 
 
 def _merged(headers: Iterable[Header]) -> dict[str, Any]:
-    """The settings of the whole file: those of its parts, and the number of pictures that all of them dropped."""
+    """The settings of the whole file: those of its parts, and the number of pictures that all of them
+    dropped.
+    """
     params = {}
     for header in headers:
         dropped = params.get("dropped", 0)
@@ -253,7 +310,9 @@ def _merged(headers: Iterable[Header]) -> dict[str, Any]:
 
 
 def _items(path: Path, kind: str) -> Iterator[tuple[str, Any]]:
-    """The name and the group of every image of a part, in order; InputError if one holds anything but the data sets of its kind."""
+    """The name and the group of every image of a part, in order; InputError if one holds anything but the
+    data sets of its kind.
+    """
     from shic_cli import hdf5, schema
     from shic_cli.untrusted import check_name
 

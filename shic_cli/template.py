@@ -27,16 +27,21 @@ log = logging.getLogger("shic")
 LARGEST = 30_000  # vertices; the table of distances between them has 3.6 GB
 
 
-def prepare(path: Path, config: TemplateConfig, track: Track = plain_track, device: torch.device | None = None) -> Template:
-    """The Template of the mesh in `path`: cleaned, oriented, resampled, with all that its surface is asked for later.
+def prepare(
+    path: Path, config: TemplateConfig, track: Track = plain_track, device: torch.device | None = None
+) -> Template:
+    """The Template of the mesh in `path`: cleaned, oriented, resampled, with all that its surface is asked
+    for later.
 
-    On a CUDA `device` its basis and distances are computed there, unless they need more memory than it has; then, as everywhere else,
-    by the sparse factorisations that suit a CPU.
-    InputError if the file is no mesh, SettingError if `config.up` and `config.front` contradict each other.
+    On a CUDA `device` its basis and distances are computed there, unless they need more memory than it has;
+    then, as everywhere else, by the sparse factorisations that suit a CPU. InputError if the file is no mesh,
+    SettingError if `config.up` and `config.front` contradict each other.
     """
     mesh, fields = surface(path, config)
     points, faces = fields["verts"].astype(float), fields["faces"]
-    vectors, values, geodesic = _measured(points, faces, config, track, device if device is not None and device.type == "cuda" else None)
+    vectors, values, geodesic = _measured(
+        points, faces, config, track, device if device is not None and device.type == "cuda" else None
+    )
     return Template(
         **fields,
         eigenvectors=vectors.astype(np.float32),
@@ -49,31 +54,43 @@ def prepare(path: Path, config: TemplateConfig, track: Track = plain_track, devi
 def _measured(
     verts: np.ndarray, faces: np.ndarray, config: TemplateConfig, track: Track, device: torch.device | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eigenvectors, eigenvalues and distances, on `device`, or the sparse way where that is None or has too little memory."""
+    """Eigenvectors, eigenvalues and distances, on `device`, or the sparse way where that is None or has too
+    little memory.
+    """
     try:
         vectors, values, _ = geometry.laplacian_basis(verts, faces, config.eigenvectors, device)
         return vectors, values, geometry.geodesics(verts, faces, track, device)
     except RuntimeError as error:
         if device is None or type(error).__name__ != "OutOfMemoryError":
             raise
-    log.warning("%d vertices need more memory than %s has free: measured on the CPU instead", len(verts), device)
+    log.warning(
+        "%d vertices need more memory than %s has free: measured on the CPU instead", len(verts), device
+    )
     return _measured(verts, faces, config, track, None)
 
 
 def with_catalogue(template: Template, geodesics: Path | None, symmetry: Path | None) -> Template:
-    """`template` with the distances and the mirror map of the DensePose mesh catalogue, where files of them are given, in place of its own.
+    """`template` with the distances and the mirror map of the DensePose mesh catalogue, where files of them
+    are given, in place of its own.
 
-    InputError if a file does not fit, or if the template's vertices are not those of its mesh file in their order.
+    InputError if a file does not fit, or if the template's vertices are not those of its mesh file in their
+    order.
     """
     count = len(template.verts)
     if not np.array_equal(template.source_to_vertex, np.arange(count)):
-        raise InputError("the template's vertices are not those of its mesh file in their order", "prepare it with --vertices 0")
+        raise InputError(
+            "the template's vertices are not those of its mesh file in their order",
+            "prepare it with --vertices 0",
+        )
     changed: dict[str, np.ndarray] = {}
     if geodesics is not None:
         (distances,) = read_arrays(geodesics, ())
         _check_shape(distances, (count, count), geodesics)
         if (distances < 0).any() or not distances.any():
-            raise InputError(f"{geodesics}: holds no distances", "fetch it again, or leave it out: they are computed from the mesh")
+            raise InputError(
+                f"{geodesics}: holds no distances",
+                "fetch it again, or leave it out: they are computed from the mesh",
+            )
         symmetric = (distances + distances.T) / 2
         changed["geodesic"] = (symmetric * (GEODESIC_MAXIMUM / symmetric.max())).astype(np.float32)
     if symmetry is not None:
@@ -86,24 +103,34 @@ def with_catalogue(template: Template, geodesics: Path | None, symmetry: Path | 
 
 def _check_shape(array: np.ndarray, shape: tuple[int, ...], path: Path) -> None:
     if array.shape != shape:
-        raise InputError(f"{path}: is {array.shape}, the template needs {shape}", "give the catalogue's file of the same mesh")
+        raise InputError(
+            f"{path}: is {array.shape}, the template needs {shape}",
+            "give the catalogue's file of the same mesh",
+        )
 
 
 def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
-    """The mesh in `path`, cleaned, oriented and resampled, and those fields of its Template that need no spectrum and no distances.
+    """The mesh in `path`, cleaned, oriented and resampled, and those fields of its Template that need no
+    spectrum and no distances.
 
     Raises what `prepare` raises.
     """
     if config.remesh == "on" and not config.vertices:
-        raise SettingError("--remesh on --vertices 0: a new surface has other vertices", "give their number with --vertices")
+        raise SettingError(
+            "--remesh on --vertices 0: a new surface has other vertices", "give their number with --vertices"
+        )
     path = Path(path)
     mesh = largest_part(_whole(sound(read_mesh(path), path.name), config, path.name), path.name)
     mesh = normalised(mesh.moved(geometry.orientation(mesh.verts, config.up, config.front)))
     axis, _ = geometry.mirror_plane(mesh.verts)
     mesh = normalised(resample(mesh, config.vertices, path.name))
     if len(mesh.verts) > LARGEST:
-        raise InputError(f"{path}: has {len(mesh.verts)} vertices, at most {LARGEST} are used", "give fewer with --vertices")
-    # everything is computed from the vertices as the file holds them, so that the file alone gives the same values again
+        raise InputError(
+            f"{path}: has {len(mesh.verts)} vertices, at most {LARGEST} are used",
+            "give fewer with --vertices",
+        )
+    # everything is computed from the vertices as the file holds them, so that the file alone gives the same
+    # values again
     verts = mesh.verts.astype(np.float32)
     points = verts.astype(float)
     _, place = geometry.mirror_plane(points, (axis,))
@@ -121,13 +148,17 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
 
 
 def _whole(mesh: Mesh, config: TemplateConfig, name: str) -> Mesh:
-    """The mesh with its parts grown together, as `config` says; the mesh itself where its largest part is nearly all of it."""
+    """The mesh with its parts grown together, as `config` says; the mesh itself where its largest part is
+    nearly all of it.
+    """
     if config.remesh == "off" or not config.vertices:
         return mesh
     area = part_areas(mesh)[1]
     if config.remesh == "auto" and area.max() >= (1 - MUCH) * area.sum():
         if np.count_nonzero(area) > 1:
-            log.info("%s: its small parts are left out; --remesh on makes one surface of those that touch", name)
+            log.info(
+                "%s: its small parts are left out; --remesh on makes one surface of those that touch", name
+            )
         return mesh
     from shic_cli.remesh import remeshed
 
@@ -137,32 +168,53 @@ def _whole(mesh: Mesh, config: TemplateConfig, name: str) -> Mesh:
 def write(
     path: Path, template: Template, config: TemplateConfig, mesh: Path, overwrite: bool = False, **others: Path | None
 ) -> None:  # fmt: skip
-    """Write `template`, which `prepare` made of the file `mesh`, as a template file; `others` went into it too, by their role."""
+    """Write `template`, which `prepare` made of the file `mesh`, as a template file; `others` went into it
+    too, by their role.
+    """
     arrays = {name: getattr(template, name) for name in LAYOUTS["shic/template"].fields}
     files = {"mesh": mesh, **others}
-    sources, attrs = {role: source(file) for role, file in files.items() if file is not None}, {"mirror_axis": template.mirror_axis}
-    write_arrays(path, "shic/template", arrays, params=config.params(), sources=sources, attrs=attrs, overwrite=overwrite)
+    sources, attrs = (
+        {role: source(file) for role, file in files.items() if file is not None},
+        {"mirror_axis": template.mirror_axis},
+    )
+    write_arrays(
+        path,
+        "shic/template",
+        arrays,
+        params=config.params(),
+        sources=sources,
+        attrs=attrs,
+        overwrite=overwrite,
+    )
 
 
 def vertex_colors(verts: np.ndarray) -> np.ndarray:
     """`(K, 3)` u1 RGB, smooth over the surface of oriented `verts` (K, 3), no two alike.
 
-    The animal's left is warm and its right cool; the hue goes along the longer of length and height, from violet at the head
-    to green at the tail, and the lightness along the other.
+    The animal's left is warm and its right cool; the hue goes along the longer of length and height, from
+    violet at the head to green at the tail, and the lightness along the other.
     """
     extent = np.maximum(np.ptp(verts, axis=0), 1e-9)
     x, y, z = ((verts - (verts.min(0) + verts.max(0)) / 2) / extent).T
     along, across = (z, y) if extent[2] >= extent[1] else (y, z)
     left = (1 + np.tanh(x / 0.08)) / 2
     hues = np.deg2rad(np.stack([50 - 150 * along, 230 + 150 * along]))
-    red_green, yellow_blue = 0.15 * (left * [np.cos(hues[0]), np.sin(hues[0])] + (1 - left) * [np.cos(hues[1]), np.sin(hues[1])])
+    red_green, yellow_blue = 0.15 * (
+        left * [np.cos(hues[0]), np.sin(hues[0])] + (1 - left) * [np.cos(hues[1]), np.sin(hues[1])]
+    )
     rgb = oklab_to_rgb(np.stack([0.69 + 0.28 * across, red_green, yellow_blue], axis=1))
     return _distinct(np.round(255 * rgb).astype(np.uint8))
 
 
 def oklab_to_rgb(lab: np.ndarray) -> np.ndarray:
     """sRGB `(P, 3)` in 0..1 of OKLab colours `(P, 3)`, in which equal steps look equal."""
-    to_cones = np.array([[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]])
+    to_cones = np.array(
+        [
+            [1, 0.3963377774, 0.2158037573],
+            [1, -0.1055613458, -0.0638541728],
+            [1, -0.0894841775, -1.2914855480],
+        ]
+    )
     to_linear = np.array(
         [
             [4.0767416621, -3.3077115913, 0.2309699292],
@@ -192,7 +244,9 @@ def _distinct(colors: np.ndarray) -> np.ndarray:
 
 
 def uv_picture(template: Template, size: int = 2048) -> np.ndarray:
-    """`(size, size, 3)` u1: the texture to paint on, each chart filled with the vertex colours, with its outline and its edges."""
+    """`(size, size, 3)` u1: the texture to paint on, each chart filled with the vertex colours, with its
+    outline and its edges.
+    """
     import cv2
     from scipy.ndimage import distance_transform_edt
 
@@ -225,7 +279,9 @@ def _barycentric(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def _outlined(picture: np.ndarray, face_uv: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """`picture` with the edges of `face_uv` (F, 3) at `positions` (T, 2) drawn faintly, and those of one face only strongly."""
+    """`picture` with the edges of `face_uv` (F, 3) at `positions` (T, 2) drawn faintly, and those of one face
+    only strongly.
+    """
     import cv2
 
     edges = np.sort(face_uv[:, [[0, 1], [1, 2], [2, 0]]], axis=2).reshape(-1, 2)
@@ -255,5 +311,14 @@ def sides_picture(template: Template, size: int = 512) -> np.ndarray:
     colors = interpolate(fragments, faces, torch.as_tensor(template.colors).float()) * light
     pictures = torch.where(fragments.mask[..., None], colors, 255).clamp(0, 255).round().byte().numpy()
     for picture, name in zip(pictures, ("front", "left side", "back", "right side"), strict=True):
-        cv2.putText(picture, name, (size // 40, size // 18), cv2.FONT_HERSHEY_SIMPLEX, size / 730, (90, 90, 90), 1, cv2.LINE_AA)
+        cv2.putText(
+            picture,
+            name,
+            (size // 40, size // 18),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            size / 730,
+            (90, 90, 90),
+            1,
+            cv2.LINE_AA,
+        )
     return np.concatenate(list(pictures), axis=1)

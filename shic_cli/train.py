@@ -1,4 +1,6 @@
-"""Training of the canonical map: the five losses of sec. 3.6 on photos with pseudo-labels and on synthetic pictures."""
+"""Training of the canonical map: the five losses of sec. 3.6 on photos with pseudo-labels and on synthetic
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,21 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
     for path in paths:
         reader = ItemReader(path, "shic/maps")
         if reader.header.attrs["template"] not in ("", template.fingerprint):
-            raise InputError(f"{path}: its labels are for another template", "make it again with this template")
+            raise InputError(
+                f"{path}: its labels are for another template", "make it again with this template"
+            )
         if "shard" in reader.header.params:
-            log.warning("%s: is a part, with a share of the pictures alone; `shic join` makes the whole of all parts", path)
+            log.warning(
+                "%s: is a part, with a share of the pictures alone; `shic join` makes the whole of all parts",
+                path,
+            )
         synthetic = reader.header.attrs["labels"] == "synthetic"
         if config.synthetic_images if synthetic else config.natural_images:
             readers.append(reader)
     if not any(map(len, readers)):
-        raise InputError("there are no pictures to train on", "give maps files made by `shic pseudo-gt` or `shic synth`")
+        raise InputError(
+            "there are no pictures to train on", "give maps files made by `shic pseudo-gt` or `shic synth`"
+        )
     return readers
 
 
@@ -89,15 +98,23 @@ class Trainer:
     ) -> Trainer:
         """A map that knows nothing yet: E = 0."""
         labels = {reader.header.attrs["labels"] for reader in readers}
-        encoder = make_extractor(config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders")
+        encoder = make_extractor(
+            config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders"
+        )
         if "synthetic" not in labels and encoder.name == "silhouette":
-            log.warning("there are no synthetic pictures: without them this map can be worse than its labels; make some with `shic synth`")
+            log.warning(
+                "there are no synthetic pictures: without them this map can be worse than its labels; make some with `shic synth`"
+            )
         config = settle(config, encoder, device, labels)
         if config.natural == 0 and labels != {"synthetic"}:
-            log.info("photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)")
+            log.info(
+                "photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)"
+            )
             readers = [reader for reader in readers if reader.header.attrs["labels"] == "synthetic"]
             if not readers:
-                raise InputError("--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`")
+                raise InputError(
+                    "--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`"
+                )
         decoder, mirror = DECODERS[config.decoder], torch.from_numpy(template.mirror.astype("int64"))
         examples = Examples(
             readers,
@@ -116,7 +133,9 @@ class Trainer:
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            found = CanonicalMap(config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)).to(device)
+            found = CanonicalMap(
+                config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
+            ).to(device)
         geodesic, mirror = torch.from_numpy(template.geodesic).to(device), mirror.to(device)
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(
@@ -125,14 +144,19 @@ class Trainer:
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
-        """Train one epoch; the means of the losses, by name. ShicError, with the map as it was before, if one is not finite."""
+        """Train one epoch; the means of the losses, by name. ShicError, with the map as it was before, if one
+        is not finite.
+        """
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         order = torch.randperm(len(self.examples), generator=generator).split(self.config.batch)
         self.map.train()
         sums: dict[str, float] = {}
         steps = {"natural": 0, "synthetic": 0, "all": len(order)}
         batches = [indices.tolist() for indices in order]
-        made = ahead(partial(self.examples.get_all, [batch[place] for place in self._places(batch)], self.epoch) for batch in batches)
+        made = ahead(
+            partial(self.examples.get_all, [batch[place] for place in self._places(batch)], self.epoch)
+            for batch in batches
+        )
         for i, found in enumerate(track(made, len(batches), f"epoch {self.epoch + 1}/{self.config.epochs}")):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate(self.epoch + i / len(batches))
@@ -151,23 +175,36 @@ class Trainer:
         return means
 
     def _check(self, means: dict[str, float]) -> None:
-        """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has grown beyond all measure."""
+        """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has
+        grown beyond all measure.
+        """
         where = f"epoch {self.epoch + 1}"
         for name, value in self.map.state_dict().items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
         start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
-        if worst := next((name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None):
-            raise ShicError(f"{where}: the {worst} loss is {means[worst]:.3g}, a map that knows nothing has {start:.3g}", KEPT)
+        if worst := next(
+            (name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None
+        ):
+            raise ShicError(
+                f"{where}: the {worst} loss is {means[worst]:.3g}, a map that knows nothing has {start:.3g}",
+                KEPT,
+            )
 
     def check_team(self) -> None:
-        """SettingError if a rank could have no loss to go back through layers in which the ranks wait for each other."""
+        """SettingError if a rank could have no loss to go back through layers in which the ranks wait for
+        each other.
+        """
         kinds = {_kind(name) for name in (*NATURAL, "synthetic") if self.weight(name)}
-        present = {"natural" if self.examples.is_natural(index) else "synthetic" for index in range(len(self.examples))}
+        present = {
+            "natural" if self.examples.is_natural(index) else "synthetic"
+            for index in range(len(self.examples))
+        }
         if self.team.size > 1 and self.team.mixes and present - kinds:
             hint = f"leave them out with --no-{min(present - kinds)}-images"
             raise SettingError(
-                f"the losses of all {min(present - kinds)} pictures have weight 0, which several ranks can't train with", hint
+                f"the losses of all {min(present - kinds)} pictures have weight 0, which several ranks can't train with",
+                hint,
             )
 
     def weight(self, name: str) -> float:
@@ -182,12 +219,20 @@ class Trainer:
         return self.config.rate * (0.1 if done >= 0.5 else 1)
 
     def _places(self, batch: list[int]) -> list[int]:
-        """The places in `batch` of this rank's share; one that counts nothing where the others would wait for it in every layer."""
+        """The places in `batch` of this rank's share; one that counts nothing where the others would wait for
+        it in every layer.
+        """
         return self.team.share(batch, owned=self.examples.variants > 0) or [0] * self.team.mixes
 
     def _step(self, batch: list[int], found: list[Example], generator: torch.Generator) -> dict[str, float]:
-        """One step on the examples `batch`, of which `found` are this rank's share; its share of the losses, which are means, by name."""
-        chosen, team, natural = self.examples.draw(len(batch), generator), self.team, sum(map(self.examples.is_natural, batch))
+        """One step on the examples `batch`, of which `found` are this rank's share; its share of the losses,
+        which are means, by name.
+        """
+        chosen, team, natural = (
+            self.examples.draw(len(batch), generator),
+            self.team,
+            sum(map(self.examples.is_natural, batch)),
+        )
         counts = {"natural": natural, "synthetic": len(batch) - natural, "all": len(batch)}
         if team.mixes and team.rank >= len(batch):
             counts = dict.fromkeys(counts, math.inf)
@@ -200,21 +245,33 @@ class Trainer:
         self.optimizer.step()
         return values
 
-    def _gradients(self, pairs: list[tuple[Example, torch.Tensor]], counts: dict[str, float], size: int) -> dict[str, float]:
-        """Set the gradients of the losses of examples and their chosen points, `size` at a time, and give their values.
+    def _gradients(
+        self, pairs: list[tuple[Example, torch.Tensor]], counts: dict[str, float], size: int
+    ) -> dict[str, float]:
+        """Set the gradients of the losses of examples and their chosen points, `size` at a time, and give
+        their values.
 
-        Each loss is a mean over the step's photos, its synthetic pictures or all of its pictures, of which there are `counts`: what a
-        part of them adds is weighed by its share, so that the sum is the same however they are split.
+        Each loss is a mean over the step's photos, its synthetic pictures or all of its pictures, of which
+        there are `counts`: what a part of them adds is weighed by its share, so that the sum is the same
+        however they are split.
         """
         self.optimizer.zero_grad()
         values: dict[str, float] = {}
         for start in range(0, len(pairs), size):
             examples, chosen = zip(*pairs[start : start + size], strict=True)
-            batch = collate(examples, chosen, self.examples.at_points, self.examples.encoder.side, self.device)
+            batch = collate(
+                examples, chosen, self.examples.at_points, self.examples.encoder.side, self.device
+            )
             natural = sum(example.natural for example in examples)
             here = {"natural": natural, "synthetic": len(examples) - natural, "all": len(examples)}
-            terms = {name: term * (here[_kind(name)] / counts[_kind(name)]) for name, term in self._losses(batch).items()}
-            total = sum((self.weight(name) * term for name, term in terms.items()), torch.zeros((), device=self.device))
+            terms = {
+                name: term * (here[_kind(name)] / counts[_kind(name)])
+                for name, term in self._losses(batch).items()
+            }
+            total = sum(
+                (self.weight(name) * term for name, term in terms.items()),
+                torch.zeros((), device=self.device),
+            )
             # all in one piece and before the gradients: a GPU is waited for once
             found = dict(zip(("total", *terms), torch.stack([total, *terms.values()]).tolist(), strict=True))
             if not math.isfinite(found["total"]):
@@ -227,13 +284,22 @@ class Trainer:
         return values
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The losses of a batch by name. Photos, their mirror images and synthetic pictures go through the decoder together."""
+        """The losses of a batch by name. Photos, their mirror images and synthetic pictures go through the
+        decoder together.
+        """
         natural, flipped = batch.natural, batch.flipped
         features, yx = batch.features, batch.yx
         if flipped is not None:
-            features, yx = torch.cat([features, flipped]), torch.cat([yx, flip_points(yx[natural], batch.side)])
+            features, yx = (
+                torch.cat([features, flipped]),
+                torch.cat([yx, flip_points(yx[natural], batch.side)]),
+            )
         pixels, foreground = self._embed(features, yx, batch)
-        labelled, mirrored, vertices = pixels[: len(natural)], pixels[len(natural) :], self.map.vertex_embeddings()
+        labelled, mirrored, vertices = (
+            pixels[: len(natural)],
+            pixels[len(natural) :],
+            self.map.vertex_embeddings(),
+        )
         terms = {}
         if natural.any():  # probabilities, K a point, are made of what needs them alone
             logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))
@@ -243,15 +309,25 @@ class Trainer:
             terms["synthetic"] = losses.synthetic(logp, batch.vertex[~natural])
         return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
 
-    def _embed(self, features: torch.Tensor, yx: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings `(B, P, D)` at `yx`, and the foreground logits where the decoder has them; float32, whatever the decoder's layers."""
+    def _embed(
+        self, features: torch.Tensor, yx: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings `(B, P, D)` at `yx`, and the foreground logits where the decoder has them; float32,
+        whatever the decoder's layers.
+        """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            found, foreground = (self.map.decoder(features), None) if batch.at_points else self.map.embed(features)
+            found, foreground = (
+                (self.map.decoder(features), None) if batch.at_points else self.map.embed(features)
+            )
         found = found.float() if batch.at_points else sample(found.float(), yx, batch.side)
         return found, None if foreground is None else foreground.float()
 
-    def _natural(self, logp: torch.Tensor, mirrored: torch.Tensor, vertex: torch.Tensor, yx: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The losses of photos: `logp` and `mirrored` `(N, P, K)`, `vertex` `(N, P)`, and `yx` `(N, P, 2)` in pixels of the 224 frame."""
+    def _natural(
+        self, logp: torch.Tensor, mirrored: torch.Tensor, vertex: torch.Tensor, yx: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The losses of photos: `logp` and `mirrored` `(N, P, K)`, `vertex` `(N, P)`, and `yx` `(N, P, 2)` in
+        pixels of the 224 frame.
+        """
         config, terms = self.config, {}
         if config.pseudo:
             terms["pseudo"] = losses.pseudo(logp, vertex)
@@ -277,18 +353,26 @@ class Trainer:
             tensors |= {f"adam.{names[i]}.{key}": value for key, value in state.items()}
         meta = {"epoch": str(self.epoch), "history": json.dumps(self.history)}
         with replacing(path) as partial:
-            write_tensors(partial, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, meta)
+            write_tensors(
+                partial, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, meta
+            )
 
     def load_checkpoint(self, path: Path) -> None:
         """Go on from a checkpoint of the same settings."""
         with safe_open(path, "pt") as file:
             tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-        self.map.load_state_dict({name.removeprefix("map."): value for name, value in tensors.items() if name.startswith("map.")})
+        self.map.load_state_dict(
+            {name.removeprefix("map."): value for name, value in tensors.items() if name.startswith("map.")}
+        )
         state: dict[int, dict[str, torch.Tensor]] = {}
         for i, (name, _) in enumerate(self.map.named_parameters()):
             prefix = f"adam.{name}."
-            state[i] = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+            state[i] = {
+                key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+            }
+        self.optimizer.load_state_dict(
+            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
         self.epoch, self.history = int(meta["epoch"]), json.loads(meta["history"])
 
     def saved(self, sources: dict[str, Any]) -> Saved:
@@ -322,9 +406,11 @@ def train(
     last: Callable[[list[dict[str, float]]], None] | None = None,
     track: Track = plain_track,
 ) -> list[dict[str, float]]:
-    """Train on maps files and write the model; the losses of every epoch, by name. `last` gets these before the model is put in place.
+    """Train on maps files and write the model; the losses of every epoch, by name. `last` gets these before
+    the model is put in place.
 
-    A checkpoint beside the target is kept after every epoch; given the same settings and sources, training goes on from it.
+    A checkpoint beside the target is kept after every epoch; given the same settings and sources, training
+    goes on from it.
     """
     check_target(path, overwrite)
     readers = open_maps(maps, template, config)
@@ -333,7 +419,12 @@ def train(
     if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
         raise SettingError("every loss has weight 0", "give one of them a weight")
     trainer.check_team()
-    made_by = {"params": trainer.config.params(), "encoder": trainer.examples.encoder.fingerprint, "seed": seed, "sources": sources}
+    made_by = {
+        "params": trainer.config.params(),
+        "encoder": trainer.examples.encoder.fingerprint,
+        "seed": seed,
+        "sources": sources,
+    }
     if trainer.team.is_first:
         _train_first(trainer, Journal(path, made_by, replace=overwrite), sources, last, track)
     else:
@@ -348,7 +439,9 @@ def _train_first(
     last: Callable[[list[dict[str, float]]], None] | None,
     track: Track,
 ) -> None:
-    """Train to the end, as the only rank or the first, which is the one that writes: checkpoints and the model."""
+    """Train to the end, as the only rank or the first, which is the one that writes: checkpoints and the
+    model.
+    """
     done = False
     try:
         checkpoint = journal.checkpoint if journal.checkpoint.exists() else None
@@ -358,7 +451,11 @@ def _train_first(
             log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
         gather(None)  # the others have read it too, before it is replaced
         for means in _epochs(trainer, track):
-            log.debug("epoch %d: %s", trainer.epoch, " ".join(f"{name} {value:.4f}" for name, value in means.items()))
+            log.debug(
+                "epoch %d: %s",
+                trainer.epoch,
+                " ".join(f"{name} {value:.4f}" for name, value in means.items()),
+            )
             trainer.save_checkpoint(journal.checkpoint)
         if last is not None:
             last(trainer.history)

@@ -1,4 +1,6 @@
-"""Viewpoints in words: which side of the template a camera sees, and cameras drawn from some of the sides (sec. 3.5, 7.3)."""
+"""Viewpoints in words: which side of the template a camera sees, and cameras drawn from some of the sides
+(sec. 3.5, 7.3).
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def view_of(azimuth: float, elevation: float) -> str:
 
 
 def parse_views(text: str, elevation: tuple[float, ...]) -> tuple[str, ...]:
-    """The views that `--views` names, separated by commas; none for `any`, and for `auto` where no generator says what that is.
+    """The views that `--views` names, separated by commas; none for `any`, and for `auto` where no generator
+    says what that is.
 
     SettingError for a word that is no view, and for an `elevation` from which there are none of these.
     """
@@ -30,19 +33,25 @@ def parse_views(text: str, elevation: tuple[float, ...]) -> tuple[str, ...]:
     views = tuple(dict.fromkeys(text.split(",")))
     for view in views:
         if view not in VIEWS:
-            raise SettingError(f"--views {text}: {view!r} is no view", f"give any, or some of {','.join(VIEWS)}")
+            raise SettingError(
+                f"--views {text}: {view!r} is no view", f"give any, or some of {','.join(VIEWS)}"
+            )
     if set(views) - {"top"} and elevation[0] >= TOP:
         raise SettingError(
-            f"--views {text}: from {elevation[0]:g} degrees up there are views of the top only", "give --views top, or a lower --elevation"
+            f"--views {text}: from {elevation[0]:g} degrees up there are views of the top only",
+            "give --views top, or a lower --elevation",
         )
     return views
 
 
-def random_viewpoint(views: tuple[str, ...], elevation: tuple[float, ...], rng: np.random.Generator) -> tuple[float, float]:
-    """Azimuth and elevation in degrees of a viewpoint that shows one of `views`, or anything where there are none.
+def random_viewpoint(
+    views: tuple[str, ...], elevation: tuple[float, ...], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Azimuth and elevation in degrees of a viewpoint that shows one of `views`, or anything where there are
+    none.
 
-    Azimuths are uniform over the arcs of the views that are named. The top has its share of pictures, 1 / len(views); it is seen from
-    the part of `elevation` above TOP, or from TOP to 90 where there is none.
+    Azimuths are uniform over the arcs of the views that are named. The top has its share of pictures, 1 /
+    len(views); it is seen from the part of `elevation` above TOP, or from TOP to 90 where there is none.
     """
     if not views:
         return rng.uniform(0, 360), rng.uniform(*elevation)

@@ -23,10 +23,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `main` does, and befor
 
 
 def animal_verts(sphere: np.ndarray) -> np.ndarray:
-    """A four-legged animal `(K, 3)` from the points of a unit sphere: left and right alike, front and back and top and bottom not."""
+    """A four-legged animal `(K, 3)` from the points of a unit sphere: left and right alike, front and back
+    and top and bottom not.
+    """
     x, y, z = sphere.T
     head = np.exp(-((z - 1) ** 2 + (y - 0.3) ** 2) / 0.15)
-    legs = sum(np.exp(-((abs(x) - 0.5) ** 2 + (z - place) ** 2) / 0.08) for place in (-0.6, 0.4)) * np.clip(-y, 0, 1)
+    legs = sum(np.exp(-((abs(x) - 0.5) ** 2 + (z - place) ** 2) / 0.08) for place in (-0.6, 0.4)) * np.clip(
+        -y, 0, 1
+    )
     verts = np.stack([0.4 * x, 0.4 * y + 0.5 * head - 0.7 * legs, z + 0.2 * head], 1)
     low, high = verts.min(0), verts.max(0)
     return ((verts - (low + high) / 2) / (high - low).max()).astype(np.float32)
@@ -78,7 +82,9 @@ def small_template_file(small_template: Template, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_model_file(small_template: Template, tmp_path: Path) -> Path:
-    """An untrained model of `small_template` on the silhouette encoder, as `model.safetensors` in the test's own folder."""
+    """An untrained model of `small_template` on the silhouette encoder, as `model.safetensors` in the test's
+    own folder.
+    """
     import torch
 
     from shic_cli.features import make_extractor
@@ -89,10 +95,16 @@ def small_model_file(small_template: Template, tmp_path: Path) -> Path:
     made = CanonicalMap("pointwise", encoder.dim, 16, torch.from_numpy(small_template.eigenvectors)).eval()
     torch.nn.init.normal_(made.C)
     for layer in made.decoder.modules():
-        if isinstance(layer, torch.nn.Linear):  # no biases and large weights, so that different pixels get different vertices
+        if isinstance(
+            layer, torch.nn.Linear
+        ):  # no biases and large weights, so that different pixels get different vertices
             torch.nn.init.normal_(layer.weight, std=2 * layer.in_features**-0.5)
             torch.nn.init.zeros_(layer.bias)
-    meta = {"encoder": {"name": "silhouette"}, "encoder_fingerprint": encoder.fingerprint, "decoder": "pointwise"}
+    meta = {
+        "encoder": {"name": "silhouette"},
+        "encoder_fingerprint": encoder.fingerprint,
+        "decoder": "pointwise",
+    }
     meta |= {"channels": encoder.dim, "dim": 16, "template": small_template.fingerprint}
     save_model(tmp_path / "model.safetensors", Saved(made, Surface.of(small_template), meta), overwrite=True)
     return tmp_path / "model.safetensors"
@@ -100,14 +112,28 @@ def small_model_file(small_template: Template, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_vit(tmp_path: Path) -> Callable[..., Path]:
-    """`tiny_vit(kind, name="tiny", **settings)` saves a random vision transformer of 3 blocks, 32 wide, 8-pixel patches, as a folder."""
+    """`tiny_vit(kind, name="tiny", **settings)` saves a random vision transformer of 3 blocks, 32 wide,
+    8-pixel patches, as a folder.
+    """
     import torch
     import transformers
 
-    kinds = {"vit": "ViT", "deit": "DeiT", "dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters", "dinov3_vit": "DINOv3ViT"}
+    kinds = {
+        "vit": "ViT",
+        "deit": "DeiT",
+        "dinov2": "Dinov2",
+        "dinov2_with_registers": "Dinov2WithRegisters",
+        "dinov3_vit": "DINOv3ViT",
+    }
 
     def save(kind: str, name: str = "tiny", **settings: object) -> Path:
-        usual = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64, "image_size": 48}
+        usual = {
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "image_size": 48,
+        }
         config = getattr(transformers, f"{kinds[kind]}Config")(**{**usual, "patch_size": 8, **settings})
         torch.manual_seed(0)
         model = getattr(transformers, f"{kinds[kind]}Model")(config)
@@ -129,7 +155,9 @@ def tiny_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def shic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def shic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
     """`shic(*words)` runs a command line in the test's own folder: its exit status, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
 
@@ -150,7 +178,14 @@ def album(small_template: Template, tmp_path_factory: pytest.TempPathFactory) ->
     from shic_cli.synth import synthesize
 
     folder = tmp_path_factory.mktemp("album")
-    synthesize(small_template, folder / "truth.h5", SynthConfig(number=6, size=96, poses=1.0), torch.device("cpu"), seed=5, sources={})
+    synthesize(
+        small_template,
+        folder / "truth.h5",
+        SynthConfig(number=6, size=96, poses=1.0),
+        torch.device("cpu"),
+        seed=5,
+        sources={},
+    )
     (folder / "imgs").mkdir()
     (folder / "masks").mkdir()
     for i, item in enumerate(ItemReader(folder / "truth.h5", "shic/maps")):

@@ -1,10 +1,12 @@
-"""Long commands that are killed, stopped and short of space again and again, and what they leave: `python tests/crash.py --runs 50 train`.
+"""Long commands that are killed, stopped and short of space again and again, and what they leave: `python
+tests/crash.py --runs 50 train`.
 
-A server that has imported everything forks a child for each run, which runs the command line. The child is stopped at a random moment
-(fixed seeds): at any time, while the final file is put together, or at one of its operations on files (opening, the middle of a write,
-renaming, removing), and the same line is given again until it is done. Then
-the files must be those of an uninterrupted run, byte by byte, and no others may be there, and nothing that was kept may have been
-computed again. Prints one JSON object; exit status 1 when a promise was broken.
+A server that has imported everything forks a child for each run, which runs the command line. The child is
+stopped at a random moment (fixed seeds): at any time, while the final file is put together, or at one of its
+operations on files (opening, the middle of a write, renaming, removing), and the same line is given again
+until it is done. Then the files must be those of an uninterrupted run, byte by byte, and no others may be
+there, and nothing that was kept may have been computed again. Prints one JSON object; exit status 1 when a
+promise was broken.
 """
 
 from __future__ import annotations
@@ -29,10 +31,34 @@ from pathlib import Path
 PICTURES = 6
 LINES: dict[str, tuple[str, ...]] = {
     "features": ("features", "imgs", "-o", "{out}/f.h5", "--extractor", "silhouette"),
-    "pseudo-gt": ("pseudo-gt", "imgs", "-o", "{out}/p.h5", "--azimuths", "3", "--elevations", "10", "--extractor", "silhouette"),
+    "pseudo-gt": (
+        "pseudo-gt",
+        "imgs",
+        "-o",
+        "{out}/p.h5",
+        "--azimuths",
+        "3",
+        "--elevations",
+        "10",
+        "--extractor",
+        "silhouette",
+    ),
     "synth": ("synth", "-o", "{out}/s.h5", "--number", str(PICTURES), "--size", "96"),
     "train": (
-        *("train", "synth.h5", "-o", "{out}/m.safetensors", "--encoder", "silhouette", "--epochs", "5", "--batch", "4", "--points", "20"),
+        *(
+            "train",
+            "synth.h5",
+            "-o",
+            "{out}/m.safetensors",
+            "--encoder",
+            "silhouette",
+            "--epochs",
+            "5",
+            "--batch",
+            "4",
+            "--points",
+            "20",
+        ),
         *("--seed", "3"),
     ),
     "predict": ("predict", "imgs", "-o", "{out}/predictions.maps.h5", "--remap", "grid"),
@@ -46,7 +72,9 @@ THERE = "is there already and is kept"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("commands", nargs="*", choices=[*LINES, []], help="which; all of them when none is named")
+    parser.add_argument(
+        "commands", nargs="*", choices=[*LINES, []], help="which; all of them when none is named"
+    )
     parser.add_argument("--runs", type=int, default=50, help="runs to stop, for each command")
     how = "limit: on a file's size; disk: a small file system (root only); may be given several times  [default: kill]"
     parser.add_argument("--how", choices=HOWS, action="append", help=how)
@@ -80,7 +108,9 @@ def import_all() -> None:
 
 
 def run(words: tuple[str, ...], folder: Path, before: Callable[[], None] | None = None) -> int:
-    """Fork a child that runs `shic WORDS` in `folder` after `before`, its stderr in `stderr.txt`; its process number."""
+    """Fork a child that runs `shic WORDS` in `folder` after `before`, its stderr in `stderr.txt`; its process
+    number.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -103,7 +133,9 @@ def run(words: tuple[str, ...], folder: Path, before: Callable[[], None] | None 
         traceback.print_exc()
     sys.stderr.flush()
     atexit._run_exitfuncs()
-    ctypes.CDLL(None).exit(status)  # not through the parent's frames, but not without the libraries' last words either
+    ctypes.CDLL(None).exit(
+        status
+    )  # not through the parent's frames, but not without the libraries' last words either
     raise AssertionError
 
 
@@ -122,7 +154,9 @@ def make_inputs(folder: Path) -> None:
     from shic_cli.schema import ItemReader
 
     ball = trimesh.creation.icosphere(subdivisions=3)
-    trimesh.Trimesh(animal_verts(np.asarray(ball.vertices)), ball.faces, process=False).export(folder / "animal.obj")
+    trimesh.Trimesh(animal_verts(np.asarray(ball.vertices)), ball.faces, process=False).export(
+        folder / "animal.obj"
+    )
     number = str(PICTURES)
     lines = [
         ("template", "prep", "animal.obj", "--vertices", "0", "--eigenvectors", "16"),
@@ -166,11 +200,17 @@ class Trials:
         self.log.write_bytes(b"")
 
     def _files(self) -> dict[str, bytes]:
-        return {str(path.relative_to(self.out)): path.read_bytes() for path in sorted(self.out.rglob("*")) if path.is_file()}
+        return {
+            str(path.relative_to(self.out)): path.read_bytes()
+            for path in sorted(self.out.rglob("*"))
+            if path.is_file()
+        }
 
     def _difference(self) -> str:
         found = self._files()
-        return ", ".join(name for name in {**found, **self.wanted} if found.get(name) != self.wanted.get(name))
+        return ", ".join(
+            name for name in {**found, **self.wanted} if found.get(name) != self.wanted.get(name)
+        )
 
     def _said(self) -> str:
         return (self.folder / "stderr.txt").read_text()
@@ -189,21 +229,31 @@ class Trials:
                 disk.enlarge(self.largest * 8 + (8 << 20))
                 status, _ = self._once()
                 if status and THERE not in self._said():
-                    self.faults.append(f"trial {self.counts['trials']}: status {status} at last: {self._said()}")
+                    self.faults.append(
+                        f"trial {self.counts['trials']}: status {status} at last: {self._said()}"
+                    )
                 self._check()
-            sys.stderr.write(f"{self.name} {how}: {self.counts['stopped']} of {runs} runs stopped, {len(self.faults)} faults\n")
+            sys.stderr.write(
+                f"{self.name} {how}: {self.counts['stopped']} of {runs} runs stopped, {len(self.faults)} faults\n"
+            )
         return {**self.counts, "seconds": round(self.length, 2), "faults": self.faults}
 
     def _stopped_run(self, disk: Disk) -> bool:
         """One run that is to be stopped; True when the work is over all the same."""
         if self.how == "limit":
             limit = self.chance.randint(500, self.largest)
-            status, marks = self._once(before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            status, marks = self._once(
+                before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            )
         elif self.how == "disk":
             disk.enlarge(self.chance.randint(500, 2 * self.largest + 40_000))
             status, marks = self._once()
         else:
-            moments = {"time": (0, 1.05 * self.length), "late": (0, 1.1 * self.end), "operation": (0, self.operations)}
+            moments = {
+                "time": (0, 1.05 * self.length),
+                "late": (0, 1.1 * self.end),
+                "operation": (0, self.operations),
+            }
             kind = self.chance.choice(list(moments))
             status, marks = self._once((kind, self.chance.uniform(*moments[kind])))
         said = self._said()
@@ -215,13 +265,19 @@ class Trials:
         self.counts["statuses"][str(status)] = self.counts["statuses"].get(str(status), 0) + 1
         wanted = {"kill": -signal.SIGKILL, **STATUS}.get(self.how, 1)
         lines = [line for line in said.splitlines() if line.startswith(("shic: error:", "  "))]
-        if status != wanted or (self.how != "kill" and (len(lines) != 2 or "same line" not in lines[1] or "Traceback" in said)):
-            self.faults.append(f"trial {self.counts['trials']}: status {status}, wanted {wanted}: {said[-1500:]}")
+        if status != wanted or (
+            self.how != "kill" and (len(lines) != 2 or "same line" not in lines[1] or "Traceback" in said)
+        ):
+            self.faults.append(
+                f"trial {self.counts['trials']}: status {status}, wanted {wanted}: {said[-1500:]}"
+            )
         return False
 
-    def _once(self, stop: tuple[str, float] = ("", 0), before: Callable[[], None] | None = None) -> tuple[int, dict[str, float]]:
-        """One run; it is sent a signal so many seconds after it has begun (`time`) or after it began to finish (`late`), or at the
-        `operation` of that number on its files.
+    def _once(
+        self, stop: tuple[str, float] = ("", 0), before: Callable[[], None] | None = None
+    ) -> tuple[int, dict[str, float]]:
+        """One run; it is sent a signal so many seconds after it has begun (`time`) or after it began to
+        finish (`late`), or at the `operation` of that number on its files.
 
         Its exit status, when it began to finish and was done with it, and how many operations there were.
         """
@@ -231,7 +287,14 @@ class Trials:
         def prepare() -> None:
             os.close(read)
             at = int(moment) if kind == "operation" else -1
-            watch(self.name, self.out, os.open(self.log, os.O_WRONLY | os.O_APPEND), write, at, SIGNALS.get(self.how, 0))
+            watch(
+                self.name,
+                self.out,
+                os.open(self.log, os.O_WRONLY | os.O_APPEND),
+                write,
+                at,
+                SIGNALS.get(self.how, 0),
+            )
             if before:
                 before()
 
@@ -240,7 +303,9 @@ class Trials:
         marks: dict[str, float] = {"operations": 0}
         due = None
         while True:
-            ready, _, _ = select.select([read], [], [], None if due is None else max(due - time.monotonic(), 0))
+            ready, _, _ = select.select(
+                [read], [], [], None if due is None else max(due - time.monotonic(), 0)
+            )
             if not ready:
                 os.kill(pid, SIGNALS[self.how])
                 due = None
@@ -293,8 +358,8 @@ class Disk:
 
 
 def watch(name: str, out: Path, log: int, pipe: int, at: int, number: int) -> None:
-    """In the child: write to `log` what is computed and what is kept, and to `pipe` when the final file is begun and done, and each
-    operation on files in `out`; at that of number `at` the signal `number` comes.
+    """In the child: write to `log` what is computed and what is kept, and to `pipe` when the final file is
+    begun and done, and each operation on files in `out`; at that of number `at` the signal `number` comes.
     """
     watch_work(name, log)
     watch_files(out, pipe, at, number)
@@ -334,7 +399,8 @@ def watch_work(name: str, log: int) -> None:
 
 
 def watch_files(out: Path, pipe: int, at: int, number: int) -> None:
-    """Write to `pipe` when the program listens to signals, when the final file is begun and done, and each operation on files in `out`.
+    """Write to `pipe` when the program listens to signals, when the final file is begun and done, and each
+    operation on files in `out`.
 
     At that of number `at` the signal `number` comes.
     """

@@ -3,9 +3,9 @@
     python tests/fuzz.py --number 10000 --kind model          # the long run, one sort
     python tests/fuzz.py --kind model --only 1234 --keep here # one input again, its file kept
 
-A failure is any other exception, 10 seconds of the processor or 60 on the clock, 2 GB of memory, the end of the process, or a file
-outside of the output folder.
-Inputs run in a forked child under limits; after a failure the next child goes on. Input `i` of a sort is the same every time.
+A failure is any other exception, 10 seconds of the processor or 60 on the clock, 2 GB of memory, the end of
+the process, or a file outside of the output folder. Inputs run in a forked child under limits; after a
+failure the next child goes on. Input `i` of a sort is the same every time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from fuzz_stages import STAGES, hurry, make_seeds
 from shic_cli.errors import ShicError
 
 SECONDS = 10  # of the processor
-PATIENCE = 60  # seconds on the clock: a machine that is shared may give little time, and who waits for something takes none
+# seconds on the clock: a machine that is shared may give little time, and who waits for something takes none
+PATIENCE = 60
 MEMORY = 2 << 30  # bytes more than before
 BATCH = 500  # inputs a child
 WELL, REFUSED, FAILED = 0, 1, 2
@@ -56,9 +57,13 @@ class Report:
 
     def __str__(self) -> str:
         same = Counter(text.strip().splitlines()[-1] for text in self.failures.values())
-        lines = [f"{self.sort}: {self.tried} tried, {self.well} ended well, {self.refused} were refused, {len(self.failures)} failed"]
+        lines = [
+            f"{self.sort}: {self.tried} tried, {self.well} ended well, {self.refused} were refused, {len(self.failures)} failed"
+        ]
         for text, count in same.most_common():
-            lines.append(f"  {count} times, as {[i for i, each in self.failures.items() if each.strip().endswith(text)][:5]}: {text}")
+            lines.append(
+                f"  {count} times, as {[i for i, each in self.failures.items() if each.strip().endswith(text)][:5]}: {text}"
+            )
         return "\n".join(lines)
 
 
@@ -114,7 +119,10 @@ class Fuzzer:
         text = self.shared[28 : 28 + length].decode(errors="replace")
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
-            hangs = {signal.SIGALRM: f"hang, {PATIENCE} s on the clock", signal.SIGPROF: f"hang, {SECONDS} s of the processor"}
+            hangs = {
+                signal.SIGALRM: f"hang, {PATIENCE} s on the clock",
+                signal.SIGPROF: f"hang, {SECONDS} s of the processor",
+            }
             text = hangs.get(number, f"killed by {signal.Signals(number).name}")
         report.failures[at] = text or f"the process ended with {os.waitstatus_to_exitcode(status)}"
         report.tried += 1
@@ -140,7 +148,9 @@ class Fuzzer:
                 self.shared[24 : 28 + len(data)] = struct.pack("<i", len(data)) + data
                 os._exit(1)
             well, refused = well + (how == WELL), refused + (how == REFUSED)
-            if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before > MEMORY >> 14:  # the system remembers the most: start anew
+            if (
+                resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before > MEMORY >> 14
+            ):  # the system remembers the most: start anew
                 break
         self.shared[:28] = struct.pack("<qqqi", number + 1, well, refused, 0)
         os._exit(0)
@@ -179,7 +189,11 @@ class Fuzzer:
     def _strays(self) -> Iterator[Path]:
         known = {"seeds", "work", "escape", "trap.fifo", "other.h5"}
         yield from (path for path in self.folder.iterdir() if path.name not in known)
-        yield from (path for path in (self.folder / "work").iterdir() if path.name != "out" and not path.name.startswith("mutated"))
+        yield from (
+            path
+            for path in (self.folder / "work").iterdir()
+            if path.name != "out" and not path.name.startswith("mutated")
+        )
 
 
 def main() -> None:
@@ -200,7 +214,11 @@ def main() -> None:
             if given.only is not None:
                 sys.stdout.write(f"{fuzzer.attempt(sort, given.only, keep)[1] or 'ended well'}\n")
                 continue
-            report = fuzzer.run(sort, range(given.start, given.start + given.number), lambda text: (print(text, flush=True), None)[1])  # noqa: T201
+            report = fuzzer.run(
+                sort,
+                range(given.start, given.start + given.number),
+                lambda text: (print(text, flush=True), None)[1],
+            )  # noqa: T201
             failed += len(report.failures)
     sys.exit(bool(failed))
 

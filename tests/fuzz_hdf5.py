@@ -1,4 +1,6 @@
-"""Mutations of HDF5 files that know their structure: types, shapes, chunks, filters, links, other files, attributes, names."""
+"""Mutations of HDF5 files that know their structure: types, shapes, chunks, filters, links, other files,
+attributes, names.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,20 @@ def mutate_hdf5(path: Path, rng: np.random.Generator, folder: Path) -> None:
             what = HDF5_CHANGES[int(rng.integers(len(HDF5_CHANGES)))]
             try:
                 what(file, name, rng, folder)
-            except (KeyError, ValueError, TypeError, RuntimeError, OSError, IndexError, MemoryError, AttributeError):
+            except (
+                KeyError,
+                ValueError,
+                TypeError,
+                RuntimeError,
+                OSError,
+                IndexError,
+                MemoryError,
+                AttributeError,
+            ):
                 continue  # one change made another impossible
             if what in (_huge, _bomb, _elsewhere):
-                break  # the library reads and writes such data by itself in what would come next, and may crash
+                # the library reads and writes such data by itself in what would come next, and may crash
+                break
 
 
 def _data(file: h5py.File, name: str, rng: np.random.Generator) -> tuple[str, h5py.Dataset]:
@@ -69,7 +81,11 @@ def _dtype(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -
     ]
     shape = data.shape
     del file[name]
-    file.create_dataset(name, shape, [*kinds, h5py.vlen_dtype(np.dtype("i4")), h5py.opaque_dtype(np.dtype("V4"))][int(rng.integers(14))])
+    file.create_dataset(
+        name,
+        shape,
+        [*kinds, h5py.vlen_dtype(np.dtype("i4")), h5py.opaque_dtype(np.dtype("V4"))][int(rng.integers(14))],
+    )
 
 
 def _shape(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -> None:
@@ -90,7 +106,9 @@ def _shape(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -
 
 
 def _huge(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -> None:
-    """Every data set declares a huge axis where one of its axes is as long as one of `name`; nothing is stored."""
+    """Every data set declares a huge axis where one of its axes is as long as one of `name`; nothing is
+    stored.
+    """
     _, data = _data(file, name, rng)
     old, new = data.shape[int(rng.integers(data.ndim))], int(rng.choice([30_000, 10**6, 2**31, 10**12]))
     found: list[str] = []
@@ -101,7 +119,9 @@ def _huge(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) ->
         if shape != file[each].shape:
             chunks = tuple(min(side, 64) for side in shape)
             del file[each]
-            file.create_dataset(each, shape, dtype, **({"chunks": chunks, "compression": "gzip"} if packed else {}))
+            file.create_dataset(
+                each, shape, dtype, **({"chunks": chunks, "compression": "gzip"} if packed else {})
+            )
 
 
 def _bomb(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -> None:
@@ -112,7 +132,12 @@ def _bomb(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) ->
     if rng.random() < 0.5:
         shape[0] = max(size // max(int(np.prod(shape[1:])) * dtype.itemsize, 1), 1)
     del file[name]
-    filters = [{"compression": "gzip"}, {"compression": "gzip", "shuffle": True}, {"compression": "lzf"}, {"fletcher32": True}]
+    filters = [
+        {"compression": "gzip"},
+        {"compression": "gzip", "shuffle": True},
+        {"compression": "lzf"},
+        {"fletcher32": True},
+    ]
     made = file.create_dataset(name, shape, dtype, chunks=tuple(shape), **filters[int(rng.integers(4))])
     packs = [
         lambda: zlib.compress(bytes(size)),
@@ -136,14 +161,29 @@ def _filter(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) 
         {"shuffle": True},
     ]
     chunks = tuple(max(1, side // int(rng.choice([1, 2, 7, 1000]))) for side in array.shape)
-    file.create_dataset(name, data=array, chunks=chunks, maxshape=(None,) * array.ndim, **ways[int(rng.integers(5))])
+    file.create_dataset(
+        name, data=array, chunks=chunks, maxshape=(None,) * array.ndim, **ways[int(rng.integers(5))]
+    )
 
 
 def _values(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -> None:
     name, data = _data(file, name, rng)
     array = data[()]
     flat = array.reshape(-1)
-    number = [0.0, -1.0, np.nan, np.inf, -np.inf, 1e30, 65504.0, 2.0**31 - 1, -(2.0**31), 1.0, 12345.0, 1e-30][int(rng.integers(12))]
+    number = [
+        0.0,
+        -1.0,
+        np.nan,
+        np.inf,
+        -np.inf,
+        1e30,
+        65504.0,
+        2.0**31 - 1,
+        -(2.0**31),
+        1.0,
+        12345.0,
+        1e-30,
+    ][int(rng.integers(12))]
     where = slice(None) if rng.random() < 0.3 else rng.integers(len(flat), size=int(rng.integers(1, 9)))
     if array.dtype.kind == "f":
         flat[where] = number
@@ -178,7 +218,9 @@ def _elsewhere(file: h5py.File, name: str, rng: np.random.Generator, folder: Pat
         file.create_dataset(name, shape, dtype, external=[(target, 0, h5py.h5f.UNLIMITED)])
     else:
         endless = rng.random() < 0.5
-        source = h5py.VirtualSource(str(folder / TRAP), "x", shape, dtype, (None, *shape[1:]) if endless else shape)
+        source = h5py.VirtualSource(
+            str(folder / TRAP), "x", shape, dtype, (None, *shape[1:]) if endless else shape
+        )
         layout = h5py.VirtualLayout(shape, dtype, (None, *shape[1:]) if endless else shape)
         layout[...] = source[...]
         file.create_virtual_dataset(name, layout)

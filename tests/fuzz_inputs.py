@@ -1,4 +1,6 @@
-"""Small valid files of every sort that shic reads, and mutations of them that know their structure. Seeded: one number, one file."""
+"""Small valid files of every sort that shic reads, and mutations of them that know their structure. Seeded:
+one number, one file.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,43 @@ import h5py
 import numpy as np
 from fuzz_hdf5 import TRAP, mutate_hdf5
 
-INTS = (0, 1, -1, 2, 7, 127, 128, 255, 256, 32767, 65535, 65536, 10**6, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**63 - 1)
-NUMBERS = ("nan", "inf", "-inf", "1e308", "-1e308", "1e400", "0", "-1", "1", "1e-320", "4294967295", "9223372036854775808", "", "x", "1/2")
+INTS = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    65535,
+    65536,
+    10**6,
+    2**31 - 1,
+    -(2**31),
+    2**32 - 1,
+    2**40,
+    2**63 - 1,
+)
+NUMBERS = (
+    "nan",
+    "inf",
+    "-inf",
+    "1e308",
+    "-1e308",
+    "1e400",
+    "0",
+    "-1",
+    "1",
+    "1e-320",
+    "4294967295",
+    "9223372036854775808",
+    "",
+    "x",
+    "1/2",
+)
 VALUES = (
     None,
     True,
@@ -41,7 +78,9 @@ VALUES = (
 
 
 def mutate_bytes(data: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes:
-    """`data` after one to eight changes: bits, numbers of 1 to 8 bytes, runs cut, doubled, moved, mixed with another file's."""
+    """`data` after one to eight changes: bits, numbers of 1 to 8 bytes, runs cut, doubled, moved, mixed with
+    another file's.
+    """
     out = bytearray(data)
     for _ in range(int(rng.integers(1, 9))):
         if not out:
@@ -79,12 +118,16 @@ def mutate_json(value: Any, rng: np.random.Generator, times: int = 0) -> Any:
         parent, key = places[int(rng.integers(len(places)))]
         what = int(rng.integers(8))
         if what <= 3:
-            parent[key] = json.loads(json.dumps(VALUES[int(rng.integers(len(VALUES)))]))  # a list is changed later
+            parent[key] = json.loads(
+                json.dumps(VALUES[int(rng.integers(len(VALUES)))])
+            )  # a list is changed later
         elif what == 4:
             del parent[key]
         elif what == 5:
             other, there = places[int(rng.integers(len(places)))]
-            if isinstance(other, list) == isinstance(parent, list) and (isinstance(other, dict) or there < len(other)):
+            if isinstance(other, list) == isinstance(parent, list) and (
+                isinstance(other, dict) or there < len(other)
+            ):
                 parent[key] = json.loads(json.dumps(other[there]))
         elif what == 6 and isinstance(parent, dict):
             parent[str(VALUES[int(rng.integers(11, 15))])] = parent.pop(key)
@@ -94,7 +137,9 @@ def mutate_json(value: Any, rng: np.random.Generator, times: int = 0) -> Any:
 
 
 def _places(value: Any) -> Any:
-    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+    for key in (
+        list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    ):
         yield value, key
         yield from _places(value[key])
 
@@ -119,9 +164,9 @@ def mutate_safetensors(data: bytes, rng: np.random.Generator) -> bytes:
     if what == 0:
         header = mutate_json(header, rng)
     elif what == 1:
-        header["__metadata__"]["meta"] = json_text(mutate_json(json.loads(header["__metadata__"]["meta"]), rng), rng).decode(
-            "utf-8", "replace"
-        )
+        header["__metadata__"]["meta"] = json_text(
+            mutate_json(json.loads(header["__metadata__"]["meta"]), rng), rng
+        ).decode("utf-8", "replace")
     else:
         names = [name for name in header if name != "__metadata__"]
         for _ in range(int(rng.integers(1, 4))):
@@ -129,10 +174,28 @@ def mutate_safetensors(data: bytes, rng: np.random.Generator) -> bytes:
             start, end = entry["data_offsets"]
             if what == 2:
                 entry["dtype"] = str(
-                    rng.choice(["F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL", "F8_E4M3", "F8_E5M2", "C64", "X"])
+                    rng.choice(
+                        [
+                            "F64",
+                            "F32",
+                            "F16",
+                            "BF16",
+                            "I64",
+                            "I32",
+                            "U8",
+                            "BOOL",
+                            "F8_E4M3",
+                            "F8_E5M2",
+                            "C64",
+                            "X",
+                        ]
+                    )
                 )
             elif what == 3:
-                entry["shape"] = [int(rng.choice([0, 1, 3, 2**31, 2**62, *entry["shape"]])) for _ in range(int(rng.integers(5)))]
+                entry["shape"] = [
+                    int(rng.choice([0, 1, 3, 2**31, 2**62, *entry["shape"]]))
+                    for _ in range(int(rng.integers(5)))
+                ]
             elif what == 4:
                 pattern = struct.pack("<f", float(rng.choice([np.nan, np.inf, 3e38, -1.0, 0.0, 1e-40])))
                 body[start:end] = (pattern * (end - start))[: end - start]
@@ -140,14 +203,20 @@ def mutate_safetensors(data: bytes, rng: np.random.Generator) -> bytes:
                 at = int(rng.integers(start, max(end - 4, start + 1)))
                 body[at : at + 4] = struct.pack("<f", float(rng.choice([np.nan, np.inf, 3e38, -1.0, 1e9])))
     text = json.dumps(header).encode("utf-8", "surrogatepass")
-    return struct.pack("<Q", len(text) + (int(rng.choice(INTS[:8])) if rng.random() < 0.05 else 0)) + text + bytes(body)
+    return (
+        struct.pack("<Q", len(text) + (int(rng.choice(INTS[:8])) if rng.random() < 0.05 else 0))
+        + text
+        + bytes(body)
+    )
 
 
 # Pictures
 
 
 def mutate_picture(data: bytes, rng: np.random.Generator) -> bytes:
-    """A picture with its structure changed: chunks of a PNG with right check sums, sizes and segments of a JPEG; bytes of the others."""
+    """A picture with its structure changed: chunks of a PNG with right check sums, sizes and segments of a
+    JPEG; bytes of the others.
+    """
     if data[:4] == b"\x89PNG":
         return _mutate_png(data, rng)
     if data[:2] == b"\xff\xd8":
@@ -155,7 +224,9 @@ def mutate_picture(data: bytes, rng: np.random.Generator) -> bytes:
         out, spot = bytearray(data), at[int(rng.integers(len(at)))]
         if rng.random() < 0.5:
             spot = next((i for i in at if data[i + 1] in (0xC0, 0xC2)), spot)
-            out[spot + 5 : spot + 9] = struct.pack(">HH", *(int(rng.choice([0, 1, 7, 8, 40, 3000, 65535])) for _ in "hw"))
+            out[spot + 5 : spot + 9] = struct.pack(
+                ">HH", *(int(rng.choice([0, 1, 7, 8, 40, 3000, 65535])) for _ in "hw")
+            )
         else:
             out[spot + 2 : spot + 4] = struct.pack(">H", int(rng.choice([0, 1, 2, 3, 100, 65535])))
         return bytes(out)
@@ -174,7 +245,9 @@ def _mutate_png(data: bytes, rng: np.random.Generator) -> bytes:
             sides = [int(rng.choice([0, 1, 8, 24, 1000, 30_000, 2**31 - 1])) for _ in "wh"]
             chunks[0][1] = struct.pack(">II", *sides) + chunks[0][1][8:]
         elif what == 1:
-            chunks[0][1] = chunks[0][1][:8] + bytes(int(rng.choice([0, 1, 2, 3, 4, 6, 8, 16, 255])) for _ in range(5))
+            chunks[0][1] = chunks[0][1][:8] + bytes(
+                int(rng.choice([0, 1, 2, 3, 4, 6, 8, 16, 255])) for _ in range(5)
+            )
         elif what == 2:
             chunks.insert(spot, list(chunks[int(rng.integers(len(chunks)))]))
         elif what == 3:
@@ -184,7 +257,21 @@ def _mutate_png(data: bytes, rng: np.random.Generator) -> bytes:
         elif what == 4:
             chunks[spot][1] = mutate_bytes(chunks[spot][1] or b"\0", rng, [data])
         elif what == 5:
-            names = [b"zTXt", b"iCCP", b"iTXt", b"eXIf", b"tRNS", b"PLTE", b"acTL", b"fcTL", b"fdAT", b"IDAT", b"pHYs", b"gAMA", b"sBIT"]
+            names = [
+                b"zTXt",
+                b"iCCP",
+                b"iTXt",
+                b"eXIf",
+                b"tRNS",
+                b"PLTE",
+                b"acTL",
+                b"fcTL",
+                b"fdAT",
+                b"IDAT",
+                b"pHYs",
+                b"gAMA",
+                b"sBIT",
+            ]
             body = [
                 b"a\0\0" + zlib.compress(bytes(1 << 22)),
                 b"",
@@ -192,7 +279,9 @@ def _mutate_png(data: bytes, rng: np.random.Generator) -> bytes:
                 b"II*\0\x08\0\0\0\xff\xff" + bytes(50),
                 zlib.compress(bytes(1 << 20)),
             ]
-            chunks.insert(min(spot, 1), [names[int(rng.integers(len(names)))], body[int(rng.integers(len(body)))]])
+            chunks.insert(
+                min(spot, 1), [names[int(rng.integers(len(names)))], body[int(rng.integers(len(body)))]]
+            )
         elif rng.random() < 0.02:  # a bomb that keeps its word
             side = int(rng.choice([3000, 8192, 9000, 13_000]))
             chunks = [
@@ -231,7 +320,16 @@ def mutate_text(text: str, rng: np.random.Generator) -> str:
                 at,
                 str(
                     rng.choice(
-                        ["mtllib /etc/passwd", "usemtl x", "comment TextureFile /etc/passwd", "f 1 2 3", "f -1 -2 -9", "l 1 2", "", "#"]
+                        [
+                            "mtllib /etc/passwd",
+                            "usemtl x",
+                            "comment TextureFile /etc/passwd",
+                            "f 1 2 3",
+                            "f -1 -2 -9",
+                            "l 1 2",
+                            "",
+                            "#",
+                        ]
                     )
                 ),
             )
@@ -248,15 +346,26 @@ def mutate_glb(data: bytes, rng: np.random.Generator) -> bytes:
     length = struct.unpack("<I", data[12:16])[0]
     tree = json.loads(data[20 : 20 + length])
     if rng.random() < 0.1:
-        tree.setdefault("images", []).append({"uri": str(rng.choice(["/etc/passwd", "../x.png", "http://localhost:1/x"]))})
-        tree.setdefault("buffers", []).append({"uri": str(rng.choice(["/etc/passwd", "../x.bin", "file:///etc/passwd"])), "byteLength": 9})
+        tree.setdefault("images", []).append(
+            {"uri": str(rng.choice(["/etc/passwd", "../x.png", "http://localhost:1/x"]))}
+        )
+        tree.setdefault("buffers", []).append(
+            {"uri": str(rng.choice(["/etc/passwd", "../x.bin", "file:///etc/passwd"])), "byteLength": 9}
+        )
     if rng.random() < 0.1:
-        tree["nodes"] = tree["nodes"] + [{"mesh": 0, "children": [int(rng.integers(len(tree["nodes"]) + 1))]} for _ in range(50)]
+        tree["nodes"] = tree["nodes"] + [
+            {"mesh": 0, "children": [int(rng.integers(len(tree["nodes"]) + 1))]} for _ in range(50)
+        ]
         tree["scenes"][0]["nodes"] = list(range(len(tree["nodes"])))
     text = json_text(mutate_json(tree, rng), rng)
     text += b" " * (-len(text) % 4)
     rest = data[20 + length :]
-    return struct.pack("<4sII", b"glTF", 2, 20 + len(text) + len(rest)) + struct.pack("<I4s", len(text), b"JSON") + text + rest
+    return (
+        struct.pack("<4sII", b"glTF", 2, 20 + len(text) + len(rest))
+        + struct.pack("<I4s", len(text), b"JSON")
+        + text
+        + rest
+    )
 
 
 def mutate_mesh(path: Path, rng: np.random.Generator) -> None:
@@ -267,7 +376,9 @@ def mutate_mesh(path: Path, rng: np.random.Generator) -> None:
     elif path.suffix == ".gltf":
         tree = json.loads(data)
         if rng.random() < 0.2:
-            tree["buffers"][0]["uri"] = str(rng.choice(["/etc/passwd", "../../../etc/passwd", "http://localhost:1/x", "data:,", "x"]))
+            tree["buffers"][0]["uri"] = str(
+                rng.choice(["/etc/passwd", "../../../etc/passwd", "http://localhost:1/x", "data:,", "x"])
+            )
         data = json_text(mutate_json(tree, rng), rng)
     elif b"\0" in data:
         data = mutate_bytes(data[:300], rng, [data]) + data[300:]
@@ -277,7 +388,9 @@ def mutate_mesh(path: Path, rng: np.random.Generator) -> None:
 
 
 def mutate(sort: str, seeds: list[Path], target: Path, number: int) -> Path:
-    """The mutated file number `number` of `sort`, made from one of `seeds` in the folder `target`. The same every time."""
+    """The mutated file number `number` of `sort`, made from one of `seeds` in the folder `target`. The same
+    every time.
+    """
     rng = np.random.default_rng([number, *sort.encode()])
     seed = seeds[int(rng.integers(len(seeds)))]
     path = target / f"mutated{seed.suffix}"

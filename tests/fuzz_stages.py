@@ -1,4 +1,6 @@
-"""The seeds that are mutated, and for each sort what the commands do with such a file, on cases that take milliseconds."""
+"""The seeds that are mutated, and for each sort what the commands do with such a file, on cases that take
+milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,15 @@ from shic_cli import evaluate, images, info, pck, registry
 from shic_cli.annotations import read_annotations
 from shic_cli.batches import Examples
 from shic_cli.cli.console import write_picture
-from shic_cli.config import FeatureConfig, PckConfig, PredictConfig, PseudoGtConfig, RenderConfig, TemplateConfig, TrainConfig
+from shic_cli.config import (
+    FeatureConfig,
+    PckConfig,
+    PredictConfig,
+    PseudoGtConfig,
+    RenderConfig,
+    TemplateConfig,
+    TrainConfig,
+)
 from shic_cli.features import make_extractor, write_photo_features, write_view_features
 from shic_cli.given import GivenPairs
 from shic_cli.gps import with_precision
@@ -42,7 +52,9 @@ SIZE = 24  # pixels a side of every picture
 
 
 class Tiny:
-    """Features `(B, 4, 8, 8)`: colours and mask in cells; a stand-in for a network, so that an input takes milliseconds."""
+    """Features `(B, 4, 8, 8)`: colours and mask in cells; a stand-in for a network, so that an input takes
+    milliseconds.
+    """
 
     name, side, dim = "tiny", 16, 4
     needs_mask = sees_whole_object = True
@@ -73,22 +85,51 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
     write(folder / "template.h5", template, config, meshes[0])
     views = render_views(template, RenderConfig(azimuths=3, elevations=(0.0,), size=16))
     write_views(folder / "views.h5", views, params={}, sources={})
-    write_view_features(read_views(folder / "views.h5"), folder / "basis.h5", FeatureConfig("tiny", pca=3), CPU, sources={})
+    write_view_features(
+        read_views(folder / "views.h5"), folder / "basis.h5", FeatureConfig("tiny", pca=3), CPU, sources={}
+    )
     pictures = _pictures(folder / "imgs", folder / "masks", chance)
     photos = [ImageFile.at(path) for path in pictures[:2]]
-    write_photo_features(photos, MaskSource(folder / "masks"), folder / "features.h5", FeatureConfig("tiny"), CPU)
-    write_photo_features(photos, MaskSource(folder / "masks"), folder / "projected.h5", FeatureConfig(), CPU, basis=folder / "basis.h5")
+    write_photo_features(
+        photos, MaskSource(folder / "masks"), folder / "features.h5", FeatureConfig("tiny"), CPU
+    )
+    write_photo_features(
+        photos,
+        MaskSource(folder / "masks"),
+        folder / "projected.h5",
+        FeatureConfig(),
+        CPU,
+        basis=folder / "basis.h5",
+    )
     for name, of in (("maps.h5", template.fingerprint), ("any.h5", "")):
-        with ItemWriter(folder / name, "shic/maps", params={}, sources={}, attrs={"labels": "annotated", "template": of}) as writer:
+        with ItemWriter(
+            folder / name, "shic/maps", params={}, sources={}, attrs={"labels": "annotated", "template": of}
+        ) as writer:
             for photo in photos:
                 mask = images.read_mask(folder / "masks" / f"{photo.path.stem}.png")
                 vertex = np.where(mask, chance.integers(len(template.verts), size=mask.shape), -1)
-                writer.add(photo.name, encoded=np.frombuffer(photo.read(), np.uint8), mask=mask, vertex=vertex, score=mask.astype(float))
+                writer.add(
+                    photo.name,
+                    encoded=np.frombuffer(photo.read(), np.uint8),
+                    mask=mask,
+                    vertex=vertex,
+                    score=mask.astype(float),
+                )
     torch.manual_seed(0)
     made = CanonicalMap("pointwise", Tiny.dim, 5, torch.from_numpy(template.eigenvectors)).eval()
     torch.nn.init.normal_(made.C)
-    meta = {"encoder": {"name": "tiny"}, "encoder_fingerprint": "tiny-1", "decoder": "pointwise", "channels": Tiny.dim, "dim": 5}
-    save_model(folder / "model.safetensors", Saved(made, Surface.of(template), {**meta, "template": template.fingerprint}), False)
+    meta = {
+        "encoder": {"name": "tiny"},
+        "encoder_fingerprint": "tiny-1",
+        "decoder": "pointwise",
+        "channels": Tiny.dim,
+        "dim": 5,
+    }
+    save_model(
+        folder / "model.safetensors",
+        Saved(made, Surface.of(template), {**meta, "template": template.fingerprint}),
+        False,
+    )
     annotations, keypoints = _annotations(folder, [photo.name for photo in photos])
     return {
         "template": [folder / "template.h5"],
@@ -107,15 +148,22 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
 
 def _meshes(folder: Path, ball: trimesh.Trimesh) -> list[Path]:
     uv = np.asarray(ball.vertices)[:, :2] * 0.4 + 0.5
-    painted = trimesh.Trimesh(ball.vertices, ball.faces, visual=trimesh.visual.TextureVisuals(uv=uv), process=False)
-    found = [folder / f"ball{i}{suffix}" for i, suffix in enumerate((".ply", ".obj", ".off", ".stl", ".glb", ".ply", ".stl", ".gltf"))]
+    painted = trimesh.Trimesh(
+        ball.vertices, ball.faces, visual=trimesh.visual.TextureVisuals(uv=uv), process=False
+    )
+    found = [
+        folder / f"ball{i}{suffix}"
+        for i, suffix in enumerate((".ply", ".obj", ".off", ".stl", ".glb", ".ply", ".stl", ".gltf"))
+    ]
     for i, path in enumerate(found[:5]):
         (painted if path.suffix in (".obj", ".glb") else ball).export(path)
         assert path.exists(), i
     ball.export(found[5], encoding="ascii")
     ball.export(found[6], file_type="stl_ascii")
     found.append(folder / "catalogue.pkl")
-    found[-1].write_bytes(pickle.dumps({"vertices": np.asarray(ball.vertices), "faces": np.asarray(ball.faces)}, 2))
+    found[-1].write_bytes(
+        pickle.dumps({"vertices": np.asarray(ball.vertices), "faces": np.asarray(ball.faces)}, 2)
+    )
     for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(ball)).items():
         (found[7] if name.endswith(".gltf") else folder / name).write_bytes(data)
     return found
@@ -158,10 +206,19 @@ def _pictures(folder: Path, masks: Path, chance: np.random.Generator) -> list[Pa
 
 def _annotations(folder: Path, names: list[str]) -> tuple[Path, Path]:
     data = {
-        "images": [{"id": i, "file_name": name, "height": SIZE, "width": SIZE} for i, name in enumerate(names)],
+        "images": [
+            {"id": i, "file_name": name, "height": SIZE, "width": SIZE} for i, name in enumerate(names)
+        ],
         "categories": [{"id": 1, "name": "ball"}],
         "annotations": [
-            {"image_id": i, "category_id": 1, "bbox": [4, 4, 14, 14], "dp_x": [30.0, 90.5], "dp_y": [5, 200], "dp_vertex": [3, 17]}
+            {
+                "image_id": i,
+                "category_id": 1,
+                "bbox": [4, 4, 14, 14],
+                "dp_x": [30.0, 90.5],
+                "dp_y": [5, 200],
+                "dp_vertex": [3, 17],
+            }
             for i in range(len(names))
         ],
     }
@@ -172,7 +229,10 @@ def _annotations(folder: Path, names: list[str]) -> tuple[Path, Path]:
 
 
 def _csv(folder: Path, names: list[str]) -> Path:
-    lines = ["source_image,target_image,class,XA,YA,XB,YB", *(f"{a},{b},1,8;9.5,10;11,12;13,9;9" for a in names for b in names if a != b)]
+    lines = [
+        "source_image,target_image,class,XA,YA,XB,YB",
+        *(f"{a},{b},1,8;9.5,10;11,12;13,9;9" for a in names for b in names if a != b),
+    ]
     (folder / "pairs.csv").write_text("\n".join(lines))
     return folder / "pairs.csv"
 
@@ -180,8 +240,12 @@ def _csv(folder: Path, names: list[str]) -> Path:
 def _given(folder: Path, names: list[str]) -> list[Path]:
     """Another program's points, as a table and as arrays."""
     rows = [(name, x, y, i + 3, 0.5) for name in names for i, (x, y) in enumerate([(5, 4), (9, 15)])]
-    (folder / "points.csv").write_text("\n".join(["image,x,y,vertex,score", *(",".join(map(str, row)) for row in rows)]))
-    columns = dict(zip(("image", "x", "y", "vertex", "score"), map(np.array, zip(*rows, strict=True)), strict=True))
+    (folder / "points.csv").write_text(
+        "\n".join(["image,x,y,vertex,score", *(",".join(map(str, row)) for row in rows)])
+    )
+    columns = dict(
+        zip(("image", "x", "y", "vertex", "score"), map(np.array, zip(*rows, strict=True)), strict=True)
+    )
     np.savez(folder / "points.npz", **columns)
     return [folder / "points.csv", folder / "points.npz"]
 
@@ -219,7 +283,16 @@ def use_views(path: Path, seeds: Path) -> None:
     write_view_features(views, Path("features.h5"), FeatureConfig("tiny"), CPU, sources={})
     photos = [ImageFile.at(seeds / "imgs" / "00.png")]
     config = PseudoGtConfig(extractor="tiny")
-    pseudo_gt(_template(seeds), photos, MaskSource(seeds / "masks"), Path("pgt.h5"), config, CPU, sources={}, views=views)
+    pseudo_gt(
+        _template(seeds),
+        photos,
+        MaskSource(seeds / "masks"),
+        Path("pgt.h5"),
+        config,
+        CPU,
+        sources={},
+        views=views,
+    )
 
 
 def use_features(path: Path, seeds: Path) -> None:
@@ -227,7 +300,9 @@ def use_features(path: Path, seeds: Path) -> None:
     views, masks = read_views(seeds / "views.h5"), MaskSource(seeds / "masks")
     if "basis" not in json.dumps(info.describe(path)["params"]):
         reader = ItemReader(path, "shic/features")
-        pseudo_gt(_template(seeds), reader, masks, Path("pgt.h5"), PseudoGtConfig(), CPU, sources={}, views=views)
+        pseudo_gt(
+            _template(seeds), reader, masks, Path("pgt.h5"), PseudoGtConfig(), CPU, sources={}, views=views
+        )
         return
     photos = [ImageFile.at(seeds / "imgs" / "00.png")]
     write_photo_features(photos, masks, Path("features.h5"), FeatureConfig(), CPU, basis=path)
@@ -242,7 +317,15 @@ def use_maps(path: Path, seeds: Path) -> None:
     _remap(reader, surface, "colors")
     contact_sheet(path, template.colors, 2)
     readers = open_maps([path], template, TrainConfig())
-    settings = {"points": 10, "vertices": len(template.verts), "augment": True, "variants": 1, "flip": True, "at_points": True, "seed": 0}
+    settings = {
+        "points": 10,
+        "vertices": len(template.verts),
+        "augment": True,
+        "variants": 1,
+        "flip": True,
+        "at_points": True,
+        "seed": 0,
+    }
     examples = Examples(readers, make_extractor("tiny", CPU), **settings)
     examples.get_all(range(len(examples)), 0)
 
@@ -256,7 +339,9 @@ def use_model(path: Path, seeds: Path) -> None:
 
 
 def use_image(path: Path, seeds: Path) -> None:
-    """`shic predict` of a photo with a mask from elsewhere, or with its own alpha channel; the picture as a texture."""
+    """`shic predict` of a photo with a mask from elsewhere, or with its own alpha channel; the picture as a
+    texture.
+    """
     shutil.copy(path, "00.png")
     _predict(_predictor(seeds), [ImageFile.at(Path("00.png"))], MaskSource(seeds / "masks"), None)
     load_texture(str(path), _predictor(seeds).surface)
@@ -277,7 +362,11 @@ def use_mesh(path: Path, seeds: Path) -> None:
 
 def use_annotations(path: Path, seeds: Path) -> None:
     """`shic eval geodesic --annotations`."""
-    _score(evaluate.MapsFile(ItemReader(seeds / "maps.h5", "shic/maps"), _template(seeds)), path, _template(seeds))
+    _score(
+        evaluate.MapsFile(ItemReader(seeds / "maps.h5", "shic/maps"), _template(seeds)),
+        path,
+        _template(seeds),
+    )
 
 
 def use_pairs(path: Path, seeds: Path) -> None:

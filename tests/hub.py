@@ -13,10 +13,11 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub:
-    """A server on this machine; `repositories` maps a name to its files, `faults` says what goes wrong, `asked` what was requested.
+    """A server on this machine; `repositories` maps a name to its files, `faults` says what goes wrong,
+    `asked` what was requested.
 
-    Faults by repository: `gated`, `private`, `html`, `slow`, `huge`. By file: `once` (breaks off half-way, the first time), `fails`
-    (status 500), `stalls` (half of it, then nothing).
+    Faults by repository: `gated`, `private`, `html`, `slow`, `huge`. By file: `once` (breaks off half-way,
+    the first time), `fails` (status 500), `stalls` (half of it, then nothing).
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         path = self.path.partition("?")[0].lstrip("/")
-        if path.startswith("api/") and not path.startswith("api/models/"):  # newer versions of huggingface_hub ask for more
+        if path.startswith("api/") and not path.startswith(
+            "api/models/"
+        ):  # newer versions of huggingface_hub ask for more
             self._send(404, b"", {})
             return
         self.owner.tokens.add(self.headers.get("Authorization"))
@@ -86,12 +89,23 @@ class _Handler(BaseHTTPRequestHandler):
             files = self.owner.repositories[repository]
             sizes = {name: 10**18 if fault == "huge" else len(content) for name, content in files.items()}
             siblings = [{"rfilename": name, "size": size, "blobId": "0" * 40} for name, size in sizes.items()]
-            found = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}
+            found = {
+                "id": repository,
+                "modelId": repository,
+                "sha": COMMIT,
+                "siblings": siblings,
+                "tags": [],
+                "private": False,
+            }
             self._send(200, json.dumps(found).encode(), {"Content-Type": "application/json"})
 
     def _file(self, name: str, content: bytes, body: bool) -> None:
         fault, start = self.owner.faults.get(name), 0
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{hashlib.sha256(content).hexdigest()}"',
+            "X-Repo-Commit": COMMIT,
+            "Accept-Ranges": "bytes",
+        }
         if self.headers.get("Range"):
             start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
@@ -106,11 +120,16 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(3)
             self.close_connection = True
         else:
-            self._send(206 if start else 200, content[start:] if body else b"", headers, length=len(content) - start)
+            self._send(
+                206 if start else 200, content[start:] if body else b"", headers, length=len(content) - start
+            )
 
     def _send(self, status: int, content: bytes, headers: dict[str, str], length: int | None = None) -> None:
         self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(content) if length is None else length)}.items():
+        for key, value in {
+            **headers,
+            "Content-Length": str(len(content) if length is None else length),
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         self.wfile.write(content)

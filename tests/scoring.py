@@ -34,15 +34,32 @@ def write_maps(path: Path, maps: dict[str, np.ndarray], template: str) -> ItemRe
     attrs = {"labels": "predicted", "template": template}
     with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs, overwrite=True) as writer:
         for name, vertex in maps.items():
-            writer.add(name, encoded=np.zeros(1, np.uint8), mask=vertex >= 0, vertex=vertex, score=np.ones(vertex.shape))
+            writer.add(
+                name,
+                encoded=np.zeros(1, np.uint8),
+                mask=vertex >= 0,
+                vertex=vertex,
+                score=np.ones(vertex.shape),
+            )
     return ItemReader(path, "shic/maps")
 
 
-def annotation(image: int, box: list[float], x: list[float], y: list[float], vertex: list[int], category: int = 1) -> dict[str, Any]:
-    return {"image_id": image, "category_id": category, "bbox": box, "dp_x": x, "dp_y": y, "dp_vertex": vertex}
+def annotation(
+    image: int, box: list[float], x: list[float], y: list[float], vertex: list[int], category: int = 1
+) -> dict[str, Any]:
+    return {
+        "image_id": image,
+        "category_id": category,
+        "bbox": box,
+        "dp_x": x,
+        "dp_y": y,
+        "dp_vertex": vertex,
+    }
 
 
-def write_annotations(path: Path, annotations: list[dict[str, Any]], names: tuple[str, ...] = ("a.jpg", "b.jpg")) -> Path:
+def write_annotations(
+    path: Path, annotations: list[dict[str, Any]], names: tuple[str, ...] = ("a.jpg", "b.jpg")
+) -> Path:
     images = [{"id": i, "file_name": name, "width": 10, "height": 10} for i, name in enumerate(names, 1)]
     categories = [{"id": 1, "name": "horse"}, {"id": 2, "name": "cow"}]
     path.write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
@@ -56,11 +73,17 @@ def one_map() -> np.ndarray:
 
 
 def keypoints(path: Path, **images: dict[str, list[float]]) -> Path:
-    path.write_text(json.dumps({"names": ["p", "q"], "images": {name: {"points": points} for name, points in images.items()}}))
+    path.write_text(
+        json.dumps(
+            {"names": ["p", "q"], "images": {name: {"points": points} for name, points in images.items()}}
+        )
+    )
     return path
 
 
-def side(template: Template, pixels: dict[tuple[int, int], int], shape: tuple[int, int] = (20, 40)) -> ThroughTemplate:
+def side(
+    template: Template, pixels: dict[tuple[int, int], int], shape: tuple[int, int] = (20, 40)
+) -> ThroughTemplate:
     vertex = np.full(shape, -1, np.int32)
     for pixel, number in pixels.items():
         vertex[pixel] = number

@@ -16,7 +16,11 @@ from shic_cli.errors import InputError
 def test_points_on_the_edges_of_the_box(tmp_path: Path) -> None:
     points = annotation(1, [2, 3, 4, 5], [0, 255, 63.75], [0, 255, 50.99], [0, 0, 0])
     found = annotations.read_annotations(write_annotations(tmp_path / "a.json", [points]))[0]
-    assert found.yx.tolist() == [[3, 2], [7, 5], [3, 3]]  # the far edge belongs to the last pixel, 50.99 / 51 of one to the first
+    assert found.yx.tolist() == [
+        [3, 2],
+        [7, 5],
+        [3, 3],
+    ]  # the far edge belongs to the last pixel, 50.99 / 51 of one to the first
 
 
 def test_scale_of_the_points_is_an_argument(tmp_path: Path) -> None:
@@ -26,7 +30,9 @@ def test_scale_of_the_points_is_an_argument(tmp_path: Path) -> None:
 
 
 def test_objects_without_points_are_passed_over(tmp_path: Path) -> None:
-    path = write_annotations(tmp_path / "a.json", [{"image_id": 1, "category_id": 1}, annotation(1, [0, 0, 5, 5], [1], [1], [0])])
+    path = write_annotations(
+        tmp_path / "a.json", [{"image_id": 1, "category_id": 1}, annotation(1, [0, 0, 5, 5], [1], [1], [0])]
+    )
     assert len(annotations.read_annotations(path)) == 1
 
 
@@ -79,15 +85,25 @@ def test_what_an_lvis_file_says_of_an_object(tmp_path: Path) -> None:
     each = annotation(1, [2.5, 1, 10, 20], [0, 255], [127.5, 255], [7, 8])
     path = write_annotations(tmp_path / "a.json", [each | {"area": 120.5, "ref_model": "horse_5004"}])
     value = json.loads(path.read_text())
-    value["images"][0] = {"id": 1, "width": 640, "height": 480, "coco_url": "http://images.cocodataset.org/val2017/000000000139.jpg"}
+    value["images"][0] = {
+        "id": 1,
+        "width": 640,
+        "height": 480,
+        "coco_url": "http://images.cocodataset.org/val2017/000000000139.jpg",
+    }
     path.write_text(json.dumps(value))
     (found,) = annotations.read_annotations(path)
     assert (found.name, found.shape, found.category) == ("val2017/000000000139.jpg", (480, 640), "horse")
     assert (found.area, found.mesh, found.box.tolist()) == (120.5, "horse_5004", [2.5, 1, 10, 20])
-    assert found.yx.tolist() == [[11, 2], [20, 12]] and found.inside.tolist() == [[0.5, 0], [1, 1]]  # the far corner: its last pixel
+    assert found.yx.tolist() == [[11, 2], [20, 12]] and found.inside.tolist() == [
+        [0.5, 0],
+        [1, 1],
+    ]  # the far corner: its last pixel
 
 
-@pytest.mark.parametrize("url", ["139.jpg", "http://x/../139.jpg", "http://x/val2017/..", "http://x/val2017/"])
+@pytest.mark.parametrize(
+    "url", ["139.jpg", "http://x/../139.jpg", "http://x/val2017/..", "http://x/val2017/"]
+)
 def test_addresses_that_lead_elsewhere(tmp_path: Path, url: str) -> None:
     path = write_annotations(tmp_path / "a.json", [annotation(1, [0, 0, 5, 5], [1], [1], [0])])
     value = json.loads(path.read_text())
@@ -113,5 +129,8 @@ def test_annotations_of_another_mesh(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("vertex", [-1, 5004])
 def test_vertex_ids_out_of_range(tmp_path: Path, vertex: int) -> None:
-    with pytest.raises(InputError, match=rf"a.jpg: dp_vertex holds {vertex}, the template's mesh file has the vertices 0 to 5003"):
+    with pytest.raises(
+        InputError,
+        match=rf"a.jpg: dp_vertex holds {vertex}, the template's mesh file has the vertices 0 to 5003",
+    ):
         annotations.check_mesh(on_mesh(tmp_path, "horse_5004", vertex=vertex), 5004)

@@ -14,7 +14,9 @@ from shic_cli.schema import Template
 
 def points(inside: list[list[float]]) -> Points:
     number = len(inside)
-    return Points("a", None, "", np.zeros((number, 2), int), np.zeros(number, int), np.zeros(4), 0, "", np.array(inside))
+    return Points(
+        "a", None, "", np.zeros((number, 2), int), np.zeros(number, int), np.zeros(4), 0, "", np.array(inside)
+    )
 
 
 def test_chance_draws_every_vertex_alike() -> None:
@@ -22,7 +24,9 @@ def test_chance_draws_every_vertex_alike() -> None:
     ((found, _),) = ChanceVertex(template, 0).look_up("a", [points([[0, 0]] * 4000)])
     assert np.bincount(found, minlength=4) == pytest.approx([1000] * 4, abs=120)
     again = ChanceVertex(template, 0).look_up("a", [points([[0, 0]] * 4000)])[0][0]
-    assert (found == again).all() and (found != ChanceVertex(template, 1).look_up("a", [points([[0, 0]] * 4000)])[0][0]).any()
+    assert (found == again).all() and (
+        found != ChanceVertex(template, 1).look_up("a", [points([[0, 0]] * 4000)])[0][0]
+    ).any()
 
 
 def test_position_sees_the_left_side_with_the_head_to_the_left(small_template: Template) -> None:
@@ -30,7 +34,9 @@ def test_position_sees_the_left_side_with_the_head_to_the_left(small_template: T
     view = side_view(small_template)
     seen = small_template.verts[np.unique(view[view >= 0])]
     assert seen[:, 0].min() > -0.1 and seen[:, 0].max() > 0.15
-    ((found, _),) = PositionVertex(small_template).look_up("a", [points([[0.1, 0.02], [0.5, 0.98], [0.99, 0.8]])])
+    ((found, _),) = PositionVertex(small_template).look_up(
+        "a", [points([[0.1, 0.02], [0.5, 0.98], [0.99, 0.8]])]
+    )
     head, tail, foot = small_template.verts[found]
     assert head[2] > 0.35 and tail[2] < -0.35 and foot[1] < -0.15
 
@@ -40,7 +46,11 @@ def test_position_in_the_boxes_of_masks() -> None:
     masks["a"][5:10, 10:21] = True  # rows 5 to 9, columns 10 to 20
     masks["b"][10:19, 20:41] = True  # twice as far each way
     transfer = position_pixels(masks)
-    assert transfer(Pair("a", "b", np.array([[5, 10], [9.9, 20], [7, 15]]), np.zeros((3, 2)))).tolist() == [[10, 20], [18, 40], [14, 30]]
+    assert transfer(Pair("a", "b", np.array([[5, 10], [9.9, 20], [7, 15]]), np.zeros((3, 2)))).tolist() == [
+        [10, 20],
+        [18, 40],
+        [14, 30],
+    ]
     assert transfer(Pair("a", "c", np.zeros((1, 2)), np.zeros((1, 2)))) is None
 
 

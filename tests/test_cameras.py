@@ -1,4 +1,6 @@
-"""Where the cameras stand, what is left and right in their pictures, and that pixels and world positions convert both ways."""
+"""Where the cameras stand, what is left and right in their pictures, and that pixels and world positions
+convert both ways.
+"""
 
 from __future__ import annotations
 
@@ -22,27 +24,44 @@ def one(azimuth: float = 0, elevation: float = 0, roll: float = 0, fov: float = 
 def seen(point: torch.Tensor, camera: Cameras) -> tuple[float, float, float]:
     """Row and column from the picture's centre, and depth from the origin's."""
     yx, z = camera.project(point[None], SIZE)
-    return (yx[0, 0, 0] - CENTRE).item(), (yx[0, 0, 1] - CENTRE).item(), (z[0, 0] - camera.translation[0, 2]).item()
+    return (
+        (yx[0, 0, 0] - CENTRE).item(),
+        (yx[0, 0, 1] - CENTRE).item(),
+        (z[0, 0] - camera.translation[0, 2]).item(),
+    )
 
 
 def many(number: int = 50) -> Cameras:
     chance = torch.Generator().manual_seed(0)
-    azimuth, elevation, roll, fov = (torch.rand(4, number, generator=chance) * torch.tensor([[360], [180], [360], [80]])).unbind()
+    azimuth, elevation, roll, fov = (
+        torch.rand(4, number, generator=chance) * torch.tensor([[360], [180], [360], [80]])
+    ).unbind()
     return look_at(azimuth, elevation - 90, roll, fov + 10)
 
 
 def test_rotations_are_rotations() -> None:
     rotation = many().rotation
-    torch.testing.assert_close(rotation @ rotation.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        rotation @ rotation.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-5, rtol=0
+    )
     torch.testing.assert_close(torch.linalg.det(rotation), torch.ones(50))
 
 
 def test_camera_stands_where_azimuth_and_elevation_say() -> None:
-    places = {(0, 0): (0, 0, 1), (90, 0): (1, 0, 0), (180, 0): (0, 0, -1), (270, 0): (-1, 0, 0), (0, 90): (0, 1, 0), (33, -90): (0, -1, 0)}
+    places = {
+        (0, 0): (0, 0, 1),
+        (90, 0): (1, 0, 0),
+        (180, 0): (0, 0, -1),
+        (270, 0): (-1, 0, 0),
+        (0, 90): (0, 1, 0),
+        (33, -90): (0, -1, 0),
+    }
     for (azimuth, elevation), expected in places.items():
         camera = one(azimuth, elevation)
         centre = -(camera.rotation @ camera.translation[..., None])[0, :, 0]
-        torch.testing.assert_close(centre / centre.norm(), torch.tensor(expected, dtype=torch.float32), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            centre / centre.norm(), torch.tensor(expected, dtype=torch.float32), atol=1e-6, rtol=0
+        )
 
 
 def test_front_view_shows_the_front_near_its_left_on_the_right_and_up_above() -> None:
@@ -72,7 +91,9 @@ def test_field_of_view_reaches_the_edges_of_the_frame() -> None:
     camera = one(fov=60)
     distance = camera.translation[0, 2].item()
     edge = torch.tensor([0, distance * math.tan(math.radians(30)), 0])
-    assert camera.project(edge[None], SIZE)[0][0, 0, 0].item() == pytest.approx(-0.5, abs=1e-3)  # the top pixel's upper edge
+    assert camera.project(edge[None], SIZE)[0][0, 0, 0].item() == pytest.approx(
+        -0.5, abs=1e-3
+    )  # the top pixel's upper edge
 
 
 def test_unproject_takes_project_back() -> None:
@@ -84,7 +105,9 @@ def test_unproject_takes_project_back() -> None:
 
 @pytest.mark.parametrize("share", [0.4, 0.83, 1.0])
 def test_fit_gives_the_longer_side_its_share_and_centres(share: float) -> None:
-    verts = torch.rand(300, 3, generator=torch.Generator().manual_seed(2)) * torch.tensor([0.2, 0.5, 1.0]) - torch.tensor([0.0, 0.4, 0.2])
+    verts = torch.rand(300, 3, generator=torch.Generator().manual_seed(2)) * torch.tensor(
+        [0.2, 0.5, 1.0]
+    ) - torch.tensor([0.0, 0.4, 0.2])
     cameras = many()
     fitted = cameras.fit(verts, share)
     yx, z = fitted.project(verts, SIZE)
@@ -111,4 +134,6 @@ def test_ring_goes_round_at_each_elevation() -> None:
     assert len(cameras) == 8
     expected = look_at(*torch.tensor([[270.0], [20.0], [0.0], [30.0]]))
     torch.testing.assert_close(cameras[7:].rotation, expected.rotation)
-    torch.testing.assert_close(cameras[:4].rotation[:, :, 1][:, 1], torch.full((4,), math.cos(math.radians(10))))
+    torch.testing.assert_close(
+        cameras[:4].rotation[:, :, 1][:, 1], torch.full((4,), math.cos(math.radians(10)))
+    )

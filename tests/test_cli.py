@@ -25,7 +25,11 @@ ORDER += ["join", "dataset", "eval", "remap", "match", "models", "info", "doctor
 
 def test_help_lists_every_command_in_pipeline_order(shic: Shic) -> None:
     status, out, _ = shic("--help")
-    listed = [line.split()[0] for line in out.partition("Commands:")[2].splitlines() if line.startswith("  ") and line[2] != " "]
+    listed = [
+        line.split()[0]
+        for line in out.partition("Commands:")[2].splitlines()
+        if line.startswith("  ") and line[2] != " "
+    ]
     assert status == 0 and listed == ORDER
     assert all(help in " ".join(out.split()) for _, help in COMMANDS.values())
 
@@ -36,7 +40,9 @@ def test_every_command_has_help(shic: Shic, name: str) -> None:
     assert status == 0 and f"shic {name}" in out
 
 
-def commands(parent: click.Command, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(
+    parent: click.Command, words: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """Every command below `parent` with the words that call it."""
     if not isinstance(parent, click.Group):
         yield words, parent
@@ -63,12 +69,19 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_package_imports_nothing_heavy() -> None:
     program = "import sys, shic_cli\nprint(*[name for name in ('torch', 'numpy', 'h5py', 'click') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split() == []
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        ).stdout.split()
+        == []
+    )
 
 
 def test_version(shic: Shic) -> None:
     assert shic("--version")[:2] == (0, f"shic, version {__version__}\n")
-    done = subprocess.run([sys.executable, "-m", "shic_cli", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "shic_cli", "--version"], capture_output=True, text=True, check=True
+    )
     assert __version__ in done.stdout
 
 
@@ -89,18 +102,34 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (InputError("a.h5: a fact"), 1, "shic: error: a.h5: a fact\n"),
         (SettingError("--x 3: a fact", "a step"), 2, "shic: error: --x 3: a fact\n  a step\n"),
         (MissingError("no weights", "pull them"), 3, "shic: error: no weights\n  pull them\n"),
-        (PartialError("1 of 2 failed", "the rest is written"), 4, "shic: error: 1 of 2 failed\n  the rest is written\n"),
+        (
+            PartialError("1 of 2 failed", "the rest is written"),
+            4,
+            "shic: error: 1 of 2 failed\n  the rest is written\n",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
-        (OSError(errno.ENOSPC, "No space left on device", "big.h5"), 1, "big.h5: No space left on device\n  the disk is full"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "big.h5"),
+            1,
+            "big.h5: No space left on device\n  the disk is full",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "x: Permission denied\n  check who may"),
         (MemoryError(), 1, "out of memory\n"),
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nTried"), 1, "out of GPU memory\n  give --device cpu"),
+        (
+            type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory.\nTried"),
+            1,
+            "out of GPU memory\n  give --device cpu",
+        ),
     ],
 )
-def test_exit_statuses_and_two_lines(shic: Shic, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str) -> None:
+def test_exit_statuses_and_two_lines(
+    shic: Shic, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, said: str
+) -> None:
     raising(monkeypatch, error)
     found, out, err = shic("info")
-    assert (found, out) == (status, "") and said in err and len(err.strip().splitlines()) <= 2  # click ends the line of ^C
+    assert (
+        (found, out) == (status, "") and said in err and len(err.strip().splitlines()) <= 2
+    )  # click ends the line of ^C
 
 
 @pytest.mark.parametrize("kind", [ZeroDivisionError, RuntimeError])
@@ -110,7 +139,10 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch, kind: type[Exce
         cli.main(["info"])
 
 
-@pytest.mark.parametrize("words", [("nothing",), ("info",), ("info", "--what"), ("train", "--epochs", "many"), ("render", "--style", "x")])
+@pytest.mark.parametrize(
+    "words",
+    [("nothing",), ("info",), ("info", "--what"), ("train", "--epochs", "many"), ("render", "--style", "x")],
+)
 def test_wrong_usage_is_status_2(shic: Shic, words: tuple[str, ...]) -> None:
     status, out, err = shic(*words)
     assert status == 2 and out == "" and "Error" in err
@@ -154,7 +186,13 @@ def write_kind(path: Path, kind: str) -> None:
 
     common = {"params": {"size": 7}, "sources": {"mesh": {"path": "a.obj"}}, "attrs": attrs}
     if not layout.items:
-        write_arrays(path, kind, {name: array(field) for name, field in layout.fields.items()}, overwrite=True, **common)
+        write_arrays(
+            path,
+            kind,
+            {name: array(field) for name, field in layout.fields.items()},
+            overwrite=True,
+            **common,
+        )
         return
     with ItemWriter(path, kind, **common) as writer:
         writer.add("a.jpg", **{name: array(field) for name, field in layout.items.items()})
@@ -165,10 +203,17 @@ def test_info_on_every_kind(shic: Shic, tmp_path: Path, kind: str) -> None:
     write_kind(tmp_path / "x.h5", kind)
     status, out, _ = shic("info", "x.h5", "--json")
     found = json.loads(out)
-    assert status == 0 and found["kind"] == kind and found["version"] == 1 and found["shic_version"] == __version__
+    assert (
+        status == 0
+        and found["kind"] == kind
+        and found["version"] == 1
+        and found["shic_version"] == __version__
+    )
     assert found["params"] == {"size": 7} and found["sources"] == {"mesh": {"path": "a.obj"}}
     assert set(found["attributes"]) == set(LAYOUTS[kind].attrs)
-    assert {name for name, field in LAYOUTS[kind].fields.items() if not field.optional} <= set(found["fields"])
+    assert {name for name, field in LAYOUTS[kind].fields.items() if not field.optional} <= set(
+        found["fields"]
+    )
     status, out, _ = shic("info", "x.h5")
     assert status == 0 and f"kind: {kind}" in out and "size: 7" in out
 

@@ -11,7 +11,22 @@ import cv2
 from shic_cli.schema import ItemReader
 
 Run = Callable[..., tuple[int, str, str]]
-TINY = ("--photos", "3", "--tests", "2", "--synthetic", "3", "--size", "64", "--vertices", "300", "--epochs", "1", "--device", "cpu")
+TINY = (
+    "--photos",
+    "3",
+    "--tests",
+    "2",
+    "--synthetic",
+    "3",
+    "--size",
+    "64",
+    "--vertices",
+    "300",
+    "--epochs",
+    "1",
+    "--device",
+    "cpu",
+)
 
 
 def test_every_line_runs_and_the_figures_are_those_of_eval(shic: Run, tmp_path: Path) -> None:
@@ -19,16 +34,41 @@ def test_every_line_runs_and_the_figures_are_those_of_eval(shic: Run, tmp_path: 
     assert status == 0, err
     found = json.loads(out)
     assert list(found) == ["chance", "zero_shot", "trained"]
-    assert 40 < found["chance"]["mean"] < 228 and found["trained"]["images"] == found["zero_shot"]["images"] == 2
+    assert (
+        40 < found["chance"]["mean"] < 228 and found["trained"]["images"] == found["zero_shot"]["images"] == 2
+    )
     lines = [line[2:] for line in err.splitlines() if line.startswith("$ ")]
     assert lines[0] == "cd here" and all(line.startswith("shic ") for line in lines[1:])
-    for name in ("template prep", "render", "pseudo-gt", "synth", "train", "predict", "eval geodesic", "remap", "match", "info"):
+    for name in (
+        "template prep",
+        "render",
+        "pseudo-gt",
+        "synth",
+        "train",
+        "predict",
+        "eval geodesic",
+        "remap",
+        "match",
+        "info",
+    ):
         assert any(line.startswith(f"shic {name} ") for line in lines)
     folder = tmp_path / "here"
-    for name in ("views.png", "synth.png", "match.png", "model.losses.png", "remap/trex_0001.remap.png", "summary.png"):
+    for name in (
+        "views.png",
+        "synth.png",
+        "match.png",
+        "model.losses.png",
+        "remap/trex_0001.remap.png",
+        "summary.png",
+    ):
         assert cv2.imread(str(folder / name)) is not None
     assert cv2.imread(str(folder / "summary.png")).shape[1] > 1000
-    for name, labels in (("pgt", "pseudo"), ("synth", "synthetic"), ("predictions.maps", "predicted"), ("zero_shot.maps", "pseudo")):
+    for name, labels in (
+        ("pgt", "pseudo"),
+        ("synth", "synthetic"),
+        ("predictions.maps", "predicted"),
+        ("zero_shot.maps", "pseudo"),
+    ):
         assert ItemReader(folder / f"{name}.h5", "shic/maps").header.attrs["labels"] == labels
     assert Path.cwd() == tmp_path
     # A line that is typed by hand, in the folder, says what the demo said.
@@ -42,5 +82,9 @@ def test_a_folder_that_is_not_empty_is_refused(shic: Run, tmp_path: Path) -> Non
     (tmp_path / "shic-demo").mkdir()
     (tmp_path / "shic-demo" / "notes.txt").write_text("mine")
     status, out, err = shic("demo", *TINY)
-    assert (status, out) == (1, "") and "shic-demo: is there already and is not empty" in err and "--overwrite" in err
+    assert (
+        (status, out) == (1, "")
+        and "shic-demo: is there already and is not empty" in err
+        and "--overwrite" in err
+    )
     assert [path.name for path in (tmp_path / "shic-demo").iterdir()] == ["notes.txt"]

@@ -26,14 +26,23 @@ def maps(small_template: Template, small_template_file: Path) -> Path:
     attrs = {"labels": "predicted", "template": small_template.fingerprint}
     with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs) as writer:
         for name in ("a.png", "b.png", "c.png"):
-            writer.add(name, encoded=np.frombuffer(encode(rgb), np.uint8), mask=vertex >= 0, vertex=vertex, score=vertex >= 0)
+            writer.add(
+                name,
+                encoded=np.frombuffer(encode(rgb), np.uint8),
+                mask=vertex >= 0,
+                vertex=vertex,
+                score=vertex >= 0,
+            )
     return path
 
 
 @pytest.fixture
 def annotations(tmp_path: Path) -> Path:
     """Right points in a.png and b.png of two classes."""
-    images = [{"id": i, "file_name": name, "width": SIZE, "height": SIZE} for i, name in enumerate(("a.png", "b.png"))]
+    images = [
+        {"id": i, "file_name": name, "width": SIZE, "height": SIZE}
+        for i, name in enumerate(("a.png", "b.png"))
+    ]
     categories = [{"id": 7, "name": "dog"}, {"id": 8, "name": "cat"}]
     points = {"bbox": [4, 4, 255, 255], "dp_x": [0.5, 3.5], "dp_y": [0.5, 1.5], "dp_vertex": [0, 43]}
     found = [{"image_id": i, "category_id": 7 + i, **points} for i in range(2)]
@@ -73,12 +82,20 @@ def test_what_is_missing_is_said_and_counted(shic: Shic, maps: Path, annotations
     [
         (("pred.h5", "--annotations", "none.json"), "none.json: can't be read"),
         (("none.h5", "--annotations", "ann.json"), "none.h5: there is no such file"),
-        (("template.h5", "--annotations", "ann.json"), "template.h5: expected shic/maps, found shic/template"),
-        (("pred.h5", "--annotations", "ann.json", "--template", "other.h5"), "other.h5: there is no such file"),
+        (
+            ("template.h5", "--annotations", "ann.json"),
+            "template.h5: expected shic/maps, found shic/template",
+        ),
+        (
+            ("pred.h5", "--annotations", "ann.json", "--template", "other.h5"),
+            "other.h5: there is no such file",
+        ),
         (("pred.h5", "--annotations", "pred.h5"), "pred.h5"),
     ],
 )
-def test_bad_inputs_give_two_lines_and_status_1(shic: Shic, maps: Path, annotations: Path, words: tuple[str, ...], said: str) -> None:
+def test_bad_inputs_give_two_lines_and_status_1(
+    shic: Shic, maps: Path, annotations: Path, words: tuple[str, ...], said: str
+) -> None:
     status, out, err = shic("eval", "geodesic", *words)
     assert status == 1 and out == ""
     assert said in err and len(err.strip().splitlines()) == 2
@@ -93,13 +110,19 @@ def test_several_predictions_and_baselines_make_one_table(shic: Shic, maps: Path
     words = ("eval", "geodesic", "pred.h5", "other.csv", "--annotations", "ann.json", *baselines, "--gps")
     status, out, err = shic(*words, "--json")
     found = json.loads(out)
-    assert status == 0 and found["metric"] == "geodesic" and list(found["rows"]) == ["pred.h5", "other.csv", "chance", "position"]
+    assert (
+        status == 0
+        and found["metric"] == "geodesic"
+        and list(found["rows"]) == ["pred.h5", "other.csv", "chance", "position"]
+    )
     assert found["rows"]["pred.h5"]["mean"] == found["rows"]["other.csv"]["mean"] == 0
     assert found["rows"]["pred.h5"]["ap"] == 1 and found["rows"]["other.csv"]["classes"]["cat"]["ap"] == 1
     assert found["rows"]["chance"]["mean"] > 20 and found["rows"]["position"]["points"] == 4
     assert all(word in err for word in ("other.csv", "chance", "position", "ap50"))
     assert json.loads(shic(*words, "--json")[1]) == found
-    assert shic("eval", "geodesic", "--annotations", "ann.json", "--baseline", "chance")[0] == 0  # with no file of predictions
+    assert (
+        shic("eval", "geodesic", "--annotations", "ann.json", "--baseline", "chance")[0] == 0
+    )  # with no file of predictions
 
 
 def test_files_of_one_name_are_told_apart(shic: Shic, maps: Path, annotations: Path) -> None:
@@ -112,7 +135,9 @@ def test_files_of_one_name_are_told_apart(shic: Shic, maps: Path, annotations: P
 def test_scale_of_the_points_is_an_option(shic: Shic, maps: Path, annotations: Path) -> None:
     """At 127.5 the points lie twice as far into the box: 7 columns and 3 rows, where the vertices are others."""
     words = ("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--json", "--dp-scale")
-    assert json.loads(shic(*words, "255")[1])["mean"] == 0 and json.loads(shic(*words, "127.5")[1])["mean"] > 0
+    assert (
+        json.loads(shic(*words, "255")[1])["mean"] == 0 and json.loads(shic(*words, "127.5")[1])["mean"] > 0
+    )
 
 
 def test_nothing_to_score_is_wrong_usage(shic: Shic, annotations: Path) -> None:
@@ -132,7 +157,11 @@ def test_annotations_of_another_mesh(shic: Shic, maps: Path, annotations: Path) 
 
 
 def write_keypoints(path: Path, **images: tuple[float, float]) -> None:
-    path.write_text(json.dumps({"names": ["p"], "images": {name: {"points": {"p": point}} for name, point in images.items()}}))
+    path.write_text(
+        json.dumps(
+            {"names": ["p"], "images": {name: {"points": {"p": point}} for name, point in images.items()}}
+        )
+    )
 
 
 def test_pck_of_maps(shic: Shic, maps: Path) -> None:
@@ -142,33 +171,68 @@ def test_pck_of_maps(shic: Shic, maps: Path) -> None:
     assert status == 0 and "PCK via template" in err
     assert (found["metric"], found["alpha"], found["pairs"], found["keypoints"]) == ("pck", 0.1, 6, 6)
     assert found["pck"] == pytest.approx(2 / 6)  # the maps are equal: a and b agree, c lies elsewhere
-    assert json.loads(shic("eval", "pck", "pred.h5", "--keypoints", "k.json", "--json", "--alpha", "1")[1])["pck"] == 1
+    assert (
+        json.loads(shic("eval", "pck", "pred.h5", "--keypoints", "k.json", "--json", "--alpha", "1")[1])[
+            "pck"
+        ]
+        == 1
+    )
     assert shic("eval", "pck", "pred.h5", "--keypoints", "k.json")[1] == ""
 
 
 def test_pck_of_another_program_and_of_baselines(shic: Shic, maps: Path) -> None:
     folder = maps.parent
-    (folder / "pairs.csv").write_text("source_image,target_image,class,XA,YA,XB,YB\na.png,b.png,13,10;20,10;20,10;30,10;30\n")
-    (folder / "other.csv").write_text("source_image,target_image,class,XA,YA,XB,YB\na.png,b.png,13,20;10,20;10,30;40,30;40\n")
-    words = ("eval", "pck", "pred.h5", "other.csv", "--keypoints", "pairs.csv", "--baseline", "position", "--baseline", "chance", "--json")
+    (folder / "pairs.csv").write_text(
+        "source_image,target_image,class,XA,YA,XB,YB\na.png,b.png,13,10;20,10;20,10;30,10;30\n"
+    )
+    (folder / "other.csv").write_text(
+        "source_image,target_image,class,XA,YA,XB,YB\na.png,b.png,13,20;10,20;10,30;40,30;40\n"
+    )
+    words = (
+        "eval",
+        "pck",
+        "pred.h5",
+        "other.csv",
+        "--keypoints",
+        "pairs.csv",
+        "--baseline",
+        "position",
+        "--baseline",
+        "chance",
+        "--json",
+    )
     status, out, err = shic(*words)
     rows = json.loads(out)["rows"]
     assert status == 0, err
-    # the maps are equal, so a point stays where it is: the first is right; the program has the second; position is as the maps are
-    assert {name: row["pck"] for name, row in rows.items() if name != "chance"} == {"pred.h5": 0.5, "other.csv": 0.5, "position": 0.5}
+    # the maps are equal, so a point stays where it is: the first is right; the program has the second;
+    # position is as the maps are
+    assert {name: row["pck"] for name, row in rows.items() if name != "chance"} == {
+        "pred.h5": 0.5,
+        "other.csv": 0.5,
+        "position": 0.5,
+    }
     swapped = ("eval", "pck", "other.csv", "pred.h5", *words[4:])
-    assert list(json.loads(shic(*swapped)[1])["rows"]) == ["other.csv", "pred.h5", "position", "chance"]  # as they were given
+    assert list(json.loads(shic(*swapped)[1])["rows"]) == [
+        "other.csv",
+        "pred.h5",
+        "position",
+        "chance",
+    ]  # as they were given
     status, _, err = shic(*words, "--class", "cow")
     assert status == 1 and "has no class cow" in err and "it has horse" in err
     rows = json.loads(shic(*words, "--alpha", "0.1,1", "--protocol", "csm")[1])["rows"]
-    assert [each["pck"] for each in rows["position"]["alphas"]] == [0.5, 1] and rows["pred.h5"]["protocol"] == "csm"
+    assert [each["pck"] for each in rows["position"]["alphas"]] == [0.5, 1] and rows["pred.h5"][
+        "protocol"
+    ] == "csm"
 
 
 def test_pck_by_both_ways_in_one_table(shic: Shic, small_model_file: Path, album: Path) -> None:
     folder = small_model_file.parent
     write_keypoints(folder / "k.json", photo0=(48, 48), photo1=(48, 48))
     words = ("--keypoints", "k.json", "--images", str(album / "imgs"), "--json")
-    status, out, err = shic("eval", "pck", "model.safetensors", *words, "--via", "both", "--baseline", "position")
+    status, out, err = shic(
+        "eval", "pck", "model.safetensors", *words, "--via", "both", "--baseline", "position"
+    )
     assert status == 0, err
     rows = json.loads(out)["rows"]
     assert list(rows) == ["model.safetensors via template", "model.safetensors via embedding", "position"]
@@ -177,7 +241,9 @@ def test_pck_by_both_ways_in_one_table(shic: Shic, small_model_file: Path, album
     write_keypoints(folder / "t.json", **dict.fromkeys(truth, (48, 48)))
     status, out, err = shic("eval", "pck", "maps.h5", "--keypoints", "t.json", "--via", "both", "--json")
     assert status == 0 and json.loads(out)["via"] == "template", err  # a maps file has one way only
-    status, out, _ = shic("eval", "pck", *words, "--baseline", "position")  # alone: the masks come from the photos
+    status, out, _ = shic(
+        "eval", "pck", *words, "--baseline", "position"
+    )  # alone: the masks come from the photos
     assert status == 0 and json.loads(out)["pck"] == rows["position"]["pck"]
 
 
@@ -193,7 +259,18 @@ def test_pck_of_a_model(shic: Shic, small_model_file: Path, via: str) -> None:
         (folder / "photos" / f"{name}.png").write_bytes(encode(255 - mask // 2))
         (folder / "masks" / f"{name}.png").write_bytes(encode(mask))
     write_keypoints(folder / "k.json", a=(20, 20), b=(20, 20), c=(20, 20))
-    words = ("eval", "pck", "model.safetensors", "--keypoints", "k.json", "--images", "photos", "--via", via, "--json")
+    words = (
+        "eval",
+        "pck",
+        "model.safetensors",
+        "--keypoints",
+        "k.json",
+        "--images",
+        "photos",
+        "--via",
+        via,
+        "--json",
+    )
     status, out, _ = shic(*words)
     assert status == 0 and json.loads(out)["pck"] == 1 and json.loads(out)["via"] == via
     (folder / "photos" / "c.png").write_bytes(b"no picture")

@@ -31,12 +31,19 @@ def test_features_of_photos_are_the_extractors(folder, tiny_vit, shic):
     spec = f"vit:{tiny_vit('dinov2')},layer=1,facet=key"
     assert shic("features", "imgs", "-o", "f.h5", "--extractor", spec)[0] == 0
     reader, extractor = ItemReader(folder / "f.h5", "shic/features"), make_extractor(spec, CPU)
-    assert reader.header.attrs["extractor"] == spec and reader.header.attrs["fingerprint"] == extractor.fingerprint
+    assert (
+        reader.header.attrs["extractor"] == spec
+        and reader.header.attrs["fingerprint"] == extractor.fingerprint
+    )
     assert reader.header.params["extractor"] == json.loads(json.dumps(extractor.settings))
     for photo, item in zip(map(MaskSource().read, list_images([str(folder / "imgs")])), reader, strict=True):
         crop, image, mask = cut(photo, 48)
         expected = F.normalize(extractor(image[None], mask[None])[0], dim=0)
-        assert item.name == photo.name and Crop(*map(int, item.crop)) == crop and item.feature.shape == (32, 6, 6)
+        assert (
+            item.name == photo.name
+            and Crop(*map(int, item.crop)) == crop
+            and item.feature.shape == (32, 6, 6)
+        )
         np.testing.assert_allclose(item.feature.astype(np.float32), expected.numpy(), atol=1e-3)
 
 
@@ -48,7 +55,9 @@ def test_real_weights_through_the_command_line(folder, shic, options):
     assert shic("features", "imgs/photo0.png", "-o", "f.h5", "--extractor", f"vit:{DEIT}{options}")[0] == 0
     item = ItemReader(folder / "f.h5", "shic/features")["photo0.png"]
     _, image, _ = cut(MaskSource().read(list_images([str(folder / "imgs/photo0.png")])[0]), 224)
-    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     model = AutoModel.from_pretrained(DEIT, local_files_only=True).eval()
     with torch.no_grad():
         out = model(((image - mean) / std)[None], output_hidden_states=True)
@@ -56,7 +65,9 @@ def test_real_weights_through_the_command_line(folder, shic, options):
         key = block.attention.k_proj(block.layernorm_before(out.hidden_states[9]))
     tokens = (key if options else out.last_hidden_state)[0, 1:]
     expected = F.normalize(tokens, dim=1).T.reshape(192, 14, 14).numpy()
-    np.testing.assert_allclose(item.feature.astype(np.float32), expected, atol=5e-4)  # the file's half precision
+    np.testing.assert_allclose(
+        item.feature.astype(np.float32), expected, atol=5e-4
+    )  # the file's half precision
 
 
 def test_features_of_other_weights_or_layers_are_refused(folder, tiny_vit, shic):
@@ -77,7 +88,9 @@ def test_features_of_other_weights_or_layers_are_refused(folder, tiny_vit, shic)
 
 
 def balance_foreground(path: Path, image: Path) -> None:
-    """Shift the model's foreground output so that it takes half of the picture for the object: one epoch leaves it at all or nothing."""
+    """Shift the model's foreground output so that it takes half of the picture for the object: one epoch
+    leaves it at all or nothing.
+    """
     predictor = Predictor(path, CPU)
     rgb = cv2.imread(str(image))[..., ::-1]
     logits = predictor.embed(Photo("", b"", rgb, np.ones(rgb.shape[:2], bool))).foreground
@@ -104,7 +117,9 @@ def test_a_dense_encoder_serves_from_labels_to_predictions_without_masks(folder,
     shutil.rmtree(tiny)
     status, _, err = shic("predict", "imgs/photo0.png", "--masker", "none", "-o", "gone.h5")
     assert status == 3 and "no such folder" in err and "--weights" in err and "Traceback" not in err
-    assert shic("predict", "imgs/photo0.png", "--masker", "none", "--weights", "moved", "-o", "moved.h5")[0] == 0
+    assert (
+        shic("predict", "imgs/photo0.png", "--masker", "none", "--weights", "moved", "-o", "moved.h5")[0] == 0
+    )
     assert np.array_equal(ItemReader(folder / "moved.h5", "shic/maps")["photo0.png"].vertex, item.vertex)
 
 
@@ -146,8 +161,15 @@ def test_joined_with_the_silhouette_it_trains_the_pointwise_decoder(folder, tiny
     ],
 )
 def test_bad_extractors_are_two_lines_and_a_status(folder, tiny_vit, shic, extractor, status, text):
-    found, out, err = shic("features", "imgs", "-o", "f.h5", "--extractor", extractor.format(tiny=tiny_vit("dinov2")))
-    assert (found, out) == (status, "") and text in err and "Traceback" not in err and not (folder / "f.h5").exists()
+    found, out, err = shic(
+        "features", "imgs", "-o", "f.h5", "--extractor", extractor.format(tiny=tiny_vit("dinov2"))
+    )
+    assert (
+        (found, out) == (status, "")
+        and text in err
+        and "Traceback" not in err
+        and not (folder / "f.h5").exists()
+    )
 
 
 def test_pictures_are_encoded_together_as_they_are_alone(album, tiny_vit, tmp_path):
@@ -176,12 +198,18 @@ def test_pictures_are_encoded_together_as_they_are_alone(album, tiny_vit, tmp_pa
 
 
 def test_a_fine_grid_is_kept_as_the_convolutional_decoder_takes_it(album, small_template, tiny_vit):
-    config = TrainConfig(encoder=f"vit:{tiny_vit('dinov2', image_size=160)}", batch=2, points=10, augment="off")
+    config = TrainConfig(
+        encoder=f"vit:{tiny_vit('dinov2', image_size=160)}", batch=2, points=10, augment="off"
+    )
     trainer = Trainer.make(small_template, [ItemReader(album / "truth.h5", "shic/maps")], config, CPU, 0)
     kept = trainer.examples.get(0, 0).features
     trainer.examples.cells, trainer.examples.kept = None, {}
     whole = trainer.examples.get(0, 0).features
-    assert trainer.config.decoder == "convolutional" and kept.shape == (32, 16, 16) and whole.shape == (32, 20, 20)
+    assert (
+        trainer.config.decoder == "convolutional"
+        and kept.shape == (32, 16, 16)
+        and whole.shape == (32, 20, 20)
+    )
     trainer.map.eval()
     with torch.no_grad():
         one, other = (trainer.map.embed(features[None].float())[0] for features in (kept, whole))

@@ -43,17 +43,25 @@ def semantic(bare: Path) -> str:
 
 def test_masks_report_and_pictures(shic: Run, bare: Path, semantic: str) -> None:
     pictures = ("--picture", "drawn", "--contact-sheet", "sheet.png")
-    status, out, err = shic("mask", "imgs/", "--masker", semantic, "--class", "horse", "-o", "masks/", *pictures, "--json")
+    status, out, err = shic(
+        "mask", "imgs/", "--masker", semantic, "--class", "horse", "-o", "masks/", *pictures, "--json"
+    )
     assert status == 0 and "masks: 2 photos" in err
     said = json.loads(out)
     assert (said["masker"], said["class"], said["failed"]) == (semantic, "horse", [])
     for row in said["photos"]:
         mask = read_mask(bare / "masks" / row["masks"][0])
-        assert row["coverage"] == pytest.approx(mask.mean()) and row["source"] == "masker" and 0 < row["score"] < 1
+        assert (
+            row["coverage"] == pytest.approx(mask.mean())
+            and row["source"] == "masker"
+            and 0 < row["score"] < 1
+        )
         assert (row["photo"] in said["unsure"]) == bool(row["unsure"])
         assert cv2.imread(str(bare / "drawn" / row["masks"][0])).shape[:2] == mask.shape
     assert cv2.imread(str(bare / "sheet.png")) is not None
-    status, out, _ = shic("mask", "imgs/", "--masker", semantic, "--class", "horse", "--json")  # masks is the default
+    status, out, _ = shic(
+        "mask", "imgs/", "--masker", semantic, "--class", "horse", "--json"
+    )  # masks is the default
     assert status == 0 and [row["source"] for row in json.loads(out)["photos"]] == ["kept", "kept"]
     status, _, err = shic("mask", "imgs/", "--masker", "none")
     assert status == 2 and "finds nothing" in err
@@ -64,12 +72,20 @@ def test_without_a_masker_that_knows_the_class_grabcut_does(shic: Run, bare: Pat
     assert status == 0 and "masker: auto took grabcut" in err and (bare / "masks/photo0.png").is_file()
 
 
-def test_the_other_commands_take_maskers_and_say_so_in_their_files(shic: Run, bare: Path, semantic: str, small_model_file: Path) -> None:
+def test_the_other_commands_take_maskers_and_say_so_in_their_files(
+    shic: Run, bare: Path, semantic: str, small_model_file: Path
+) -> None:
     words = ("--masker", semantic, "--class", "horse")
     views = ("--azimuths", "4", "--elevations", "0")
     assert shic("mask", "imgs/", *words, "-o", "made")[0] == 0
-    for command, output, kind in (("features", "features.h5", "features"), ("pseudo-gt", "pgt.h5", "maps"), ("predict", "p.h5", "maps")):
-        status, _, err = shic(command, "imgs/", *words, "-o", output, *(views if command == "pseudo-gt" else ()))
+    for command, output, kind in (
+        ("features", "features.h5", "features"),
+        ("pseudo-gt", "pgt.h5", "maps"),
+        ("predict", "p.h5", "maps"),
+    ):
+        status, _, err = shic(
+            command, "imgs/", *words, "-o", output, *(views if command == "pseudo-gt" else ())
+        )
         assert status == 0, err
         params = read_arrays(bare / output, f"shic/{kind}")[1].params
         assert (params["masker"], params["class"]) == (semantic, "horse")
@@ -77,7 +93,9 @@ def test_the_other_commands_take_maskers_and_say_so_in_their_files(shic: Run, ba
             assert np.array_equal(item.mask, read_mask(bare / "made" / f"{Path(item.name).stem}.png"))
     points = {"names": ["a"], "images": {f"photo{i}.png": {"points": {"a": [40, 40]}} for i in range(2)}}
     (bare / "k.json").write_text(json.dumps(points))
-    status, out, err = shic("eval", "pck", small_model_file, "--keypoints", "k.json", "--images", "imgs/", *words, "--json")
+    status, out, err = shic(
+        "eval", "pck", small_model_file, "--keypoints", "k.json", "--images", "imgs/", *words, "--json"
+    )
     assert status == 0, err
     assert json.loads(out)["pairs"] > 0
 
@@ -88,7 +106,9 @@ def test_crops_of_every_object_feed_the_other_commands(shic: Run, bare: Path, se
     assert status == 0 and len(names) >= 2 and {"photo0-1", "photo1-1"} <= set(names)
     status, _, err = shic("features", "objects/imgs", "--masker", "none")
     assert status == 0, err
-    assert sorted(Path(name).stem for name in ItemReader(bare / "features.h5", "shic/features").names) == sorted(names)
+    assert sorted(
+        Path(name).stem for name in ItemReader(bare / "features.h5", "shic/features").names
+    ) == sorted(names)
 
 
 def test_grounded_sam(shic: Run, bare: Path) -> None:
@@ -99,7 +119,18 @@ def test_grounded_sam(shic: Run, bare: Path) -> None:
     assert all(row["source"] == "masker" and row["score"] > 0.01 for row in json.loads(out)["photos"])
     status, _, err = shic("mask", "imgs/", "--masker", "grounded-sam", "--weights", "w")
     assert status == 2 and "none was given" in err and "--class horse" in err
-    status, _, err = shic("mask", "imgs/", "--masker", "grounded-sam,threshold=0.999999", "--class", "horse", "--weights", "w", "-o", "m")
+    status, _, err = shic(
+        "mask",
+        "imgs/",
+        "--masker",
+        "grounded-sam,threshold=0.999999",
+        "--class",
+        "horse",
+        "--weights",
+        "w",
+        "-o",
+        "m",
+    )
     assert status == 1 and "photo0.png: no horse was found in it" in err and "threshold=" in err
     status, _, err = shic("features", "imgs/", "--masker", "grounded-sam", "--class", "horse")
     assert status == 3 and "shic models pull grounding-dino-tiny" in err
@@ -110,15 +141,26 @@ def test_grounded_sam(shic: Run, bare: Path) -> None:
 def test_a_class_that_nothing_matches_ends_the_run_at_once(shic: Run, bare: Path) -> None:
     save_segformer(bare / "seg")
     for words in (("mask",), ("features",), ("pseudo-gt", "--azimuths", "4", "--elevations", "0")):
-        status, _, err = shic(*words, "imgs/", "--masker", "semantic:seg", "--class", "zebra", "-o", f"out-{words[0]}")
-        assert status == 2 and "none of its labels is 'zebra'" in err and "2 horse" in err and err.count("zebra") == 1
+        status, _, err = shic(
+            *words, "imgs/", "--masker", "semantic:seg", "--class", "zebra", "-o", f"out-{words[0]}"
+        )
+        assert (
+            status == 2
+            and "none of its labels is 'zebra'" in err
+            and "2 horse" in err
+            and err.count("zebra") == 1
+        )
 
 
 def test_photos_that_fail_are_named_and_the_rest_is_written(shic: Run, bare: Path, semantic: str) -> None:
     (bare / "imgs/broken.png").write_bytes(b"no picture")
     (bare / "imgs/tiny.png").write_bytes(cv2.imencode(".png", np.zeros((5, 9, 3), np.uint8))[1].tobytes())
     status, out, err = shic("mask", "imgs/", "--masker", semantic, "--class", "horse", "--json")
-    assert status == 4 and "2 of 4 inputs failed: broken.png, tiny.png" in err and json.loads(out)["failed"] == ["broken.png", "tiny.png"]
+    assert (
+        status == 4
+        and "2 of 4 inputs failed: broken.png, tiny.png" in err
+        and json.loads(out)["failed"] == ["broken.png", "tiny.png"]
+    )
     assert sorted(path.name for path in (bare / "masks").iterdir()) == ["photo0.png", "photo1.png"]
 
 

@@ -17,7 +17,12 @@ from safetensors.numpy import save
 from shic_cli.models import MODELS
 
 WEIGHTS = save({"weight": np.arange(50_000, dtype=np.float32)})
-PLAIN = {"README.md": b"# A model", "config.json": b"{}", "preprocessor_config.json": b"{}", "model.safetensors": WEIGHTS}
+PLAIN = {
+    "README.md": b"# A model",
+    "config.json": b"{}",
+    "preprocessor_config.json": b"{}",
+    "model.safetensors": WEIGHTS,
+}
 DINO = MODELS["dinov2-base"].repository
 
 
@@ -30,7 +35,11 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def environment(hub: Hub, tmp_path: Path) -> dict[str, str]:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "SHIC_")) and not key.lower().endswith("_proxy")}
+    kept = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("HF_", "SHIC_")) and not key.lower().endswith("_proxy")
+    }
     return {
         **kept,
         "HF_ENDPOINT": hub.address,
@@ -46,7 +55,9 @@ def models(environment: dict[str, str], tmp_path: Path) -> Callable[..., tuple[i
 
     def run(*words: str, **extra: str) -> tuple[int, str, str]:
         command = [sys.executable, "-m", "shic_cli", "models", *words]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment | extra, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment | extra, timeout=60
+        )
         return done.returncode, done.stdout, done.stderr
 
     return run
@@ -66,7 +77,11 @@ def test_pull_takes_settings_and_safetensors_and_no_pickle(hub, models, tmp_path
     assert (status, err.count("\n")) == (0, 1)  # what is fetched and no more: stderr is no terminal
     assert "fetching 200 kB" in err and "free" in err and "hf_secret" not in err
     folder = Path(out.strip())
-    assert sorted(each.name for each in folder.rglob("*")) == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert sorted(each.name for each in folder.rglob("*")) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert folder.is_relative_to(tmp_path / "home") and hub.tokens == {"Bearer hf_secret"}
     assert models("path", "dinov2-base") == (0, out, "")
@@ -76,17 +91,33 @@ def test_pull_takes_settings_and_safetensors_and_no_pickle(hub, models, tmp_path
 
 
 def test_pull_of_stable_diffusion_takes_the_parts_that_features_need_in_one_precision(hub, models, tmp_path):
-    stems = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model", "safety_checker": "model"}
-    weights = [f"{part}/{stem}{mark}.safetensors" for part, stem in stems.items() for mark in ("", ".fp16", ".non_ema")]
+    stems = {
+        "unet": "diffusion_pytorch_model",
+        "vae": "diffusion_pytorch_model",
+        "text_encoder": "model",
+        "safety_checker": "model",
+    }
+    weights = [
+        f"{part}/{stem}{mark}.safetensors"
+        for part, stem in stems.items()
+        for mark in ("", ".fp16", ".non_ema")
+    ]
     settings = [f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "safety_checker")]
-    settings += ["model_index.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt", "tokenizer/tokenizer_config.json"]
+    settings += [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "tokenizer/merges.txt",
+        "tokenizer/tokenizer_config.json",
+    ]
     others = [
         "v1-5-pruned.ckpt",
         "v1-5-pruned-emaonly.safetensors",
         "unet/diffusion_pytorch_model.bin",
         "unet/diffusion_pytorch_model.fp16.bin",
     ]
-    hub.repositories[MODELS["sd15"].repository] = dict.fromkeys([*weights, *others], WEIGHTS) | dict.fromkeys(settings, b"{}")
+    hub.repositories[MODELS["sd15"].repository] = dict.fromkeys([*weights, *others], WEIGHTS) | dict.fromkeys(
+        settings, b"{}"
+    )
     status, out, _ = models("pull", "sd", "--weights", "w")
     assert (status, out) == (0, "w/sd15\n")
     halves = {f"{part}/{stem}.fp16.safetensors" for part, stem in stems.items() if part != "safety_checker"}
@@ -96,11 +127,15 @@ def test_pull_of_stable_diffusion_takes_the_parts_that_features_need_in_one_prec
     assert models("path", "sd")[0] == 3
     (tmp_path / "w/sd15/vae/diffusion_pytorch_model.fp16.safetensors").write_bytes(WEIGHTS[:1000])
     status, _, err = models("path", "sd", "--weights", "w")
-    assert status == 3 and "not finished" in err and "vae" in err and "shic models pull sd15 --weights w" in err
+    assert (
+        status == 3 and "not finished" in err and "vae" in err and "shic models pull sd15 --weights w" in err
+    )
 
 
 def test_a_transfer_that_breaks_off_goes_on_from_there(hub, models):
-    large = save({"weight": np.random.default_rng(0).normal(size=3_000_000)})  # more than the 10 MiB that are read at a time
+    large = save(
+        {"weight": np.random.default_rng(0).normal(size=3_000_000)}
+    )  # more than the 10 MiB that are read at a time
     hub.repositories["a/b"], hub.faults["model.safetensors"] = {**PLAIN, "model.safetensors": large}, "once"
     status, out, err = models("pull", "a/b")
     assert (status, err.count("\n")) == (0, 1)
@@ -111,7 +146,11 @@ def test_a_transfer_that_breaks_off_goes_on_from_there(hub, models):
 def test_a_pull_that_failed_is_not_taken_for_whole_and_goes_on_with_what_it_lacks(hub, models):
     hub.repositories["a/b"], hub.faults["model.safetensors"] = PLAIN, "fails"
     status, out, err = models("pull", "a/b")
-    assert (status, out) == (1, "") and "model.safetensors broke off (status 500)" in err and "same line again" in err
+    assert (
+        (status, out) == (1, "")
+        and "model.safetensors broke off (status 500)" in err
+        and "same line again" in err
+    )
     status, _, err = models("path", "a/b")
     assert status == 3 and "not finished" in err and "`shic models pull a/b`" in err
     hub.faults.clear()
@@ -154,7 +193,10 @@ def test_what_the_hub_may_say_is_told_in_two_lines(hub, models, fault, words):
 
 @pytest.mark.parametrize(
     ("extra", "word"),
-    [({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"), ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "does not answer (ConnectError")],
+    [
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE is set"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "does not answer (ConnectError"),
+    ],
 )
 def test_without_a_network_what_is_here_is_kept_and_the_rest_is_an_error(hub, models, extra, word):
     hub.repositories["a/b"] = PLAIN
@@ -168,10 +210,16 @@ def test_without_a_network_what_is_here_is_kept_and_the_rest_is_an_error(hub, mo
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"config.json": b"{}", "pytorch_model.bin": b"x"}, ("only pickles (pytorch_model.bin)", "converted copy")),
+        (
+            {"config.json": b"{}", "pytorch_model.bin": b"x"},
+            ("only pickles (pytorch_model.bin)", "converted copy"),
+        ),
         ({"config.json": b"{}", "notes.txt": b"x"}, ("no weights that can be used",)),
         ({"model.safetensors": WEIGHTS}, ("no config.json",)),
-        ({**PLAIN, "model.safetensors": b"not safetensors"}, ("is damaged", "what the hub sent is not whole")),
+        (
+            {**PLAIN, "model.safetensors": b"not safetensors"},
+            ("is damaged", "what the hub sent is not whole"),
+        ),
     ],
 )
 def test_a_repository_that_can_not_be_used_is_named(hub, models, files, words):

@@ -30,20 +30,31 @@ def run(*words: str) -> int:
     return ended.value.code or 0
 
 
-def test_template_h5_becomes_views_h5(folder: Path, small_template: Template, capsys: pytest.CaptureFixture[str]) -> None:
+def test_template_h5_becomes_views_h5(
+    folder: Path, small_template: Template, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*FEW, "--contact-sheet", "sheet.png") == 0
     views = read_views("views.h5")
     assert views.image.shape == (8, 48, 48, 3) and views.vertex_yx.shape == (8, 642, 2)
     assert views.template == small_template.fingerprint
     described = schema.describe("views.h5")
-    expected = {"azimuths": 4, "elevations": [-10, 30], "fov": 30, "size": 48, "style": "normals", "renderer": "warp"}
+    expected = {
+        "azimuths": 4,
+        "elevations": [-10, 30],
+        "fov": 30,
+        "size": 48,
+        "style": "normals",
+        "renderer": "warp",
+    }
     assert described["params"] == expected
     assert described["sources"]["template"] == schema.source("template.h5")
     assert cv2.imread("sheet.png").shape == (2 * 148 + 4, 4 * 132 + 4, 3)
     assert capsys.readouterr().out == ""
 
 
-def test_the_renderer_that_auto_took_is_said_and_recorded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_renderer_that_auto_took_is_said_and_recorded(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("template.h5", "-o", "a.h5", "--azimuths", "1", "--size", "16", "--device", "cpu") == 0
     assert schema.describe("a.h5")["params"]["renderer"] == "warp"
     assert capsys.readouterr().err.count("renderer: auto took warp") == 1
@@ -72,7 +83,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_bad_input_is_said_and_leaves_nothing(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_said_and_leaves_nothing(
+    folder: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     words, status, message = BAD[name]
     if name == "another kind":
         assert run(*FEW) == 0
@@ -102,12 +115,32 @@ def test_pytorch3d_where_it_is_not_ends_in_status_three(
 
 
 def test_warp_writes_nothing_of_its_own_even_when_it_compiles(folder: Path) -> None:
-    words = [sys.executable, "-m", "shic_cli", "render", "--azimuths", "1", "--size", "16", "--device", "cpu", "--renderer", "warp"]
-    ran = subprocess.run(words, env={**os.environ, "WARP_CACHE_PATH": str(folder / "kernels")}, capture_output=True, text=True)
+    words = [
+        sys.executable,
+        "-m",
+        "shic_cli",
+        "render",
+        "--azimuths",
+        "1",
+        "--size",
+        "16",
+        "--device",
+        "cpu",
+        "--renderer",
+        "warp",
+    ]
+    ran = subprocess.run(
+        words, env={**os.environ, "WARP_CACHE_PATH": str(folder / "kernels")}, capture_output=True, text=True
+    )
     assert ran.returncode == 0 and ran.stdout == ""
     assert all(line.startswith("shic: ") for line in ran.stderr.splitlines())
     assert list((folder / "kernels").rglob("*shic*"))
     blocked = folder / "words"
     blocked.write_text("a file, no folder")
-    ran = subprocess.run([*words, "--overwrite"], env={**os.environ, "WARP_CACHE_PATH": str(blocked)}, capture_output=True, text=True)
+    ran = subprocess.run(
+        [*words, "--overwrite"],
+        env={**os.environ, "WARP_CACHE_PATH": str(blocked)},
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 1 and "WARP_CACHE_PATH" in ran.stderr and len(ran.stderr.splitlines()) == 2

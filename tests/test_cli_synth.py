@@ -31,7 +31,9 @@ def assert_equal(one: Path, other: Path) -> None:
     assert all(np.array_equal(a[name][field], b[name][field]) for name in a for field in a[name])
 
 
-def test_the_folders_template_gives_synth_h5_and_a_contact_sheet(shic: Run, small_template_file: Path, small_template: Template) -> None:
+def test_the_folders_template_gives_synth_h5_and_a_contact_sheet(
+    shic: Run, small_template_file: Path, small_template: Template
+) -> None:
     status, out, err = shic("synth", *FEW, "--contact-sheet", "sheet.png", "--seed", "7")
     assert (status, out) == (0, "") and "generator: auto took plain" in err
     folder = small_template_file.parent
@@ -48,10 +50,14 @@ def test_the_folders_template_gives_synth_h5_and_a_contact_sheet(shic: Run, smal
     assert status == 0 and json.loads(out)["fields"]["items"]["count"] == 3
 
 
-def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(shic: Run, small_template_file: Path) -> None:
+def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(
+    shic: Run, small_template_file: Path
+) -> None:
     words = ["synth", "--number", "40", "--size", "48", "--device", "cpu", "--renderer", "warp"]
     folder = small_template_file.parent
-    started = subprocess.Popen([sys.executable, "-m", "shic_cli", *words], cwd=folder, stderr=subprocess.DEVNULL)
+    started = subprocess.Popen(
+        [sys.executable, "-m", "shic_cli", *words], cwd=folder, stderr=subprocess.DEVNULL
+    )
     journal, end = folder / "synth.h5.journal", time.monotonic() + 60
     while not (journal.exists() and journal.stat().st_size > 60_000) and time.monotonic() < end:
         time.sleep(0.01)
@@ -76,14 +82,18 @@ def test_what_is_there_is_kept_unless_overwrite(shic: Run, small_template_file: 
 
 
 def test_a_generator_that_gives_nothing_is_stopped_soon(shic: Run, small_template_file: Path, monkeypatch):
-    monkeypatch.setattr("shic_cli.generators.plain.Plain.__call__", lambda self, scene, rng: np.zeros((96, 96, 3), np.uint8))
+    monkeypatch.setattr(
+        "shic_cli.generators.plain.Plain.__call__", lambda self, scene, rng: np.zeros((96, 96, 3), np.uint8)
+    )
     status, _, err = shic("synth", *PLAIN, "--number", "2")
     assert status == 1 and "synth_00000.jpg: the picture is black" in err
     status, _, err = shic("synth", *PLAIN, "--number", "50")
     assert status == 1 and err.count("left out") == synth.GIVE_UP and not Path("synth.h5").exists()
 
 
-def test_the_check_drops_what_its_masker_does_not_find_once_for_good(shic: Run, small_template_file: Path, monkeypatch):
+def test_the_check_drops_what_its_masker_does_not_find_once_for_good(
+    shic: Run, small_template_file: Path, monkeypatch
+):
     asked, make = [], synth.Synthesizer.make
 
     def masker(*_):
@@ -108,7 +118,9 @@ def test_the_check_drops_what_its_masker_does_not_find_once_for_good(shic: Run, 
     assert shic("synth", *PLAIN, "--number", "4", "--check", "0.9")[0] == 130
     Path("again").touch()
     status, _, err = shic("synth", *PLAIN, "--number", "4", "--check", "0.9")
-    assert status == 0 and len(asked) == 4 and "1 of 4 pictures dropped" in err  # what was dropped is not painted again
+    assert (
+        status == 0 and len(asked) == 4 and "1 of 4 pictures dropped" in err
+    )  # what was dropped is not painted again
     assert list(items(Path("synth.h5"))) == ["synth_00000.jpg", "synth_00002.jpg", "synth_00003.jpg"]
     assert ItemReader("synth.h5", "shic/maps").header.params["dropped"] == 1
     assert not list(Path().glob("*.journal"))
@@ -124,9 +136,13 @@ def test_plain_takes_views_and_erosion_too(shic: Run, small_template_file: Path)
     for name, each in whole.items():
         inner = cv2.erode(each["mask"].astype(np.uint8), np.uint8([[0, 1, 0], [1, 1, 1], [0, 1, 0]])) > 0
         assert np.array_equal(thin[name]["vertex"], np.where(inner, each["vertex"], -1))
-        assert np.array_equal(thin[name]["mask"], each["mask"]) and np.array_equal(thin[name]["encoded"], each["encoded"])
+        assert np.array_equal(thin[name]["mask"], each["mask"]) and np.array_equal(
+            thin[name]["encoded"], each["encoded"]
+        )
     assert shic("synth", *PLAIN, "--number", "2", "--views", "back", "-o", "back.h5")[0] == 0
-    assert not np.array_equal(items(Path("back.h5"))["synth_00000.jpg"]["mask"], whole["synth_00000.jpg"]["mask"])
+    assert not np.array_equal(
+        items(Path("back.h5"))["synth_00000.jpg"]["mask"], whole["synth_00000.jpg"]["mask"]
+    )
 
 
 BAD = {

@@ -26,7 +26,17 @@ def run(*words: str) -> int:
 
 
 def test_a_mesh_becomes_template_h5_with_pictures(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("animal.obj", "--vertices", "300", "--eigenvectors", "8", "--picture", "sides.png", "--uv-template", "paint.png")
+    words = (
+        "animal.obj",
+        "--vertices",
+        "300",
+        "--eigenvectors",
+        "8",
+        "--picture",
+        "sides.png",
+        "--uv-template",
+        "paint.png",
+    )
     assert run(*words) == 0
     found = schema.read_template(folder / "template.h5")
     assert len(found.verts) == 300 and found.eigenvectors.shape == (300, 8)
@@ -37,7 +47,11 @@ def test_a_mesh_becomes_template_h5_with_pictures(folder: Path, capsys: pytest.C
         "up": "auto",
         "front": "auto",
     }
-    assert cv2.imread("sides.png").shape == (512, 2048, 3) and cv2.imread("paint.png").shape == (2048, 2048, 3)
+    assert cv2.imread("sides.png").shape == (512, 2048, 3) and cv2.imread("paint.png").shape == (
+        2048,
+        2048,
+        3,
+    )
     out, err = capsys.readouterr()
     assert out == "" and "axes of the mesh file" in err and "subdivided" in err
 
@@ -47,7 +61,10 @@ def test_what_is_there_is_kept_unless_overwrite(folder: Path, capsys: pytest.Cap
     assert run("animal.obj", "--picture", "sides.png") == 1
     assert (folder / "sides.png").read_text() == "mine" and not (folder / "template.h5").exists()
     assert "--overwrite" in capsys.readouterr().err
-    assert run("animal.obj", "--vertices", "0", "--eigenvectors", "4", "--picture", "sides.png", "--overwrite") == 0
+    assert (
+        run("animal.obj", "--vertices", "0", "--eigenvectors", "4", "--picture", "sides.png", "--overwrite")
+        == 0
+    )
     assert cv2.imread("sides.png") is not None
 
 
@@ -63,7 +80,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", [*BAD, "missing.obj"])
-def test_bad_input_ends_in_two_lines_and_status_one(folder: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_ends_in_two_lines_and_status_one(
+    folder: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     if name in BAD:
         (folder / name).write_text(BAD[name])
     assert run(name) == 1
@@ -74,8 +93,13 @@ def test_bad_input_ends_in_two_lines_and_status_one(folder: Path, name: str, cap
     assert not (folder / "template.h5").exists()
 
 
-@pytest.mark.parametrize("words", [("--front", "-y", "--up", "+y"), ("--up", "north"), ("--vertices", "-3"), ("--eigenvectors", "0")])
-def test_bad_settings_are_wrong_usage(folder: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [("--front", "-y", "--up", "+y"), ("--up", "north"), ("--vertices", "-3"), ("--eigenvectors", "0")],
+)
+def test_bad_settings_are_wrong_usage(
+    folder: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("animal.obj", *words) == 2
     assert words[0] in capsys.readouterr().err
     assert not (folder / "template.h5").exists()

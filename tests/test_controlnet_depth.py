@@ -47,27 +47,46 @@ def arrays(path: str) -> dict[str, dict[str, np.ndarray]]:
 
 
 def same(one: dict, other: dict) -> bool:
-    return list(one) == list(other) and all(np.array_equal(one[name][key], other[name][key]) for name in one for key in one[name])
+    return list(one) == list(other) and all(
+        np.array_equal(one[name][key], other[name][key]) for name in one for key in one[name]
+    )
 
 
 def test_labels_lie_on_their_vertices(paint: Run, small_template: Template):
-    """The pixel that a visible vertex projects to is labelled with it, or with one that projects within a pixel of there."""
+    """The pixel that a visible vertex projects to is labelled with it, or with one that projects within a
+    pixel of there.
+    """
     status, out, err = paint("--number", "3", "--size", "128", "--contact-sheet", "sheet.png")
     assert (status, out) == (0, "") and "Traceback" not in err
     reader = ItemReader("synth.h5", "shic/maps")
     assert reader.header.attrs == {"labels": "synthetic", "template": small_template.fingerprint}
     params = reader.header.params
-    assert (params["generator"], params["views"], params["erode"], params["class_name"]) == ("controlnet-depth", "side,front", 2, "horse")
+    assert (params["generator"], params["views"], params["erode"], params["class_name"]) == (
+        "controlnet-depth",
+        "side,front",
+        2,
+        "horse",
+    )
     assert "offload" not in params and "slicing" not in params
-    config = SynthConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in params.items() if key != "seed"})
-    framer, poser, away = synth.Framer(small_template.verts, small_template.faces, config, CPU), Poser.of(small_template, config.poses), []
+    config = SynthConfig(
+        **{
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in params.items()
+            if key != "seed"
+        }
+    )
+    framer, poser, away = (
+        synth.Framer(small_template.verts, small_template.faces, config, CPU),
+        Poser.of(small_template, config.poses),
+        [],
+    )
     for i, item in enumerate(reader):
         rng = chance(0, "synth", i)
         frame = framer.frame(rng, poser(rng))
         points = torch.from_numpy(frame.verts)
-        seen = vertex_positions(framer.render(frame, 128), torch.from_numpy(small_template.faces).long(), frame.cameras, points)[1][
-            0
-        ].numpy()
+        seen = vertex_positions(
+            framer.render(frame, 128), torch.from_numpy(small_template.faces).long(), frame.cameras, points
+        )[1][0].numpy()
         yx = frame.cameras.project(points, 128)[0][0].numpy()
         pixels = yx.round().astype(int).clip(0, 127)
         found = item.vertex[tuple(pixels.T)]
@@ -96,7 +115,9 @@ def test_the_same_seed_gives_the_same_file_stopped_or_not_and_any_picture_alone(
 
     monkeypatch.setattr(synth.Synthesizer, "make", stop)
     assert paint("--number", "3", "--erode", "1")[0] == 130 and not Path("synth.h5").exists()
-    assert paint("--number", "3", "--erode", "1", "--slicing")[0] == 0  # what saves memory may change on the way
+    assert (
+        paint("--number", "3", "--erode", "1", "--slicing")[0] == 0
+    )  # what saves memory may change on the way
     assert len(made) == 4  # the second again, and the third
     whole, stopped = arrays("whole.h5"), arrays("synth.h5")
     assert list(whole) == list(stopped)
@@ -106,11 +127,15 @@ def test_the_same_seed_gives_the_same_file_stopped_or_not_and_any_picture_alone(
     alone = arrays("alone.h5")
     assert same(alone, {"synth_00002.jpg": whole["synth_00002.jpg"]})
     assert paint("--number", "1", "--seed", "1", "-o", "other.h5")[0] == 0
-    assert not np.array_equal(arrays("other.h5")["synth_00000.jpg"]["encoded"], whole["synth_00000.jpg"]["encoded"])
+    assert not np.array_equal(
+        arrays("other.h5")["synth_00000.jpg"]["encoded"], whole["synth_00000.jpg"]["encoded"]
+    )
 
 
 def test_every_setting_reaches_the_picture(tiny_generator: Path, small_template: Template):
-    config = SynthConfig(generator="controlnet-depth", class_name="horse", size=64, side=64, steps=2, precision="float32")
+    config = SynthConfig(
+        generator="controlnet-depth", class_name="horse", size=64, side=64, steps=2, precision="float32"
+    )
     changes = {"steps": 3, "guidance": 1.0, "strength": 0.0, "negative": "zq", "prompt": "{view} {class}"}
     maker = synth.Synthesizer(small_template.verts, small_template.faces, config, CPU, tiny_generator)
     found = [maker.make(chance(0))]
@@ -119,7 +144,11 @@ def test_every_setting_reaches_the_picture(tiny_generator: Path, small_template:
         found.append(maker.make(chance(0)))
     for change in ({"class_name": "q"}, {"scheduler": "euler"}, {"precision": "bfloat16"}):
         other = replace(config, **change)
-        found.append(synth.Synthesizer(small_template.verts, small_template.faces, other, CPU, tiny_generator).make(chance(0)))
+        found.append(
+            synth.Synthesizer(small_template.verts, small_template.faces, other, CPU, tiny_generator).make(
+                chance(0)
+            )
+        )
     assert len({each.rgb.tobytes() for each in found}) == len(found) == 9
     assert all(np.array_equal(each.vertex, found[0].vertex) for each in found)
 
@@ -128,13 +157,17 @@ def test_the_depth_reaches_the_picture(tiny_generator: Path, small_template: Tem
     config = SynthConfig(generator="controlnet-depth", class_name="horse", size=64, side=64, steps=1)
     maker = synth.Synthesizer(small_template.verts, small_template.faces, config, CPU, tiny_generator)
     scene = maker.scene(maker.frame(chance(0)), 64)
-    deeper = replace(scene, depth=np.where(scene.mask, scene.depth.max() + scene.depth.min() - scene.depth, -1))  # turned over
+    deeper = replace(
+        scene, depth=np.where(scene.mask, scene.depth.max() + scene.depth.min() - scene.depth, -1)
+    )  # turned over
     one, again, other = (maker.generator(each, chance(0)) for each in (scene, scene, deeper))
     assert np.array_equal(one, again) and not np.array_equal(one, other)
 
 
 def test_the_prompt_says_class_and_view(paint: Run, shic: Run, tiny_generator: Path):
-    _, _, err = shic("-v", "synth", *PAINT, *QUICK, "--weights", tiny_generator, "--number", "2", "--views", "back")
+    _, _, err = shic(
+        "-v", "synth", *PAINT, *QUICK, "--weights", tiny_generator, "--number", "2", "--views", "back"
+    )
     assert err.count("a photo of a horse, back view") == 2
 
 
@@ -144,7 +177,12 @@ def test_photos_behind_and_ten_pixels_are_passed_over(paint: Run, shic: Run, tmp
     (tmp_path / "photos/small.png").write_bytes(encode(rng.integers(0, 255, (10, 10, 3), np.uint8)))
     (tmp_path / "photos/broken.jpg").write_bytes(b"no picture")
     status, _, err = paint("--number", "2", "--backgrounds", "photos")
-    assert status == 1 and "none of its 2 photos can be used" in err and "10 by 10 pixels" in err and not Path("synth.h5").exists()
+    assert (
+        status == 1
+        and "none of its 2 photos can be used" in err
+        and "10 by 10 pixels" in err
+        and not Path("synth.h5").exists()
+    )
     (tmp_path / "photos/large.png").write_bytes(encode(rng.integers(0, 255, (90, 120, 3), np.uint8)))
     assert paint("--number", "2", "--backgrounds", "photos", "--overwrite")[0] == 0
     assert ItemReader("synth.h5", "shic/maps").header.sources["backgrounds"]["count"] == 3
@@ -165,8 +203,12 @@ def fail(monkeypatch: pytest.MonkeyPatch, change: Callable[[np.ndarray, int], np
     monkeypatch.setattr(Pipeline, "__call__", painted)
 
 
-@pytest.mark.parametrize(("bad", "words"), [(np.nan, "gave NaNs in float32"), (0.0, "is black or of one colour")])
-def test_pictures_with_nothing_on_them_are_named_and_left_out(paint: Run, monkeypatch, bad: float, words: str):
+@pytest.mark.parametrize(
+    ("bad", "words"), [(np.nan, "gave NaNs in float32"), (0.0, "is black or of one colour")]
+)
+def test_pictures_with_nothing_on_them_are_named_and_left_out(
+    paint: Run, monkeypatch, bad: float, words: str
+):
     fail(monkeypatch, lambda images, call: images * 0 + bad if call == 1 else images)
     status, _, err = paint("--number", "3")
     assert status == 4 and "synth_00001.jpg" in err and words in err and "1 of 3" in err
@@ -189,7 +231,12 @@ def test_out_of_memory_says_what_saves_it(paint: Run, monkeypatch):
 
     monkeypatch.setattr("diffusers.StableDiffusionControlNetPipeline.__call__", full)
     status, _, err = paint("--number", "1")
-    assert status == 1 and "out of GPU memory in controlnet-depth" in err and "--offload" in err and "--slicing" in err
+    assert (
+        status == 1
+        and "out of GPU memory in controlnet-depth" in err
+        and "--offload" in err
+        and "--slicing" in err
+    )
     monkeypatch.setattr("diffusers.StableDiffusionControlNetPipeline.to", full)
     status, _, err = paint("--number", "1")
     assert status == 1 and "--offload" in err
@@ -202,12 +249,18 @@ def test_auto_takes_it_with_weights_a_class_and_a_gpu(tiny_generator: Path):
 
     named = SynthConfig(class_name="horse")
     assert synth.settled(named, Cuda(), tiny_generator).generator == "controlnet-depth"
-    for config, device, weights in ((SynthConfig(), Cuda(), tiny_generator), (named, CPU, tiny_generator), (named, Cuda(), None)):
+    for config, device, weights in (
+        (SynthConfig(), Cuda(), tiny_generator),
+        (named, CPU, tiny_generator),
+        (named, Cuda(), None),
+    ):
         found = synth.settled(config, device, weights)
         assert (found.generator, found.views, found.erode) == ("plain", "any", 0)
 
 
-def test_missing_weights_are_named_with_the_line_that_gets_them(shic: Run, small_template_file: Path, tiny_generator, tmp_path):
+def test_missing_weights_are_named_with_the_line_that_gets_them(
+    shic: Run, small_template_file: Path, tiny_generator, tmp_path
+):
     status, _, err = shic("synth", *PAINT, *QUICK)
     assert status == 3 and "shic models pull controlnet-depth" in err
     with pytest.raises(MissingError, match="control-depth"):
@@ -238,7 +291,10 @@ def test_bad_input_ends_in_an_error_that_names_it(paint: Run, words: str):
 
 
 def test_a_class_is_needed(shic: Run, tiny_generator: Path, small_template_file: Path):
-    for words in (("--generator", "controlnet-depth", "--weights", tiny_generator), ("--depth-only", "depth")):
+    for words in (
+        ("--generator", "controlnet-depth", "--weights", tiny_generator),
+        ("--depth-only", "depth"),
+    ):
         status, _, err = shic("synth", *words, "--device", "cpu", "--class", " ")
         assert status == 2 and "needs the name of the class" in err and "--class horse" in err
 
@@ -249,10 +305,17 @@ def test_offload_gives_the_same_picture(paint: Run, offload: str):
     pytest.importorskip("accelerate")
     assert paint("--device", "cuda", "--number", "1", "-o", "whole.h5")[0] == 0
     assert paint("--device", "cuda", "--number", "1", "--offload", offload)[0] == 0
-    one, other = (decode(arrays(name)["synth_00000.jpg"]["encoded"].tobytes(), "")[0].astype(int) for name in ("whole.h5", "synth.h5"))
+    one, other = (
+        decode(arrays(name)["synth_00000.jpg"]["encoded"].tobytes(), "")[0].astype(int)
+        for name in ("whole.h5", "synth.h5")
+    )
     assert abs(one - other).mean() < 2
 
 
 def test_the_bundle_brings_everything(shic: Run):
     status, out, _ = shic("models", "list", "--json")
-    assert status == 0 and json.loads(out)["bundles"]["controlnet-depth"] == ["sd15", "control-depth", "depth-anything"]
+    assert status == 0 and json.loads(out)["bundles"]["controlnet-depth"] == [
+        "sd15",
+        "control-depth",
+        "depth-anything",
+    ]

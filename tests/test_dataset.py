@@ -29,23 +29,48 @@ def thing(number: int, image: int, category: int, box: list[float], **more: Any)
     """An annotation as published, its polygon the box's own corners."""
     x, y, w, h = box
     polygon = [x, y, x + w, y, x + w, y + h, x, y + h]
-    points = {"dp_x": [0, 127.5, 255], "dp_y": [0, 127.5, 255], "dp_vertex": [1, 2, 3], "ref_model": "horse_5004"}
-    return {"id": number, "image_id": image, "category_id": category, "bbox": box, "area": w * h, "segmentation": [polygon]} | points | more
+    points = {
+        "dp_x": [0, 127.5, 255],
+        "dp_y": [0, 127.5, 255],
+        "dp_vertex": [1, 2, 3],
+        "ref_model": "horse_5004",
+    }
+    return (
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": category,
+            "bbox": box,
+            "area": w * h,
+            "segmentation": [polygon],
+        }
+        | points
+        | more
+    )
 
 
 @pytest.fixture
 def lvis(tmp_path: Path) -> Callable[..., None]:
-    """`lvis(*annotations)` writes the file and, below coco/, two images of 100 by 60 pixels; a third is listed and not there."""
+    """`lvis(*annotations)` writes the file and, below coco/, two images of 100 by 60 pixels; a third is
+    listed and not there.
+    """
     for folder, number in (("train2017", 1), ("val2017", 2)):
         (tmp_path / "coco" / folder).mkdir(parents=True)
         rows, columns = np.mgrid[:60, :100]
-        cv2.imwrite(str(tmp_path / "coco" / folder / f"{number:012d}.jpg"), np.stack([columns, rows, rows + columns], -1).astype(np.uint8))
+        cv2.imwrite(
+            str(tmp_path / "coco" / folder / f"{number:012d}.jpg"),
+            np.stack([columns, rows, rows + columns], -1).astype(np.uint8),
+        )
 
     def write(*annotations: dict[str, Any]) -> None:
-        images = [{"id": i, "width": 100, "height": 60, "coco_url": url(folder, i)} for i, folder in LISTED.items()]
+        images = [
+            {"id": i, "width": 100, "height": 60, "coco_url": url(folder, i)} for i, folder in LISTED.items()
+        ]
         names = {569: "horse", 80: "cow", 943: "sheep"}
         categories = [{"id": number, "name": name} for number, name in names.items()]
-        (tmp_path / NAME).write_text(json.dumps({"images": images, "categories": categories, "annotations": annotations}))
+        (tmp_path / NAME).write_text(
+            json.dumps({"images": images, "categories": categories, "annotations": annotations})
+        )
 
     return write
 
@@ -55,7 +80,9 @@ HORSE = thing(11, 1, 569, [20, 10, 40, 20])
 
 
 def test_crop_mask_and_points_move_together(shic: Shic, lvis: Callable[..., None], tmp_path: Path) -> None:
-    """A box of 40 by 20 from (20, 10): the square of 48 around its middle (40, 20) is columns 16 to 64, and rows 0 to 44 of the image."""
+    """A box of 40 by 20 from (20, 10): the square of 48 around its middle (40, 20) is columns 16 to 64, and
+    rows 0 to 44 of the image.
+    """
     lvis(HORSE, {"id": 5, "image_id": 1, "category_id": 943})  # a sheep without points
     status, out, err = shic(*WORDS)
     assert status == 0, err
@@ -66,12 +93,29 @@ def test_crop_mask_and_points_move_together(shic: Shic, lvis: Callable[..., None
     crop = cv2.imread(str(folder / "imgs/000000000001_11.jpg")).astype(int)
     assert abs(crop[10, 4] - [20, 10, 30]).max() < 6 and abs(crop[29, 43] - [59, 29, 88]).max() < 6
     (found,) = read_annotations(folder / "annotations.json")
-    assert (found.name, found.shape, found.category, found.mesh) == ("000000000001_11.jpg", (44, 48), "horse", "horse_5004")
+    assert (found.name, found.shape, found.category, found.mesh) == (
+        "000000000001_11.jpg",
+        (44, 48),
+        "horse",
+        "horse_5004",
+    )
     assert found.yx.tolist() == [[10, 4], [20, 24], [29, 43]] and found.vertex.tolist() == [1, 2, 3]
     value = json.loads((folder / "annotations.json").read_text())
-    assert value["info"]["split"] == "ds1_val" and value["info"]["source"]["path"] == NAME and value["info"]["missing_images"] == []
-    assert value["annotations"][0]["segmentation"] == [[4, 10, 44, 10, 44, 30, 4, 30]] and value["annotations"][0]["area"] == 800
-    assert value["images"][0]["coco_url"] == url("train2017", 1) and value["images"][0]["crop"] == [16, 0, 48, 44]
+    assert (
+        value["info"]["split"] == "ds1_val"
+        and value["info"]["source"]["path"] == NAME
+        and value["info"]["missing_images"] == []
+    )
+    assert (
+        value["annotations"][0]["segmentation"] == [[4, 10, 44, 10, 44, 30, 4, 30]]
+        and value["annotations"][0]["area"] == 800
+    )
+    assert value["images"][0]["coco_url"] == url("train2017", 1) and value["images"][0]["crop"] == [
+        16,
+        0,
+        48,
+        44,
+    ]
 
 
 def test_a_folder_a_class(shic: Shic, lvis: Callable[..., None], tmp_path: Path) -> None:
@@ -81,15 +125,22 @@ def test_a_folder_a_class(shic: Shic, lvis: Callable[..., None], tmp_path: Path)
         "000000000001_11.jpg", "000000000002_12.jpg", "000000000002_13.jpg",
     ]  # fmt: skip
     (cow,) = read_annotations(tmp_path / "out/cow/ds1_val/annotations.json")
-    assert cow.yx.tolist()[2] == [cow.shape[0] - 1, cow.shape[1] - 1]  # the image's last pixel, on the far edge of the box
+    assert cow.yx.tolist()[2] == [
+        cow.shape[0] - 1,
+        cow.shape[1] - 1,
+    ]  # the image's last pixel, on the far edge of the box
     status, _, err = shic(*WORDS)
     assert status == 1 and "is there already" in err
     assert shic(*WORDS, "--overwrite")[0] == 0
     assert shic(*WORDS, "--class", "cow", "--split", "mine")[0] == 0
-    assert (tmp_path / "out/cow/mine/masks/000000000002_13.png").is_file() and not (tmp_path / "out/horse/mine").exists()
+    assert (tmp_path / "out/cow/mine/masks/000000000002_13.png").is_file() and not (
+        tmp_path / "out/horse/mine"
+    ).exists()
 
 
-def test_images_that_are_not_there_are_counted_and_named(shic: Shic, lvis: Callable[..., None], tmp_path: Path) -> None:
+def test_images_that_are_not_there_are_counted_and_named(
+    shic: Shic, lvis: Callable[..., None], tmp_path: Path
+) -> None:
     lvis(HORSE, thing(14, 3, 569, [5, 5, 20, 20]), thing(15, 3, 569, [30, 5, 20, 20]))
     status, out, err = shic(*WORDS)
     assert status == 4 and "1 annotated images are not below coco: val2017/000000000003.jpg" in err
@@ -98,7 +149,12 @@ def test_images_that_are_not_there_are_counted_and_named(shic: Shic, lvis: Calla
     assert info["missing_images"] == ["val2017/000000000003.jpg"]
     lvis(thing(14, 3, 569, [5, 5, 20, 20]))
     status, out, err = shic(*WORDS, "--split", "none")
-    assert status == 1 and out == "" and "has none of the 1 annotated images" in err and not (tmp_path / "out/horse/none").exists()
+    assert (
+        status == 1
+        and out == ""
+        and "has none of the 1 annotated images" in err
+        and not (tmp_path / "out/horse/none").exists()
+    )
 
 
 def test_unknown_class_lists_the_classes(shic: Shic, lvis: Callable[..., None]) -> None:
@@ -127,7 +183,9 @@ def test_splits_that_share_images(shic: Shic, lvis: Callable[..., None]) -> None
         ({"id": "../x"}, "is no name for a file"),
     ],
 )
-def test_objects_that_can_not_be_used(shic: Shic, lvis: Callable[..., None], change: dict[str, Any], said: str) -> None:
+def test_objects_that_can_not_be_used(
+    shic: Shic, lvis: Callable[..., None], change: dict[str, Any], said: str
+) -> None:
     lvis(HORSE, thing(12, 2, 569, [0, 0, 30, 20]) | change)
     status, out, err = shic(*WORDS)
     assert status == 4 and json.loads(out)["horse"]["crops"] == 1

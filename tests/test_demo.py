@@ -1,4 +1,6 @@
-"""The demo's animal and its example: a sound mesh, poses that keep it together, and annotations that say what the photos show."""
+"""The demo's animal and its example: a sound mesh, poses that keep it together, and annotations that say what
+the photos show.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +44,18 @@ def test_head_is_forward_and_high_and_feet_are_below(animal: Animal) -> None:
     front, back = animal.verts[animal.verts[:, 2].argmax()], animal.verts[animal.verts[:, 2].argmin()]
     assert front[1] > 0.05 and abs(front[0]) < 0.05 and abs(back[0]) < 0.05
     low = animal.verts[animal.verts[:, 1] < animal.verts[:, 1].min() + 0.03]
-    assert (low[:, 0] > 0.03).any() and (low[:, 0] < -0.03).any() and (abs(low[:, 0]) > 0.02).all()  # two feet
+    assert (
+        (low[:, 0] > 0.03).any() and (low[:, 0] < -0.03).any() and (abs(low[:, 0]) > 0.02).all()
+    )  # two feet
 
 
 def test_a_bone_carries_its_children_and_nothing_else() -> None:
     names = [bone.name for bone in BONES]
     assert len(set(names)) == len(names) and names.index("left shin") < names.index("right shin")
     angles = np.zeros((len(BONES), 3))
-    assert np.allclose(bone_motions(angles)[:, :, :3], np.eye(3)) and np.allclose(bone_motions(angles)[:, :, 3], 0)
+    assert np.allclose(bone_motions(angles)[:, :, :3], np.eye(3)) and np.allclose(
+        bone_motions(angles)[:, :, 3], 0
+    )
     angles[names.index("left thigh")] = [90, 0, 0]
     motions = dict(zip(names, bone_motions(angles), strict=True))
     joint = np.array(BONES[names.index("left thigh")].start)
@@ -103,7 +109,11 @@ def test_annotations_lie_inside_the_outline() -> None:
     vertex[5:30, 10:50] = np.arange(25 * 40).reshape(25, 40)
     found = demo.annotate({"a.jpg": vertex}, "beast", np.random.default_rng(0))
     (each,) = found["annotations"]
-    assert each["bbox"] == [10, 5, 40, 25] and each["area"] == 1000 and each["ref_model"] == found["categories"][0]["name"] == "beast"
+    assert (
+        each["bbox"] == [10, 5, 40, 25]
+        and each["area"] == 1000
+        and each["ref_model"] == found["categories"][0]["name"] == "beast"
+    )
     assert json.loads(json.dumps(found)) == found
     x = np.array(each["dp_x"]) / 255 * 40 + 10
     y = np.array(each["dp_y"]) / 255 * 25 + 5
@@ -135,6 +145,10 @@ def test_a_folder_that_holds_something_is_kept(tmp_path) -> None:
         demo.prepare_folder(folder, overwrite=False)
     assert (folder / "trex.obj").exists()
     demo.prepare_folder(folder, overwrite=True)
-    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == ["imgs", "imgs/mine.jpg", "notes.txt"]
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == [
+        "imgs",
+        "imgs/mine.jpg",
+        "notes.txt",
+    ]
     with pytest.raises(ShicError, match="not a folder"):
         demo.prepare_folder(folder / "notes.txt", overwrite=True)

@@ -33,7 +33,10 @@ def test_taps_equal_a_pass_by_hand(sd: Sd):
 
 def test_the_pass_ends_at_the_last_tap_and_reads_the_same(sd: Sd):
     noisy, text, reached = torch.randn(1, 4, 16, 16), sd.text, []
-    hooks = [block.register_forward_hook(lambda *_, j=j: reached.append(j)) for j, block in enumerate(sd.unet.up_blocks)]
+    hooks = [
+        block.register_forward_hook(lambda *_, j=j: reached.append(j))
+        for j, block in enumerate(sd.unet.up_blocks)
+    ]
     with torch.no_grad():
         short = read_taps(sd.unet, sd.taps, noisy, 100, text)
         assert reached == [0, 1]  # block 2 is left before its third layer
@@ -60,13 +63,22 @@ def test_what_the_unet_gets(tiny_sd: Path):
     vae = AutoencoderKL.from_pretrained(tiny_sd / "vae")
     with torch.no_grad():
         latent = vae.encode(image * 2 - 1).latent_dist.mean * 0.18215
-        ids = CLIPTokenizer.from_pretrained(tiny_sd / "tokenizer")("a horse", padding="max_length", max_length=12).input_ids
+        ids = CLIPTokenizer.from_pretrained(tiny_sd / "tokenizer")(
+            "a horse", padding="max_length", max_length=12
+        ).input_ids
         assert len(ids) == 12
-        torch.testing.assert_close(text, CLIPTextModel.from_pretrained(tiny_sd / "text_encoder")(torch.tensor([ids])).last_hidden_state)
-    betas = torch.linspace(BETAS["beta_start"] ** 0.5, BETAS["beta_end"] ** 0.5, 1000, dtype=torch.float64) ** 2
+        torch.testing.assert_close(
+            text,
+            CLIPTextModel.from_pretrained(tiny_sd / "text_encoder")(torch.tensor([ids])).last_hidden_state,
+        )
+    betas = (
+        torch.linspace(BETAS["beta_start"] ** 0.5, BETAS["beta_end"] ** 0.5, 1000, dtype=torch.float64) ** 2
+    )
     kept = (1 - betas)[:51].prod().item()
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
-    torch.testing.assert_close(noisy, math.sqrt(kept) * latent + math.sqrt(1 - kept) * noise, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        noisy, math.sqrt(kept) * latent + math.sqrt(1 - kept) * noise, atol=1e-5, rtol=1e-5
+    )
     assert step == 50
 
 
@@ -84,10 +96,19 @@ def test_taps_of_the_full_architecture(config: dict):
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel(block_out_channels=(320, 640, 1280, 1280), in_channels=4, **UNET, **config)
+        unet = UNet2DConditionModel(
+            block_out_channels=(320, 640, 1280, 1280), in_channels=4, **UNET, **config
+        )
         taps = [decoder_tap(unet, block) for block in range(4)]
-        found = read_taps(unet, taps, torch.empty(1, 4, 64, 64), 100, torch.empty(1, 77, config["cross_attention_dim"]))
-    assert [tuple(one.shape[1:]) for one in found] == [(1280, 8, 8), (1280, 16, 16), (640, 32, 32), (320, 64, 64)]
+        found = read_taps(
+            unet, taps, torch.empty(1, 4, 64, 64), 100, torch.empty(1, 77, config["cross_attention_dim"])
+        )
+    assert [tuple(one.shape[1:]) for one in found] == [
+        (1280, 8, 8),
+        (1280, 16, 16),
+        (640, 32, 32),
+        (320, 64, 64),
+    ]
     corners = list(product(starts(960, 512, 448), repeat=2))
     stitched = [stitch(torch.zeros(4, 1, 1, *one.shape[2:]), corners, 512) for one in found[:3]]
     assert [one.shape[-1] for one in stitched] == [15, 30, 60]
@@ -111,7 +132,9 @@ def test_a_tokenizer_that_is_not_a_fast_one_serves(
     class Slow(CLIPTokenizer):
         """It gives one row of tokens whether or not some overflow."""
 
-        def __call__(self, *given: object, return_overflowing_tokens: bool = False, **options: object) -> object:
+        def __call__(
+            self, *given: object, return_overflowing_tokens: bool = False, **options: object
+        ) -> object:
             return super().__call__(*given, **options)
 
     monkeypatch.setattr("transformers.CLIPTokenizer", Slow)
@@ -120,10 +143,14 @@ def test_a_tokenizer_that_is_not_a_fast_one_serves(
     assert torch.equal(slow.text, sd.text) and slow.fingerprint == sd.fingerprint and not caplog.messages
 
 
-@pytest.mark.parametrize(("part", "changes"), [("scheduler", {"beta_end": 0.05}), ("tokenizer", {"h": 10, "i": 9})])
+@pytest.mark.parametrize(
+    ("part", "changes"), [("scheduler", {"beta_end": 0.05}), ("tokenizer", {"h": 10, "i": 9})]
+)
 def test_the_noise_schedule_and_the_tokens_are_in_the_fingerprint(copied: Path, part: str, changes: dict):
     before = Sd(str(copied), **SMALL, prompt="hat")
-    path = copied / {"scheduler": "scheduler/scheduler_config.json", "tokenizer": "tokenizer/vocab.json"}[part]
+    path = (
+        copied / {"scheduler": "scheduler/scheduler_config.json", "tokenizer": "tokenizer/vocab.json"}[part]
+    )
     said = json.loads(path.read_text())
     path.write_text(json.dumps({**said, **changes}))
     after = Sd(str(copied), **SMALL, prompt="hat")
@@ -154,14 +181,18 @@ def test_broken_weights_are_named(copied: Path, what: str, fact: str):
 def test_other_diffusion_models_are_refused(copied: Path):
     from diffusers import UNet2DConditionModel
 
-    model = UNet2DConditionModel(in_channels=9, block_out_channels=(8, 16, 24, 32), norm_num_groups=4, cross_attention_dim=8, **UNET)
+    model = UNet2DConditionModel(
+        in_channels=9, block_out_channels=(8, 16, 24, 32), norm_num_groups=4, cross_attention_dim=8, **UNET
+    )
     model.save_pretrained(copied / "unet")
     with pytest.raises(InputError, match="is no Stable Diffusion 1 or 2: the UNet and the VAE disagree"):
         Sd(str(copied), **SMALL)
 
 
 def test_weights_under_their_names_in_older_files(copied: Path, sd: Sd):
-    """The published files name the VAE's attention and the text encoder's tensors as older versions of the libraries did."""
+    """The published files name the VAE's attention and the text encoder's tensors as older versions of the
+    libraries did.
+    """
     from safetensors.torch import load_file, save_file
 
     vae, text = copied / "vae/diffusion_pytorch_model.safetensors", copied / "text_encoder/model.safetensors"
@@ -171,5 +202,9 @@ def test_weights_under_their_names_in_older_files(copied: Path, sd: Sd):
         renamed = {name.replace(new, old): each for name, each in renamed.items()}
     save_file(renamed, vae, metadata={"format": "pt"})
     positions = {"text_model.embeddings.position_ids": torch.arange(12)[None]}
-    save_file({f"text_model.{name}": each for name, each in load_file(text).items()} | positions, text, metadata={"format": "pt"})
+    save_file(
+        {f"text_model.{name}": each for name, each in load_file(text).items()} | positions,
+        text,
+        metadata={"format": "pt"},
+    )
     assert torch.equal(Sd(str(copied), **SMALL)(pictures(1, 192)), sd(pictures(1, 192)))

@@ -34,7 +34,9 @@ def test_every_command_line_is_one_that_shic_takes(line):
         found = command.get_command(context, words[0])
         assert found is not None, f"shic {line}: there is no command {words[0]}"
         command, words = found, words[1:]
-    command.make_context(command.name, words)  # raises for an option that is not there or a value that it does not take
+    command.make_context(
+        command.name, words
+    )  # raises for an option that is not there or a value that it does not take
 
 
 def test_there_are_lines_to_check():

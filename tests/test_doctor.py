@@ -1,4 +1,6 @@
-"""What `shic doctor` says of a machine: packages that are broken in every way, disks, caches, locks; and that it works all the same."""
+"""What `shic doctor` says of a machine: packages that are broken in every way, disks, caches, locks; and that
+it works all the same.
+"""
 
 from __future__ import annotations
 
@@ -46,13 +48,19 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_packages_are_those_of_the_project() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert sorted(wanted["dependencies"]) == sorted(f"{name}>={least}" for name, (_, least) in doctor.PACKAGES.items())
+    assert sorted(wanted["dependencies"]) == sorted(
+        f"{name}>={least}" for name, (_, least) in doctor.PACKAGES.items()
+    )
     extras = [each for name, each in wanted["optional-dependencies"].items() if name not in ("test", "bench")]
     assert set(doctor.OPTIONAL) == {text.partition(">=")[0] for each in extras for text in each}
 
 
-def test_every_way_of_being_broken_is_found_and_the_next_package_still_tried(stubs: Path, tmp_path: Path) -> None:
-    found = doctor.probe_all([(name, "") for name in ("raises", "dies", "leaves", "nowhere", "fine")], tmp_path)
+def test_every_way_of_being_broken_is_found_and_the_next_package_still_tried(
+    stubs: Path, tmp_path: Path
+) -> None:
+    found = doctor.probe_all(
+        [(name, "") for name in ("raises", "dies", "leaves", "nowhere", "fine")], tmp_path
+    )
     assert found["raises"] == {"error": "ImportError: undefined symbol: _ZN5torch", "missing": False}
     assert found["dies"]["error"] == "killed by signal 11"
     assert found["leaves"]["error"] == "ended the process with status 1 (no licence)"
@@ -67,20 +75,36 @@ def test_a_broken_torch_is_named_with_its_fix(tmp_path: Path) -> None:
     done = subprocess.run(line, env=environment, cwd=tmp_path, capture_output=True, text=True)
     found = json.loads(done.stdout)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "undefined symbol" in found["packages"]["torch"]["error"] and not found["packages"]["h5py"]["error"]
+    assert (
+        "undefined symbol" in found["packages"]["torch"]["error"] and not found["packages"]["h5py"]["error"]
+    )
     fault = next(each for each in found["faults"] if each["what"].startswith("torch"))
     assert "can't be imported" in fault["what"] and "pip install" in fault["fix"]
-    assert any(line.startswith("shic: error: torch") and "pip install" in line for line in done.stderr.splitlines())
+    assert any(
+        line.startswith("shic: error: torch") and "pip install" in line for line in done.stderr.splitlines()
+    )
 
 
-def test_what_is_well_is_status_0_and_secrets_are_not_shown(quick: None, tmp_path: Path, shic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_well_is_status_0_and_secrets_are_not_shown(
+    quick: None, tmp_path: Path, shic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     status, out, err = shic("doctor")
-    assert (status, err) == (0, "") and "HF_TOKEN: (set)" in out and "hf_secret" not in out and "HDF5 locks: yes" in out
+    assert (
+        (status, err) == (0, "")
+        and "HF_TOKEN: (set)" in out
+        and "hf_secret" not in out
+        and "HDF5 locks: yes" in out
+    )
     assert not list(tmp_path.glob(".*"))
     status, out, _ = shic("doctor", "--json")
     found = json.loads(out)
-    assert status == 0 and found["faults"] == [] and found["packages"]["numpy"]["version"] and found["folder"]["locks"]
+    assert (
+        status == 0
+        and found["faults"] == []
+        and found["packages"]["numpy"]["version"]
+        and found["folder"]["locks"]
+    )
     assert set(found["weights"]) >= {"dinov2-small", "sd15"} and not any(found["weights"].values())
 
 
@@ -117,7 +141,9 @@ def test_the_file_system_is_that_of_the_nearest_mount() -> None:
     assert doctor.file_system(Path("/proc/self")) == "proc"
 
 
-def test_a_folder_that_may_not_be_written_to_is_not_the_fault_of_hdf5(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_written_to_is_not_the_fault_of_hdf5(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A read-only file system refuses removing too."""
 
     def refuse(path: Path, missing_ok: bool = False) -> None:

@@ -23,10 +23,14 @@ def template() -> Template:
 
 def test_errors_by_hand(tmp_path: Path, template: Template) -> None:
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
-    # Box of 5.1 by 5.1 pixels from (2, 1): dp 50 is one pixel. Points at (x, y) = (3, 2), (4, 2), (3, 5) and a hole at (6, 2).
+    # Box of 5.1 by 5.1 pixels from (2, 1): dp 50 is one pixel. Points at (x, y) = (3, 2), (4, 2), (3, 5) and
+    # a hole at (6, 2).
     points = annotation(1, [2, 1, 5.1, 5.1], [50, 100, 50, 200], [50, 50, 200, 50], [2, 2, 0, 1])
-    found = evaluate.geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
-    # The mesh file's 2, 2, 0, 1 are the template's 1, 1, 3, 2: errors d(0, 1), d(1, 1), d(2, 3) and the largest for the hole.
+    found = evaluate.geodesic(
+        maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template
+    )
+    # The mesh file's 2, 2, 0, 1 are the template's 1, 1, 3, 2: errors d(0, 1), d(1, 1), d(2, 3) and the
+    # largest for the hole.
     errors = np.array([10, 0, 90, 228.0])
     assert (found["images"], found["points"]) == (1, 4)
     assert found["mean"] == pytest.approx(errors.mean())
@@ -39,14 +43,23 @@ def test_errors_by_hand(tmp_path: Path, template: Template) -> None:
 
 def test_share_that_the_mirror_would_mend(tmp_path: Path, template: Template) -> None:
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
-    points = annotation(1, [3, 2, 255, 255], [0, 0], [0, 0], [0, 1])  # predicted 0; truth 3 is its mirror, truth 2 isn't
-    found = evaluate.geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
+    points = annotation(
+        1, [3, 2, 255, 255], [0, 0], [0, 0], [0, 1]
+    )  # predicted 0; truth 3 is its mirror, truth 2 isn't
+    found = evaluate.geodesic(
+        maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template
+    )
     assert found["left_right"] == 0.5
 
 
-def test_missing_image_counts_at_the_largest_distance(tmp_path: Path, template: Template, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_image_counts_at_the_largest_distance(
+    tmp_path: Path, template: Template, caplog: pytest.LogCaptureFixture
+) -> None:
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
-    both = [annotation(1, [3, 2, 255, 255], [0], [0], [3]), annotation(2, [3, 2, 255, 255], [0], [0], [3], category=2)]
+    both = [
+        annotation(1, [3, 2, 255, 255], [0], [0], [3]),
+        annotation(2, [3, 2, 255, 255], [0], [0], [3], category=2),
+    ]
     logging.getLogger("shic").propagate = True
     found = evaluate.geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", both)), template)
     assert found["mean"] == 114 and found["missing_images"] == 1 and found["holes"] == 0
@@ -63,7 +76,9 @@ def test_vertices_that_the_mesh_has_not(tmp_path: Path, template: Template) -> N
 
 
 def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest.LogCaptureFixture) -> None:
-    points = read_annotations(write_annotations(tmp_path / "a.json", [annotation(1, [3, 2, 5, 5], [0], [0], [3])]))
+    points = read_annotations(
+        write_annotations(tmp_path / "a.json", [annotation(1, [3, 2, 5, 5], [0], [0], [3])])
+    )
     other = write_maps(tmp_path / "other.h5", {"a.jpg": one_map()}, "0" * 64)
     with pytest.raises(InputError, match="another template"):
         evaluate.geodesic(other, points, template)
@@ -78,13 +93,22 @@ def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest
 
 
 def test_names_meet() -> None:
-    assert meet(["x/a.jpg", "b.jpg", "c.jpg"], ["a.jpg", "y/b.jpg"]) == {"x/a.jpg": "a.jpg", "b.jpg": "y/b.jpg", "c.jpg": None}
+    assert meet(["x/a.jpg", "b.jpg", "c.jpg"], ["a.jpg", "y/b.jpg"]) == {
+        "x/a.jpg": "a.jpg",
+        "b.jpg": "y/b.jpg",
+        "c.jpg": None,
+    }
     assert meet(["x/a.jpg"], ["a.jpg", "x/a.jpg"]) == {"x/a.jpg": "x/a.jpg"}  # the exact name first
-    assert meet(["00000", "v1.2"], ["d/00000.png", "v1.2.jpg"], stems=True) == {"00000": "d/00000.png", "v1.2": "v1.2.jpg"}
+    assert meet(["00000", "v1.2"], ["d/00000.png", "v1.2.jpg"], stems=True) == {
+        "00000": "d/00000.png",
+        "v1.2": "v1.2.jpg",
+    }
     assert meet(["a"], ["a.jpg"]) == {"a": None}
 
 
-@pytest.mark.parametrize(("wanted", "have"), [(["a.jpg"], ["x/a.jpg", "y/a.jpg"]), (["x/a.jpg", "y/a.jpg"], ["a.jpg"])])
+@pytest.mark.parametrize(
+    ("wanted", "have"), [(["a.jpg"], ["x/a.jpg", "y/a.jpg"]), (["x/a.jpg", "y/a.jpg"], ["a.jpg"])]
+)
 def test_names_that_could_mean_two(wanted: list[str], have: list[str]) -> None:
     with pytest.raises(InputError, match="could be"):
         meet(wanted, have)

@@ -1,4 +1,6 @@
-"""The examples: the plugin is found by its entry point and works, and the script's lines are commands that exist."""
+"""The examples: the plugin is found by its entry point and works, and the script's lines are commands that
+exist.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,19 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What installing the example package leaves: its module on the path, and metadata with the entry points of its pyproject."""
+    """What installing the example package leaves: its module on the path, and metadata with the entry points
+    of its pyproject.
+    """
     project = tomllib.loads((EXAMPLES / "plugin_extractor/pyproject.toml").read_text())["project"]
     info = tmp_path / "site" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    groups = [f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items()) for name, points in project["entry-points"].items()]
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    groups = [
+        f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items())
+        for name, points in project["entry-points"].items()
+    ]
     (info / "entry_points.txt").write_text("\n".join(groups))
     shutil.copy(EXAMPLES / "plugin_extractor/shic_box.py", info.parent)
     monkeypatch.syspath_prepend(info.parent)
@@ -47,10 +56,15 @@ def test_the_plugin_is_found_by_its_entry_point(plugin: None) -> None:
     assert (features[0, :, 20, 20] - features[0, :, 40, 40]).norm() > 0.5
 
 
-def test_the_plugin_serves_a_command(plugin: None, shic: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_the_plugin_serves_a_command(
+    plugin: None, shic: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     mask = np.zeros((40, 60), bool)
     mask[10:30, 10:50] = True
-    for folder, image in (("imgs", np.full((40, 60, 3), 90, np.uint8)), ("masks", mask[..., None].repeat(3, -1) * np.uint8(255))):
+    for folder, image in (
+        ("imgs", np.full((40, 60, 3), 90, np.uint8)),
+        ("masks", mask[..., None].repeat(3, -1) * np.uint8(255)),
+    ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "a.png").write_bytes(encode(image))
     status, _, err = shic("features", "imgs", "--extractor", "box", "-o", "box.h5")
@@ -59,7 +73,9 @@ def test_the_plugin_serves_a_command(plugin: None, shic: Callable[..., tuple[int
     assert reader.header.attrs["extractor"] == "box" and reader["a.png"].feature.shape == (20, 64, 64)
 
 
-def test_without_the_plugin_its_name_is_unknown(shic: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_without_the_plugin_its_name_is_unknown(
+    shic: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     (tmp_path / "a.png").write_bytes(encode(np.zeros((20, 20, 3), np.uint8)))
     status, _, err = shic("features", "a.png", "--extractor", "box")
     assert status == 2 and "box" in err
@@ -85,7 +101,11 @@ def test_the_script_is_sound_and_says_how_it_is_used() -> None:
     assert len(script_lines()) >= 8
     subprocess.run(["bash", "-n", EXAMPLES / "own_class.sh"], check=True)
     said = subprocess.run(["bash", EXAMPLES / "own_class.sh"], capture_output=True, text=True)
-    assert said.returncode == 2 and "MESH PHOTOS NEW_PHOTOS" in said.stderr and "NEW_PHOTOS  photos to try" in said.stderr
+    assert (
+        said.returncode == 2
+        and "MESH PHOTOS NEW_PHOTOS" in said.stderr
+        and "NEW_PHOTOS  photos to try" in said.stderr
+    )
 
 
 @pytest.mark.parametrize("script", ["array.sh", "torchrun.sh"])

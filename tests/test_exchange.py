@@ -27,7 +27,9 @@ def items(path: str) -> dict:
 
 @pytest.fixture
 def written(shic: Run, small_template_file: Path) -> Path:
-    """The folder `depth` of four depth pictures; beside it `painted` has what a painter made of them, three of the four."""
+    """The folder `depth` of four depth pictures; beside it `painted` has what a painter made of them, three
+    of the four.
+    """
     assert shic(*OUT, "--number", "4", "--size", "64")[0] == 0
     Path("painted").mkdir()
     for i in (0, 1, 3):
@@ -40,28 +42,48 @@ def written(shic: Run, small_template_file: Path) -> Path:
 def test_depth_pictures_come_with_all_that_a_painter_needs(written: Path):
     said = json.loads((written / "conditions.json").read_text())
     assert said["side"] == 128 and said["seed"] == 3 and len(said["pictures"]) == 4
-    assert sorted(each.name for each in written.iterdir()) == ["conditions.json", *(each["name"] for each in said["pictures"])]
+    assert sorted(each.name for each in written.iterdir()) == [
+        "conditions.json",
+        *(each["name"] for each in said["pictures"]),
+    ]
     for each in said["pictures"]:
         picture = cv2.imread(str(written / each["name"]))
         assert picture.shape == (128, 128, 3) and picture.max() == 255 and picture.min() == 0
-        assert each["view"] in ("side", "front") and f"a photo of a horse, {each['view']} view" in each["prompt"]
+        assert (
+            each["view"] in ("side", "front") and f"a photo of a horse, {each['view']} view" in each["prompt"]
+        )
         assert 0 <= each["seed"] < 2**32 and each["negative"]
     assert len({each["seed"] for each in said["pictures"]}) == 4
 
 
 def test_pictures_are_read_back_with_exact_labels(shic: Run, written: Path):
-    status, _, err = shic(*COMMON, "--images", "painted", "--size", "96", "--erode", "0", "--contact-sheet", "sheet.png")
+    status, _, err = shic(
+        *COMMON, "--images", "painted", "--size", "96", "--erode", "0", "--contact-sheet", "sheet.png"
+    )
     assert status == 4 and "1 of 4 pictures are not in painted" in err and "synth_00002.jpg" in err
     found = items("synth.h5")
-    assert list(found) == ["synth_00000.jpg", "synth_00001.jpg", "synth_00003.jpg"] and Path("sheet.png").exists()
+    assert (
+        list(found) == ["synth_00000.jpg", "synth_00001.jpg", "synth_00003.jpg"]
+        and Path("sheet.png").exists()
+    )
     for name, item in found.items():
         rgb, _ = decode(item.encoded.tobytes(), name)
         grey = cv2.imread(str(written / name.replace("jpg", "png")))[..., 0]
-        object_there = cv2.resize((grey > 80).astype(np.float32), (96, 96), interpolation=cv2.INTER_AREA) > 0.5
-        assert rgb.shape == (96, 96, 3) and (object_there & item.mask).sum() / (object_there | item.mask).sum() > 0.9
+        object_there = (
+            cv2.resize((grey > 80).astype(np.float32), (96, 96), interpolation=cv2.INTER_AREA) > 0.5
+        )
+        assert (
+            rgb.shape == (96, 96, 3)
+            and (object_there & item.mask).sum() / (object_there | item.mask).sum() > 0.9
+        )
         assert np.array_equal(item.mask, item.vertex >= 0)
     params = ItemReader("synth.h5", "shic/maps").header.params
-    assert (params["seed"], params["size"], params["class_name"], params["views"]) == (3, 96, "horse", "side,front")
+    assert (params["seed"], params["size"], params["class_name"], params["views"]) == (
+        3,
+        96,
+        "horse",
+        "side,front",
+    )
     assert shic(*COMMON, "--images", "painted", "--size", "96", "--only", "1,3", "-o", "some.h5")[0] == 0
     some = items("some.h5")
     assert list(some) == ["synth_00001.jpg", "synth_00003.jpg"]
@@ -74,7 +96,21 @@ def test_the_labels_are_those_that_a_generator_here_would_have(shic: Run, writte
     """The geometry of picture i is the same whoever paints it: `plain` draws it from the same seed."""
     assert shic(*COMMON, "--images", "painted", "--size", "64", "--erode", "0", "--only", "0,1,3")[0] == 0
     assert (
-        shic(*COMMON, "--generator", "plain", "--views", "side,front", "--size", "64", "--seed", "3", "--number", "4", "-o", "plain.h5")[0]
+        shic(
+            *COMMON,
+            "--generator",
+            "plain",
+            "--views",
+            "side,front",
+            "--size",
+            "64",
+            "--seed",
+            "3",
+            "--number",
+            "4",
+            "-o",
+            "plain.h5",
+        )[0]
         == 0
     )
     drawn = items("plain.h5")
@@ -102,7 +138,9 @@ def test_an_unfinished_run_goes_on(shic: Run, written: Path, monkeypatch):
 
 def test_photos_behind_need_depth_anything(shic: Run, small_template_file: Path, tmp_path: Path):
     Path("photos").mkdir()
-    (tmp_path / "photos/a.png").write_bytes(encode(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8)))
+    (tmp_path / "photos/a.png").write_bytes(
+        encode(np.random.default_rng(0).integers(0, 255, (80, 80, 3), np.uint8))
+    )
     status, _, err = shic(*OUT, "--number", "1", "--backgrounds", "photos")
     assert status == 3 and "shic models pull depth-anything" in err
     save_depth_anything(tmp_path / "da")

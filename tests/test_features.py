@@ -45,7 +45,9 @@ def refuses(work: Callable[[], object]) -> None:
     assert "precision=float32" in caught.value.hint
 
 
-def test_features_that_are_not_finite_are_refused_wherever_they_are_used(views: Views, small_model_file: Path, tmp_path: Path) -> None:
+def test_features_that_are_not_finite_are_refused_wherever_they_are_used(
+    views: Views, small_model_file: Path, tmp_path: Path
+) -> None:
     refuses(lambda: features.photo_features(Overflowing(), [PHOTO]))
     refuses(lambda: list(features.view_features(Overflowing(), views)))
     predictor = Predictor(small_model_file, CPU)
@@ -53,9 +55,25 @@ def test_features_that_are_not_finite_are_refused_wherever_they_are_used(views: 
     predictor.encoder = Overflowing()
     refuses(lambda: predictor.embed(PHOTO))
     vertex = np.where(PHOTO.mask, 3, -1)
-    with ItemWriter(tmp_path / "m.h5", "shic/maps", params={}, sources={}, attrs={"labels": "annotated", "template": ""}) as writer:
-        writer.add("a.png", encoded=np.frombuffer(encode(PHOTO.rgb), np.uint8), mask=PHOTO.mask, vertex=vertex, score=PHOTO.mask)
-    shared = {"points": 4, "vertices": 642, "augment": False, "variants": 1, "flip": False, "at_points": False, "seed": 0}
+    with ItemWriter(
+        tmp_path / "m.h5", "shic/maps", params={}, sources={}, attrs={"labels": "annotated", "template": ""}
+    ) as writer:
+        writer.add(
+            "a.png",
+            encoded=np.frombuffer(encode(PHOTO.rgb), np.uint8),
+            mask=PHOTO.mask,
+            vertex=vertex,
+            score=PHOTO.mask,
+        )
+    shared = {
+        "points": 4,
+        "vertices": 642,
+        "augment": False,
+        "variants": 1,
+        "flip": False,
+        "at_points": False,
+        "seed": 0,
+    }
     refuses(lambda: Examples([ItemReader(tmp_path / "m.h5", "shic/maps")], Overflowing(), **shared).get(0, 0))
 
 
@@ -79,7 +97,9 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 @pytest.mark.parametrize("pca", [0, 6])
-def test_features_of_views_go_on_where_they_were_stopped(views: Views, interrupted, monkeypatch, tmp_path: Path, pca: int) -> None:
+def test_features_of_views_go_on_where_they_were_stopped(
+    views: Views, interrupted, monkeypatch, tmp_path: Path, pca: int
+) -> None:
     tracked, encoded, call = [], [], Silhouette.__call__
 
     def track(items: Iterable, total: int, description: str) -> Iterator:
@@ -100,11 +120,16 @@ def test_features_of_views_go_on_where_they_were_stopped(views: Views, interrupt
     interrupted(0)
     encoded.clear()
     features.write_view_features(views, tmp_path / "f.h5", config, CPU, sources={}, track=track)
-    assert encoded == ([2, 2, 1] if pca else [2, 1]) and tracked[-1] == (5 if pca else 3, "features")  # whole batches, as at first
+    assert encoded == ([2, 2, 1] if pca else [2, 1]) and tracked[-1] == (
+        5 if pca else 3,
+        "features",
+    )  # whole batches, as at first
     one, other = (ItemReader(tmp_path / name, "shic/features") for name in ("whole.h5", "f.h5"))
     assert one.names == other.names == ["0000", "0001", "0002", "0003", "0004"]
     for a, b in zip(one, other, strict=True):
-        np.testing.assert_allclose(a.feature.astype(np.float32), b.feature.astype(np.float32), atol=2e-3 if pca else 0)
+        np.testing.assert_allclose(
+            a.feature.astype(np.float32), b.feature.astype(np.float32), atol=2e-3 if pca else 0
+        )
         assert np.array_equal(a.encoded, b.encoded) and np.array_equal(a.mask, b.mask)
 
 
@@ -130,7 +155,9 @@ FEW = ("--azimuths", "2", "--elevations", "0")
 
 @pytest.fixture
 def here(small_template_file: Path, tiny_vit, tmp_path: Path, shic) -> str:
-    """The extractor's name; template.h5, imgs/, masks/ and f.h5, the photos' features by it, are in the test's own folder."""
+    """The extractor's name; template.h5, imgs/, masks/ and f.h5, the photos' features by it, are in the
+    test's own folder.
+    """
     photos(tmp_path)
     extractor = f"vit:{tiny_vit('dinov2')}"
     assert shic("features", "imgs", "--extractor", extractor, "-o", "f.h5")[0] == 0
@@ -196,7 +223,9 @@ def test_labels_do_not_go_on_with_another_features_file(here: str, shic, interru
     assert status == 1 and "an unfinished run is there with other settings" in err and "sha256" in err
 
 
-def test_labels_go_on_although_a_fitted_basis_is_not_the_same_to_the_last_digit(here: str, shic, interrupted, monkeypatch) -> None:
+def test_labels_go_on_although_a_fitted_basis_is_not_the_same_to_the_last_digit(
+    here: str, shic, interrupted, monkeypatch
+) -> None:
     line = ("pseudo-gt", "imgs", "--extractor", here, "--pca", "8", *FEW)
     interrupted(3)
     assert shic(*line)[0] == 130
@@ -221,7 +250,9 @@ def test_views_that_do_not_fit_together_are_done_one_by_one(views: Views) -> Non
                 raise torch.OutOfMemoryError("too many")
             return super().__call__(images, masks)
 
-    for one, two in zip(features.view_features(Small(), views), features.view_features(Silhouette(), views), strict=True):
+    for one, two in zip(
+        features.view_features(Small(), views), features.view_features(Silhouette(), views), strict=True
+    ):
         torch.testing.assert_close(one, two)
 
 
@@ -247,7 +278,9 @@ def test_photos_in_batches_get_what_they_get_alone(
     assert np.mean([(a.vertex == b.vertex).mean() for a, b in zip(one, two, strict=True)]) > 0.999
 
 
-def test_of_a_batch_only_the_photo_that_fails_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_batch_only_the_photo_that_fails_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And what stops everything does stop it."""
     monkeypatch.setitem(devices.TOGETHER, "cpu", 4)
     images, asked = list_images([str(folder / "imgs")]), []
@@ -261,7 +294,11 @@ def test_of_a_batch_only_the_photo_that_fails_is_left_out(folder: Path, monkeypa
     failures = Failures()
     found = list(features.each_photo(images, MaskSource(), work, CPU, failures))
     names = [image.name for image in images]
-    assert [photo.name for photo, _ in filter(None, found)] == [name for _, name in filter(None, found)] == [names[0], *names[2:]]
+    assert (
+        [photo.name for photo, _ in filter(None, found)]
+        == [name for _, name in filter(None, found)]
+        == [names[0], *names[2:]]
+    )
     assert failures.names == [names[1]] and found.count(None) == 1
     assert asked == [names[:4], *([name] for name in names[:4]), names[4:]]
 

@@ -1,4 +1,6 @@
-"""A short run of the fuzzer over every sort of input, and that it sees what it looks for. The long run is tests/fuzz.py itself."""
+"""A short run of the fuzzer over every sort of input, and that it sees what it looks for. The long run is
+tests/fuzz.py itself.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def test_mutated_files_end_well_or_in_an_error_of_ours(fuzzer: fuzz.Fuzzer, sort
 
 
 @pytest.mark.parametrize("sort", STAGES)
-def test_the_seeds_themselves_are_good(fuzzer: fuzz.Fuzzer, sort: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_seeds_themselves_are_good(
+    fuzzer: fuzz.Fuzzer, sort: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is refused that was not mutated: else everything behind the first check would go untried."""
     for i, seed in enumerate(fuzzer.seeds[sort]):
         (tmp_path / str(i)).mkdir()
@@ -66,9 +70,13 @@ BAD: dict[str, tuple[Callable[..., object], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_the_fuzzer_sees_what_it_looks_for(fuzzer: fuzz.Fuzzer, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fuzzer_sees_what_it_looks_for(
+    fuzzer: fuzz.Fuzzer, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stage, said = BAD[name]
-    monkeypatch.setitem(fuzz.STAGES, "csv", [lambda path, seeds: stage() if "third" in marks(fuzzer) else None])
+    monkeypatch.setitem(
+        fuzz.STAGES, "csv", [lambda path, seeds: stage() if "third" in marks(fuzzer) else None]
+    )
     monkeypatch.setattr(fuzz, "SECONDS", 5 if "memory" in name else 1)
     monkeypatch.setattr(fuzz, "PATIENCE", 20 if name in ("takes memory", "never ends") else 2)
     monkeypatch.setattr(fuzz, "MEMORY", 1 << 28)

@@ -43,11 +43,16 @@ def test_geodesics_go_around_a_gap() -> None:
     a, b, c, d = number[:-1, :-1], number[:-1, 1:], number[1:, 1:], number[1:, :-1]
     faces = np.concatenate([np.stack([a, b, c], -1).reshape(-1, 3), np.stack([a, c, d], -1).reshape(-1, 3)])
     middle = grid[faces].mean(1)
-    faces = faces[~((np.abs(middle[:, 0] - 4) < 1) & (middle[:, 1] > 2))]  # a slot from the top almost to the bottom
+    faces = faces[
+        ~((np.abs(middle[:, 0] - 4) < 1) & (middle[:, 1] > 2))
+    ]  # a slot from the top almost to the bottom
     verts = np.c_[grid, np.zeros(81)].astype(float)
     used = np.unique(faces)
     table = geometry.geodesics(verts[used], np.searchsorted(used, faces))
-    across, along = table[tuple(np.searchsorted(used, number[8, [3, 5]]))], table[tuple(np.searchsorted(used, number[8, [0, 3]]))]
+    across, along = (
+        table[tuple(np.searchsorted(used, number[8, [3, 5]]))],
+        table[tuple(np.searchsorted(used, number[8, [0, 3]]))],
+    )
     assert across > 3 * along  # 2 apart through the air, about 12 on the surface
 
 
@@ -95,7 +100,9 @@ def test_mirror_of_a_nearly_symmetric_shape_is_its_own_inverse(animal: np.ndarra
     np.testing.assert_array_equal(mirror[mirror], np.arange(len(verts)))
 
 
-def test_asymmetry_is_warned_about_over_two_percent(animal: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+def test_asymmetry_is_warned_about_over_two_percent(
+    animal: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     geometry.mirror_map(animal, 0, 0.0)
     assert not caplog.records
     bent = animal.copy()
@@ -108,10 +115,16 @@ def test_asymmetry_is_warned_about_over_two_percent(animal: np.ndarray, caplog: 
 AXES = [sign + axis for axis in "xyz" for sign in "+-"]
 
 
-@pytest.mark.parametrize("up, front", [pair for pair in itertools.product(AXES, AXES) if pair[0][1] != pair[1][1]])
+@pytest.mark.parametrize(
+    "up, front", [pair for pair in itertools.product(AXES, AXES) if pair[0][1] != pair[1][1]]
+)
 def test_given_axes_become_up_and_front_by_a_rotation(animal: np.ndarray, up: str, front: str) -> None:
     rotation = geometry.orientation(animal, up, front)
-    unit = {sign + axis: (1 if sign == "+" else -1) * np.eye(3)["xyz".index(axis)] for sign in "+-" for axis in "xyz"}
+    unit = {
+        sign + axis: (1 if sign == "+" else -1) * np.eye(3)["xyz".index(axis)]
+        for sign in "+-"
+        for axis in "xyz"
+    }
     np.testing.assert_array_equal(rotation @ unit[up], [0, 1, 0])
     np.testing.assert_array_equal(rotation @ unit[front], [0, 0, 1])
     assert np.linalg.det(rotation) == pytest.approx(1)

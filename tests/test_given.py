@@ -19,18 +19,26 @@ from shic_cli.keypoints import Pair
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """ann.json: points at the pixels (x, y) (3, 2), (4, 2), (3, 5) of a.jpg, of the mesh file's vertices 2, 2, 0."""
-    write_annotations(tmp_path / "ann.json", [annotation(1, [2, 1, 5.1, 5.1], [50, 100, 50], [50, 50, 200], [2, 2, 0])])
+    """ann.json: points at the pixels (x, y) (3, 2), (4, 2), (3, 5) of a.jpg, of the mesh file's vertices 2,
+    2, 0.
+    """
+    write_annotations(
+        tmp_path / "ann.json", [annotation(1, [2, 1, 5.1, 5.1], [50, 100, 50], [50, 50, 200], [2, 2, 0])]
+    )
     return tmp_path
 
 
 def score(path: Path) -> dict[str, Any]:
     template = four_vertices()
-    return summary(scored(open_predictions(path, template), read_annotations(path.with_name("ann.json")), template))
+    return summary(
+        scored(open_predictions(path, template), read_annotations(path.with_name("ann.json")), template)
+    )
 
 
 def test_points_as_csv(folder: Path) -> None:
-    """Vertices are the mesh file's: 3, 2 and 1 are the template's 0, 1 and 2, where 1, 1 and 3 are true: d(0, 1), 0 and d(2, 3)."""
+    """Vertices are the mesh file's: 3, 2 and 1 are the template's 0, 1 and 2, where 1, 1 and 3 are true: d(0,
+    1), 0 and d(2, 3).
+    """
     path = folder / "p.csv"
     path.write_text("image,x,y,vertex,score\na.jpg,3.2,2.9,3,0.5\na.jpg,4,2,2,0.7\na.jpg,3,5,1,0.9\n")
     assert score(path)["mean"] == pytest.approx((10 + 0 + 90) / 3)
@@ -43,7 +51,9 @@ def test_points_that_are_not_answered(folder: Path) -> None:
     path = folder / "p.csv"
     path.write_text("image,x,y,vertex\na.jpg,4,2,2\na.jpg,5.5,5,1\n")  # the second is two pixels from (3, 5)
     found = score(path)
-    assert found["mean"] == pytest.approx((0 + 0 + 228) / 3) and found["holes"] == 1  # (3, 2) is beside the answer at (4, 2)
+    assert (
+        found["mean"] == pytest.approx((0 + 0 + 228) / 3) and found["holes"] == 1
+    )  # (3, 2) is beside the answer at (4, 2)
     path.write_text("image,x,y,vertex\nb.jpg,4,2,2\n")
     assert score(path)["mean"] == 228 and score(path)["missing_images"] == 1
 
@@ -101,7 +111,10 @@ def test_npz_whose_array_is_not_as_it_says(folder: Path) -> None:
     with zipfile.ZipFile(folder / "p.npz") as old, zipfile.ZipFile(folder / "q.npz", "w") as new:
         for name in old.namelist():
             data = old.read(name)
-            new.writestr(name, data.replace(b"(1,), }" + b" " * 13, b"(10000000000000,), }") if name == "x.npy" else data)
+            new.writestr(
+                name,
+                data.replace(b"(1,), }" + b" " * 13, b"(10000000000000,), }") if name == "x.npy" else data,
+            )
     assert b"10000000000000" in (folder / "q.npz").read_bytes()
     with pytest.raises(InputError, match="can't be read"):
         score(folder / "q.npz")

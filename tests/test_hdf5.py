@@ -1,4 +1,6 @@
-"""HDF5 files that name other files, declare more than they hold, or unpack to more than they say: refused, and nothing is touched."""
+"""HDF5 files that name other files, declare more than they hold, or unpack to more than they say: refused,
+and nothing is touched.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +139,9 @@ def copied(seed: Path, folder: Path, change: Change) -> Path:
     return Path(path)
 
 
-@pytest.mark.parametrize("link", [lambda path: h5py.ExternalLink(path, "/items"), lambda path: h5py.SoftLink("/nowhere")])
+@pytest.mark.parametrize(
+    "link", [lambda path: h5py.ExternalLink(path, "/items"), lambda path: h5py.SoftLink("/nowhere")]
+)
 def test_items_behind_a_link(seeds: Path, tmp_path: Path, link: Callable[[str], object]) -> None:
     def change(file: h5py.File, folder: Path) -> None:
         del file["items"]
@@ -147,10 +151,15 @@ def test_items_behind_a_link(seeds: Path, tmp_path: Path, link: Callable[[str], 
         ItemReader(copied(seeds / "maps.h5", tmp_path, change), "shic/maps")
 
 
-@pytest.mark.parametrize("name", ["../a.png", "/tmp/a.png", "a/../../b.png", "", ".", "..", "a\x1b[2J.png", "a\nb", "x" * 300, "\udcff"])
+@pytest.mark.parametrize(
+    "name",
+    ["../a.png", "/tmp/a.png", "a/../../b.png", "", ".", "..", "a\x1b[2J.png", "a\nb", "x" * 300, "\udcff"],
+)
 def test_names_that_lead_elsewhere(seeds: Path, tmp_path: Path, name: str) -> None:
     def change(file: h5py.File, folder: Path) -> None:
-        file["items/00000000"].attrs["name"] = np.bytes_(name.encode("utf-8", "surrogateescape")) if name == "\udcff" else name
+        file["items/00000000"].attrs["name"] = (
+            np.bytes_(name.encode("utf-8", "surrogateescape")) if name == "\udcff" else name
+        )
 
     with pytest.raises(InputError) as caught:
         ItemReader(copied(seeds / "maps.h5", tmp_path, change), "shic/maps")
@@ -165,7 +174,9 @@ def test_two_items_of_one_name(seeds: Path, tmp_path: Path) -> None:
         ItemReader(copied(seeds / "maps.h5", tmp_path, change), "shic/maps")
 
 
-@pytest.mark.parametrize("filters", [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True}, {"shuffle": True}])
+@pytest.mark.parametrize(
+    "filters", [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True}, {"shuffle": True}]
+)
 @pytest.mark.parametrize("dtype", ["f4", "f2", "i4", "u1", "?"])
 def test_chunks_come_back_as_the_library_reads_them(tmp_path: Path, dtype: str, filters: dict) -> None:
     chance = np.random.default_rng(0)
@@ -177,7 +188,9 @@ def test_chunks_come_back_as_the_library_reads_them(tmp_path: Path, dtype: str, 
         assert found.dtype == array.dtype and np.array_equal(found, data[()]) and np.array_equal(found, array)
 
 
-def test_a_large_data_set_is_read_where_its_file_is_large_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_data_set_is_read_where_its_file_is_large_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hdf5, "FREE", 1 << 16)
     array = np.random.default_rng(0).random((100, 1000)).astype("f4")
     with h5py.File(tmp_path / "x.h5", "w") as file:
@@ -218,7 +231,9 @@ def test_texts_that_the_library_never_ends_reading(seeds: Path, tmp_path: Path, 
         ItemReader(path, "shic/maps")
 
 
-def test_heaps_on_the_border_of_two_blocks_are_seen(seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heaps_on_the_border_of_two_blocks_are_seen(
+    seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = bytearray((seeds / "maps.h5").read_bytes())
     spot = data.find(b"GCOL")
     data[spot + 16 : spot + 32] = bytes(16)
@@ -245,7 +260,11 @@ def test_a_text_that_says_it_is_4_gb_long(seeds: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(seeds / "maps.h5", tmp_path))
     data = bytearray(path.read_bytes())
     heap = data.find(b"GCOL").to_bytes(8, "little")
-    spots = [at for at in range(len(data) - 16) if data[at + 4 : at + 12] == heap and data[at + 12 : at + 16] != bytes(4)]
+    spots = [
+        at
+        for at in range(len(data) - 16)
+        if data[at + 4 : at + 12] == heap and data[at + 12 : at + 16] != bytes(4)
+    ]
     assert len(spots) > 5
     for at in spots:
         data[at : at + 4] = b"\xf0\xff\xff\xff"

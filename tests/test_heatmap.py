@@ -1,4 +1,6 @@
-"""`--heatmap` of `predict`: a pixel of a photo and the template in the colours of how like it every vertex is (Fig. 10)."""
+"""`--heatmap` of `predict`: a pixel of a photo and the template in the colours of how like it every vertex is
+(Fig. 10).
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,10 @@ def test_the_picture_is_the_photo_and_four_views(shic: Shic, photos: Path) -> No
 
 
 def test_the_hottest_place_is_the_vertex_that_is_most_alike(photos: Path, tmp_path: Path) -> None:
-    predictor, images = Predictor(photos / "model.safetensors", torch.device("cpu")), list_images([str(photos / "imgs")])
+    predictor, images = (
+        Predictor(photos / "model.safetensors", torch.device("cpu")),
+        list_images([str(photos / "imgs")]),
+    )
     seen = []
     for i in range(2):
         predictor.vertex_embeddings = torch.zeros_like(predictor.vertex_embeddings)
@@ -53,13 +58,17 @@ def test_the_hottest_place_is_the_vertex_that_is_most_alike(photos: Path, tmp_pa
         near = np.linalg.norm(predictor.surface.verts - predictor.surface.verts[(5, 300)[i]], axis=1) < 0.15
         predictor.vertex_embeddings[torch.from_numpy(near)] = embedding
         target = tmp_path / f"{i}.png"
-        heatmap.write_trained_heatmap(predictor, images, MaskSource(), "photo0.png:{},{}".format(*middle(photos)), target)
+        heatmap.write_trained_heatmap(
+            predictor, images, MaskSource(), "photo0.png:{},{}".format(*middle(photos)), target
+        )
         picture = cv2.imread(str(target))[..., ::-1].astype(int)[:, heatmap.HEIGHT :]
         seen.append((picture[..., 0] > picture[..., 2] + 60) & (picture[..., 1] < 90))
     assert seen[0].any() and seen[1].any() and (seen[0] & seen[1]).sum() < 0.2 * seen[0].sum()
 
 
-@pytest.mark.parametrize(("spec", "status", "said"), [("photo0.png:0,0", 1, "not on the object"), ("photo0.png", 2, "IMAGE:X,Y")])
+@pytest.mark.parametrize(
+    ("spec", "status", "said"), [("photo0.png:0,0", 1, "not on the object"), ("photo0.png", 2, "IMAGE:X,Y")]
+)
 def test_a_wrong_pixel_is_said(spec: str, status: int, said: str, shic: Shic, photos: Path) -> None:
     found, _, err = shic("predict", "imgs", "--heatmap", spec)
     assert found == status and said in err and not list(photos.glob("*.heatmap.png"))

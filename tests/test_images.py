@@ -11,7 +11,18 @@ import pytest
 from PIL import Image
 
 from shic_cli.errors import InputError
-from shic_cli.images import Crop, ImageFile, MaskSource, as_mask, check_mask, decode, encode, list_images, listing, read_mask
+from shic_cli.images import (
+    Crop,
+    ImageFile,
+    MaskSource,
+    as_mask,
+    check_mask,
+    decode,
+    encode,
+    list_images,
+    listing,
+    read_mask,
+)
 
 
 def picture(height: int = 12, width: int = 16) -> np.ndarray:
@@ -118,7 +129,12 @@ def test_as_mask_is_over_half_of_the_largest_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mask", "said"), [(blob() & False, "is empty"), (blob() | True, "is full"), (blob(20, 16), "16 by 20 pixels, the photo 16 by 12")]
+    ("mask", "said"),
+    [
+        (blob() & False, "is empty"),
+        (blob() | True, "is full"),
+        (blob(20, 16), "16 by 20 pixels, the photo 16 by 12"),
+    ],
 )
 def test_masks_that_cannot_serve(mask: np.ndarray, said: str) -> None:
     with pytest.raises(InputError, match=said):
@@ -126,7 +142,9 @@ def test_masks_that_cannot_serve(mask: np.ndarray, said: str) -> None:
 
 
 def test_mask_files(tmp_path: Path) -> None:
-    assert np.array_equal(read_mask(write(tmp_path / "m.png", (blob() * 255).astype(np.uint8)[..., None].repeat(3, 2))), blob())
+    assert np.array_equal(
+        read_mask(write(tmp_path / "m.png", (blob() * 255).astype(np.uint8)[..., None].repeat(3, 2))), blob()
+    )
     (tmp_path / "l.png").write_bytes(saved(Image.fromarray(np.where(blob(), 1, 0).astype(np.uint8))))
     assert np.array_equal(read_mask(tmp_path / "l.png"), blob())  # labels 0 and 1
     with pytest.raises(InputError, match="can't be read"):
@@ -170,7 +188,11 @@ def test_masks_of_photos_in_folders_below(tmp_path: Path) -> None:
     write(tmp_path / "masks" / "x" / "a.png", (blob() * 255).astype(np.uint8)[..., None].repeat(3, 2))
     (image,) = list_images([str(tmp_path / "photos")])
     photo = MaskSource().read(image)
-    assert photo.name == "x/a.png" and np.array_equal(photo.mask, blob()) and np.array_equal(photo.rgb, picture())
+    assert (
+        photo.name == "x/a.png"
+        and np.array_equal(photo.mask, blob())
+        and np.array_equal(photo.rgb, picture())
+    )
 
 
 def test_lists_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +221,9 @@ def test_lists_that_hold_nothing_or_two_of_a_name(tmp_path: Path) -> None:
 
 
 def test_listing_changes_with_names_and_sizes(tmp_path: Path) -> None:
-    a, b = (one(write(tmp_path / name, picture(12, width))) for name, width in (("a.png", 16), ("b.png", 200)))
+    a, b = (
+        one(write(tmp_path / name, picture(12, width))) for name, width in (("a.png", 16), ("b.png", 200))
+    )
     assert listing([a])["count"] == 1 and listing([a]) == listing([a])
     assert len({str(listing(images)) for images in ([a], [b], [a, b])}) == 3
 

@@ -34,7 +34,9 @@ def test_no_edge_has_a_negative_weight_and_some_had_one() -> None:
 def test_flips_keep_the_surface() -> None:
     verts, faces = squashed()
     _, areas, _, _ = intrinsic.operators(verts, faces)
-    assert areas.sum() == pytest.approx(trimesh.Trimesh(verts, faces).area, rel=1e-5)  # sides are lengthened a little
+    assert areas.sum() == pytest.approx(
+        trimesh.Trimesh(verts, faces).area, rel=1e-5
+    )  # sides are lengthened a little
 
 
 def test_a_flat_quadrilateral_gets_its_shorter_diagonal_on_both_sheets() -> None:
@@ -64,5 +66,7 @@ def test_faces_without_an_area_are_flipped_away() -> None:
     verts = np.array([[0.0, 0, 0], [1, 0, 0], [0.5, 1e-14, 0], [0.5, -1, 0], [0.5, 1, 0]])
     faces = np.array([[0, 1, 2], [1, 0, 3], [1, 4, 2], [0, 2, 4]])
     gradient, areas, masses, _ = intrinsic.operators(verts, faces)
-    assert np.isfinite(gradient.data).all() and areas.sum() == pytest.approx(2, rel=1e-3) and (masses > 0).all()
+    assert (
+        np.isfinite(gradient.data).all() and areas.sum() == pytest.approx(2, rel=1e-3) and (masses > 0).all()
+    )
     assert areas.min() > 0.1

@@ -22,7 +22,9 @@ class Colours:
 
     settings: ClassVar[dict] = {}
 
-    def __init__(self, side: int, cells: int, whole: bool = False, mask: bool = False, name: str = "colours") -> None:
+    def __init__(
+        self, side: int, cells: int, whole: bool = False, mask: bool = False, name: str = "colours"
+    ) -> None:
         self.side, self.cells, self.sees_whole_object, self.needs_mask = side, cells, whole, mask
         self.name, self.dim, self.device, self.fingerprint, self.got = name, 4, CPU, f"{name}-{side}", []
 
@@ -47,14 +49,21 @@ def test_a_cosine_is_the_mean_of_the_parts_cosines():
 def test_parts_get_their_side_and_meet_on_the_finest_grid():
     fine, coarse = Colours(16, 8), Colours(64, 2, mask=True)
     joined = Joined([fine, coarse], name="both")
-    assert (joined.name, joined.side, joined.needs_mask, joined.sees_whole_object) == ("both", 64, True, False)
+    assert (joined.name, joined.side, joined.needs_mask, joined.sees_whole_object) == (
+        "both",
+        64,
+        True,
+        False,
+    )
     images, masks = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
     found = joined(images, masks)
     assert fine.got == [((1, 3, 16, 16), (1, 1, 16, 16))] and coarse.got == [((1, 3, 64, 64), (1, 1, 64, 64))]
     assert found.shape == (1, 8, 8, 8)
     torch.testing.assert_close(found[:, 4:].norm(dim=1), torch.full((1, 8, 8), 0.5**0.5))
     small = F.normalize(coarse(images, masks), dim=1)
-    torch.testing.assert_close(found[0, 4:, 0, 0], small[0, :, 0, 0] * 0.5**0.5)  # a corner is nearest to one cell alone
+    torch.testing.assert_close(
+        found[0, 4:, 0, 0], small[0, :, 0, 0] * 0.5**0.5
+    )  # a corner is nearest to one cell alone
     y = (3 + 0.5) / 4 - 0.5  # the fourth fine cell's centre in coarse cells
     mixed = F.normalize(small[0, :, 0, 0] * (1 - y) + small[0, :, 1, 0] * y, dim=0)
     torch.testing.assert_close(found[0, 4:, 3, 0], mixed * 0.5**0.5)

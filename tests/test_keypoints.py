@@ -14,7 +14,9 @@ from shic_cli.keypoints import read_pairs
 
 
 def test_pairs_are_ordered_and_share_names(tmp_path: Path) -> None:
-    pairs = read_pairs(keypoints(tmp_path / "k.json", a={"p": [1, 2], "q": [3, 4]}, b={"q": [5, 6]}, c={"r": [7, 8]}))
+    pairs = read_pairs(
+        keypoints(tmp_path / "k.json", a={"p": [1, 2], "q": [3, 4]}, b={"q": [5, 6]}, c={"r": [7, 8]})
+    )
     assert [(pair.source, pair.target) for pair in pairs] == [("a", "b"), ("b", "a")]
     assert pairs[0].source_yx.tolist() == [[4, 3]] and pairs[0].target_yx.tolist() == [[6, 5]]
 
@@ -59,8 +61,17 @@ def csv(path: Path, *rows: str) -> Path:
 
 def test_classes_of_pf_pascal(tmp_path: Path) -> None:
     """Numbers are PASCAL VOC's, from 1 in the order of the names."""
-    path = csv(tmp_path / "p.csv", *(ROW.format(name) + ";" for name in ("1", "10", "13", "17", "20", "horse")))
-    assert [pair.category for pair in read_pairs(path)] == ["aeroplane", "cow", "horse", "sheep", "tvmonitor", "horse"]
+    path = csv(
+        tmp_path / "p.csv", *(ROW.format(name) + ";" for name in ("1", "10", "13", "17", "20", "horse"))
+    )
+    assert [pair.category for pair in read_pairs(path)] == [
+        "aeroplane",
+        "cow",
+        "horse",
+        "sheep",
+        "tvmonitor",
+        "horse",
+    ]
     assert [pair.category for pair in read_pairs(path, ("horse", "cow"))] == ["cow", "horse", "horse"]
     with pytest.raises(InputError, match="has no class bear") as caught:
         read_pairs(path, ("bear",))
@@ -85,9 +96,17 @@ def test_a_malformed_line_is_named_by_its_number(tmp_path: Path, row: str, said:
 
 
 def test_kinds_and_classes_of_a_plain_file(tmp_path: Path) -> None:
-    images = {"a": ("horse", {"p": [1, 2], "q": [3, 4]}), "b": ("horse", {"q": [5, 6], "p": [7, 8]}), "c": ("cow", {"p": [7, 8]})}
+    images = {
+        "a": ("horse", {"p": [1, 2], "q": [3, 4]}),
+        "b": ("horse", {"q": [5, 6], "p": [7, 8]}),
+        "c": ("cow", {"p": [7, 8]}),
+    }
     path = tmp_path / "k.json"
-    path.write_text(json.dumps({"images": {name: {"class": kind, "points": points} for name, (kind, points) in images.items()}}))
+    path.write_text(
+        json.dumps(
+            {"images": {name: {"class": kind, "points": points} for name, (kind, points) in images.items()}}
+        )
+    )
     there, back = read_pairs(path)  # a cow is not matched to a horse
     assert (there.kinds, there.category) == (("p", "q"), "horse") and back.kinds == ("q", "p")
     assert there.target_yx.tolist() == [[8, 7], [6, 5]]

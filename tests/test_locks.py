@@ -1,4 +1,6 @@
-"""Two at once: of two writers one is refused or waits, a reader never meets a mixture, and what serves where there are no locks."""
+"""Two at once: of two writers one is refused or waits, a reader never meets a mixture, and what serves where
+there are no locks.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def test_one_at_a_time_and_nothing_stays(tmp_path: Path, request: pytest.Fixture
 
 
 @BOTH
-def test_a_short_write_waits_for_the_other_one(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
+def test_a_short_write_waits_for_the_other_one(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
     if kind == "without":
         request.getfixturevalue("without_locks")
     first = Lock(tmp_path / "a.txt")
@@ -88,8 +92,12 @@ def test_who_came_second_keeps_what_the_first_made(tmp_path: Path) -> None:
     assert (tmp_path / "a.txt").read_text() == "first"
 
 
-def test_a_lock_whose_holder_has_removed_it_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The holder ends between another's opening and locking: that one must not hold the lock of a file that nobody finds."""
+def test_a_lock_whose_holder_has_removed_it_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The holder ends between another's opening and locking: that one must not hold the lock of a file that
+    nobody finds.
+    """
     first, real = Lock(tmp_path / "a.h5"), locks.fcntl.flock
 
     def flock(file: object, how: int) -> None:
@@ -105,7 +113,12 @@ def test_a_lock_whose_holder_has_removed_it_is_no_lock(tmp_path: Path, monkeypat
 
 
 def owner(folder: Path, **changed: object) -> Path:
-    found = {"host": socket.gethostname(), "pid": os.getpid(), "started": locks._started(os.getpid()), **changed}
+    found = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": locks._started(os.getpid()),
+        **changed,
+    }
     path = folder / ".a.h5.owner"
     path.write_text(json.dumps(found))
     return path
@@ -116,7 +129,9 @@ def ended_pid() -> int:
         return process.pid
 
 
-@pytest.mark.parametrize("why", ["its process has ended", "its number went to another", "it gave no sign of life for long"])
+@pytest.mark.parametrize(
+    "why", ["its process has ended", "its number went to another", "it gave no sign of life for long"]
+)
 def test_the_owner_that_is_gone_is_taken_over(tmp_path: Path, without_locks: None, why: str) -> None:
     if why == "its process has ended":
         owner(tmp_path, pid=ended_pid())
@@ -131,14 +146,18 @@ def test_the_owner_that_is_gone_is_taken_over(tmp_path: Path, without_locks: Non
 
 
 @pytest.mark.parametrize("changed", [{"host": "elsewhere"}, {"pid": 1, "started": locks._started(1)}])
-def test_the_owner_that_may_live_is_named(tmp_path: Path, without_locks: None, changed: dict[str, object]) -> None:
+def test_the_owner_that_may_live_is_named(
+    tmp_path: Path, without_locks: None, changed: dict[str, object]
+) -> None:
     before = owner(tmp_path, **changed).read_text()
     with pytest.raises(ShicError, match=r"another run is writing it \(process \d+ on "):
         Lock(tmp_path / "a.h5")
     assert (tmp_path / ".a.h5.owner").read_text() == before and os.listdir(tmp_path) == [".a.h5.owner"]
 
 
-def test_an_owner_gives_signs_of_life(tmp_path: Path, without_locks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_gives_signs_of_life(
+    tmp_path: Path, without_locks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(locks, "BEAT", 0.02)
     with Lock(tmp_path / "a.h5"):
         os.utime(tmp_path / ".a.h5.owner", (0, 0))
@@ -174,7 +193,9 @@ with ItemWriter(Path("a.h5"), "shic/maps", params={}, sources={}, attrs={"labels
 
 def test_of_two_processes_one_is_refused_and_the_file_is_the_others(tmp_path: Path) -> None:
     line = [sys.executable, "-c", WRITER]
-    with subprocess.Popen(line, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "writing\n"
         with pytest.raises(ShicError, match="another run is writing it"):
             write(tmp_path / "a.h5", "ab", 2)
@@ -189,15 +210,23 @@ def test_of_two_processes_one_is_refused_and_the_file_is_the_others(tmp_path: Pa
 
 def test_a_command_is_refused_in_two_lines(folder: Path, shic) -> None:
     with Lock(folder / "pgt.h5"):
-        status, _, err = shic("pseudo-gt", "imgs", "--azimuths", "2", "--elevations", "0", "--extractor", "silhouette")
-    assert status == 1 and "pgt.h5: another run is writing it\n  wait" in err and not (folder / "pgt.h5").exists()
+        status, _, err = shic(
+            "pseudo-gt", "imgs", "--azimuths", "2", "--elevations", "0", "--extractor", "silhouette"
+        )
+    assert (
+        status == 1
+        and "pgt.h5: another run is writing it\n  wait" in err
+        and not (folder / "pgt.h5").exists()
+    )
 
 
 def test_a_reader_never_meets_a_mixture(tmp_path: Path) -> None:
     write(tmp_path / "a.h5", "ab", 1)
     reader = ItemReader(tmp_path / "a.h5", "shic/maps")
     assert reader["a"].vertex.max() == 1
-    with ItemWriter(tmp_path / "a.h5", "shic/maps", params={"other": 1}, sources={}, attrs=ATTRS, overwrite=True) as writer:
+    with ItemWriter(
+        tmp_path / "a.h5", "shic/maps", params={"other": 1}, sources={}, attrs=ATTRS, overwrite=True
+    ) as writer:
         arrays = {"mask": np.ones((9, 9)), "vertex": np.full((9, 9), 2), "score": np.ones((9, 9))}
         writer.add("a", encoded=np.ones(9), **arrays)
         assert reader["b"].vertex.max() == 1  # as long as it is not finished, the old one is there
@@ -211,7 +240,9 @@ def test_a_file_that_another_program_writes_to_is_refused_as_such(tmp_path: Path
     program = "import h5py, sys; f = h5py.File('a.h5', 'r+'); print('open', flush=True); sys.stdin.readline()"
     environment = {**os.environ, "HDF5_USE_FILE_LOCKING": "TRUE"}
     line = [sys.executable, "-c", program]
-    with subprocess.Popen(line, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, cwd=tmp_path, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         process.stdout.readline()
         with pytest.raises(InputError, match="another program has it open for writing"):
             ItemReader(tmp_path / "a.h5", "shic/maps")
@@ -219,7 +250,9 @@ def test_a_file_that_another_program_writes_to_is_refused_as_such(tmp_path: Path
     assert len(ItemReader(tmp_path / "a.h5", "shic/maps")) == 1
 
 
-def test_files_are_read_where_there_are_no_locks(tmp_path: Path, without_locks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_where_there_are_no_locks(
+    tmp_path: Path, without_locks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = h5py.File
 
     def file(path: object, mode: str, **given: object) -> h5py.File:
@@ -246,9 +279,13 @@ def test_a_machine_without_flock_writes_and_reads_all_the_same(tmp_path: Path) -
     subprocess.run(["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c"], cwd=tmp_path, check=True)
     environment = {**os.environ, "LD_PRELOAD": str(tmp_path / "shim.so")}
     environment.pop("HDF5_USE_FILE_LOCKING", None)
-    reading = "from shic_cli.schema import ItemReader\nprint(ItemReader('a.h5', 'shic/maps')['first'].vertex.max())"
+    reading = (
+        "from shic_cli.schema import ItemReader\nprint(ItemReader('a.h5', 'shic/maps')['first'].vertex.max())"
+    )
     program = f"import sys, io\nsys.stdin = io.StringIO()\n{WRITER}\n{reading}"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "writing\n1\n", "")
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "shim.c", "shim.so"]
 
@@ -256,7 +293,10 @@ def test_a_machine_without_flock_writes_and_reads_all_the_same(tmp_path: Path) -
 def test_hdf5_without_locks_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "FALSE")
     program = f"import sys, io\nsys.stdin = io.StringIO()\n{WRITER}"
-    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.DEVNULL).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.DEVNULL).returncode
+        == 0
+    )
     with Lock(tmp_path / "a.h5"), pytest.raises(ShicError, match="another run"):
         write(tmp_path / "a.h5", "ab", 2, overwrite=True)
     assert ItemReader(tmp_path / "a.h5", "shic/maps").names == ["first"]
@@ -269,7 +309,9 @@ def test_locks_are_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert os.listdir(tmp_path) == []
 
 
-def test_what_a_run_left_that_was_killed_at_the_very_end_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_left_that_was_killed_at_the_very_end_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed between putting the target in place and removing the journal: the next run finds both."""
     monkeypatch.setattr(Journal, "close", lambda journal, remove=False: journal.lock.file.close())
     write(tmp_path / "a.h5", "ab", 1)

@@ -9,12 +9,16 @@ from shic_cli import losses
 
 
 def random_logp(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(-1)
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).log_softmax(-1)
 
 
 def test_pseudo_is_ln_k_for_a_model_that_knows_nothing():
     logp = losses.log_probability(torch.randn(2, 5, 16), torch.zeros(300, 16))
-    assert losses.pseudo(logp, torch.zeros(2, 5, dtype=torch.long)).item() == pytest.approx(math.log(300), rel=1e-6)
+    assert losses.pseudo(logp, torch.zeros(2, 5, dtype=torch.long)).item() == pytest.approx(
+        math.log(300), rel=1e-6
+    )
 
 
 def test_pseudo_is_zero_when_all_mass_is_on_the_match():
@@ -69,7 +73,9 @@ def test_foreground_is_ln_2_for_logits_of_zero():
 
 @pytest.mark.parametrize("name", ["pseudo", "distance", "cycle", "equivariance"])
 def test_gradients_agree_with_finite_differences(name):
-    logits = torch.randn(1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    logits = torch.randn(
+        1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True
+    )
     mirror = torch.tensor([1, 0, 2, 4, 3])
     rest = {
         "pseudo": (torch.tensor([[0, 3, 2, 1]]),),

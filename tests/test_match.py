@@ -9,7 +9,17 @@ from scipy.sparse.csgraph import shortest_path
 
 from shic_cli.errors import InputError
 from shic_cli.images import Photo
-from shic_cli.match import Matches, Paths, Side, ThroughEmbedding, ThroughTemplate, correspondences, make_side, picture, spread
+from shic_cli.match import (
+    Matches,
+    Paths,
+    Side,
+    ThroughEmbedding,
+    ThroughTemplate,
+    correspondences,
+    make_side,
+    picture,
+    spread,
+)
 from shic_cli.schema import Template
 
 
@@ -18,8 +28,12 @@ def paths(small_template: Template) -> Paths:
     return Paths(small_template.verts, small_template.faces)
 
 
-def flat_map(template: Template, size: int = 64, scale: float = 1.0, shift: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """The animal's left side seen flat: each pixel (y, x) has the vertex of the left half with the nearest y and z, in a disc."""
+def flat_map(
+    template: Template, size: int = 64, scale: float = 1.0, shift: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """The animal's left side seen flat: each pixel (y, x) has the vertex of the left half with the nearest y
+    and z, in a disc.
+    """
     y, x = np.mgrid[:size, :size]
     up, front = 0.5 - (y - shift[0]) / (size * scale), (x - shift[1]) / (size * scale) - 0.5
     left = np.flatnonzero(template.verts[:, 0] > 0.02)
@@ -131,10 +145,15 @@ def photos(template: Template) -> tuple[tuple[Photo, Photo], tuple[np.ndarray, n
 
 def test_correspondences_of_a_moved_animal(small_template: Template, paths: Paths) -> None:
     (a, _), maps = photos(small_template)
-    sides = [ThroughTemplate(name, vertex, np.ones(vertex.shape), paths) for name, vertex in zip("ab", maps, strict=True)]
+    sides = [
+        ThroughTemplate(name, vertex, np.ones(vertex.shape), paths)
+        for name, vertex in zip("ab", maps, strict=True)
+    ]
     matches = correspondences(*sides, a.mask, 12, np.random.default_rng(0))
     assert len(matches.a) == 12
-    assert np.linalg.norm(matches.a * 0.7 + [12, 8] - matches.b, axis=1).max() < 4  # patches of a vertex are about that wide
+    assert (
+        np.linalg.norm(matches.a * 0.7 + [12, 8] - matches.b, axis=1).max() < 4
+    )  # patches of a vertex are about that wide
     assert np.ptp(matches.a, axis=0).min() > 25
     again = correspondences(*sides, a.mask, 12, np.random.default_rng(0))
     assert (again.a == matches.a).all()
@@ -143,14 +162,19 @@ def test_correspondences_of_a_moved_animal(small_template: Template, paths: Path
 @pytest.mark.parametrize("via", ["template", "embedding"])
 def test_picture_of_a_pair(small_template: Template, paths: Paths, via: str) -> None:
     pair, maps = photos(small_template)
-    sides: tuple[Side, ...] = tuple(make_side(FakePredictor(vertex), photo, via, paths) for photo, vertex in zip(pair, maps, strict=True))
+    sides: tuple[Side, ...] = tuple(
+        make_side(FakePredictor(vertex), photo, via, paths) for photo, vertex in zip(pair, maps, strict=True)
+    )
     matches = correspondences(*sides, pair[0].mask, 5, np.random.default_rng(0))
     out = picture(pair, sides, matches)
     assert out.dtype == np.uint8 and out.shape == (2 * 560 + 8, 2 * 560 + 8, 3)
     top, bottom = out[:560], out[568:]
     assert (top != 128).any(-1)[:, :560].any() and (bottom[:, :560][0, 0] == 128).all()
     # The same part of the animal has the same colour in both.
-    colors = [bottom[y * 560 // 64 + 4, x * 560 // 64 + 4 + left].astype(int) for (y, x), left in ((matches.a[0], 0), (matches.b[0], 568))]
+    colors = [
+        bottom[y * 560 // 64 + 4, x * 560 // 64 + 4 + left].astype(int)
+        for (y, x), left in ((matches.a[0], 0), (matches.b[0], 568))
+    ]
     assert np.abs(colors[0] - colors[1]).max() < 60
 
 

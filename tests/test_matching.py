@@ -34,11 +34,17 @@ def brute_force(scene, pool: str, topk: int) -> torch.Tensor:
     for k in range(K):
         for p in range(P):
             found = [
-                F.cosine_similarity(queries[p], bilinear(features[i], *yx[i, k].tolist()), dim=0).item() for i in range(N) if visible[i, k]
+                F.cosine_similarity(queries[p], bilinear(features[i], *yx[i, k].tolist()), dim=0).item()
+                for i in range(N)
+                if visible[i, k]
             ]
             if found:
                 best = sorted(found, reverse=True)
-                sigma[k, p] = {"max": best[0], "mean": sum(found) / len(found), "topk": sum(best[:topk]) / len(best[:topk])}[pool]
+                sigma[k, p] = {
+                    "max": best[0],
+                    "mean": sum(found) / len(found),
+                    "topk": sum(best[:topk]) / len(best[:topk]),
+                }[pool]
     return sigma
 
 
@@ -55,7 +61,9 @@ def test_a_bank_in_half_precision_is_near(scene, pool, monkeypatch):
     full = Bank.build(*scene[:3], SIDE)
     monkeypatch.setattr(matching, "HALF_ON", ("cpu",))
     half = Bank.build(*scene[:3], SIDE)
-    assert {rows.dtype for rows, _ in full.views} == {torch.float32} and {rows.dtype for rows, _ in half.views} == {torch.float16}
+    assert {rows.dtype for rows, _ in full.views} == {torch.float32} and {
+        rows.dtype for rows, _ in half.views
+    } == {torch.float16}
     for way in (matching.match, matching.pool_similarities):
         one, other = (way(bank, scene[3], pool=pool, topk=2, agreement=0.5) for bank in (full, half))
         for a, b in zip(one, other, strict=True):
@@ -77,7 +85,9 @@ def test_cells_and_taps_give_what_rows_give(shape, monkeypatch):
     assert [type(each).__name__ for each, _ in taps.views] == ["Taps"] * 3 + ["Tensor"]
     assert all(isinstance(each, torch.Tensor) for each, _ in rows.views)
     for pool in ("max", "mean", "topk"):
-        one, other = (matching.pool_similarities(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows))
+        one, other = (
+            matching.pool_similarities(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows)
+        )
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
         one, other = (matching.match(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows))
         assert torch.equal(one[0], other[0])
@@ -96,7 +106,8 @@ def test_agreement_prefers_the_view_that_agrees_with_the_whole_object(scene):
     plain = matching.pool_similarities(bank, queries)
     torch.testing.assert_close(matching.pool_similarities(bank, queries, agreement=0.0), plain)
     torch.testing.assert_close(
-        matching.pool_similarities(bank, queries, pool="mean", agreement=9.0), matching.pool_similarities(bank, queries, pool="mean")
+        matching.pool_similarities(bank, queries, pool="mean", agreement=9.0),
+        matching.pool_similarities(bank, queries, pool="mean"),
     )
 
 
@@ -117,7 +128,9 @@ def test_sample_reads_pixel_centres_exactly():
 def test_match_gives_what_sigma_gives(scene, pool, agreement):
     bank, queries = Bank.build(*scene[:3], SIDE), scene[3]
     vertex, score = matching.match(bank, queries, pool=pool, agreement=agreement)
-    expected = matching.best_vertices(matching.pool_similarities(bank, queries, pool=pool, agreement=agreement))
+    expected = matching.best_vertices(
+        matching.pool_similarities(bank, queries, pool=pool, agreement=agreement)
+    )
     assert torch.equal(vertex, expected[0])
     torch.testing.assert_close(score, expected[1])
 
@@ -131,7 +144,11 @@ def test_match_leaves_out_views_that_can_not_win_and_takes_the_lowest_of_equals(
             return super().__getitem__(i)
 
     used: list[int] = []
-    views = [(rows, torch.tensor([3, 2, 1, 0])), (rows, torch.arange(4)), (rows.roll(1, 1) * 0.5, torch.arange(4))]
+    views = [
+        (rows, torch.tensor([3, 2, 1, 0])),
+        (rows, torch.arange(4)),
+        (rows.roll(1, 1) * 0.5, torch.arange(4)),
+    ]
     bank = Bank(Counted(views), 4)
     vertex, score = matching.match(bank, rows, agreement=10.0)
     assert vertex.tolist() == [0, 1, 1, 0] and score.tolist() == [1, 1, 1, 1]

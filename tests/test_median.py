@@ -20,7 +20,9 @@ def distances(template: Template) -> np.ndarray:
 
 def test_with_a_cell_a_vertex_it_is_the_least_expected_distance(small_template):
     median = Median.of(small_template.verts, small_template.faces, number=len(small_template.verts))
-    share = (3 * torch.randn(20, len(small_template.verts), generator=torch.Generator().manual_seed(0))).softmax(1)
+    share = (
+        3 * torch.randn(20, len(small_template.verts), generator=torch.Generator().manual_seed(0))
+    ).softmax(1)
     expected = share.double().numpy() @ distances(small_template)
     np.testing.assert_allclose(expected[np.arange(20), median(share)], expected.min(1), rtol=1e-6)
     assert (share.argmax(1) != median(share)).any()
@@ -28,9 +30,13 @@ def test_with_a_cell_a_vertex_it_is_the_least_expected_distance(small_template):
 
 def test_cells_come_near_to_the_least_expected_distance(small_template):
     median = Median.of(small_template.verts, small_template.faces, number=100)
-    share = (3 * torch.randn(20, len(small_template.verts), generator=torch.Generator().manual_seed(0))).softmax(1)
+    share = (
+        3 * torch.randn(20, len(small_template.verts), generator=torch.Generator().manual_seed(0))
+    ).softmax(1)
     expected = share.double().numpy() @ distances(small_template)
-    found, least, likeliest = (expected[np.arange(20), each] for each in (median(share), expected.argmin(1), share.argmax(1)))
+    found, least, likeliest = (
+        expected[np.arange(20), each] for each in (median(share), expected.argmin(1), share.argmax(1))
+    )
     assert (found.mean() - least.mean()) < 0.2 * (likeliest.mean() - least.mean())
 
 

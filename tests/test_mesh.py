@@ -58,12 +58,16 @@ def test_every_format_gives_the_same_closed_surface(tmp_path: Path, name: str) -
 
 def test_scene_nodes_are_moved_to_their_places(tmp_path: Path) -> None:
     scene = trimesh.Scene()
-    scene.add_geometry(trimesh.creation.box(), transform=trimesh.transformations.translation_matrix([0, 5, 0]))
+    scene.add_geometry(
+        trimesh.creation.box(), transform=trimesh.transformations.translation_matrix([0, 5, 0])
+    )
     scene.export(tmp_path / "scene.glb")
     np.testing.assert_allclose(mesh.read_mesh(tmp_path / "scene.glb").verts.mean(0), [0, 5, 0], atol=1e-6)
 
 
-def test_largest_component_is_kept_and_the_rest_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_largest_component_is_kept_and_the_rest_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     small = trimesh.creation.icosphere(3, radius=0.2).apply_translation([3, 0, 0])  # more faces, less surface
     path = saved(tmp_path, trimesh.util.concatenate([small, trimesh.creation.icosphere(2)]), "two.ply")
     with caplog.at_level(logging.INFO, "shic"):
@@ -134,7 +138,9 @@ def test_near_the_target_the_mesh_is_left_alone(target: int) -> None:
 def test_normalised_is_centred_with_longest_side_one_and_moves_the_source_along() -> None:
     verts = np.array([[0, 0, 0], [4, 0, 0], [0, 2, 1]], float)
     found = mesh.normalised(mesh.Mesh(verts, np.array([[0, 1, 2]]), None, verts))
-    np.testing.assert_allclose(found.verts, [[-0.5, -0.25, -0.125], [0.5, -0.25, -0.125], [-0.5, 0.25, 0.125]])
+    np.testing.assert_allclose(
+        found.verts, [[-0.5, -0.25, -0.125], [0.5, -0.25, -0.125], [-0.5, 0.25, 0.125]]
+    )
     np.testing.assert_array_equal(found.source, found.verts)
 
 

@@ -13,14 +13,18 @@ from shic_cli.model import CanonicalMap, Saved, Surface
 def surface() -> Surface:
     verts = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
     faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
-    return Surface(verts, faces, np.arange(4, dtype=np.int32), np.zeros((4, 3), np.uint8), verts[:, :2].copy(), faces)
+    return Surface(
+        verts, faces, np.arange(4, dtype=np.int32), np.zeros((4, 3), np.uint8), verts[:, :2].copy(), faces
+    )
 
 
 def saved(decoder: str = "pointwise") -> Saved:
     torch.manual_seed(0)
     found = CanonicalMap(decoder, 8, 16, torch.randn(4, 3)).eval()
     torch.nn.init.normal_(found.C)
-    return Saved(found, surface(), {"decoder": decoder, "channels": 8, "dim": 16, "template": surface().fingerprint})
+    return Saved(
+        found, surface(), {"decoder": decoder, "channels": 8, "dim": 16, "template": surface().fingerprint}
+    )
 
 
 def test_vertex_embeddings_are_the_eigenvectors_times_c_and_start_at_zero():
@@ -34,7 +38,11 @@ def test_vertex_embeddings_are_the_eigenvectors_times_c_and_start_at_zero():
 
 def test_convolutional_decoder_gives_the_input_resolution_of_a_patch_14_encoder():
     with torch.no_grad():
-        embedding, foreground = CanonicalMap("convolutional", 384, 16, torch.randn(5, 3)).eval().embed(torch.randn(1, 384, 16, 16))
+        embedding, foreground = (
+            CanonicalMap("convolutional", 384, 16, torch.randn(5, 3))
+            .eval()
+            .embed(torch.randn(1, 384, 16, 16))
+        )
     assert embedding.shape == (1, 16, 224, 224) and foreground.shape == (1, 224, 224)
 
 
@@ -94,7 +102,9 @@ def damage(tensors: dict, meta: dict, how: str) -> None:
         meta["meta"] = "{"
 
 
-@pytest.mark.parametrize("how", ["missing tensor", "other size", "index out of range", "other format", "broken metadata"])
+@pytest.mark.parametrize(
+    "how", ["missing tensor", "other size", "index out of range", "other format", "broken metadata"]
+)
 def test_a_damaged_model_is_refused(tmp_path, how):
     path = tmp_path / "m.safetensors"
     model.save_model(path, saved(), overwrite=False)

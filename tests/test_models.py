@@ -1,4 +1,6 @@
-"""Weights: found by name, loaded only when they are whole and of the right model, told apart by their content."""
+"""Weights: found by name, loaded only when they are whole and of the right model, told apart by their
+content.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,14 @@ from shic_cli.pull import choose
 from shic_cli.schema import ItemWriter
 
 CPU = torch.device("cpu")
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32, "patch_size": 8}
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "image_size": 32,
+    "patch_size": 8,
+}
 DEIT = Path(__file__).parents[2] / "shared/weights/deit-tiny-patch16-224"
 
 
@@ -33,7 +42,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     ViTForImageClassification(ViTConfig(**SMALL)).save_pretrained(folder / "vit")
     Dinov2Model(Dinov2Config(**SMALL)).save_pretrained(folder / "dino")
-    blocks = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+    blocks = {
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    }
     sizes = {
         "block_out_channels": (32, 32),
         "layers_per_block": 1,
@@ -54,7 +66,10 @@ def copy(made: Path, tmp_path: Path) -> Path:
 def put_in_cache(cache: Path, repository: str, files: dict[str, bytes]) -> Path:
     """`files` as huggingface_hub keeps them; the folder that they are in."""
     home = cache / f"models--{repository.replace('/', '--')}"
-    for name, content in {"refs/main": b"c0ffee", **{f"snapshots/c0ffee/{name}": content for name, content in files.items()}}.items():
+    for name, content in {
+        "refs/main": b"c0ffee",
+        **{f"snapshots/c0ffee/{name}": content for name, content in files.items()},
+    }.items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_bytes(content)
     return home / "snapshots/c0ffee"
@@ -67,7 +82,9 @@ def edit(path: Path, **changes: object) -> None:
 def test_load_gives_a_frozen_module_in_float32(made, capfd):
     module = load(Dinov2Model, made / "dino", device="cpu")
     assert not module.training and not any(parameter.requires_grad for parameter in module.parameters())
-    assert {parameter.dtype for parameter in load(UNet2DConditionModel, made / "unet").parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in load(UNet2DConditionModel, made / "unet").parameters()} == {
+        torch.float32
+    }
     half = load(UNet2DConditionModel, made / "unet", dtype=torch.float16)
     assert {parameter.dtype for parameter in half.parameters()} == {torch.float16}
     assert torch.equal(half.conv_in.weight, load(UNet2DConditionModel, made / "unet").conv_in.weight.half())
@@ -78,11 +95,15 @@ def test_load_gives_the_tensors_that_were_saved(tmp_path):
     saved = Dinov2Model(Dinov2Config(**SMALL))
     saved.save_pretrained(tmp_path)
     found = load(Dinov2Model, tmp_path).state_dict()
-    assert len(found) > 20 and all(torch.equal(found[name], value) for name, value in saved.state_dict().items())
+    assert len(found) > 20 and all(
+        torch.equal(found[name], value) for name, value in saved.state_dict().items()
+    )
 
 
 def test_a_missing_tensor_is_named_unless_it_may_be_missing(made, capfd):
-    with pytest.raises(InputError, match=r"vit: 2 tensors of ViTModel are not in it: pooler.dense.bias, pooler.dense.weight"):
+    with pytest.raises(
+        InputError, match=r"vit: 2 tensors of ViTModel are not in it: pooler.dense.bias, pooler.dense.weight"
+    ):
         load(ViTModel, made / "vit")
     assert load(ViTModel, made / "vit", ignore_missing=("pooler.",)).pooler is not None
     assert load(ViTModel, made / "vit", add_pooling_layer=False).pooler is None
@@ -92,12 +113,32 @@ def test_a_missing_tensor_is_named_unless_it_may_be_missing(made, capfd):
 @pytest.mark.parametrize(
     ("model", "name", "changes", "words"),
     [
-        (Dinov2Model, "dino", {"hidden_size": 48}, "embeddings.cls_token is 1x1x32, but Dinov2Model with its config.json wants 1x1x48"),
+        (
+            Dinov2Model,
+            "dino",
+            {"hidden_size": 48},
+            "embeddings.cls_token is 1x1x32, but Dinov2Model with its config.json wants 1x1x48",
+        ),
         (Dinov2Model, "dino", {"num_hidden_layers": 3}, "tensors of Dinov2Model are not in it"),
-        (UNet2DConditionModel, "unet", {"cross_attention_dim": 24}, "is 32x16, but UNet2DConditionModel with its config.json wants 32x24"),
-        (UNet2DConditionModel, "unet", {"layers_per_block": 2}, "tensors of UNet2DConditionModel are not in it"),
+        (
+            UNet2DConditionModel,
+            "unet",
+            {"cross_attention_dim": 24},
+            "is 32x16, but UNet2DConditionModel with its config.json wants 32x24",
+        ),
+        (
+            UNet2DConditionModel,
+            "unet",
+            {"layers_per_block": 2},
+            "tensors of UNet2DConditionModel are not in it",
+        ),
         (AutoencoderKL, "unet", {}, "can't be loaded as AutoencoderKL"),
-        (AutoModel, "dino", {"model_type": "odd", "auto_map": {"AutoConfig": "x.C", "AutoModel": "x.M"}}, "custom code"),
+        (
+            AutoModel,
+            "dino",
+            {"model_type": "odd", "auto_map": {"AutoConfig": "x.C", "AutoModel": "x.M"}},
+            "custom code",
+        ),
     ],
 )
 def test_weights_of_another_model_are_refused(copy, capfd, model, name, changes, words):
@@ -137,7 +178,9 @@ def test_weights_in_several_files_must_all_be_there(made, tmp_path):
     assert len(shards) > 2 and load(Dinov2Model, tmp_path)
     before = fingerprint_of(tmp_path)
     shards[1].unlink()
-    with pytest.raises(InputError, match=rf"{shards[1].name}: is not there, though model.safetensors.index.json names it"):
+    with pytest.raises(
+        InputError, match=rf"{shards[1].name}: is not there, though model.safetensors.index.json names it"
+    ):
         load(Dinov2Model, tmp_path)
     assert len(before) == 16
 
@@ -207,7 +250,8 @@ def test_a_path_that_is_not_there_is_no_repository(name):
 
 def test_what_may_be_a_folder_or_a_repository_is_said_to_be_neither():
     with pytest.raises(
-        MissingError, match="a/b: there is no such folder, and the weights of that repository are not on this machine"
+        MissingError,
+        match="a/b: there is no such folder, and the weights of that repository are not on this machine",
     ) as caught:
         locate("a/b")
     assert "`shic models pull a/b`" in caught.value.hint
@@ -225,7 +269,13 @@ def test_a_folder_is_named_so_that_it_can_be_found_from_elsewhere(tmp_path, monk
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path / "here")
     whole = str(tmp_path / "here/w/tiny")
-    assert full_name("w/tiny") == full_name("./w/tiny") == full_name("~/here/w/tiny") == full_name(whole) == whole
+    assert (
+        full_name("w/tiny")
+        == full_name("./w/tiny")
+        == full_name("~/here/w/tiny")
+        == full_name(whole)
+        == whole
+    )
     (tmp_path / "here/dinov2-base").mkdir()
     for name in ("", "dinov2-base", "facebook/dinov2-base", "../a,b/tiny"):
         assert full_name(name) == name
@@ -234,9 +284,15 @@ def test_a_folder_is_named_so_that_it_can_be_found_from_elsewhere(tmp_path, monk
 def test_auto_warns_of_an_unfinished_download_only(hub_cache, made, caplog):
     with caplog.at_level("WARNING", "shic"):
         assert registry.resolve("extractors", "auto") == "silhouette" and not caplog.messages
-        put_in_cache(hub_cache, "facebook/dinov2-base", {"config.json": (made / "dino/config.json").read_bytes()})
+        put_in_cache(
+            hub_cache, "facebook/dinov2-base", {"config.json": (made / "dino/config.json").read_bytes()}
+        )
         assert registry.resolve("extractors", "auto") == "silhouette"
-    assert len(caplog.messages) == 1 and "passed dinov2 over" in caplog.text and "go on with `shic models pull dinov2-base`" in caplog.text
+    assert (
+        len(caplog.messages) == 1
+        and "passed dinov2 over" in caplog.text
+        and "go on with `shic models pull dinov2-base`" in caplog.text
+    )
 
 
 def test_an_unfinished_download_is_not_taken(hub_cache, made, tmp_path):
@@ -259,7 +315,9 @@ def test_an_unfinished_download_is_not_taken(hub_cache, made, tmp_path):
 def test_a_pipeline_that_is_in_no_catalogue_is_whole_by_its_own_index(made, tmp_path):
     folder = tmp_path / "w/o/p"
     shutil.copytree(made / "unet", folder / "unet")
-    (folder / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}')
+    (folder / "model_index.json").write_text(
+        '{"unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}'
+    )
     with pytest.raises(MissingError, match="vae"):
         locate("o/p", tmp_path / "w")
     shutil.copytree(made / "unet", folder / "vae")
@@ -272,7 +330,10 @@ def test_a_pipeline_that_is_in_no_catalogue_is_whole_by_its_own_index(made, tmp_
 def test_the_catalogue_holds_together():
     assert all(model in MODELS for models in BUNDLES.values() for model in models)
     assert not set(MODELS) & set(BUNDLES)
-    assert all(model.repository.count("/") == 1 and model.megabytes > 0 and model.licence for model in MODELS.values())
+    assert all(
+        model.repository.count("/") == 1 and model.megabytes > 0 and model.licence
+        for model in MODELS.values()
+    )
     assert expand(["sd-dino", "dinov2", "a/b"]) == ["sd15", "dinov2-base", "dinov2-small", "a/b"]
 
 
@@ -308,8 +369,20 @@ def photo(tmp_path: Path) -> Path:
     rgba[10:30, 10:30] = 255
     (tmp_path / "a.png").write_bytes(encode(rgba))
     mask = rgba[..., 3] > 0
-    with ItemWriter(tmp_path / "truth.h5", "shic/maps", params={}, sources={}, attrs={"labels": "annotated", "template": ""}) as writer:
-        writer.add("a.png", encoded=np.frombuffer(encode(rgba), np.uint8), mask=mask, vertex=np.where(mask, 3, -1), score=mask)
+    with ItemWriter(
+        tmp_path / "truth.h5",
+        "shic/maps",
+        params={},
+        sources={},
+        attrs={"labels": "annotated", "template": ""},
+    ) as writer:
+        writer.add(
+            "a.png",
+            encoded=np.frombuffer(encode(rgba), np.uint8),
+            mask=mask,
+            vertex=np.where(mask, 3, -1),
+            score=mask,
+        )
     points = {name: {"points": {"eye": [15, 15]}} for name in ("a", "b")}
     (tmp_path / "pairs.json").write_text(json.dumps({"names": ["eye"], "images": points}))
     return tmp_path / "a.png"
@@ -327,7 +400,9 @@ def photo(tmp_path: Path) -> Path:
         "eval pck model.safetensors --keypoints pairs.json --images a.png",
     ],
 )
-def test_commands_that_load_a_model_look_in_the_folder(shic, photo, small_template_file, small_model_file, needy, monkeypatch, line):
+def test_commands_that_load_a_model_look_in_the_folder(
+    shic, photo, small_template_file, small_model_file, needy, monkeypatch, line
+):
     status, _, err = shic(*line.split(), "--weights", "w")
     assert status == 3 and "looked in w\n" in err
     monkeypatch.setenv("SHIC_WEIGHTS", "v")
@@ -336,7 +411,9 @@ def test_commands_that_load_a_model_look_in_the_folder(shic, photo, small_templa
 
 def test_features_of_views_look_in_the_folder(needy, tmp_path):
     with pytest.raises(MissingError, match="looked in w"):
-        features.write_view_features(None, tmp_path / "f.h5", FeatureConfig(extractor="silhouette"), CPU, sources={}, weights=Path("w"))
+        features.write_view_features(
+            None, tmp_path / "f.h5", FeatureConfig(extractor="silhouette"), CPU, sources={}, weights=Path("w")
+        )
 
 
 class Weighted(Silhouette):
@@ -354,11 +431,19 @@ class Weighted(Silhouette):
 @pytest.mark.parametrize(
     ("line", "stop"),
     [
-        ("pseudo-gt a.png -o p.h5 --extractor silhouette --azimuths 2 --elevations 0", "shic_cli.pseudo_gt.Failures.check"),
-        ("train truth.h5 -o m.safetensors --encoder silhouette --epochs 2 --variants 1", "shic_cli.train.Trainer.save_checkpoint"),
+        (
+            "pseudo-gt a.png -o p.h5 --extractor silhouette --azimuths 2 --elevations 0",
+            "shic_cli.pseudo_gt.Failures.check",
+        ),
+        (
+            "train truth.h5 -o m.safetensors --encoder silhouette --epochs 2 --variants 1",
+            "shic_cli.train.Trainer.save_checkpoint",
+        ),
     ],
 )
-def test_an_unfinished_run_does_not_go_on_with_other_weights(shic, photo, small_template_file, monkeypatch, line, stop):
+def test_an_unfinished_run_does_not_go_on_with_other_weights(
+    shic, photo, small_template_file, monkeypatch, line, stop
+):
     monkeypatch.setitem(registry.PARTS["extractors"], "silhouette", "test_models:Weighted")
 
     def interrupted(*_: object, **__: object) -> None:

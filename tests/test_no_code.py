@@ -1,4 +1,6 @@
-"""No code from data: the package has nothing that would run what a file says, and a file that says something is refused."""
+"""No code from data: the package has nothing that would run what a file says, and a file that says something
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,40 @@ import shic_cli
 PACKAGE = Path(shic_cli.__file__).parent
 READERS_OF_PICKLES = {"pickles.py": {"pickletools"}}  # reads a pickle's instructions, and runs none
 MODULES = {
-    *("pickle", "pickletools", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "code", "codeop", "runpy"),
+    *(
+        "pickle",
+        "pickletools",
+        "_pickle",
+        "cPickle",
+        "dill",
+        "cloudpickle",
+        "joblib",
+        "marshal",
+        "shelve",
+        "code",
+        "codeop",
+        "runpy",
+    ),
     *("tarfile", "ctypes", "cffi", "pty", "commands"),
 }
 CALLS = {
-    *("eval", "exec", "compile", "__import__", "os.system", "os.popen", "shutil.unpack_archive", "os.startfile"),
-    *("subprocess.getoutput", "subprocess.getstatusoutput", "torch.hub.load", "torch.jit.load", "torch.package.PackageImporter"),
+    *(
+        "eval",
+        "exec",
+        "compile",
+        "__import__",
+        "os.system",
+        "os.popen",
+        "shutil.unpack_archive",
+        "os.startfile",
+    ),
+    *(
+        "subprocess.getoutput",
+        "subprocess.getstatusoutput",
+        "torch.hub.load",
+        "torch.jit.load",
+        "torch.package.PackageImporter",
+    ),
 }
 METHODS = {"extractall", "extract_all", "read_pickle", "unpack_archive"}
 
@@ -38,9 +68,15 @@ def faults(tree: ast.AST, allowed: frozenset[str] | set[str] = frozenset()) -> l
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [f"import {each.name}" for each in node.names if each.name.partition(".")[0] in MODULES - allowed]
+            found += [
+                f"import {each.name}"
+                for each in node.names
+                if each.name.partition(".")[0] in MODULES - allowed
+            ]
         elif isinstance(node, ast.ImportFrom):
-            found += [f"from {node.module}"] if (node.module or "").partition(".")[0] in MODULES - allowed else []
+            found += (
+                [f"from {node.module}"] if (node.module or "").partition(".")[0] in MODULES - allowed else []
+            )
         elif isinstance(node, ast.Call):
             found += _call(node)
     return found
@@ -49,10 +85,18 @@ def faults(tree: ast.AST, allowed: frozenset[str] | set[str] = frozenset()) -> l
 def _call(node: ast.Call) -> list[str]:
     name, given = ast.unparse(node.func), {each.arg: ast.unparse(each.value) for each in node.keywords}
     last = name.rpartition(".")[2]
-    found = [name] if name in CALLS or (last in METHODS and "." in name) or name.startswith(("os.exec", "os.spawn")) else []
+    found = (
+        [name]
+        if name in CALLS or (last in METHODS and "." in name) or name.startswith(("os.exec", "os.spawn"))
+        else []
+    )
     if name == "torch.load" and given.get("weights_only") != "True":
         found.append("torch.load without weights_only")
-    if last == "from_pretrained" and "kwargs" not in given.values() and given.get("use_safetensors") == "False":
+    if (
+        last == "from_pretrained"
+        and "kwargs" not in given.values()
+        and given.get("use_safetensors") == "False"
+    ):
         found.append("from_pretrained of pickles")
     if name in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
         found.append("np.load without allow_pickle=False")
@@ -64,7 +108,10 @@ def _call(node: ast.Call) -> list[str]:
 
 
 def test_nothing_in_the_package_runs_what_a_file_says() -> None:
-    found = {str(path.relative_to(PACKAGE)): faults(tree, READERS_OF_PICKLES.get(path.name, set())) for path, tree in sources()}
+    found = {
+        str(path.relative_to(PACKAGE)): faults(tree, READERS_OF_PICKLES.get(path.name, set()))
+        for path, tree in sources()
+    }
     assert len(found) > 40 and not {name: each for name, each in found.items() if each}
 
 
@@ -73,7 +120,11 @@ def test_a_dictionary_of_options_trusts_no_code_either() -> None:
     for path, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.Dict):
-                pairs = {ast.unparse(key): ast.unparse(value) for key, value in zip(node.keys, node.values, strict=True) if key}
+                pairs = {
+                    ast.unparse(key): ast.unparse(value)
+                    for key, value in zip(node.keys, node.values, strict=True)
+                    if key
+                }
                 assert pairs.get("'trust_remote_code'", "False") == "False", path
                 assert pairs.get("'use_safetensors'", "True") == "True", path
 
@@ -81,9 +132,27 @@ def test_a_dictionary_of_options_trusts_no_code_either() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        *("import pickle", "from pickle import loads", "import dill as d", "eval(x)", "exec(x)", "torch.load(p)", "os.system(x)"),
-        *("torch.load(p, weights_only=False)", "torch.load(p, weights_only=w)", "np.load(p)", "np.load(p, allow_pickle=True)"),
-        *("subprocess.run(x, shell=True)", "f.from_pretrained(n, trust_remote_code=True)", "archive.extractall(p)", "import tarfile"),
+        *(
+            "import pickle",
+            "from pickle import loads",
+            "import dill as d",
+            "eval(x)",
+            "exec(x)",
+            "torch.load(p)",
+            "os.system(x)",
+        ),
+        *(
+            "torch.load(p, weights_only=False)",
+            "torch.load(p, weights_only=w)",
+            "np.load(p)",
+            "np.load(p, allow_pickle=True)",
+        ),
+        *(
+            "subprocess.run(x, shell=True)",
+            "f.from_pretrained(n, trust_remote_code=True)",
+            "archive.extractall(p)",
+            "import tarfile",
+        ),
         *("shutil.unpack_archive(p)", "os.execv(a, b)", "torch.hub.load(a, b)", "f(trust_remote_code=x)"),
     ],
 )
@@ -91,7 +160,10 @@ def test_the_search_finds(line: str) -> None:
     assert faults(ast.parse(line))
 
 
-@pytest.mark.parametrize("line", ["torch.load(p, weights_only=True)", "model.eval()", "np.load(p, allow_pickle=False)", "re.compile(x)"])
+@pytest.mark.parametrize(
+    "line",
+    ["torch.load(p, weights_only=True)", "model.eval()", "np.load(p, allow_pickle=False)", "re.compile(x)"],
+)
 def test_the_search_lets_pass(line: str) -> None:
     assert not faults(ast.parse(line))
 
@@ -171,8 +243,12 @@ def test_a_file_that_brings_code_is_refused_by_every_command(
         ' "category_id": 1, "bbox": [0, 0, 9, 9], "dp_x": [1], "dp_y": [1], "dp_vertex": [1]}]}'
     )
     trimesh.creation.icosphere(subdivisions=1).export(folder / "ball.obj")
-    (folder / "k.json").write_text('{"images": {"photo0.png": {"points": {"a": [1, 1]}}, "photo1.png": {"points": {"a": [1, 1]}}}}')
-    for suffix in {word.rpartition("}")[2] for line in COMMANDS.split("\n") for word in line.split() if "{}" in word}:
+    (folder / "k.json").write_text(
+        '{"images": {"photo0.png": {"points": {"a": [1, 1]}}, "photo1.png": {"points": {"a": [1, 1]}}}}'
+    )
+    for suffix in {
+        word.rpartition("}")[2] for line in COMMANDS.split("\n") for word in line.split() if "{}" in word
+    }:
         make(folder / f"evil{suffix}", Evil(folder / "ran"))
     for line in COMMANDS.strip().splitlines():
         status, _, err = shic(*line.replace("{}", "evil").split())

@@ -1,4 +1,6 @@
-"""Writing without loss: whole targets, and journals that survive torn tails, kills, other settings and second writers."""
+"""Writing without loss: whole targets, and journals that survive torn tails, kills, other settings and second
+writers.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_a_journal_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cut", [1, 2, RECORD.size - 1, RECORD.size, RECORD.size + 1, RECORD.size + 2])
 def test_a_torn_tail_is_cut_off(tmp_path: Path, cut: int) -> None:
-    """The last record loses `cut` of its bytes: it goes, the ones before stay, and new ones are read after them."""
+    """The last record loses `cut` of its bytes: it goes, the ones before stay, and new ones are read after
+    them.
+    """
     path = filled(tmp_path / "t.h5", b"one", b"two")
     os.truncate(path, path.stat().st_size - cut)
     again = journal(tmp_path / "t.h5")
@@ -81,7 +85,9 @@ def test_a_torn_tail_is_cut_off(tmp_path: Path, cut: int) -> None:
     assert list(journal(tmp_path / "t.h5").records()) == [b"one", b"new"]
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 500, b"SHJ1", RECORD.pack(b"SHJ1", 1 << 60, 0) + b"x", RECORD.pack(b"SHJ1", 1, 7) + b"x"])
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 500, b"SHJ1", RECORD.pack(b"SHJ1", 1 << 60, 0) + b"x", RECORD.pack(b"SHJ1", 1, 7) + b"x"]
+)
 def test_rubbish_after_the_last_record_is_cut_off(tmp_path: Path, tail: bytes) -> None:
     path = filled(tmp_path / "t.h5", b"one")
     size = path.stat().st_size
@@ -113,7 +119,9 @@ def test_a_torn_header_starts_again(tmp_path: Path) -> None:
         ({"sources": {}}, "sources: None, now {}"),
     ],
 )
-def test_other_settings_are_named_and_nothing_is_lost(tmp_path: Path, changed: dict[str, object], said: str) -> None:
+def test_other_settings_are_named_and_nothing_is_lost(
+    tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
     path = filled(tmp_path / "t.h5", b"one")
     before = path.read_bytes()
     with pytest.raises(ShicError, match=said):
@@ -180,9 +188,13 @@ for i in range(10**6):
 
 
 def test_killed_in_the_middle(tmp_path: Path) -> None:
-    """A writer killed with no warning: every record that it reported is there, whole and in order, and its lock is gone."""
+    """A writer killed with no warning: every record that it reported is there, whole and in order, and its
+    lock is gone.
+    """
     target = tmp_path / "t.h5"
-    with subprocess.Popen([sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if int(line) >= 30:
                 break

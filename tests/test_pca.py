@@ -19,7 +19,15 @@ FEW = ("--azimuths", "4", "--elevations", "10")
 
 
 class Plain:
-    name, fingerprint, needs_mask, sees_whole_object, side, dim, device = "plain", "plain-1", True, False, 8, 6, torch.device("cpu")
+    name, fingerprint, needs_mask, sees_whole_object, side, dim, device = (
+        "plain",
+        "plain-1",
+        True,
+        False,
+        8,
+        6,
+        torch.device("cpu"),
+    )
     settings: ClassVar[dict] = {"name": "plain"}
 
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
@@ -28,7 +36,10 @@ class Plain:
 
 def made() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    features = F.normalize(torch.rand(4, 6, 8, 8, generator=generator) * torch.tensor([9.0, 1, 5, 3, 2, 0.5])[:, None, None], dim=1)
+    features = F.normalize(
+        torch.rand(4, 6, 8, 8, generator=generator) * torch.tensor([9.0, 1, 5, 3, 2, 0.5])[:, None, None],
+        dim=1,
+    )
     masks = torch.zeros(4, 32, 32)
     masks[:, 4:27, 8:30] = 1
     return features, masks
@@ -38,7 +49,9 @@ def test_the_basis_is_that_of_a_singular_value_decomposition():
     features, masks = made()
     mean, basis = pca.fit(features, masks, 4)
     inside = torch.zeros(8, 8, dtype=torch.bool)
-    inside[1:6, 2:8] = inside[6, 2:7] = True  # the last column's cells are half full, the last row's three quarters, their corner less
+    inside[1:6, 2:8] = inside[6, 2:7] = (
+        True  # the last column's cells are half full, the last row's three quarters, their corner less
+    )
     rows = features[:, :, inside].transpose(1, 2).reshape(-1, 6).double()
     torch.testing.assert_close(torch.from_numpy(mean).double(), rows.mean(0), atol=1e-6, rtol=0)
     _, _, vh = torch.linalg.svd(rows - rows.mean(0), full_matrices=False)
@@ -64,7 +77,12 @@ def test_projected_normalises_before_it_projects():
     images, inside = torch.rand(2, 3, 8, 8), torch.ones(2, 1, 8, 8)
     found = projected(images, inside)
     torch.testing.assert_close(found, projected.project(F.normalize(Plain()(images, inside), dim=1)))
-    assert (projected.name, projected.side, projected.needs_mask, projected.sees_whole_object) == ("plain", 8, True, False)
+    assert (projected.name, projected.side, projected.needs_mask, projected.sees_whole_object) == (
+        "plain",
+        8,
+        True,
+        False,
+    )
     assert projected.settings["pca"] == 3 and projected.settings["name"] == "plain"
 
 
@@ -98,7 +116,9 @@ def folder(small_template_file: Path, tmp_path: Path, shic) -> Path:
     for item in ItemReader(tmp_path / "s.h5", "shic/maps"):
         stem = Path(item.name).stem
         (tmp_path / "imgs" / f"{stem}.png").write_bytes(item.encoded.tobytes())
-        (tmp_path / "masks" / f"{stem}.png").write_bytes(encode(item.mask[..., None].repeat(3, -1) * np.uint8(255)))
+        (tmp_path / "masks" / f"{stem}.png").write_bytes(
+            encode(item.mask[..., None].repeat(3, -1) * np.uint8(255))
+        )
     assert shic("render", "-o", "views.h5", "--size", "128", *FEW)[0] == 0
     return tmp_path
 
@@ -114,13 +134,19 @@ def test_a_basis_travels_from_views_to_photos_to_labels(folder, shic):
     np.testing.assert_allclose(np.linalg.norm(views["0000"].feature.astype(np.float32), axis=0), 1, atol=2e-3)
     assert shic("features", "imgs", "-o", "f.h5", "--basis", "v.h5")[0] == 0
     photos = ItemReader(folder / "f.h5", "shic/features")
-    assert photos.header.attrs["fingerprint"] == fingerprint and photos.header.attrs["extractor"] == "silhouette"
+    assert (
+        photos.header.attrs["fingerprint"] == fingerprint and photos.header.attrs["extractor"] == "silhouette"
+    )
     assert next(iter(photos)).feature.shape == (12, 64, 64)
     assert shic("features", "views.h5", "-o", "v2.h5", "--basis", "v.h5")[0] == 0
     again = ItemReader(folder / "v2.h5", "shic/features")
     assert all(np.abs(again[name].feature - views[name].feature).max() < 2e-3 for name in views.names)
     assert "pca_basis" in shic("info", "f.h5", "--json")[1]
-    for words in (("f.h5", "-o", "a.h5"), ("f.h5", "-o", "c.h5", "--pca", "12"), ("imgs", "-o", "b.h5", "--pca", "12", *silhouette)):
+    for words in (
+        ("f.h5", "-o", "a.h5"),
+        ("f.h5", "-o", "c.h5", "--pca", "12"),
+        ("imgs", "-o", "b.h5", "--pca", "12", *silhouette),
+    ):
         assert shic("pseudo-gt", *words, "--views", "views.h5")[0] == 0
     maps = [ItemReader(folder / f"{name}.h5", "shic/maps") for name in "abc"]
     assert maps[0].header.params["extractor"]["pca"] == 12

@@ -28,7 +28,11 @@ ARRAYS = {
 @pytest.mark.parametrize("name", ARRAYS)
 def test_every_protocol_of_pickle(tmp_path: Path, name: str, protocol: int) -> None:
     path = tmp_path / "a.pkl"
-    path.write_bytes(pickle.dumps({"x": ARRAYS[name], "note": ["text", (1, None, 2.5, True)], "size": np.float64(2.5)}, protocol))
+    path.write_bytes(
+        pickle.dumps(
+            {"x": ARRAYS[name], "note": ["text", (1, None, 2.5, True)], "size": np.float64(2.5)}, protocol
+        )
+    )
     (found,) = read_arrays(path, ("x",))
     assert found.dtype == ARRAYS[name].dtype and np.array_equal(found, ARRAYS[name])
     path.write_bytes(pickle.dumps(ARRAYS[name], protocol))
@@ -88,8 +92,14 @@ def refused() -> dict[str, tuple[bytes, str]]:
         "a call of an array": (opening + b")R.", "calls something"),
         "a call of ndarray": (b"cnumpy\nndarray\n(K\x03tR.", "a way that numpy does not write"),
         "a build of a class": (b"cnumpy\nndarray\n}X\x01\x00\x00\x00aK\x01sb.", "fills something"),
-        "a huge array": (opening + b"(K\x01" + huge + huge + b"\x86" + floats + b"\x89C\x08aaaaaaaatb.", "8 bytes for it"),
-        "a negative array": (opening + b"(K\x01J\xff\xff\xff\xff\x85" + floats + b"\x89C\x08aaaaaaaatb.", "8 bytes for it"),
+        "a huge array": (
+            opening + b"(K\x01" + huge + huge + b"\x86" + floats + b"\x89C\x08aaaaaaaatb.",
+            "8 bytes for it",
+        ),
+        "a negative array": (
+            opening + b"(K\x01J\xff\xff\xff\xff\x85" + floats + b"\x89C\x08aaaaaaaatb.",
+            "8 bytes for it",
+        ),
         "huge bytes": (b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little") + b"abc.", "can't be read"),
         "a huge memo": (b"\x80\x02Nr\xff\xff\xff\xff.", "holds no array"),
         "a huge frame": (b"\x80\x04\x95" + (1 << 60).to_bytes(8, "little") + b"N.", "holds no array"),

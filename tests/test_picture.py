@@ -22,7 +22,9 @@ def test_mask_and_standardised_colours():
 def test_light_and_contrast_do_not_matter_but_hue_does():
     torch.manual_seed(0)
     image, mask = torch.rand(1, 3, 128, 128), (torch.rand(1, 1, 128, 128) > 0.5).float()
-    torch.testing.assert_close(Picture()(0.2 + 0.5 * image, mask), Picture()(image, mask), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        Picture()(0.2 + 0.5 * image, mask), Picture()(image, mask), atol=1e-4, rtol=1e-4
+    )
     assert not torch.allclose(Picture()(image.flip(1), mask), Picture()(image, mask))
 
 

@@ -28,7 +28,14 @@ SHORT = ("--epochs", "2", "--variants", "1", "--batch", "4", "--points", "30")
 
 def mean_error(template: Template, predicted: Path, truth: Path) -> float:
     pairs = zip(ItemReader(predicted, "shic/maps"), ItemReader(truth, "shic/maps"), strict=True)
-    return float(np.mean([template.geodesic[one.vertex[two.vertex >= 0], two.vertex[two.vertex >= 0]].mean() for one, two in pairs]))
+    return float(
+        np.mean(
+            [
+                template.geodesic[one.vertex[two.vertex >= 0], two.vertex[two.vertex >= 0]].mean()
+                for one, two in pairs
+            ]
+        )
+    )
 
 
 def test_four_lines_give_a_model_and_pictures(folder, shic):
@@ -36,7 +43,14 @@ def test_four_lines_give_a_model_and_pictures(folder, shic):
     assert shic("train", *SHORT)[0] == 0
     assert shic("predict", "imgs/photo0.png", "--remap", "checker")[0] == 0
     made = {path.name for path in folder.iterdir()}
-    expected = {"pgt.h5", "model.safetensors", "model.losses.png", "photo0.maps.h5", "photo0.colors.png", "photo0.remap.png"}
+    expected = {
+        "pgt.h5",
+        "model.safetensors",
+        "model.losses.png",
+        "photo0.maps.h5",
+        "photo0.colors.png",
+        "photo0.remap.png",
+    }
     assert made == expected | {"imgs", "masks", "template.h5"}
     item = ItemReader(folder / "photo0.maps.h5", "shic/maps")["photo0.png"]
     assert ((item.vertex >= 0) == item.mask).all() and (item.score[item.mask] > 0).all()
@@ -46,14 +60,19 @@ def test_four_lines_give_a_model_and_pictures(folder, shic):
 
 def test_zero_shot_is_far_better_than_chance(folder, album, shic, small_template):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", "--azimuths", "16", "--elevations", "0,30")[0] == 0
-    assert mean_error(small_template, folder / "pgt.h5", album / "truth.h5") < 0.5 * small_template.geodesic.mean()
+    assert (
+        mean_error(small_template, folder / "pgt.h5", album / "truth.h5")
+        < 0.5 * small_template.geodesic.mean()
+    )
 
 
 def test_a_features_file_gives_the_same_labels_as_photos(folder, shic):
     assert shic("features", "imgs", "-o", "f.h5")[0] == 0
     assert shic("pseudo-gt", "f.h5", "-o", "a.h5", *FEW)[0] == 0
     assert shic("pseudo-gt", "imgs", "-o", "b.h5", *FEW)[0] == 0
-    for one, two in zip(ItemReader(folder / "a.h5", "shic/maps"), ItemReader(folder / "b.h5", "shic/maps"), strict=True):
+    for one, two in zip(
+        ItemReader(folder / "a.h5", "shic/maps"), ItemReader(folder / "b.h5", "shic/maps"), strict=True
+    ):
         assert one.name == two.name and np.mean(one.vertex == two.vertex) > 0.97  # half precision in the file
 
 
@@ -98,8 +117,12 @@ def test_labels_do_not_depend_on_where_the_object_lies(small_template, album):
     photo = MaskSource().read(list_images([str(album / "imgs")])[0])
     extractor, settings = make_extractor("silhouette", CPU), PseudoGtConfig(azimuths=6, elevations=(10.0,))
     teacher = Teacher.make(extractor, views_for(extractor, small_template, settings, CPU), settings)
-    wide = type(photo)("wide", b"", np.pad(photo.rgb, ((40, 3), (9, 60), (0, 0))), np.pad(photo.mask, ((40, 3), (9, 60))))
-    one, other = (teacher.match(*photo_features(teacher.extractor, [each])[0], each.mask)[0] for each in (photo, wide))
+    wide = type(photo)(
+        "wide", b"", np.pad(photo.rgb, ((40, 3), (9, 60), (0, 0))), np.pad(photo.mask, ((40, 3), (9, 60)))
+    )
+    one, other = (
+        teacher.match(*photo_features(teacher.extractor, [each])[0], each.mask)[0] for each in (photo, wide)
+    )
     assert np.array_equal(one[photo.mask], other[wide.mask])
 
 
@@ -140,7 +163,10 @@ def test_all_photos_bad_is_an_error_that_leaves_nothing(folder, shic):
 def test_bad_input_is_two_lines_and_a_status(folder, shic, words, status, text):
     found, out, err = shic(*words)
     assert (found, out) == (status, "") and text in err and "Traceback" not in err
-    assert status == 2 or len([line for line in err.splitlines() if "error" in line or line.startswith("  ")]) == 2
+    assert (
+        status == 2
+        or len([line for line in err.splitlines() if "error" in line or line.startswith("  ")]) == 2
+    )
 
 
 def test_an_existing_file_is_kept_and_overwritten_only_when_asked(folder, shic):
@@ -158,7 +184,9 @@ def test_heatmap_draws_a_picture(folder, shic):
     assert picture is not None and picture.shape[0] == 3 * 256 and picture.std() > 10
 
 
-def test_the_foreground_output_finds_the_object_and_looks_again_at_its_crop(small_model_file, album, monkeypatch):
+def test_the_foreground_output_finds_the_object_and_looks_again_at_its_crop(
+    small_model_file, album, monkeypatch
+):
     photo, crops = MaskSource().read(list_images([str(album / "imgs")])[0]), []
 
     def embed(self: Predictor, one) -> Embedded:
@@ -176,7 +204,11 @@ def test_the_foreground_output_finds_the_object_and_looks_again_at_its_crop(smal
 def test_predictions_of_a_folder_lie_in_one_file_and_one_folder(folder, small_model_file, shic):
     assert shic("predict", "imgs", "--remap", "grid")[0] == 0
     assert len(ItemReader(folder / "predictions.maps.h5", "shic/maps")) == 6
-    assert len(list((folder / "predictions").glob("*.colors.png"))) == len(list((folder / "predictions").glob("*.remap.png"))) == 6
+    assert (
+        len(list((folder / "predictions").glob("*.colors.png")))
+        == len(list((folder / "predictions").glob("*.remap.png")))
+        == 6
+    )
 
 
 def test_a_model_of_another_encoder_is_refused(folder, small_model_file, shic):
@@ -201,7 +233,11 @@ def test_large_photos_take_the_nearest_position(small_model_file, album):
 
 def test_best_vertices_and_chance_are_what_pseudo_gt_uses():
     assert best_vertices(torch.eye(3))[0].tolist() == [0, 1, 2]
-    assert chance(1, "a", 2).integers(1 << 30) == chance(1, "a", 2).integers(1 << 30) != chance(1, "b", 2).integers(1 << 30)
+    assert (
+        chance(1, "a", 2).integers(1 << 30)
+        == chance(1, "a", 2).integers(1 << 30)
+        != chance(1, "b", 2).integers(1 << 30)
+    )
 
 
 def test_info_says_what_was_trained(folder, small_model_file, shic):

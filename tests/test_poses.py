@@ -29,9 +29,14 @@ def star_verts(ball: np.ndarray, directions: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def star(tmp_path_factory) -> Template:
     """A body with four arms, two on each side, mirrored across x = 0."""
-    directions = np.array([[0.6, -0.64, 0.48], [-0.6, -0.64, 0.48], [0.6, -0.64, -0.48], [-0.6, -0.64, -0.48]])
+    directions = np.array(
+        [[0.6, -0.64, 0.48], [-0.6, -0.64, 0.48], [0.6, -0.64, -0.48], [-0.6, -0.64, -0.48]]
+    )
     ball = trimesh.creation.icosphere(subdivisions=5)
-    return made(trimesh.Trimesh(star_verts(ball.vertices, directions), ball.faces, process=False), tmp_path_factory.mktemp("star"))
+    return made(
+        trimesh.Trimesh(star_verts(ball.vertices, directions), ball.faces, process=False),
+        tmp_path_factory.mktemp("star"),
+    )
 
 
 def test_every_arm_is_found_and_mirrored_ones_are_alike(star):
@@ -39,7 +44,12 @@ def test_every_arm_is_found_and_mirrored_ones_are_alike(star):
     assert len([limb for limb in limbs if len(limb.tips) == 1]) == 4
     for limb in limbs:
         assert np.linalg.norm(star.verts[limb.tips[0]]) > 0.4  # a tip is far out
-        twin = min(limbs, key=lambda other: np.linalg.norm(star.verts[other.tips[0]] - star.verts[limb.tips[0]] * [-1, 1, 1]))
+        twin = min(
+            limbs,
+            key=lambda other: np.linalg.norm(
+                star.verts[other.tips[0]] - star.verts[limb.tips[0]] * [-1, 1, 1]
+            ),
+        )
         assert twin is not limb and twin.end == pytest.approx(limb.end)
         np.testing.assert_allclose(twin.joints * [-1, 1, 1], limb.joints, atol=0.03)
 
@@ -64,7 +74,9 @@ def test_a_pose_moves_limbs_a_lot_and_lengths_little(star):
 
 def test_the_same_seed_gives_the_same_pose_and_amount_zero_none(star):
     poser = Poser.of(star)
-    assert np.array_equal(poser(chance(4)), poser(chance(4))) and not np.array_equal(poser(chance(4)), poser(chance(5)))
+    assert np.array_equal(poser(chance(4)), poser(chance(4))) and not np.array_equal(
+        poser(chance(4)), poser(chance(5))
+    )
     assert np.array_equal(Poser.of(star, 0)(chance(4)), star.verts)
 
 
@@ -75,7 +87,9 @@ def test_a_limb_that_carries_several_tips_may_be_stout_and_then_bends_less(tmp_p
     assert all(limb.supple == 1 for limb in slender)
     monkeypatch.setattr(poses, "STOUT", 0.4)  # its head is half as long as it is wide
     stout = [limb for limb in find_limbs(animal) if limb.supple < 1]
-    assert len(find_limbs(animal)) == len(slender) + len(stout) and all(len(limb.tips) > 1 and limb.supple > 0.25 for limb in stout)
+    assert len(find_limbs(animal)) == len(slender) + len(stout) and all(
+        len(limb.tips) > 1 and limb.supple > 0.25 for limb in stout
+    )
     head = max(stout, key=lambda limb: animal.verts[limb.tips[0]][2])
     rest, turned, reached = animal.verts.astype(float), [], []
     for limb in (head, replace(head, supple=1.0)):

@@ -20,7 +20,10 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def photo(album: Path) -> Photo:
     """A picture of the animal, 1 pixel narrower than it is high."""
-    rgb, mask = (cv2.imread(str(album / name / "photo0.png"), kind)[:, 1:] for name, kind in (("imgs", 1), ("masks", 0)))
+    rgb, mask = (
+        cv2.imread(str(album / name / "photo0.png"), kind)[:, 1:]
+        for name, kind in (("imgs", 1), ("masks", 0))
+    )
     return Photo("photo0", b"", rgb, mask > 127)
 
 
@@ -28,7 +31,9 @@ def mirrored(photo: Photo) -> Photo:
     return Photo(photo.name, b"", photo.rgb[:, ::-1].copy(), photo.mask[:, ::-1].copy())
 
 
-def test_flipped_answers_of_mirrored_pictures_are_mirrored(photo: Photo, small_model_file: Path, small_template: Template) -> None:
+def test_flipped_answers_of_mirrored_pictures_are_mirrored(
+    photo: Photo, small_model_file: Path, small_template: Template
+) -> None:
     """So with `flip`, but for rounding; the map's own answers are not."""
     for flip in ("on", "off"):
         predictor = Predictor(small_model_file, CPU, PredictConfig(flip=flip))
@@ -39,12 +44,17 @@ def test_flipped_answers_of_mirrored_pictures_are_mirrored(photo: Photo, small_m
             np.testing.assert_allclose(other_score[:, ::-1], score, atol=1e-4)
 
 
-def test_scores_are_the_mean_of_both_probabilities(photo: Photo, small_model_file: Path, small_template: Template) -> None:
+def test_scores_are_the_mean_of_both_probabilities(
+    photo: Photo, small_model_file: Path, small_template: Template
+) -> None:
     predictor = Predictor(small_model_file, CPU, PredictConfig(flip="on"))
     vertex, score = predictor.predict(photo)
     y, x = np.argwhere(photo.mask)[len(np.argwhere(photo.mask)) // 2]
     straight = predictor.vertex_embeddings @ predictor.embed(photo).at(np.array([[y, x]]))[0]
-    across = predictor.vertex_embeddings @ predictor.embed(mirrored(photo)).at(np.array([[y, photo.mask.shape[1] - 1 - x]]))[0]
+    across = (
+        predictor.vertex_embeddings
+        @ predictor.embed(mirrored(photo)).at(np.array([[y, photo.mask.shape[1] - 1 - x]]))[0]
+    )
     mean = (straight.softmax(0) + across.softmax(0)[small_template.mirror.astype(int)]) / 2
     assert vertex[y, x] == mean.argmax() and score[y, x] == pytest.approx(float(mean.max()), abs=1e-4)
 
@@ -57,7 +67,9 @@ def test_the_median_errs_less_than_the_mode_by_its_own_probabilities(
         predictor = Predictor(small_model_file, CPU, PredictConfig(estimate=estimate))
         predictor.vertex_embeddings *= 0.05  # unsure
         vertex, score = predictor.predict(photo)
-        share = (predictor.embed(photo).at(np.argwhere(photo.mask)) @ predictor.vertex_embeddings.T).softmax(1)
+        share = (predictor.embed(photo).at(np.argwhere(photo.mask)) @ predictor.vertex_embeddings.T).softmax(
+            1
+        )
         expected = share @ torch.from_numpy(small_template.geodesic)
         chosen = torch.from_numpy(vertex[photo.mask]).long()[:, None]
         found[estimate] = float(expected.gather(1, chosen).mean())
@@ -66,15 +78,22 @@ def test_the_median_errs_less_than_the_mode_by_its_own_probabilities(
 
 
 @pytest.mark.parametrize(
-    "decoder, mirror, expected", [("unet", "on", (True, True)), ("unet", "off", (False, True)), ("pointwise", None, (False, False))]
+    "decoder, mirror, expected",
+    [("unet", "on", (True, True)), ("unet", "off", (False, True)), ("pointwise", None, (False, False))],
 )
 def test_auto_goes_by_how_the_model_was_trained(
-    small_model_file: Path, small_template: Template, decoder: str, mirror: str | None, expected: tuple[bool, bool]
+    small_model_file: Path,
+    small_template: Template,
+    decoder: str,
+    mirror: str | None,
+    expected: tuple[bool, bool],
 ) -> None:
     saved = load_model(small_model_file)
     meta = {**saved.meta, "decoder": decoder, **({"params": {"mirror": mirror}} if mirror else {})}
     if decoder == "unet":
-        made = CanonicalMap(decoder, saved.meta["channels"], 16, torch.from_numpy(small_template.eigenvectors))
+        made = CanonicalMap(
+            decoder, saved.meta["channels"], 16, torch.from_numpy(small_template.eigenvectors)
+        )
         saved = replace(saved, map=made)
     save_model(small_model_file, replace(saved, meta=meta), overwrite=True)
     found = Predictor(small_model_file, CPU)

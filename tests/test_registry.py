@@ -54,7 +54,9 @@ def test_every_built_in_part_can_be_found() -> None:
                 continue  # its module may need the package
             assert isinstance(registry.find(kind, name), type)
         assert set(registry.AUTO[kind]) <= set(parts)
-    assert set(registry.AUTO["encoders"] + registry.AUTO["photo encoders"]) <= set(registry.PARTS["extractors"])
+    assert set(registry.AUTO["encoders"] + registry.AUTO["photo encoders"]) <= set(
+        registry.PARTS["extractors"]
+    )
 
 
 def test_a_plugin_is_listed_found_and_made(plugin: None) -> None:
@@ -94,7 +96,9 @@ class Optioned:
 
 def test_options_follow_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.PARTS["maskers"], "optioned", f"{__name__}:Optioned")
-    part = registry.make("maskers", "optioned:a/b:c,layer=9,facet=key,blocks=2/3/5,flip=yes,scale=0.5", weights=Path("w"))
+    part = registry.make(
+        "maskers", "optioned:a/b:c,layer=9,facet=key,blocks=2/3/5,flip=yes,scale=0.5", weights=Path("w")
+    )
     assert part.values == ("a/b:c", Path("w"), 9, 0.5, "key", (2, 3, 5), True)
     assert registry.make("maskers", "optioned").values == ("", None, -1, 1.0, "token", (0, 1), False)
     for text, fact, hint in (

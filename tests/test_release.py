@@ -1,4 +1,6 @@
-"""The authors' release as a model file. Its layout is written out here a second time, from their description, with plain functions."""
+"""The authors' release as a model file. Its layout is written out here a second time, from their description,
+with plain functions.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ FILES = ("horse.pth", "horse_cse.pth", "horse_lbo.pth")
 
 
 def image_model() -> dict[str, torch.Tensor]:
-    """A state dictionary of the release's names and shapes, but for a narrower and shallower DINOv2, with random numbers."""
+    """A state dictionary of the release's names and shapes, but for a narrower and shallower DINOv2, with
+    random numbers.
+    """
     chance = torch.Generator().manual_seed(0)
     shapes: dict[str, tuple[int, ...]] = {
         "dinov2.cls_token": (1, 1, WIDTH),
@@ -43,19 +47,40 @@ def image_model() -> dict[str, torch.Tensor]:
         "dinov2.patch_embed.proj.bias": (WIDTH,),
     }
     for i in range(DEPTH):
-        sizes = {"attn.qkv": (3 * WIDTH, WIDTH), "attn.proj": (WIDTH, WIDTH), "mlp.fc1": (4 * WIDTH, WIDTH), "mlp.fc2": (WIDTH, 4 * WIDTH)}
+        sizes = {
+            "attn.qkv": (3 * WIDTH, WIDTH),
+            "attn.proj": (WIDTH, WIDTH),
+            "mlp.fc1": (4 * WIDTH, WIDTH),
+            "mlp.fc2": (WIDTH, 4 * WIDTH),
+        }
         for name, shape in {**sizes, "norm1": (WIDTH,), "norm2": (WIDTH,)}.items():
             shapes |= {f"dinov2.blocks.{i}.{name}.weight": shape, f"dinov2.blocks.{i}.{name}.bias": shape[:1]}
         shapes |= {f"dinov2.blocks.{i}.ls1.gamma": (WIDTH,), f"dinov2.blocks.{i}.ls2.gamma": (WIDTH,)}
     shapes |= {"dinov2.norm.weight": (WIDTH,), "dinov2.norm.bias": (WIDTH,)}
-    shapes |= {"classlayer_224.conv.weight": (512, WIDTH, 1, 1), "classlayer_224.conv.bias": (512,), "to_224.0.weight": (512, 512, 5, 5)}
+    shapes |= {
+        "classlayer_224.conv.weight": (512, WIDTH, 1, 1),
+        "classlayer_224.conv.bias": (512,),
+        "to_224.0.weight": (512, 512, 5, 5),
+    }
     for i, (a, b) in {2: (512, 256), 6: (256, 128), 10: (128, 64)}.items():
         shapes[f"to_224.{i}.weight"] = (b, a, 3, 3)
-        shapes |= {f"to_224.{i + 1}.{name}": (b,) for name in ("weight", "bias", "running_mean", "running_var")}
-    shapes |= {"to_224.14.weight": (32, 64, 3, 3), "conv2class.weight": (DIM, 32, 3, 3), "conv2class.bias": (DIM,)}
+        shapes |= {
+            f"to_224.{i + 1}.{name}": (b,) for name in ("weight", "bias", "running_mean", "running_var")
+        }
+    shapes |= {
+        "to_224.14.weight": (32, 64, 3, 3),
+        "conv2class.weight": (DIM, 32, 3, 3),
+        "conv2class.bias": (DIM,),
+    }
     state = {}
-    for name, shape in shapes.items():  # weights scaled so that signals neither fade nor grow from layer to layer
-        state[name] = torch.randn(shape, generator=chance) * (2 / math.prod(shape[1:]) if len(shape) in (2, 4) else 0.1) ** 0.5
+    for (
+        name,
+        shape,
+    ) in shapes.items():  # weights scaled so that signals neither fade nor grow from layer to layer
+        state[name] = (
+            torch.randn(shape, generator=chance)
+            * (2 / math.prod(shape[1:]) if len(shape) in (2, 4) else 0.1) ** 0.5
+        )
         if name.endswith("running_var") or ("norm" in name and name.endswith("weight")):
             state[name] = state[name].abs() + 0.5
     return state | {f"to_224.{i}.num_batches_tracked": torch.tensor(7) for i in (3, 7, 11)}
@@ -63,7 +88,9 @@ def image_model() -> dict[str, torch.Tensor]:
 
 def written_out(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Tensor:
     """The embeddings `(1, D, 224, 224)` of an image `(1, 3, 224, 224)` in 0..1 by the release's layout."""
-    dino = {name.removeprefix("dinov2."): value for name, value in state.items() if name.startswith("dinov2.")}
+    dino = {
+        name.removeprefix("dinov2."): value for name, value in state.items() if name.startswith("dinov2.")
+    }
 
     def linear(name: str, x: torch.Tensor) -> torch.Tensor:
         return F.linear(x, dino[f"{name}.weight"], dino[f"{name}.bias"])
@@ -71,15 +98,27 @@ def written_out(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Te
     def norm(name: str, x: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(x, (WIDTH,), dino[f"{name}.weight"], dino[f"{name}.bias"], 1e-6)
 
-    x = (image - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    x = F.conv2d(x, dino["patch_embed.proj.weight"], dino["patch_embed.proj.bias"], stride=14).flatten(2).transpose(1, 2)
+    x = (image - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    x = (
+        F.conv2d(x, dino["patch_embed.proj.weight"], dino["patch_embed.proj.bias"], stride=14)
+        .flatten(2)
+        .transpose(1, 2)
+    )
     grid = dino["pos_embed"][:, 1:].view(1, 37, 37, WIDTH).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, scale_factor=(16 + 0.1) / 37, mode="bicubic").flatten(2).transpose(1, 2)
     x = torch.cat([dino["cls_token"] + dino["pos_embed"][:, :1], x + grid], 1)
     for i in range(DEPTH):
-        qkv = linear(f"blocks.{i}.attn.qkv", norm(f"blocks.{i}.norm1", x)).unflatten(-1, (3, HEADS, WIDTH // HEADS)).permute(2, 0, 3, 1, 4)
+        qkv = (
+            linear(f"blocks.{i}.attn.qkv", norm(f"blocks.{i}.norm1", x))
+            .unflatten(-1, (3, HEADS, WIDTH // HEADS))
+            .permute(2, 0, 3, 1, 4)
+        )
         weights = (qkv[0] @ qkv[1].transpose(-1, -2) / (WIDTH // HEADS) ** 0.5).softmax(-1)
-        x = x + dino[f"blocks.{i}.ls1.gamma"] * linear(f"blocks.{i}.attn.proj", (weights @ qkv[2]).transpose(1, 2).flatten(2))
+        x = x + dino[f"blocks.{i}.ls1.gamma"] * linear(
+            f"blocks.{i}.attn.proj", (weights @ qkv[2]).transpose(1, 2).flatten(2)
+        )
         hidden = F.gelu(linear(f"blocks.{i}.mlp.fc1", norm(f"blocks.{i}.norm2", x)))
         x = x + dino[f"blocks.{i}.ls2.gamma"] * linear(f"blocks.{i}.mlp.fc2", hidden)
     x = norm("norm", x)[:, 1:].transpose(1, 2).unflatten(2, (16, 16))
@@ -87,14 +126,18 @@ def written_out(state: dict[str, torch.Tensor], image: torch.Tensor) -> torch.Te
     x = F.conv2d(x, state["to_224.0.weight"], padding=1)
     for i in (2, 6, 10):
         x = F.conv2d(F.interpolate(x, scale_factor=2), state[f"to_224.{i}.weight"], padding=1)
-        mean, var, weight, bias = (state[f"to_224.{i + 1}.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
+        mean, var, weight, bias = (
+            state[f"to_224.{i + 1}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")
+        )
         x = F.relu(F.batch_norm(x, mean, var, weight, bias))
     x = F.relu(F.conv2d(F.interpolate(x, scale_factor=2), state["to_224.14.weight"], padding=1))
     return F.conv2d(x, state["conv2class.weight"], state["conv2class.bias"], padding=1)
 
 
 def write_obj(path: Path, verts: np.ndarray, faces: np.ndarray) -> None:
-    lines = [f"v {x:.7f} {y:.7f} {z:.7f}" for x, y, z in verts] + ["f {} {} {}".format(*face) for face in faces + 1]
+    lines = [f"v {x:.7f} {y:.7f} {z:.7f}" for x, y, z in verts] + [
+        "f {} {} {}".format(*face) for face in faces + 1
+    ]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -105,13 +148,18 @@ def released(small_template: Template, tmp_path_factory: pytest.TempPathFactory)
     write_obj(folder / "horse.obj", 3 * small_template.verts + [1, 2, 3], small_template.faces)
     vectors, _, _ = laplacian_basis(small_template.verts.astype(float), small_template.faces, Q)
     torch.save(image_model(), folder / FILES[0])
-    torch.save({"weight_matrix": torch.randn(Q, DIM, generator=torch.Generator().manual_seed(1)) * 4}, folder / FILES[1])
+    torch.save(
+        {"weight_matrix": torch.randn(Q, DIM, generator=torch.Generator().manual_seed(1)) * 4},
+        folder / FILES[1],
+    )
     torch.save(torch.from_numpy(vectors).float(), folder / FILES[2])
     return folder
 
 
 def import_from(folder: Path, **settings: str) -> Saved:
-    return release.import_release(*(folder / name for name in FILES), folder / "horse.obj", ReleaseConfig(**settings))
+    return release.import_release(
+        *(folder / name for name in FILES), folder / "horse.obj", ReleaseConfig(**settings)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +178,9 @@ def here(released: Path, tmp_path: Path) -> Path:
     for name in "ab":
         mask = np.zeros((90, 120), np.uint8)
         mask[20:70, 30:100] = 255
-        (tmp_path / "imgs" / f"{name}.png").write_bytes(encode(cv2.blur(chance.integers(0, 256, (90, 120, 3), np.uint8), (5, 5))))
+        (tmp_path / "imgs" / f"{name}.png").write_bytes(
+            encode(cv2.blur(chance.integers(0, 256, (90, 120, 3), np.uint8), (5, 5)))
+        )
         (tmp_path / "masks" / f"{name}.png").write_bytes(encode(np.repeat(mask[..., None], 3, 2)))
     return tmp_path
 
@@ -147,7 +197,10 @@ def test_embeddings_are_those_of_the_layout_written_out(imported: Saved, tmp_pat
     assert expected.shape == found.grid.shape == (DIM, 224, 224) and expected.std() > 0.1
     torch.testing.assert_close(found.grid, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
     assert found.foreground is None and predictor.needs_mask
-    assert predictor.meta["class"] == "horse" and predictor.meta["encoder_fingerprint"] == predictor.encoder.fingerprint
+    assert (
+        predictor.meta["class"] == "horse"
+        and predictor.meta["encoder_fingerprint"] == predictor.encoder.fingerprint
+    )
 
 
 def test_a_model_file_without_all_of_its_encoder_is_refused(imported: Saved, tmp_path: Path) -> None:
@@ -160,12 +213,20 @@ def test_a_model_file_without_all_of_its_encoder_is_refused(imported: Saved, tmp
 
 def test_a_model_file_without_its_encoders_settings_is_refused(imported: Saved, tmp_path: Path) -> None:
     for encoder in ({"name": "carried"}, None):
-        save_model(tmp_path / "m.safetensors", replace(imported, meta={**imported.meta, "encoder": encoder}), overwrite=True)
-        with pytest.raises(InputError, match=r"m\.safetensors: (carries an encoder, but not its settings|.* \(encoder is)"):
+        save_model(
+            tmp_path / "m.safetensors",
+            replace(imported, meta={**imported.meta, "encoder": encoder}),
+            overwrite=True,
+        )
+        with pytest.raises(
+            InputError, match=r"m\.safetensors: (carries an encoder, but not its settings|.* \(encoder is)"
+        ):
             Predictor(tmp_path / "m.safetensors", torch.device("cpu"))
 
 
-def test_vertices_keep_their_order_and_their_embeddings(imported: Saved, released: Path, small_template: Template) -> None:
+def test_vertices_keep_their_order_and_their_embeddings(
+    imported: Saved, released: Path, small_template: Template
+) -> None:
     basis, weights = torch.load(released / FILES[2]), torch.load(released / FILES[1])["weight_matrix"]
     torch.testing.assert_close(imported.map.vertex_embeddings(), basis @ weights)
     np.testing.assert_allclose(imported.surface.verts, small_template.verts, atol=1e-6)
@@ -181,7 +242,9 @@ def test_the_surface_is_that_of_a_template_of_the_same_mesh(imported: Saved, rel
             np.testing.assert_array_equal(getattr(made.surface, name), getattr(template, name))
 
 
-def test_rows_of_vertices_that_the_file_repeats(released: Path, tmp_path: Path, small_template: Template, imported: Saved) -> None:
+def test_rows_of_vertices_that_the_file_repeats(
+    released: Path, tmp_path: Path, small_template: Template, imported: Saved
+) -> None:
     """Eigenvectors of the file's vertices, of which some are doubles that merge, or of what is left of them."""
     verts, faces = small_template.verts, small_template.faces.copy()
     faces[np.argwhere(faces[:, 0] == 5)[0, 0], 0] = 9
@@ -193,7 +256,9 @@ def test_rows_of_vertices_that_the_file_repeats(released: Path, tmp_path: Path, 
     basis = torch.load(released / FILES[2])
     for rows in (basis, torch.cat([basis[:9], basis[5:6], basis[9:]])):
         torch.save(rows, tmp_path / FILES[2])
-        torch.testing.assert_close(import_from(tmp_path).map.vertex_embeddings(), imported.map.vertex_embeddings())
+        torch.testing.assert_close(
+            import_from(tmp_path).map.vertex_embeddings(), imported.map.vertex_embeddings()
+        )
 
 
 def test_position_embeddings_are_sampled_at_the_hub_models_places() -> None:
@@ -213,7 +278,12 @@ def test_from_the_command_line_to_a_score(shic: Shic, here: Path) -> None:
     assert status == 1 and "is there already" in err
     status, out, _ = shic("info", "model.safetensors", "--json")
     said = json.loads(out)
-    assert status == 0 and said["class"] == "horse" and said["decoder"] == "released" and said["fields"]["eigenvectors"] == [642, Q]
+    assert (
+        status == 0
+        and said["class"] == "horse"
+        and said["decoder"] == "released"
+        and said["fields"]["eigenvectors"] == [642, Q]
+    )
     assert said["encoder_tensors"] > 40 and not any(name.startswith("encoder.") for name in said["fields"])
     assert shic("predict", "imgs/a.png", "--remap", "checker")[0] == 0
     assert (here / "a.colors.png").exists() and (here / "a.remap.png").exists()
@@ -223,8 +293,18 @@ def test_from_the_command_line_to_a_score(shic: Shic, here: Path) -> None:
         assert status == 0 and json.loads(out)
     assert shic("template", "prep", "horse.obj", "--vertices", "0")[0] == 0
     image = {"id": 1, "file_name": "a.png", "height": 90, "width": 120}
-    points = {"dp_x": [100.0], "dp_y": [100.0], "dp_vertex": [3], "bbox": [30, 20, 70, 50], "image_id": 1, "category_id": 1, "id": 1}
-    Path("points.json").write_text(json.dumps({"images": [image], "categories": [{"id": 1, "name": "horse"}], "annotations": [points]}))
+    points = {
+        "dp_x": [100.0],
+        "dp_y": [100.0],
+        "dp_vertex": [3],
+        "bbox": [30, 20, 70, 50],
+        "image_id": 1,
+        "category_id": 1,
+        "id": 1,
+    }
+    Path("points.json").write_text(
+        json.dumps({"images": [image], "categories": [{"id": 1, "name": "horse"}], "annotations": [points]})
+    )
     status, out, err = shic("eval", "geodesic", "a.maps.h5", "--annotations", "points.json", "--json")
     assert status == 0 and json.loads(out)["points"] == 1 and 0 <= json.loads(out)["mean"] < 228, err
 
@@ -268,13 +348,29 @@ def without(state: dict, *names: str) -> dict:
 BAD = {
     "missing": (0, lambda s: without(s, "to_224.0.weight"), "horse.pth: .*lacks to_224.0.weight"),
     "many missing": (0, lambda s: {"a": s["conv2class.bias"]}, "lacks .* and [0-9]+ more; does not know a"),
-    "unknown": (0, lambda s: {**s, "dinov2.register_tokens": torch.zeros(1, 4, WIDTH)}, "does not know dinov2.register_tokens"),
-    "other size": (0, lambda s: {**s, "conv2class.bias": torch.zeros(3)}, r"conv2class.bias is \(3,\), not \(16,\)"),
+    "unknown": (
+        0,
+        lambda s: {**s, "dinov2.register_tokens": torch.zeros(1, 4, WIDTH)},
+        "does not know dinov2.register_tokens",
+    ),
+    "other size": (
+        0,
+        lambda s: {**s, "conv2class.bias": torch.zeros(3)},
+        r"conv2class.bias is \(3,\), not \(16,\)",
+    ),
     "odd width": (0, lambda s: {**s, "dinov2.cls_token": torch.zeros(1, 1, 50)}, "not a multiple of 64"),
     "no square": (0, lambda s: {**s, "dinov2.pos_embed": torch.zeros(1, 100, WIDTH)}, "pos_embed"),
-    "not finite": (0, lambda s: {**s, "conv2class.bias": torch.full((16,), torch.nan)}, "conv2class.bias: .*not finite"),
+    "not finite": (
+        0,
+        lambda s: {**s, "conv2class.bias": torch.full((16,), torch.nan)},
+        "conv2class.bias: .*not finite",
+    ),
     "no state": (0, lambda s: [1, 2], "horse.pth: holds no state dictionary"),
-    "other C": (1, lambda s: {"weight_matrix": torch.zeros(Q + 1, DIM)}, r"horse_cse.pth: .*\(25, 16\), not \(24, 16\)"),
+    "other C": (
+        1,
+        lambda s: {"weight_matrix": torch.zeros(Q + 1, DIM)},
+        r"horse_cse.pth: .*\(25, 16\), not \(24, 16\)",
+    ),
     "no C": (1, lambda s: {}, "horse_cse.pth: .*lacks weight_matrix"),
     "no basis": (2, lambda s: {"weight_matrix": s}, "horse_lbo.pth: .*eigenvectors"),
     "flat basis": (2, lambda s: s[:, 0], r"horse_lbo.pth: .*\(642,\)"),
@@ -294,7 +390,9 @@ def test_a_file_that_is_not_the_releases_is_refused(released: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MemoryError()])
-def test_a_file_that_can_not_be_read_is_not_called_damaged(here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_a_file_that_can_not_be_read_is_not_called_damaged(
+    here: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def load(*_: object, **__: object) -> None:
         raise error
 
@@ -313,11 +411,16 @@ def test_a_file_that_torch_did_not_write_is_refused(shic: Shic, here: Path, cont
     assert not (here / "horse.safetensors").exists()
 
 
-def test_eigenvectors_of_another_order_are_remarked_upon(released: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_eigenvectors_of_another_order_are_remarked_upon(
+    released: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for path in released.iterdir():
         (tmp_path / path.name).symlink_to(path)
     basis = torch.load(released / FILES[2])
-    for rows, warned in ((basis, False), (basis[torch.randperm(642, generator=torch.Generator().manual_seed(0))], True)):
+    for rows, warned in (
+        (basis, False),
+        (basis[torch.randperm(642, generator=torch.Generator().manual_seed(0))], True),
+    ):
         (tmp_path / FILES[2]).unlink()
         torch.save(rows, tmp_path / FILES[2])
         with caplog.at_level(logging.WARNING, "shic"):

@@ -25,7 +25,9 @@ def ball() -> Surface:
     mesh = trimesh.creation.icosphere(subdivisions=3, radius=0.5)
     verts, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces, np.int32)
     colors = ((verts + 0.5) * 255).astype(np.uint8)
-    return Surface(verts, faces, np.arange(len(verts)), colors, (verts[:, :2] + 0.5).astype(np.float32), faces)
+    return Surface(
+        verts, faces, np.arange(len(verts)), colors, (verts[:, :2] + 0.5).astype(np.float32), faces
+    )
 
 
 def seen(ball: Surface, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +61,9 @@ def test_points_run_smoothly(ball: Surface, size: int) -> None:
     image[inside] = found
     core = slice(size // 4, -size // 4)
     jumps = np.linalg.norm(np.diff(image[core, core], axis=1), axis=-1)
-    assert jumps.max() < 1.8 / size  # no steps: a pixel is 1 / size wide, and up to 1.4 times that on the surface here
+    assert (
+        jumps.max() < 1.8 / size
+    )  # no steps: a pixel is 1 / size wide, and up to 1.4 times that on the surface here
 
 
 def test_a_rough_map_is_smoothed(ball: Surface) -> None:
@@ -122,9 +126,25 @@ def test_none_and_one_pixel(ball: Surface, vertex: np.ndarray) -> None:
 def test_a_picture_lies_upright(ball: Surface) -> None:
     vertex, _ = seen(ball)
     painting = np.zeros((64, 64, 3), np.uint8)
-    painting[:32, :32], painting[:32, 32:], painting[32:, :32], painting[32:, 32:] = (250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)
-    out = lay(np.full((SIZE, SIZE, 3), 128, np.uint8), vertex, SurfacePoints(ball), Painted(painting, ball), opacity=1)
-    for y, x, color in ((30, 30, (250, 0, 0)), (30, 66, (0, 250, 0)), (66, 30, (0, 0, 250)), (66, 66, (250, 250, 0))):
+    painting[:32, :32], painting[:32, 32:], painting[32:, :32], painting[32:, 32:] = (
+        (250, 0, 0),
+        (0, 250, 0),
+        (0, 0, 250),
+        (250, 250, 0),
+    )
+    out = lay(
+        np.full((SIZE, SIZE, 3), 128, np.uint8),
+        vertex,
+        SurfacePoints(ball),
+        Painted(painting, ball),
+        opacity=1,
+    )
+    for y, x, color in (
+        (30, 30, (250, 0, 0)),
+        (30, 66, (0, 250, 0)),
+        (66, 30, (0, 0, 250)),
+        (66, 66, (250, 250, 0)),
+    ):
         assert out[y, x] == pytest.approx(np.array(color), abs=3)
     assert (out[vertex < 0] == 128).all()
 
@@ -133,7 +153,9 @@ def test_a_gradient_is_reproduced(ball: Surface) -> None:
     """Painted by uv = (x, y), a ramp along x must come back as each pixel's own x."""
     vertex, point = seen(ball)
     ramp = np.repeat(np.linspace(0, 255, 256).round().astype(np.uint8)[None, :, None], 3, 2).repeat(256, 0)
-    out = lay(np.full((SIZE, SIZE, 3), 128, np.uint8), vertex, SurfacePoints(ball), Painted(ramp, ball), opacity=1)
+    out = lay(
+        np.full((SIZE, SIZE, 3), 128, np.uint8), vertex, SurfacePoints(ball), Painted(ramp, ball), opacity=1
+    )
     middle = np.linalg.norm(point[..., :2], axis=-1) < 0.4
     assert out[middle][:, 0] == pytest.approx((point[middle][:, 0] + 0.5) * 255, abs=5)
 
@@ -149,7 +171,9 @@ def test_ground_between_charts_does_not_bleed(ball: Surface) -> None:
 def test_small_details_are_averaged_where_pixels_are_coarse(ball: Surface) -> None:
     noise = np.random.default_rng(0).integers(0, 2, (1024, 1024, 1), np.uint8).repeat(3, 2) * 255
     vertex, _ = seen(ball, 48)
-    out = lay(np.full((48, 48, 3), 128, np.uint8), vertex, SurfacePoints(ball), Painted(noise, ball), opacity=1)
+    out = lay(
+        np.full((48, 48, 3), 128, np.uint8), vertex, SurfacePoints(ball), Painted(noise, ball), opacity=1
+    )
     assert out[16:32, 16:32].std() < 40  # single texels would give 127
 
 
@@ -157,7 +181,9 @@ def test_light_and_dark_of_the_photo_stay(ball: Surface) -> None:
     vertex, _ = seen(ball)
     rgb = np.full((SIZE, SIZE, 3), 160, np.uint8)
     rgb[:, : SIZE // 2] = 60
-    out = lay(rgb, vertex, SurfacePoints(ball), lambda points: np.full((len(points.face), 3), 150.0), opacity=1)
+    out = lay(
+        rgb, vertex, SurfacePoints(ball), lambda points: np.full((len(points.face), 3), 150.0), opacity=1
+    )
     assert out[48, 20, 0] < 0.8 * out[48, 76, 0]
 
 
@@ -181,7 +207,12 @@ def points_at(position: list[list[float]], normal: list[float]) -> Points:
 
 
 def test_checker_changes_at_the_planes(ball: Surface) -> None:
-    light = checker(ball)(points_at([[0.02, 0, 0], [0.02, 0.1, 0], [0.02, 0.1, 0.1], [-0.02, 0, 0]], [1, 0, 0])).sum(1) > 400
+    light = (
+        checker(ball)(
+            points_at([[0.02, 0, 0], [0.02, 0.1, 0], [0.02, 0.1, 0.1], [-0.02, 0, 0]], [1, 0, 0])
+        ).sum(1)
+        > 400
+    )
     assert light[0] != light[1] and light[0] == light[2] and light[0] != light[3]
 
 
@@ -189,7 +220,9 @@ def test_grid_draws_planes_but_not_along_the_surface() -> None:
     off = 0.05
     across = grid(points_at([[off, off, 0], [off, off, off], [off, 0, off]], [1, 0, 0]))
     assert (across[1] == 240).all() and (across[0] != 240).any() and (across[2] != 240).any()
-    assert (grid(points_at([[0, off, off]], [1, 0, 0])) == 240).all()  # this plane lies in the surface: it would fill it
+    assert (
+        grid(points_at([[0, off, off]], [1, 0, 0])) == 240
+    ).all()  # this plane lies in the surface: it would fill it
 
 
 def test_bilinear_between_texels() -> None:

@@ -41,7 +41,9 @@ def front(azimuth: float = 0.0) -> Cameras:
     return look_at(*torch.tensor([[azimuth], [0.0], [0.0], [30.0]]))
 
 
-def test_visible_vertices_come_back_within_half_a_pixel(views: render.Views, small_template: Template) -> None:
+def test_visible_vertices_come_back_within_half_a_pixel(
+    views: render.Views, small_template: Template
+) -> None:
     verts = torch.tensor(small_template.verts)
     _, z = views.cameras.project(verts, CONFIG.size)
     back, _ = views.cameras.project(views.cameras.unproject(views.vertex_yx, z, CONFIG.size), CONFIG.size)
@@ -51,7 +53,9 @@ def test_visible_vertices_come_back_within_half_a_pixel(views: render.Views, sma
     tight = views.vertex_visible & on_mask
     assert tight.sum() > 0.9 * views.vertex_visible.sum() > 2000
     assert (back - projected).norm(dim=-1)[tight].max() < 1e-3
-    assert (back - projected).norm(dim=-1)[views.vertex_visible].max() < 1.5  # at the outline the nearest pixel of the mask
+    assert (back - projected).norm(dim=-1)[
+        views.vertex_visible
+    ].max() < 1.5  # at the outline the nearest pixel of the mask
 
 
 def test_positions_are_the_nearest_on_the_mask(views: render.Views, small_template: Template) -> None:
@@ -75,8 +79,12 @@ def test_visibility_on_a_sphere_is_that_of_geometry_but_for_the_rim(size: int) -
     fragments, verts, faces = cast(ball, cameras, size)
     _, visible = render.vertex_positions(fragments, faces, cameras, verts)
     centres = -(cameras.rotation @ cameras.translation[..., None])[..., 0]
-    above_horizon = (centres @ verts.T - 0.25) / centres.norm(dim=1, keepdim=True)  # of the plane that touches the rim
-    clear = above_horizon.abs() > 0.06 + 1 / size**0.5  # farther from the rim than the tolerance and than the outline's last pixel
+    above_horizon = (centres @ verts.T - 0.25) / centres.norm(
+        dim=1, keepdim=True
+    )  # of the plane that touches the rim
+    clear = (
+        above_horizon.abs() > 0.06 + 1 / size**0.5
+    )  # farther from the rim than the tolerance and than the outline's last pixel
     assert torch.equal(visible[clear], above_horizon[clear] > 0)
     assert clear.float().mean() > 0.5 and visible[clear].any() and not visible[clear].all()
 
@@ -89,13 +97,17 @@ def test_a_steep_surface_is_visible_though_its_depth_changes_within_a_pixel() ->
 
 
 def plane(z: float = 0.0, half: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([[-half, -half, z], [half, -half, z], [half, half, z], [-half, half, z]]), np.array([[0, 1, 2], [0, 2, 3]])
+    return np.array([[-half, -half, z], [half, -half, z], [half, half, z], [-half, half, z]]), np.array(
+        [[0, 1, 2], [0, 2, 3]]
+    )
 
 
 @pytest.mark.parametrize("winding", [1, -1])
 def test_what_is_behind_is_not_visible_however_faces_wind(winding: int) -> None:
     near, far = plane(0.1, 0.3), plane(0.05, 0.2)
-    mesh = trimesh.Trimesh(np.concatenate([near[0], far[0]]), np.concatenate([near[1], far[1] + 4])[:, ::winding], process=False)
+    mesh = trimesh.Trimesh(
+        np.concatenate([near[0], far[0]]), np.concatenate([near[1], far[1] + 4])[:, ::winding], process=False
+    )
     fragments, verts, faces = cast(mesh, front(), 65)
     assert render.vertex_positions(fragments, faces, front(), verts)[1].tolist() == [[True] * 4 + [False] * 4]
     fragments, verts, faces = cast(mesh, front(180.0), 65)
@@ -118,7 +130,9 @@ def test_an_empty_picture_moves_nothing() -> None:
     torch.testing.assert_close(yx, away.project(verts, 32)[0])
 
 
-def test_vertices_never_seen_are_counted_in_a_warning(small_template: Template, caplog: pytest.LogCaptureFixture) -> None:
+def test_vertices_never_seen_are_counted_in_a_warning(
+    small_template: Template, caplog: pytest.LogCaptureFixture
+) -> None:
     ball = trimesh.creation.icosphere(subdivisions=0, radius=0.01)
     verts = np.concatenate([small_template.verts, ball.vertices.astype(np.float32)])
     faces = np.concatenate([small_template.faces, ball.faces + len(small_template.verts)])
@@ -128,7 +142,9 @@ def test_vertices_never_seen_are_counted_in_a_warning(small_template: Template, 
     assert f"{int((~found.vertex_visible.any(0)).sum())} of 654 vertices" in caplog.text
 
 
-def test_interpolated_positions_are_what_the_pixels_see(views: render.Views, small_template: Template, faces: torch.Tensor) -> None:
+def test_interpolated_positions_are_what_the_pixels_see(
+    views: render.Views, small_template: Template, faces: torch.Tensor
+) -> None:
     points = render.interpolate(views.fragments, faces, torch.tensor(small_template.verts))
     pixels = torch.cartesian_prod(*[torch.arange(CONFIG.size).float()] * 2).expand(len(views), -1, -1)
     expected = views.cameras.unproject(pixels, views.depth.flatten(1), CONFIG.size).view_as(points)
@@ -149,16 +165,23 @@ def test_object_takes_its_share_of_every_frame(views: render.Views) -> None:
         rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
         height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
         assert abs(max(height, width) - render.SHARE * CONFIG.size) <= 2
-        assert abs(rows[-1] + rows[0] - CONFIG.size + 1) <= 2 and abs(columns[-1] + columns[0] - CONFIG.size + 1) <= 2
+        assert (
+            abs(rows[-1] + rows[0] - CONFIG.size + 1) <= 2
+            and abs(columns[-1] + columns[0] - CONFIG.size + 1) <= 2
+        )
 
 
 def test_views_from_left_and_right_mirror_each_other(views: render.Views) -> None:
     for i in range(8):
         assert (views.mask[i].flip(1) == views.mask[-i % 8]).float().mean() > 0.99
-    assert (views.mask[2].flip(1) == views.mask[2]).float().mean() < 0.97  # from the side it is no mirror image of itself
+    assert (
+        views.mask[2].flip(1) == views.mask[2]
+    ).float().mean() < 0.97  # from the side it is no mirror image of itself
 
 
-def test_views_do_not_depend_on_the_batch(views: render.Views, small_template: Template, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_do_not_depend_on_the_batch(
+    views: render.Views, small_template: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(render, "BATCH", 3)
     again = render.render_views(small_template, CONFIG)
     assert torch.equal(again.image, views.image) and torch.equal(again.vertex_yx, views.vertex_yx)
@@ -170,14 +193,22 @@ def test_given_cameras_and_pose_take_the_place_of_the_templates(small_template: 
     found = render.render_views(small_template, CONFIG, cameras=front(90.0), verts=posed)
     assert len(found) == 1 and found.template == small_template.fingerprint
     torch.testing.assert_close(found.cameras.focal, front().focal)
-    torch.testing.assert_close(found.vertex_yx[0, 0], front(90.0).project(posed[:1], CONFIG.size)[0][0, 0], atol=1.5, rtol=0)
+    torch.testing.assert_close(
+        found.vertex_yx[0, 0], front(90.0).project(posed[:1], CONFIG.size)[0][0, 0], atol=1.5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("winding", [1, -1])
-@pytest.mark.parametrize(("azimuth", "red", "blue"), [(0, 0.0, 1.0), (30, -0.5, 0.866), (-30, 0.5, 0.866), (180, 0.0, 1.0)])
-def test_normals_are_colours_of_right_top_and_viewer(azimuth: float, red: float, blue: float, winding: int) -> None:
+@pytest.mark.parametrize(
+    ("azimuth", "red", "blue"), [(0, 0.0, 1.0), (30, -0.5, 0.866), (-30, 0.5, 0.866), (180, 0.0, 1.0)]
+)
+def test_normals_are_colours_of_right_top_and_viewer(
+    azimuth: float, red: float, blue: float, winding: int
+) -> None:
     vertices, faces = plane(0.0, 0.2)
-    fragments, verts, faces = cast(trimesh.Trimesh(vertices, faces[:, ::winding], process=False), front(azimuth), 33)
+    fragments, verts, faces = cast(
+        trimesh.Trimesh(vertices, faces[:, ::winding], process=False), front(azimuth), 33
+    )
     image = render.style_normals(fragments, verts, faces, front(azimuth))
     expected = (np.array([red, 0.0, blue]) + 1) / 2 * 255
     assert image[0, 16, 16].numpy() == pytest.approx(expected, abs=1)
@@ -194,7 +225,9 @@ def test_shading_is_grey_and_lit_from_the_upper_left() -> None:
 def test_depth_is_white_where_it_is_near() -> None:
     steps = [plane(0.2, 0.1), plane(0.1, 0.2), plane(0.0, 0.3)]
     corners = np.concatenate([each[0] for each in steps])
-    fragments, verts, faces = cast(trimesh.Trimesh(corners, np.concatenate([steps[0][1] + 4 * i for i in range(3)])), front(), 65)
+    fragments, verts, faces = cast(
+        trimesh.Trimesh(corners, np.concatenate([steps[0][1] + 4 * i for i in range(3)])), front(), 65
+    )
     image = render.style_depth(fragments, verts, faces, front())[0]
     assert image[32, 32].tolist() == [255] * 3 and image[0, 0].tolist() == [0] * 3
     assert sorted(set(image.flatten().tolist())) == [0, 51, 153, 255]
@@ -206,7 +239,9 @@ def test_views_file_gives_back_the_views(views: render.Views, tmp_path: Path) ->
     for each in fields(views):
         one, other = getattr(found, each.name), getattr(views, each.name)
         if each.name == "cameras":
-            assert all(torch.equal(getattr(one, name.name), getattr(other, name.name)) for name in fields(other))
+            assert all(
+                torch.equal(getattr(one, name.name), getattr(other, name.name)) for name in fields(other)
+            )
         elif each.name == "template":
             assert one == other
         else:

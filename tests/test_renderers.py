@@ -18,7 +18,9 @@ from shic_cli.renderers.pytorch3d import Pytorch3dRenderer
 from shic_cli.schema import Template
 
 SIZE = 48
-needs_pytorch3d = pytest.mark.skipif(importlib.util.find_spec("pytorch3d") is None, reason="pytorch3d is not installed")
+needs_pytorch3d = pytest.mark.skipif(
+    importlib.util.find_spec("pytorch3d") is None, reason="pytorch3d is not installed"
+)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])
 
@@ -29,7 +31,9 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def square(z: float, half: float = 0.3, tilt: float = 0.0) -> torch.Tensor:
-    """Corners `(4, 3)` of a square that the front view sees, at the world's `z`, its top leaning back by `tilt` a unit."""
+    """Corners `(4, 3)` of a square that the front view sees, at the world's `z`, its top leaning back by
+    `tilt` a unit.
+    """
     corners = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * half
     return corners + torch.stack([torch.zeros(4), torch.zeros(4), z - tilt * corners[:, 1]], 1)
 
@@ -54,7 +58,9 @@ def test_depth_of_a_plane_is_view_space_z(name: str) -> None:
 def test_depth_of_a_tilted_plane(name: str) -> None:
     fragments = registry.make("renderers", name)(square(0.0, tilt=1.5), QUAD, front(), SIZE)
     distance, focal = front().translation[0, 2], front().focal
-    slope = ((1 - (2 * torch.arange(SIZE) + 1) / SIZE) / focal)[None, :, None].expand(1, SIZE, SIZE)  # Y / Z of each row's rays
+    slope = ((1 - (2 * torch.arange(SIZE) + 1) / SIZE) / focal)[None, :, None].expand(
+        1, SIZE, SIZE
+    )  # Y / Z of each row's rays
     expected = distance / (1 - 1.5 * slope)  # Z = distance + 1.5 Y, for the top leans away from the camera
     torch.testing.assert_close(fragments.zbuf[fragments.mask], expected[fragments.mask], rtol=1e-5, atol=0)
 
@@ -62,7 +68,9 @@ def test_depth_of_a_tilted_plane(name: str) -> None:
 def test_depth_of_a_sphere(name: str) -> None:
     ball = trimesh.creation.icosphere(subdivisions=4, radius=0.5)
     cameras = ring(3, (20.0,), 40.0).fit(torch.tensor(ball.vertices, dtype=torch.float32), 0.9)
-    fragments = registry.make("renderers", name)(torch.tensor(ball.vertices).float(), torch.tensor(ball.faces), cameras, SIZE)
+    fragments = registry.make("renderers", name)(
+        torch.tensor(ball.vertices).float(), torch.tensor(ball.faces), cameras, SIZE
+    )
     rays = cameras.unproject(pixel_centres(3, SIZE), torch.ones(3, SIZE * SIZE), SIZE)
     centre = -(cameras.rotation @ cameras.translation[..., None])[..., 0]
     rays = rays - centre[:, None]
@@ -70,7 +78,11 @@ def test_depth_of_a_sphere(name: str) -> None:
     root = b**2 - a * c
     expected = ((-b - root.clamp(min=0).sqrt()) / a).view(3, SIZE, SIZE)
     inner = (root > 0.03 * c).view(3, SIZE, SIZE)  # near the rim the depth of a faceted ball is another
-    assert fragments.mask[inner].all() and not fragments.mask[(root < 0).view(3, SIZE, SIZE)].any() and inner.sum() > 1000
+    assert (
+        fragments.mask[inner].all()
+        and not fragments.mask[(root < 0).view(3, SIZE, SIZE)].any()
+        and inner.sum() > 1000
+    )
     torch.testing.assert_close(fragments.zbuf[inner], expected[inner], rtol=0, atol=5e-3)
 
 
@@ -81,34 +93,51 @@ def test_barycentric_coordinates_give_back_the_point(name: str, small_template: 
     points = cameras.unproject(pixel_centres(4, SIZE), fragments.zbuf.flatten(1), SIZE).view(4, SIZE, SIZE, 3)
     mask = fragments.mask
     corners = verts[faces[fragments.face[mask]]]
-    torch.testing.assert_close((corners * fragments.bary[mask][..., None]).sum(1), points[mask], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        (corners * fragments.bary[mask][..., None]).sum(1), points[mask], atol=1e-5, rtol=0
+    )
     assert mask.sum() > 1000
 
 
 def test_the_nearest_surface_is_seen_from_either_side(name: str) -> None:
     verts = torch.cat([square(-0.1), square(0.1, half=0.1)])
     for winding in (QUAD, QUAD.flip(1)):
-        fragments = registry.make("renderers", name)(verts, torch.cat([winding, winding + 4]), front(), SIZE + 1)
+        fragments = registry.make("renderers", name)(
+            verts, torch.cat([winding, winding + 4]), front(), SIZE + 1
+        )
         middle = (SIZE + 1) // 2
-        assert fragments.face[0, middle + 1, middle - 2] >= 2 and 0 <= fragments.face[0, middle + 7, middle - 6] < 2
+        assert (
+            fragments.face[0, middle + 1, middle - 2] >= 2
+            and 0 <= fragments.face[0, middle + 7, middle - 6] < 2
+        )
 
 
 def test_what_sees_nothing_is_minus_one(name: str) -> None:
     fragments = registry.make("renderers", name)(square(0.0, half=0.1), QUAD, front(), SIZE)
     outside = ~fragments.mask
-    assert fragments.face.dtype == torch.int64 and fragments.bary.dtype == fragments.zbuf.dtype == torch.float32
+    assert (
+        fragments.face.dtype == torch.int64 and fragments.bary.dtype == fragments.zbuf.dtype == torch.float32
+    )
     assert outside[0, 0, 0] and fragments.mask.any()
-    assert (fragments.face[outside] == -1).all() and (fragments.bary[outside] == -1).all() and (fragments.zbuf[outside] == -1).all()
+    assert (
+        (fragments.face[outside] == -1).all()
+        and (fragments.bary[outside] == -1).all()
+        and (fragments.zbuf[outside] == -1).all()
+    )
 
 
 def test_pictures_are_not_mirrored(name: str) -> None:
     corner = square(0.0, half=0.1) + torch.tensor([0.2, 0.15, 0.0])  # at the object's left and above
-    row, column = registry.make("renderers", name)(corner, QUAD, front(), SIZE).mask[0].nonzero().float().mean(0)
+    row, column = (
+        registry.make("renderers", name)(corner, QUAD, front(), SIZE).mask[0].nonzero().float().mean(0)
+    )
     assert row < SIZE * 0.45 and column > SIZE * 0.55
 
 
 def compare(one: Fragments, other: Fragments) -> None:
-    """The acceptance of one renderer beside another: the same faces but for edges, and the same values where faces agree."""
+    """The acceptance of one renderer beside another: the same faces but for edges, and the same values where
+    faces agree.
+    """
     assert (one.face == other.face).float().mean() > 0.999
     assert (one.mask != other.mask).float().mean() < 1e-3
     same = (one.face == other.face) & one.mask
@@ -125,7 +154,9 @@ def some_views(template: Template) -> tuple[torch.Tensor, torch.Tensor, Cameras,
 @needs_pytorch3d
 def test_pytorch3d_and_warp_agree(small_template: Template) -> None:
     arguments = some_views(small_template)
-    compare(registry.make("renderers", "warp")(*arguments), registry.make("renderers", "pytorch3d")(*arguments))
+    compare(
+        registry.make("renderers", "warp")(*arguments), registry.make("renderers", "pytorch3d")(*arguments)
+    )
 
 
 @needs_cuda
@@ -133,7 +164,10 @@ def test_cuda_and_cpu_agree(small_template: Template) -> None:
     arguments = some_views(small_template)
     found = registry.make("renderers", "warp", device="cuda")(*arguments)
     assert found.face.is_cuda
-    compare(Fragments(found.face.cpu(), found.bary.cpu(), found.zbuf.cpu()), registry.make("renderers", "warp")(*arguments))
+    compare(
+        Fragments(found.face.cpu(), found.bary.cpu(), found.zbuf.cpu()),
+        registry.make("renderers", "warp")(*arguments),
+    )
 
 
 def test_tensors_of_any_layout_are_taken(small_template: Template) -> None:

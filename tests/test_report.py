@@ -25,8 +25,8 @@ NASTY = '"><img src=x onerror=alert(1)>&'
 
 @pytest.fixture
 def scored(small_template: Template, small_template_file: Path) -> Path:
-    """Maps of three pictures, at whose points the first is right, the second the mirror image, and the third off everywhere, and `d.png`
-    annotated without a map. Names hold markup."""
+    """Maps of three pictures, at whose points the first is right, the second the mirror image, and the third
+    off everywhere, and `d.png` annotated without a map. Names hold markup."""
     folder = small_template_file.parent
     asymmetric = np.flatnonzero(small_template.geodesic[small_template.mirror, np.arange(642)] > 60)[:20]
     truth = np.full((SIZE, SIZE), -1)
@@ -36,10 +36,23 @@ def scored(small_template: Template, small_template_file: Path) -> Path:
     attrs = {"labels": "predicted", "template": small_template.fingerprint}
     with ItemWriter(folder / "pred.h5", "shic/maps", params={}, sources={}, attrs=attrs) as writer:
         for name, vertex in zip(NAMES, maps, strict=True):
-            writer.add(name, encoded=np.frombuffer(encode(rgb), np.uint8), mask=truth >= 0, vertex=vertex, score=truth >= 0)
+            writer.add(
+                name,
+                encoded=np.frombuffer(encode(rgb), np.uint8),
+                mask=truth >= 0,
+                vertex=vertex,
+                score=truth >= 0,
+            )
     yx = np.argwhere(truth >= 0)[::50]
-    points = {"dp_x": (yx[:, 1] + 0.5).tolist(), "dp_y": (yx[:, 0] + 0.5).tolist(), "dp_vertex": truth[tuple(yx.T)].tolist()}
-    images = [{"id": i, "file_name": name, "width": SIZE, "height": SIZE} for i, name in enumerate([*NAMES, "d.png"])]
+    points = {
+        "dp_x": (yx[:, 1] + 0.5).tolist(),
+        "dp_y": (yx[:, 0] + 0.5).tolist(),
+        "dp_vertex": truth[tuple(yx.T)].tolist(),
+    }
+    images = [
+        {"id": i, "file_name": name, "width": SIZE, "height": SIZE}
+        for i, name in enumerate([*NAMES, "d.png"])
+    ]
     annotations = [{"image_id": i, "category_id": 1, "bbox": [0, 0, 255, 255], **points} for i in range(4)]
     found = {"images": images, "categories": [{"id": 1, "name": NASTY}], "annotations": annotations}
     (folder / "ann.json").write_text(json.dumps(found))
@@ -54,13 +67,19 @@ def cards(page: str) -> list[tuple[str, float, int, np.ndarray]]:
     """Name, mean error, points mixed up and picture of every card."""
     pattern = r'<img src="data:image/jpeg;base64,([^"]+)"[^>]*>\s*<figcaption><b>(.*?)</b>: error ([\d.]+).*?;\s*(\d+) of \d+ points'
     pictures = (
-        (name, mean, count, np.frombuffer(base64.b64decode(data), np.uint8)) for data, name, mean, count in re.findall(pattern, page, re.S)
+        (name, mean, count, np.frombuffer(base64.b64decode(data), np.uint8))
+        for data, name, mean, count in re.findall(pattern, page, re.S)
     )
-    return [(name, float(mean), int(count), cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]) for name, mean, count, data in pictures]
+    return [
+        (name, float(mean), int(count), cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+        for name, mean, count, data in pictures
+    ]
 
 
 def test_the_page_holds_everything_and_says_what_json_says(shic: Shic, scored: Path) -> None:
-    status, out, err = shic("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--report", "rep", "--json")
+    status, out, err = shic(
+        "eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--report", "rep", "--json"
+    )
     assert status == 0, err
     found, page = json.loads(out), page_of(scored)
     assert [path.name for path in (scored / "rep").iterdir()] == ["index.html"]
@@ -74,7 +93,9 @@ def test_names_are_escaped_everywhere(shic: Shic, scored: Path) -> None:
     assert shic("eval", "geodesic", "<b>x.h5", "--annotations", "ann.json", "--report", "rep")[0] == 0
     page = page_of(scored)
     assert "<script" not in page and "onerror=alert(1)>" not in page and "<b>x.h5" not in page
-    assert page.count("&lt;script&gt;") == 2 and "&lt;b&gt;x.h5" in page and "&lt;img src=x" in page  # alternative text and caption
+    assert (
+        page.count("&lt;script&gt;") == 2 and "&lt;b&gt;x.h5" in page and "&lt;img src=x" in page
+    )  # alternative text and caption
 
 
 def test_worst_images_come_worst_first_and_best_are_others(shic: Shic, scored: Path) -> None:
@@ -85,7 +106,11 @@ def test_worst_images_come_worst_first_and_best_are_others(shic: Shic, scored: P
     means = {name: mean for name, mean, *_ in found}
     assert len(found) == len(means) == 3 and means["a.png"] == 0
     worst, best = (cards(part) for part in page.split("Best images"))
-    assert len(worst) == 1 and worst[0][1] == max(means.values()) and [each[1] for each in best] == sorted(means.values())[:2]
+    assert (
+        len(worst) == 1
+        and worst[0][1] == max(means.values())
+        and [each[1] for each in best] == sorted(means.values())[:2]
+    )
 
 
 def test_the_pictures_show_the_errors_where_the_points_are(shic: Shic, scored: Path) -> None:
@@ -106,7 +131,9 @@ def test_the_pictures_show_the_errors_where_the_points_are(shic: Shic, scored: P
 
 
 def test_several_rows_have_a_section_each_and_points_alone_no_pictures(shic: Shic, scored: Path) -> None:
-    status, _, err = shic("eval", "geodesic", "pred.h5", "--baseline", "chance", "--annotations", "ann.json", "--report", "rep")
+    status, _, err = shic(
+        "eval", "geodesic", "pred.h5", "--baseline", "chance", "--annotations", "ann.json", "--report", "rep"
+    )
     assert status == 0, err
     first, second = page_of(scored).split("<h2>")[1:]
     assert first.startswith("pred.h5<") and len(cards(first)) == 3
@@ -122,13 +149,23 @@ def test_the_same_line_writes_the_same_page_and_keeps_one_that_is_there(shic: Sh
     assert shic(*line, "--overwrite")[0] == 0 and (scored / "rep/index.html").read_bytes() == before
 
 
-@pytest.mark.parametrize(("picture", "said"), [(encode(np.zeros((8, 8, 3), np.uint8)), "differ in size"), (b"no picture", "a.png")])
-def test_a_photo_that_does_not_fit_is_an_error(picture: bytes, said: str, shic: Shic, scored: Path, small_template: Template) -> None:
+@pytest.mark.parametrize(
+    ("picture", "said"), [(encode(np.zeros((8, 8, 3), np.uint8)), "differ in size"), (b"no picture", "a.png")]
+)
+def test_a_photo_that_does_not_fit_is_an_error(
+    picture: bytes, said: str, shic: Shic, scored: Path, small_template: Template
+) -> None:
     vertex = np.full((SIZE, SIZE), -1)
     vertex[12:52, 12:52] = 5
     attrs = {"labels": "predicted", "template": small_template.fingerprint}
     with ItemWriter(scored / "bad.h5", "shic/maps", params={}, sources={}, attrs=attrs) as writer:
-        writer.add("a.png", encoded=np.frombuffer(picture, np.uint8), mask=vertex >= 0, vertex=vertex, score=vertex >= 0)
+        writer.add(
+            "a.png",
+            encoded=np.frombuffer(picture, np.uint8),
+            mask=vertex >= 0,
+            vertex=vertex,
+            score=vertex >= 0,
+        )
     status, _, err = shic("-q", "eval", "geodesic", "bad.h5", "--annotations", "ann.json", "--report", "rep")
     assert status == 1 and said in err and len(err.strip().splitlines()) == 2
     assert not list((scored / "rep").iterdir())

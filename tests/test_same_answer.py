@@ -1,4 +1,6 @@
-"""The same inputs, settings and seed give the same files, byte by byte, on the CPU: twice, in any order of the folder's listing."""
+"""The same inputs, settings and seed give the same files, byte by byte, on the CPU: twice, in any order of
+the folder's listing.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,45 @@ from shic_cli.schema import ItemReader
 FEW = ("--azimuths", "3", "--elevations", "10")
 SHORT = ("--epochs", "2", "--variants", "1", "--batch", "4", "--points", "20")
 LINES = {
-    "template": ("template", "prep", "animal.obj", "-o", "{out}/template.h5", "--vertices", "300", "--eigenvectors", "16"),
+    "template": (
+        "template",
+        "prep",
+        "animal.obj",
+        "-o",
+        "{out}/template.h5",
+        "--vertices",
+        "300",
+        "--eigenvectors",
+        "16",
+    ),
     "render": ("render", "-o", "{out}/views.h5", "--size", "64", *FEW),
     "features": ("features", "imgs", "-o", "{out}/f.h5", "--extractor", "silhouette"),
     "pseudo-gt": ("pseudo-gt", "imgs", "-o", "{out}/p.h5", "--extractor", "silhouette", *FEW),
-    "synth": ("synth", "-o", "{out}/s.h5", "--number", "3", "--size", "64", "--seed", "7", "--backgrounds", "imgs"),
+    "synth": (
+        "synth",
+        "-o",
+        "{out}/s.h5",
+        "--number",
+        "3",
+        "--size",
+        "64",
+        "--seed",
+        "7",
+        "--backgrounds",
+        "imgs",
+    ),
     "train": ("train", "truth.h5", "-o", "{out}/m.safetensors", "--encoder", "picture", *SHORT),
-    "train pointwise": ("train", "truth.h5", "-o", "{out}/m.safetensors", "--encoder", "silhouette", "--augment", "on", *SHORT),
+    "train pointwise": (
+        "train",
+        "truth.h5",
+        "-o",
+        "{out}/m.safetensors",
+        "--encoder",
+        "silhouette",
+        "--augment",
+        "on",
+        *SHORT,
+    ),
     "predict": ("predict", "imgs", "-o", "{out}/p.maps.h5", "--remap", "grid"),
     "remap": ("remap", "truth.h5", "--texture", "checker", "-o", "{out}/remap"),
     "match": ("match", "imgs/photo0.png", "imgs/photo1.png", "-o", "{out}/match.png"),
@@ -32,17 +66,25 @@ LINES = {
 
 
 @pytest.fixture
-def made(folder: Path, album: Path, small_model_file: Path, shic: Callable) -> Callable[..., dict[str, bytes]]:
+def made(
+    folder: Path, album: Path, small_model_file: Path, shic: Callable
+) -> Callable[..., dict[str, bytes]]:
     """`made(line, out)`: the files that a line makes, by name."""
     (folder / "truth.h5").write_bytes((album / "truth.h5").read_bytes())
     ball = trimesh.creation.icosphere(subdivisions=3)
-    trimesh.Trimesh(animal_verts(np.asarray(ball.vertices)), ball.faces, process=False).export(folder / "animal.obj")
+    trimesh.Trimesh(animal_verts(np.asarray(ball.vertices)), ball.faces, process=False).export(
+        folder / "animal.obj"
+    )
 
     def run(line: tuple[str, ...], out: str) -> dict[str, bytes]:
         (folder / out).mkdir()
         status, _, err = shic(*(word.format(out=out) for word in line))
         assert status == 0, err
-        return {str(path.relative_to(folder / out)): path.read_bytes() for path in (folder / out).rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(folder / out)): path.read_bytes()
+            for path in (folder / out).rglob("*")
+            if path.is_file()
+        }
 
     return run
 
@@ -80,7 +122,9 @@ def shuffled(real: Callable) -> Callable:
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_twice_and_in_any_order_of_the_folder(made: Callable, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_twice_and_in_any_order_of_the_folder(
+    made: Callable, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     first = made(LINES[name], "one")
     monkeypatch.setattr(os, "scandir", shuffled(os.scandir))
     second = made(LINES[name], "two")

@@ -25,7 +25,12 @@ def write_items(path: Path, names: tuple[str, ...] = ("b.jpg", "a.jpg")) -> Path
 
 def item(height: int = 4) -> dict[str, np.ndarray]:
     vertex = np.arange(height * 3).reshape(height, 3) - 1
-    return {"encoded": np.arange(7, dtype=np.uint8), "mask": vertex >= 0, "vertex": vertex, "score": vertex / 10}
+    return {
+        "encoded": np.arange(7, dtype=np.uint8),
+        "mask": vertex >= 0,
+        "vertex": vertex,
+        "score": vertex / 10,
+    }
 
 
 def test_a_template_comes_back(small_template: Template, small_template_file: Path) -> None:
@@ -109,7 +114,9 @@ def test_items_come_back_sorted_and_each_of_its_size(tmp_path: Path) -> None:
     for found in reader:
         expected = item(len(found.name))
         assert np.array_equal(found.vertex, expected["vertex"]) and found.vertex.dtype == np.int32
-        assert np.array_equal(found.mask, expected["mask"]) and np.array_equal(found.encoded, expected["encoded"])
+        assert np.array_equal(found.mask, expected["mask"]) and np.array_equal(
+            found.encoded, expected["encoded"]
+        )
         assert found.score == pytest.approx(expected["score"], abs=1e-2)
     with pytest.raises(AttributeError):
         _ = found.nothing
@@ -118,7 +125,10 @@ def test_items_come_back_sorted_and_each_of_its_size(tmp_path: Path) -> None:
 
 def test_a_writer_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "m.h5"
-    with pytest.raises(KeyboardInterrupt), ItemWriter(path, "shic/maps", params={}, sources={}, attrs=ATTRS) as writer:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ItemWriter(path, "shic/maps", params={}, sources={}, attrs=ATTRS) as writer,
+    ):
         writer.add("a.jpg", **item())
         raise KeyboardInterrupt
     assert not path.exists()
@@ -150,8 +160,14 @@ def test_nothing_to_write_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (put("items/00000000/vertex", np.zeros((5, 2), "i4")), "/items/00000000/vertex has 2 on its axis W, expected 3"),
-        (put("items/00000000/score", np.zeros((5, 3), "f4")), "/items/00000000/score is float32, expected float16"),
+        (
+            put("items/00000000/vertex", np.zeros((5, 2), "i4")),
+            "/items/00000000/vertex has 2 on its axis W, expected 3",
+        ),
+        (
+            put("items/00000000/score", np.zeros((5, 3), "f4")),
+            "/items/00000000/score is float32, expected float16",
+        ),
         (drop("items/00000000/mask"), "/items/00000000/mask is missing"),
         (drop("items"), "/items is missing"),
         (lambda file: file["items"].__setitem__("x", np.zeros(3)), "/items/x is not a group"),
@@ -180,7 +196,11 @@ def test_describe_every_part(small_template_file: Path, tmp_path: Path) -> None:
     found = schema.describe(small_template_file)
     assert found["kind"] == "shic/template" and found["fields"]["verts"]["shape"] == [642, 3]
     maps = schema.describe(write_items(tmp_path / "m.h5"))
-    assert maps["fields"]["items"]["count"] == 2 and maps["attributes"] == ATTRS and maps["params"] == {"pool": "max"}
+    assert (
+        maps["fields"]["items"]["count"] == 2
+        and maps["attributes"] == ATTRS
+        and maps["params"] == {"pool": "max"}
+    )
 
 
 @pytest.mark.parametrize("change", [drop("items"), lambda file: file["items"].__setitem__("0", np.zeros(3))])

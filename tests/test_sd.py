@@ -36,16 +36,22 @@ def test_windows_cover_the_picture(side: int, window: int, stride: int, wanted: 
 
 
 def test_windows_land_on_their_cells(sd: Sd, monkeypatch: pytest.MonkeyPatch):
-    """With a UNet that averages its input over cells, the windows put together are the averages over the whole picture's cells."""
+    """With a UNet that averages its input over cells, the windows put together are the averages over the
+    whole picture's cells.
+    """
     monkeypatch.setattr(sd, "encode", lambda images: images)
-    monkeypatch.setattr(sd, "read", lambda images, _noise, _taps: [F.avg_pool2d(images, cell) for cell in (64, 32, 16)])
+    monkeypatch.setattr(
+        sd, "read", lambda images, _noise, _taps: [F.avg_pool2d(images, cell) for cell in (64, 32, 16)]
+    )
     monkeypatch.setattr(sd, "window", 512)
     monkeypatch.setattr(sd, "stride", 448)
     images = pictures(2, 960)
     for level, cell in zip(sd.levels(images), (64, 32, 16), strict=True):
         assert level.shape[-1] == 960 // cell  # 15, 30 and 60
         torch.testing.assert_close(level, F.avg_pool2d(images, cell))
-    torch.testing.assert_close(sd(torch.ones(1, 3, 960, 960)), torch.ones(1, 9, 60, 60))  # no seam: the weights sum to 1
+    torch.testing.assert_close(
+        sd(torch.ones(1, 3, 960, 960)), torch.ones(1, 9, 60, 60)
+    )  # no seam: the weights sum to 1
     features = sd(images)
     torch.testing.assert_close(features[:, :3], F.avg_pool2d(images, 16))  # the finest level comes first
     coarse = F.interpolate(F.avg_pool2d(images, 64), (60, 60), mode="bilinear", align_corners=False)
@@ -66,7 +72,9 @@ def test_features_are_those_of_each_window(sd: Sd):
     levels, corner = sd.levels(image), alone.levels(image[..., 64:, 64:])
     for level, one in zip(levels, corner, strict=True):
         cells = one.shape[-1] // 2
-        torch.testing.assert_close(level[..., -cells:, -cells:], one[..., -cells:, -cells:], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            level[..., -cells:, -cells:], one[..., -cells:, -cells:], atol=1e-5, rtol=1e-4
+        )
 
 
 def test_calls_repeat_and_pictures_do_not_depend_on_each_other(sd: Sd, tiny_sd: Path):
@@ -121,7 +129,8 @@ def test_dift_is_the_mean_over_draws_of_what_leaves_block_one(tiny_sd: Path):
         latent = extractor.encode(images[1:])
         kept = extractor.scheduler.alphas_cumprod[261]
         draws = [
-            by_hand(extractor.unet, kept.sqrt() * latent + (1 - kept).sqrt() * one, 261, extractor.text)[1][1] for one in noise[:, None]
+            by_hand(extractor.unet, kept.sqrt() * latent + (1 - kept).sqrt() * one, 261, extractor.text)[1][1]
+            for one in noise[:, None]
         ]
     torch.testing.assert_close(found[1:], torch.stack(draws).mean(0), atol=1e-5, rtol=1e-4)
     assert torch.equal(extractor(images), found)
@@ -129,9 +138,13 @@ def test_dift_is_the_mean_over_draws_of_what_leaves_block_one(tiny_sd: Path):
     assert Dift(str(tiny_sd), side=128, ensemble=2, seed=5).fingerprint != extractor.fingerprint
 
 
-@pytest.mark.parametrize("shape", [(300, 420), (420, 300), (360, 360)], ids=["landscape", "portrait", "square"])
+@pytest.mark.parametrize(
+    "shape", [(300, 420), (420, 300), (360, 360)], ids=["landscape", "portrait", "square"]
+)
 def test_a_dot_changes_the_features_where_it_is(sd: Sd, shape: tuple[int, int]):
-    """A random network spreads a dot, but about its place: transposed or shifted maps would be 3 or more of the 12 cells off."""
+    """A random network spreads a dot, but about its place: transposed or shifted maps would be 3 or more of
+    the 12 cells off.
+    """
     mask, plain = np.zeros(shape, bool), np.full((*shape, 3), 110, np.uint8)
     mask[40:260, 50:280] = True
     [(without, crop)] = photo_features(sd, [Photo("plain", b"", plain, mask)])
@@ -139,7 +152,9 @@ def test_a_dot_changes_the_features_where_it_is(sd: Sd, shape: tuple[int, int]):
     for y, x in ((80, 90), (150, 240), (230, 120), (130, 130), (80, 230), (230, 250)):
         dotted = plain.copy()
         dotted[y - 8 : y + 9, x - 8 : x + 9] = 255
-        change = (photo_features(sd, [Photo("dotted", b"", dotted, mask)])[0][0] - without).norm(dim=0).double() ** 4
+        change = (photo_features(sd, [Photo("dotted", b"", dotted, mask)])[0][0] - without).norm(
+            dim=0
+        ).double() ** 4
         cells = torch.arange(change.shape[-1]).double()
         centre = torch.stack([change.sum(1) @ cells, change.sum(0) @ cells]) / change.sum()
         errors.append(centre.numpy() - crop.to_crop(np.array([y, x], float), len(cells)))
@@ -176,23 +191,43 @@ def test_weights_are_found_by_name_or_missed(tiny_sd: Path, tmp_path: Path, name
         registry.make("extractors", name)
     assert f"shic models pull {model}" in caught.value.hint
     (tmp_path / model).symlink_to(tiny_sd)
-    assert registry.make("extractors", f"{name},side=128", weights=tmp_path).name.startswith(f"{name},side=128")
+    assert registry.make("extractors", f"{name},side=128", weights=tmp_path).name.startswith(
+        f"{name},side=128"
+    )
     with pytest.raises(MissingError, match="nowhere"):
         registry.make("extractors", f"{name}:nowhere/at-all")
 
 
-@pytest.mark.parametrize("extractor", ["sd:{},side=128,window=64,stride=64,blocks=0/2", "dift:{},side=128,ensemble=2"])
-def test_through_the_command_line(shic, small_template_file: Path, tiny_sd: Path, tmp_path: Path, extractor: str):
+@pytest.mark.parametrize(
+    "extractor", ["sd:{},side=128,window=64,stride=64,blocks=0/2", "dift:{},side=128,ensemble=2"]
+)
+def test_through_the_command_line(
+    shic, small_template_file: Path, tiny_sd: Path, tmp_path: Path, extractor: str
+):
     extractor = extractor.format(tiny_sd)
     rgba = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
-    for part, content in (("imgs", rgba), ("masks", np.pad(np.full((50, 60, 3), 255, np.uint8), ((20, 20), (30, 30), (0, 0))))):
+    for part, content in (
+        ("imgs", rgba),
+        ("masks", np.pad(np.full((50, 60, 3), 255, np.uint8), ((20, 20), (30, 30), (0, 0)))),
+    ):
         (tmp_path / part).mkdir()
         (tmp_path / part / "one.png").write_bytes(encode(content))
     status, out, err = shic("features", "imgs", "--extractor", extractor, "-o", "f.h5")
     assert (status, out) == (0, ""), err
     status, _, err = shic("pseudo-gt", "f.h5", "--azimuths", "2", "--elevations", "0")
     assert status == 0, err
-    status, _, err = shic("pseudo-gt", "imgs", "--extractor", extractor, "--azimuths", "2", "--elevations", "0", "-o", "direct.h5")
+    status, _, err = shic(
+        "pseudo-gt",
+        "imgs",
+        "--extractor",
+        extractor,
+        "--azimuths",
+        "2",
+        "--elevations",
+        "0",
+        "-o",
+        "direct.h5",
+    )
     assert status == 0, err
     _, out, _ = shic("info", "direct.h5", "--json")
     assert json.loads(out)["params"]["extractor"]["side"] == 128

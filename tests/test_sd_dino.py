@@ -30,7 +30,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_have_half_of_the_say(weights: Path):
     from transformers import Dinov2Model
 
-    extractor, image = SdDino(weights=weights, side=192), torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(0))
+    extractor, image = (
+        SdDino(weights=weights, side=192),
+        torch.rand(1, 3, 192, 192, generator=torch.Generator().manual_seed(0)),
+    )
     found = extractor(image, torch.ones(1, 1, 192, 192))
     assert found.shape == (1, 32 + 24 + 16 + 16, 12, 12) and extractor.dim == 88 and extractor.side == 192
     torch.testing.assert_close(found.norm(dim=1), torch.ones(1, 12, 12))
@@ -39,7 +42,9 @@ def test_both_have_half_of_the_say(weights: Path):
     # DINOv2 by hand: 14 pixels a cell, the last block's output without the norm after it, no CLS token
     model = Dinov2Model.from_pretrained(weights / "dinov2-base").eval()
     blocks = []
-    model.encoder.layer[11].register_forward_hook(lambda _module, _args, out: blocks.append(out[0] if isinstance(out, tuple) else out))
+    model.encoder.layer[11].register_forward_hook(
+        lambda _module, _args, out: blocks.append(out[0] if isinstance(out, tuple) else out)
+    )
     mean, std = (torch.tensor(each)[:, None, None] for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     small = F.interpolate(image, (168, 168), mode="bilinear", antialias=True)
     with torch.no_grad():
@@ -60,16 +65,24 @@ def test_options_go_to_stable_diffusion_and_are_in_the_name(weights: Path):
     name = "sd-dino,prompt=a photo of a horse,side=128,step=50"
     extractor = registry.make("extractors", name, weights=weights)
     assert extractor.name == name and extractor.parts[0].settings["prompt"] == "a photo of a horse"
-    prints = {registry.make("extractors", each, weights=weights).fingerprint for each in (name, "sd-dino,side=128", "sd-dino")}
+    prints = {
+        registry.make("extractors", each, weights=weights).fingerprint
+        for each in (name, "sd-dino,side=128", "sd-dino")
+    }
     assert len(prints | {extractor.fingerprint}) == 3
     json.dumps(extractor.settings)
     with pytest.raises(SettingError, match="side=100 is no multiple of 64"):
         SdDino(weights=weights, side=100)
 
 
-def test_relative_folders_are_found_from_another_one(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_relative_folders_are_found_from_another_one(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(weights)
-    names = [registry.make("extractors", f"{name}:sd15,side=128", weights=weights).name for name in ("sd-dino", "sd")]
+    names = [
+        registry.make("extractors", f"{name}:sd15,side=128", weights=weights).name
+        for name in ("sd-dino", "sd")
+    ]
     monkeypatch.chdir(tmp_path)
     assert [registry.make("extractors", name, weights=weights).name for name in names] == names
 
@@ -88,12 +101,16 @@ def test_weights_of_either_are_missed(weights: Path, tmp_path: Path, lacking: st
     with pytest.raises(MissingError, match=f"sd-dino: {lacking}: its weights are not") as caught:
         registry.make("extractors", "sd-dino", weights=tmp_path)
     assert "shic models pull sd-dino" in caught.value.hint
-    assert registry.resolve("extractors", "auto", "cuda", tmp_path) == ("dinov2" if has == "dinov2-base" else "silhouette")
+    assert registry.resolve("extractors", "auto", "cuda", tmp_path) == (
+        "dinov2" if has == "dinov2-base" else "silhouette"
+    )
 
 
 def test_auto_takes_it_where_there_is_a_gpu(weights: Path):
     assert registry.resolve("extractors", "auto", "cuda", weights) == "sd-dino"
-    assert registry.resolve("extractors", "auto", "cpu", weights) == "dinov2"  # a minute a picture is too slow to start unasked
+    assert (
+        registry.resolve("extractors", "auto", "cpu", weights) == "dinov2"
+    )  # a minute a picture is too slow to start unasked
 
 
 def test_through_the_command_line(shic, small_template_file: Path, weights: Path, tmp_path: Path):
@@ -103,11 +120,22 @@ def test_through_the_command_line(shic, small_template_file: Path, weights: Path
         (tmp_path / part).mkdir()
         (tmp_path / part / "one.png").write_bytes(encode(content))
     few = ("--azimuths", "2", "--elevations", "0", "--weights", weights)
-    status, out, err = shic("features", "imgs", "--extractor", "sd-dino,side=128", "--weights", weights, "-o", "f.h5")
+    status, out, err = shic(
+        "features", "imgs", "--extractor", "sd-dino,side=128", "--weights", weights, "-o", "f.h5"
+    )
     assert (status, out) == (0, ""), err
     status, _, err = shic("pseudo-gt", "f.h5", *few)
     assert status == 0, err
     status, _, err = shic("pseudo-gt", "imgs", "--extractor", "sd-dino,side=128", *few, "-o", "direct.h5")
     assert status == 0, err
-    status, _, err = shic("pseudo-gt", "imgs", "--extractor", "sd-dino,side=128", "-o", "missing.h5", "--weights", tmp_path / "none")
+    status, _, err = shic(
+        "pseudo-gt",
+        "imgs",
+        "--extractor",
+        "sd-dino,side=128",
+        "-o",
+        "missing.h5",
+        "--weights",
+        tmp_path / "none",
+    )
     assert status == 3 and "shic models pull sd-dino" in err

@@ -1,4 +1,6 @@
-"""Shares, parts and their joining; two processes under torchrun give what one gives, and one that dies takes nothing along."""
+"""Shares, parts and their joining; two processes under torchrun give what one gives, and one that dies takes
+nothing along.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,19 @@ from shic_cli.shards import WHOLE, Part, join, whole_path
 Shic = Callable[..., tuple[int, str, str]]
 FEW = ("--azimuths", "4", "--elevations", "10")
 PGT = ("pseudo-gt", "imgs", "--extractor", "silhouette", *FEW)
-SYNTH = ("synth", "--number", "5", "--size", "64", "--generator", "plain", "--check", "0.5", "--masker", "grabcut")
+SYNTH = (
+    "synth",
+    "--number",
+    "5",
+    "--size",
+    "64",
+    "--generator",
+    "plain",
+    "--check",
+    "0.5",
+    "--masker",
+    "grabcut",
+)
 
 
 def torchrun(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +49,15 @@ def torchrun(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     (folder / "program.py").write_text(begin + program)
     root, tests = Path(__file__).parents[1], Path(__file__).parent
     paths = os.pathsep.join([str(root), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
-    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "program.py"]
+    line = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "program.py",
+    ]
     env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
@@ -66,7 +88,9 @@ def test_parts_are_joined_to_the_file_of_one_process(folder: Path, shic: Shic) -
     for number in (3, 1, 2):
         assert shic(*PGT, "-o", "pgt.h5", "--shard", f"{number}/3")[0] == 0
     before = {path: path.stat().st_mtime_ns for path in folder.glob("pgt.part-*.h5")}
-    assert shic(*PGT, "-o", "pgt.h5", "--shard", "2/3")[0] == 0  # given again, as a scheduler does: it is done
+    assert (
+        shic(*PGT, "-o", "pgt.h5", "--shard", "2/3")[0] == 0
+    )  # given again, as a scheduler does: it is done
     assert {path: path.stat().st_mtime_ns for path in before} == before and len(before) == 3
     assert shic("join", *sorted(map(str, before), reverse=True))[0] == 0
     assert same(folder / "one.h5", folder / "pgt.h5")
@@ -78,7 +102,9 @@ def test_parts_are_joined_to_the_file_of_one_process(folder: Path, shic: Shic) -
     assert status == 1 and "is a part, and would be replaced" in err and one.stat().st_mtime_ns == before[one]
 
 
-def test_a_part_that_is_done_is_not_begun_again(folder: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_done_is_not_begun_again(
+    folder: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     line = (*PGT, "-o", "pgt.h5", "--shard", "1/2")
     assert shic(*line)[0] == 0
     monkeypatch.setattr(pseudo_gt.Teacher, "make", lambda *_: pytest.fail("views of a part that is done"))
@@ -92,22 +118,41 @@ def test_a_part_whose_photos_failed_says_so_whenever_it_is_asked_for(folder: Pat
     assert [shic(*line)[0] for _ in range(2)] == [4, 4]
     mask.write_bytes(right)
     status, _, err = shic(*line)
-    assert status == 4 and "pgt.part-1-of-2.h5: 1 of 3 inputs failed when it was made" in err and "--overwrite" in err
+    assert (
+        status == 4
+        and "pgt.part-1-of-2.h5: 1 of 3 inputs failed when it was made" in err
+        and "--overwrite" in err
+    )
     assert shic(*line, "--overwrite")[0] == 0
     assert shic(*line)[0] == 0
 
 
 def test_training_on_a_part_is_told(folder: Path, shic: Shic) -> None:
     assert shic(*PGT, "-o", "pgt.h5", "--shard", "1/2")[0] == 0
-    status, _, err = shic("train", "pgt.part-1-of-2.h5", "--encoder", "silhouette", "--epochs", "1", "-o", "few.safetensors")
+    status, _, err = shic(
+        "train", "pgt.part-1-of-2.h5", "--encoder", "silhouette", "--epochs", "1", "-o", "few.safetensors"
+    )
     assert status == 0 and "pgt.part-1-of-2.h5: is a part" in err and "shic join" in err
 
 
-def test_missing_weights_of_a_masker_are_told_before_the_views_are_made(folder: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_of_a_masker_are_told_before_the_views_are_made(
+    folder: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(pseudo_gt.Teacher, "make", lambda *_: pytest.fail("views before the masker"))
     (folder / "bare").mkdir()
     cv2.imwrite(str(folder / "bare" / "a.png"), np.zeros((40, 40, 3), np.uint8))
-    line = ("pseudo-gt", "bare", "--extractor", "silhouette", "--masker", "grounded-sam", "--class", "horse", "--weights", str(folder))
+    line = (
+        "pseudo-gt",
+        "bare",
+        "--extractor",
+        "silhouette",
+        "--masker",
+        "grounded-sam",
+        "--class",
+        "horse",
+        "--weights",
+        str(folder),
+    )
     assert shic(*line, "-o", "bare.h5")[0] == 3
 
 
@@ -149,7 +194,11 @@ def test_only_parts_are_joined_and_only_what_shic_wrote(folder: Path, album: Pat
     assert status == 1 and "truth.h5: is no part of a file" in err
     status, _, err = shic("join", "template.h5", "-o", "out.h5")
     assert status == 1 and "template.h5: is no part of a file" in err
-    assert shic(*PGT, "-o", "pgt.h5", "--shard", "1/2")[0] == shic(*PGT, "-o", "pgt.h5", "--shard", "2/2")[0] == 0
+    assert (
+        shic(*PGT, "-o", "pgt.h5", "--shard", "1/2")[0]
+        == shic(*PGT, "-o", "pgt.h5", "--shard", "2/2")[0]
+        == 0
+    )
     two = folder / "pgt.part-2-of-2.h5"
     with h5py.File(two, "r+") as file:
         del file["items/00000001/mask"]
@@ -165,8 +214,14 @@ def test_photos_that_fail_are_left_out_of_parts_too(folder: Path, shic: Shic) ->
     status, _, err = shic(*PGT, "-o", "one.h5")
     assert status == 4
     status, _, err = shic(*PGT, "-o", "pgt.h5", "--shard", "1/3")
-    assert status == 4 and "2 of 2 inputs failed: photo0.png, photo1.png" in err  # nothing is left, and it is a part all the same
-    assert shic(*PGT, "-o", "pgt.h5", "--shard", "2/3")[0] == shic(*PGT, "-o", "pgt.h5", "--shard", "3/3")[0] == 0
+    assert (
+        status == 4 and "2 of 2 inputs failed: photo0.png, photo1.png" in err
+    )  # nothing is left, and it is a part all the same
+    assert (
+        shic(*PGT, "-o", "pgt.h5", "--shard", "2/3")[0]
+        == shic(*PGT, "-o", "pgt.h5", "--shard", "3/3")[0]
+        == 0
+    )
     assert shic("join", *(f"pgt.part-{number}-of-3.h5" for number in (1, 2, 3)))[0] == 0
     assert same(folder / "one.h5", folder / "pgt.h5")
     (folder / "none").mkdir()
@@ -202,8 +257,15 @@ def test_views_and_single_pictures_are_not_split(folder: Path, shic: Shic) -> No
 
 
 def test_two_processes_give_the_files_of_one(folder: Path, small_model_file: Path, shic: Shic) -> None:
-    """The four commands that split their images; then one process dies, and what the other had finished serves."""
-    lines = {"pgt": PGT, "synth": SYNTH, "maps": ("predict", "imgs"), "features": ("features", "imgs", "--extractor", "silhouette")}
+    """The four commands that split their images; then one process dies, and what the other had finished
+    serves.
+    """
+    lines = {
+        "pgt": PGT,
+        "synth": SYNTH,
+        "maps": ("predict", "imgs"),
+        "features": ("features", "imgs", "--extractor", "silhouette"),
+    }
     program = f"for name, line in {lines!r}.items():\n    shic(*line, '-o', f'{{name}}.two.h5')\n"
     program += """
 import time
@@ -221,17 +283,34 @@ shic('features', 'imgs', '--extractor', 'silhouette', '-o', 'late.h5')
         assert shic(*line, "-o", f"{name}.one.h5")[0] == 0
         assert same(folder / f"{name}.one.h5", folder / f"{name}.two.h5"), done.stderr
         assert not list(folder.glob(f"{name}.two.part-*"))
-    assert len(ItemReader(folder / "late.part-1-of-2.h5", "shic/features")) == 3 and not (folder / "late.h5").exists()
+    assert (
+        len(ItemReader(folder / "late.part-1-of-2.h5", "shic/features")) == 3
+        and not (folder / "late.h5").exists()
+    )
     assert shic(*lines["features"], "-o", "late.h5", "--shard", "2/2")[0] == 0
     assert shic("join", "late.part-1-of-2.h5", "late.part-2-of-2.h5")[0] == 0
     assert same(folder / "late.h5", folder / "features.one.h5")
 
 
 def test_two_processes_train_like_one(folder: Path, album: Path, shic: Shic) -> None:
-    """The losses and weights of the same batches to 1e-4; batch norm over both in double precision to 1e-9; commands that can't split."""
+    """The losses and weights of the same batches to 1e-4; batch norm over both in double precision to 1e-9;
+    commands that can't split.
+    """
     shutil.copy(album / "truth.h5", folder / "synth.h5")
     assert shic(*PGT, "-o", "pgt.h5")[0] == 0
-    line = ("train", "--encoder", "silhouette", "--epochs", "3", "--batch", "5", "--points", "30", "--seed", "3")
+    line = (
+        "train",
+        "--encoder",
+        "silhouette",
+        "--epochs",
+        "3",
+        "--batch",
+        "5",
+        "--points",
+        "30",
+        "--seed",
+        "3",
+    )
     program = f"shic(*{line!r}, '-o', 'two.safetensors')\n"
     program += """
 import torch

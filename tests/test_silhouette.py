@@ -8,7 +8,9 @@ from shic_cli.extractors.silhouette import Silhouette, bins
 
 def blob(side: int = 128) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    return (((y - 60) / 20.0) ** 2 + ((x - 70) / 35.0) ** 2 < 1).float()[None, None] + ((y > 70) & (y < 100) & ((x - 50).abs() < 6)).float()
+    return (((y - 60) / 20.0) ** 2 + ((x - 70) / 35.0) ** 2 < 1).float()[None, None] + (
+        (y > 70) & (y < 100) & ((x - 50).abs() < 6)
+    ).float()
 
 
 def test_features_are_unit_and_ignore_colour():

@@ -30,7 +30,16 @@ def template() -> Template:
     k, nothing = len(verts), np.zeros(0)
     colors = np.zeros((k, 3), np.uint8)
     return Template(
-        verts.astype(np.float32), ball.faces.astype(np.int32), nothing, nothing, nothing, np.arange(k), colors, nothing, nothing, nothing
+        verts.astype(np.float32),
+        ball.faces.astype(np.int32),
+        nothing,
+        nothing,
+        nothing,
+        np.arange(k),
+        colors,
+        nothing,
+        nothing,
+        nothing,
     )
 
 
@@ -47,12 +56,18 @@ def test_labels_lie_on_their_vertices(template: Template, maker: synth.Synthesiz
         verts = torch.from_numpy(bent if posed else template.verts)
         rows, columns = np.nonzero(picture.mask)
         pixels = np.stack([rows, columns], 1)
-        seen = interpolate(picture.fragments, torch.from_numpy(template.faces).long(), verts)[0][rows, columns]
+        seen = interpolate(picture.fragments, torch.from_numpy(template.faces).long(), verts)[0][
+            rows, columns
+        ]
         exact = picture.cameras.project(seen, CONFIG.size)[0][0].numpy()
-        assert np.abs(exact - pixels).max() < 0.05  # the surface point that the pixel sees projects to the pixel's centre
+        assert (
+            np.abs(exact - pixels).max() < 0.05
+        )  # the surface point that the pixel sees projects to the pixel's centre
         labelled = picture.cameras.project(verts, CONFIG.size)[0][0].numpy()[picture.vertex[rows, columns]]
         away = np.linalg.norm(labelled - pixels, axis=1)
-        assert np.median(away) < 3 and away.max() < 8  # no farther than half of an edge, or the whole of one at a slant
+        assert (
+            np.median(away) < 3 and away.max() < 8
+        )  # no farther than half of an edge, or the whole of one at a slant
         corners = template.faces[picture.fragments.face[0].numpy()[rows, columns]]
         assert (corners == picture.vertex[rows, columns][:, None]).any(1).all()
 
@@ -75,7 +90,11 @@ def test_azimuth_zero_sees_the_front(template: Template) -> None:
     for i in range(50):
         cameras, azimuth, _ = synth.random_camera(template.verts, config, chance(2, i))
         toward = -(cameras.translation @ cameras.rotation[0].T)[0].numpy()  # the camera's centre
-        assert np.allclose(toward / np.linalg.norm(toward), [np.sin(np.deg2rad(azimuth)), 0, np.cos(np.deg2rad(azimuth))], atol=1e-4)
+        assert np.allclose(
+            toward / np.linalg.norm(toward),
+            [np.sin(np.deg2rad(azimuth)), 0, np.cos(np.deg2rad(azimuth))],
+            atol=1e-4,
+        )
 
 
 def test_pictures_differ_and_the_object_can_be_seen(maker: synth.Synthesizer) -> None:
@@ -86,7 +105,9 @@ def test_pictures_differ_and_the_object_can_be_seen(maker: synth.Synthesizer) ->
         assert picture.rgb[picture.mask].std() > 2  # shaded and patterned, not flat
 
 
-def test_same_seed_same_bytes_and_any_picture_alone(template: Template, maker: synth.Synthesizer, tmp_path) -> None:
+def test_same_seed_same_bytes_and_any_picture_alone(
+    template: Template, maker: synth.Synthesizer, tmp_path
+) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         synth.synthesize(template, tmp_path / f"{name}.h5", CONFIG, CPU, seed)
     a, b, c = (ItemReader(tmp_path / f"{name}.h5", "shic/maps") for name in "abc")
@@ -126,15 +147,22 @@ def test_a_stopped_run_goes_on_to_the_same_file(template: Template, tmp_path) ->
     stopped, whole = (ItemReader(tmp_path / f"{name}.h5", "shic/maps") for name in ("stopped", "whole"))
     assert stopped.names == whole.names and stopped.header == whole.header
     for name in whole.names:
-        assert all(np.array_equal(stopped[name].arrays[field], array) for field, array in whole[name].arrays.items())
+        assert all(
+            np.array_equal(stopped[name].arrays[field], array) for field, array in whole[name].arrays.items()
+        )
 
 
 def test_poses_move_the_labels(small_template: Template, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(synth.Poser, "__call__", lambda self, rng: self.template.verts * np.float32([1, 0.5 + self.amount, 1]))
+    monkeypatch.setattr(
+        synth.Poser, "__call__", lambda self, rng: self.template.verts * np.float32([1, 0.5 + self.amount, 1])
+    )
     for amount in (0.0, 1.0, 2.0):
         config = SynthConfig(number=1, size=64, fov=(20, 20), elevation=(0, 0), poses=amount)
         synth.synthesize(small_template, tmp_path / f"{amount}.h5", config, CPU)
-    labels = [ItemReader(tmp_path / f"{amount}.h5", "shic/maps")["synth_00000.jpg"].vertex for amount in (0.0, 1.0, 2.0)]
+    labels = [
+        ItemReader(tmp_path / f"{amount}.h5", "shic/maps")["synth_00000.jpg"].vertex
+        for amount in (0.0, 1.0, 2.0)
+    ]
     assert not np.array_equal(labels[0], labels[1]) and not np.array_equal(labels[1], labels[2])
 
 
@@ -149,7 +177,9 @@ def test_photos_as_backgrounds(template: Template, tmp_path) -> None:
         assert around[0] > 3 * around[1:].max()
 
 
-@pytest.mark.parametrize("name, value", [("fill", (0.8, 0.4)), ("fov", (30.0,)), ("elevation", (0.0, 1.0, 2.0))])
+@pytest.mark.parametrize(
+    "name, value", [("fill", (0.8, 0.4)), ("fov", (30.0,)), ("elevation", (0.0, 1.0, 2.0))]
+)
 def test_a_range_that_is_none(template: Template, name: str, value: tuple) -> None:
     with pytest.raises(SettingError, match=f"--{name}"):
         synth.Synthesizer(template.verts, template.faces, SynthConfig(**{name: value}), CPU)

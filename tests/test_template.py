@@ -18,7 +18,9 @@ def animal() -> trimesh.Trimesh:
     """A closed shape of 642 vertices with one mirror plane, x = 0, its raised head at +z."""
     shape = trimesh.creation.icosphere(3)
     x, y, z = shape.vertices.T
-    return trimesh.Trimesh(np.stack([0.3 * x, 0.4 * y + 0.5 * np.maximum(z, 0) ** 2, z + 0.2 * y], 1), shape.faces, process=False)
+    return trimesh.Trimesh(
+        np.stack([0.3 * x, 0.4 * y + 0.5 * np.maximum(z, 0) ** 2, z + 0.2 * y], 1), shape.faces, process=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,9 @@ def test_arrays_agree_with_each_other(made: schema.Template) -> None:
     assert made.mirror_axis == "x" and made.eigenvectors.shape == (642, 16)
     np.testing.assert_array_equal(made.mirror[made.mirror], np.arange(642))
     np.testing.assert_allclose(made.verts[made.mirror], made.verts * [-1, 1, 1], atol=1e-6)
-    np.testing.assert_allclose(made.geodesic[made.mirror][:, made.mirror], made.geodesic, atol=1)  # mirrored distances are the same
+    np.testing.assert_allclose(
+        made.geodesic[made.mirror][:, made.mirror], made.geodesic, atol=1
+    )  # mirrored distances are the same
     assert made.geodesic.max() == 228
     assert (np.diff(made.eigenvalues) >= 0).all() and made.eigenvalues[0] > 0
 
@@ -65,20 +69,31 @@ def test_same_mesh_gives_the_same_template(folder: Path, made: schema.Template) 
         np.testing.assert_array_equal(getattr(again, each.name), getattr(made, each.name))
 
 
-@pytest.mark.parametrize("up, front, columns, signs", [("+z", "+y", (0, 2, 1), (-1, 1, 1)), ("+z", "-y", (0, 2, 1), (1, -1, 1))])
+@pytest.mark.parametrize(
+    "up, front, columns, signs", [("+z", "+y", (0, 2, 1), (-1, 1, 1)), ("+z", "-y", (0, 2, 1), (1, -1, 1))]
+)
 def test_another_axis_convention_gives_the_same_template(
-    tmp_path: Path, made: schema.Template, up: str, front: str, columns: tuple[int, ...], signs: tuple[int, ...]
+    tmp_path: Path,
+    made: schema.Template,
+    up: str,
+    front: str,
+    columns: tuple[int, ...],
+    signs: tuple[int, ...],
 ) -> None:
     turned = animal()
     turned.vertices = turned.vertices[:, columns] * signs
     turned.export(tmp_path / "turned.obj", digits=12)
-    found = template.prepare(tmp_path / "turned.obj", TemplateConfig(vertices=0, eigenvectors=16, up=up, front=front))
+    found = template.prepare(
+        tmp_path / "turned.obj", TemplateConfig(vertices=0, eigenvectors=16, up=up, front=front)
+    )
     np.testing.assert_allclose(found.verts, made.verts, atol=1e-6)
     np.testing.assert_array_equal(found.mirror, made.mirror)
 
 
 @pytest.mark.parametrize("vertices", [300, 1500])
-def test_source_to_vertex_is_the_nearest_vertex_after_resampling(folder: Path, made: schema.Template, vertices: int) -> None:
+def test_source_to_vertex_is_the_nearest_vertex_after_resampling(
+    folder: Path, made: schema.Template, vertices: int
+) -> None:
     found = template.prepare(folder / "animal.obj", TemplateConfig(vertices=vertices, eigenvectors=8))
     assert abs(len(found.verts) - vertices) <= 0.2 * vertices
     assert np.ptp(found.verts, axis=0).max() == pytest.approx(1)
@@ -124,7 +139,9 @@ def test_colors_are_distinct_smooth_and_warm_on_the_left(made: schema.Template) 
     colors = made.colors.astype(int)
     assert len(np.unique(colors, axis=0)) == 642
     edges = made.faces[:, [0, 1]]
-    across = np.abs(made.verts[edges, 0]).max(1) < 0.05  # the side changes quickly at the mirror plane, and only there
+    across = (
+        np.abs(made.verts[edges, 0]).max(1) < 0.05
+    )  # the side changes quickly at the mirror plane, and only there
     assert np.abs(colors[edges[~across, 0]] - colors[edges[~across, 1]]).max() < 70
     warmth = colors[:, 0] - colors[:, 2]
     side = np.abs(made.verts[:, 0]) > 0.08
@@ -138,8 +155,12 @@ def test_equal_positions_still_get_distinct_colors() -> None:
 
 
 def test_oklab_gives_known_colours() -> None:
-    lab = np.array([[0, 0, 0], [1, 0, 0], [0.62796, 0.22486, 0.12585], [0.45201, -0.03246, -0.31153]])  # black, white, red, blue
-    np.testing.assert_allclose(template.oklab_to_rgb(lab), [[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 0, 1]], atol=2e-3)
+    lab = np.array(
+        [[0, 0, 0], [1, 0, 0], [0.62796, 0.22486, 0.12585], [0.45201, -0.03246, -0.31153]]
+    )  # black, white, red, blue
+    np.testing.assert_allclose(
+        template.oklab_to_rgb(lab), [[0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 0, 1]], atol=2e-3
+    )
 
 
 def test_uv_picture_shows_each_face_where_its_texture_is(made: schema.Template) -> None:
@@ -147,7 +168,10 @@ def test_uv_picture_shows_each_face_where_its_texture_is(made: schema.Template) 
     picture = template.uv_picture(made, size).astype(int)
     assert picture.shape == (size, size, 3)
     middle = made.uv[made.face_uv].mean(1)
-    row, column = np.round((1 - middle[:, 1]) * size - 0.5).astype(int), np.round(middle[:, 0] * size - 0.5).astype(int)
+    row, column = (
+        np.round((1 - middle[:, 1]) * size - 0.5).astype(int),
+        np.round(middle[:, 0] * size - 0.5).astype(int),
+    )
     expected = made.colors[made.faces].mean(1)
     assert np.median(np.abs(picture[row, column] - expected).max(1)) <= 2
     assert (picture == 245).all(2).mean() > 0.1  # between the charts
@@ -158,7 +182,10 @@ def test_sides_picture_has_the_head_on_the_left_seen_from_the_left(made: schema.
     views = np.split(template.sides_picture(made, size).astype(int), 4, axis=1)
     left, right = views[1], views[3]
     tall = [np.argmax((view[10:] < 250).any(2).any(1)) for view in (left, right)]  # the row of the head's top
-    head = [np.nonzero((view[10 + row] < 250).any(1))[0].mean() for view, row in zip((left, right), tall, strict=True)]
+    head = [
+        np.nonzero((view[10 + row] < 250).any(1))[0].mean()
+        for view, row in zip((left, right), tall, strict=True)
+    ]
     assert head[0] < size / 2 < head[1]
     warmth = [(view[..., 0] - view[..., 2])[(view < 250).any(2)].mean() for view in (left, right)]
     assert warmth[0] > 20 and warmth[1] < -20

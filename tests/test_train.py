@@ -23,7 +23,14 @@ from shic_cli.schema import ItemReader, Template
 
 CPU = torch.device("cpu")
 FEW = ("--azimuths", "8", "--elevations", "10")
-KEPT = {"points": 20, "flip": True, "at_points": True, "seed": 1, "augment": False, "variants": 1}  # of Examples
+KEPT = {
+    "points": 20,
+    "flip": True,
+    "at_points": True,
+    "seed": 1,
+    "augment": False,
+    "variants": 1,
+}  # of Examples
 SHORT = ("--epochs", "2", "--variants", "1", "--batch", "4", "--points", "30")
 
 
@@ -33,7 +40,12 @@ def test_kept_examples_stay_within_their_memory(album, small_template):
     examples = Examples(readers, train.make_extractor("silhouette", CPU), memory=100_000, **shared)
     for index in range(6):
         examples.get(index, 0)
-    total = sum(value.nbytes for kept in examples.kept.values() for value in vars(kept).values() if isinstance(value, torch.Tensor))
+    total = sum(
+        value.nbytes
+        for kept in examples.kept.values()
+        for value in vars(kept).values()
+        if isinstance(value, torch.Tensor)
+    )
     assert 0 < total <= 100_000 and 0 < len(examples.kept) < 6
 
 
@@ -41,7 +53,9 @@ def config(**changes: object) -> TrainConfig:
     return TrainConfig(**{"epochs": 2, "variants": 1, "batch": 4, "points": 30, **changes})
 
 
-def make_trainer(template: Template, paths: list[Path], settings: TrainConfig, seed: int = 0) -> train.Trainer:
+def make_trainer(
+    template: Template, paths: list[Path], settings: TrainConfig, seed: int = 0
+) -> train.Trainer:
     return train.Trainer.make(template, train.open_maps(paths, template, settings), settings, CPU, seed)
 
 
@@ -63,7 +77,9 @@ def test_training_learns_exact_labels(small_template, album, tmp_path, encoder, 
     predictor, errors = Predictor(tmp_path / "m.safetensors", CPU), []
     truth = ItemReader(album / "truth.h5", "shic/maps")
     for photo, item in zip(map(MaskSource().read, list_images([str(album / "imgs")])), truth, strict=True):
-        errors.append(small_template.geodesic[predictor.predict(photo)[0][item.mask], item.vertex[item.mask]].mean())
+        errors.append(
+            small_template.geodesic[predictor.predict(photo)[0][item.mask], item.vertex[item.mask]].mean()
+        )
     assert np.mean(errors) < 0.2 * small_template.geodesic.mean()
 
 
@@ -83,7 +99,9 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, mo
     monkeypatch.setattr(train.Trainer, "run_epoch", stop_at_the_third)
     status, _, err = shic(*line, "-o", "two.safetensors")
     assert status == 130 and "goes on" in err and not (folder / "two.safetensors").exists()
-    status, _, err = shic("train", *SHORT, "--encoder", encoder, "--epochs", "4", "--seed", "3", "-o", "two.safetensors")
+    status, _, err = shic(
+        "train", *SHORT, "--encoder", encoder, "--epochs", "4", "--seed", "3", "-o", "two.safetensors"
+    )
     assert status == 1 and "epochs: 3, now 4" in err
     monkeypatch.undo()
     monkeypatch.chdir(folder)
@@ -114,7 +132,9 @@ def test_a_dense_encoder_trains_the_convolutional_decoder_and_its_foreground(fol
     assert meta["decoder"] == "convolutional" and 0 < meta["losses"]["foreground"] < 1
     shutil.rmtree(folder / "masks")
     status, _, err = shic("predict", "imgs", "--masker", "none")
-    assert status in (0, 1, 4) and "has no mask" not in err  # it looks for the object itself; two epochs may not find it
+    assert (
+        status in (0, 1, 4) and "has no mask" not in err
+    )  # it looks for the object itself; two epochs may not find it
 
 
 def test_a_loss_that_is_not_finite_is_named_and_keeps_the_checkpoint(small_template, album):
@@ -149,10 +169,18 @@ def test_data_switches_leave_out_whole_files(album, small_template):
 
 
 def test_points_flip_and_augment_with_their_picture(album, small_template):
-    """A labelled point keeps its place on the mask through every augmentation, and on the mirrored mask when flipped."""
+    """A labelled point keeps its place on the mask through every augmentation, and on the mirrored mask when
+    flipped.
+    """
     readers = train.open_maps([album / "truth.h5"], small_template, config())
     extractor = train.make_extractor("silhouette", CPU)
-    shared = {"points": 40, "vertices": len(small_template.verts), "flip": False, "at_points": True, "seed": 1}
+    shared = {
+        "points": 40,
+        "vertices": len(small_template.verts),
+        "flip": False,
+        "at_points": True,
+        "seed": 1,
+    }
     examples = Examples(readers, extractor, augment=True, variants=0, **shared)
     for index in range(6):
         example = examples.get(index, epoch=index)
@@ -178,15 +206,21 @@ def test_every_other_epoch_shows_the_mirror_image(album, small_template):
     for index in (0, 1):
         first, second = examples.get(index, 0), examples.get(index, 1)
         one, other = (first, second) if index == 0 else (second, first)
-        torch.testing.assert_close(other.features, one.features.flip(-1), atol=4e-3, rtol=0)  # sums in another order, rounded
+        torch.testing.assert_close(
+            other.features, one.features.flip(-1), atol=4e-3, rtol=0
+        )  # sums in another order, rounded
         assert (other.features - one.features).abs().max() > 1
-        assert torch.equal(other.yx, flip_points(one.yx, 128)) and torch.equal(other.vertex, mirror[one.vertex])
+        assert torch.equal(other.yx, flip_points(one.yx, 128)) and torch.equal(
+            other.vertex, mirror[one.vertex]
+        )
         assert torch.equal(examples.get(index, 2).features, first.features)
 
 
 def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_template):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
-    trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="picture", natural=1.0))
+    trainer = make_trainer(
+        small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="picture", natural=1.0)
+    )
     torch.nn.init.normal_(trainer.map.C)
     trainer.map.eval()  # batch norm would look at the whole batch
     batches = [
@@ -214,15 +248,31 @@ def test_recipes_fill_in_what_is_left_open(small_template, album):
     open_settings = ("epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision")
     for encoder in ("silhouette", "picture"):
         paper = settled(encoder=encoder, recipe="paper")
-        assert [getattr(paper, name) for name in open_settings] == [40, 16, 1e-3, "step", "off", 1, "on", "float32"]  # sec. 4.1
+        assert [getattr(paper, name) for name in open_settings] == [
+            40,
+            16,
+            1e-3,
+            "step",
+            "off",
+            1,
+            "on",
+            "float32",
+        ]  # sec. 4.1
     unet = settled(encoder="picture", batch=5)
     assert (unet.decoder, unet.batch, unet.schedule, unet.mirror) == ("unet", 5, "cosine", "on")
-    assert (settled(encoder="silhouette").decoder, settled(encoder="silhouette").augment) == ("pointwise", "off")
+    assert (settled(encoder="silhouette").decoder, settled(encoder="silhouette").augment) == (
+        "pointwise",
+        "off",
+    )
     assert settled(encoder="silhouette", decoder="unet").decoder == "unet"
 
 
 def test_bfloat16_is_for_a_unet_on_a_processor_that_has_it(monkeypatch):
-    for able, expected in (({"avx512_bf16": True}, "bfloat16"), ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"), ({}, "float32")):
+    for able, expected in (
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+        ({}, "float32"),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able, raising=False)
         for encoder in ("picture", "silhouette"):
             found = train.settle(TrainConfig(encoder=encoder), train.make_extractor(encoder, CPU), CPU)
@@ -232,10 +282,14 @@ def test_bfloat16_is_for_a_unet_on_a_processor_that_has_it(monkeypatch):
 
 
 def test_in_bfloat16_only_the_decoder_is_rounded(album, small_template):
-    """Its layers see eight bits, and what the losses see of the map is float32: the first losses are near, the gradients too."""
+    """Its layers see eight bits, and what the losses see of the map is float32: the first losses are near,
+    the gradients too.
+    """
     found = {}
     for precision in ("float32", "bfloat16"):
-        trainer = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", precision=precision))
+        trainer = make_trainer(
+            small_template, [album / "truth.h5"], config(encoder="picture", precision=precision)
+        )
         torch.nn.init.normal_(trainer.map.C, generator=torch.Generator().manual_seed(0))
         dtypes = set()
         trainer.map.decoder.out.register_forward_hook(lambda _, __, out, dtypes=dtypes: dtypes.add(out.dtype))
@@ -243,14 +297,21 @@ def test_in_bfloat16_only_the_decoder_is_rounded(album, small_template):
         assert dtypes == {torch.float32 if precision == "float32" else torch.bfloat16}
         assert {value.dtype for value in trainer.map.parameters()} == {torch.float32}
         found[precision] = loss
-    assert found["bfloat16"] == pytest.approx(found["float32"], rel=0.02) and found["bfloat16"] != found["float32"]
+    assert (
+        found["bfloat16"] == pytest.approx(found["float32"], rel=0.02)
+        and found["bfloat16"] != found["float32"]
+    )
 
 
 def test_natural_weighs_the_losses_of_photos_alone(folder, album, shic, small_template):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
     found = {}
     for natural in (1.0, 0.5):
-        trainer = make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder="silhouette", natural=natural))
+        trainer = make_trainer(
+            small_template,
+            [folder / "pgt.h5", album / "truth.h5"],
+            config(encoder="silhouette", natural=natural),
+        )
         found[natural] = step(trainer, [0, 1, 8, 9])
     exact = 0.1 * found[1.0]["synthetic"]
     assert found[0.5]["total"] - exact == pytest.approx((found[1.0]["total"] - exact) / 2, rel=1e-4)
@@ -269,7 +330,14 @@ def test_a_unet_leaves_pseudo_labels_out_where_there_is_better(folder, album, sh
     shutil.copy(album / "truth.h5", folder / "mine.h5")
     with h5py.File(folder / "mine.h5", "r+") as file:
         file.attrs["labels"] = "annotated"
-    assert len(make_trainer(small_template, [album / "truth.h5", folder / "mine.h5"], config(encoder="picture")).examples) == 12
+    assert (
+        len(
+            make_trainer(
+                small_template, [album / "truth.h5", folder / "mine.h5"], config(encoder="picture")
+            ).examples
+        )
+        == 12
+    )
 
 
 def test_the_next_batch_is_made_while_the_last_is_used():
@@ -300,7 +368,8 @@ def test_what_fails_ahead_fails_in_its_turn():
 
 def test_schedules(small_template, album):
     step, cosine = (
-        make_trainer(small_template, [album / "truth.h5"], config(epochs=4, rate=1.0, schedule=each)) for each in ("step", "cosine")
+        make_trainer(small_template, [album / "truth.h5"], config(epochs=4, rate=1.0, schedule=each))
+        for each in ("step", "cosine")
     )
     assert [step.rate(epoch) for epoch in (0, 1.9, 2, 3.9)] == [1, 1, 0.1, 0.1]
     assert [cosine.rate(epoch) for epoch in (0, 2, 4)] == pytest.approx([1, 0.5, 0])
@@ -309,34 +378,59 @@ def test_schedules(small_template, album):
 def test_synthetic_pictures_alone_are_enough(folder, album, shic):
     shutil.copy(album / "truth.h5", folder / "synth.h5")
     status, _, err = shic("train", *SHORT)
-    assert status == 0 and "there is no pgt.h5: learning from synth.h5 alone" in err and "photos are left out" not in err
-    assert [Path(name).name for name in model.read_meta(folder / "model.safetensors")["sources"]] == ["template", "synth.h5"]
+    assert (
+        status == 0
+        and "there is no pgt.h5: learning from synth.h5 alone" in err
+        and "photos are left out" not in err
+    )
+    assert [Path(name).name for name in model.read_meta(folder / "model.safetensors")["sources"]] == [
+        "template",
+        "synth.h5",
+    ]
 
 
 def test_auto_looks_at_pixels_where_synthetic_pictures_teach_it(folder, album, shic, small_template):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
     assert make_trainer(small_template, [folder / "pgt.h5"], config()).config.encoder == "silhouette"
-    assert make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config()).config.encoder == "picture"
+    assert (
+        make_trainer(small_template, [folder / "pgt.h5", album / "truth.h5"], config()).config.encoder
+        == "picture"
+    )
 
 
 def test_variants_repeat_and_fresh_ones_do_not(album, small_template):
     readers = train.open_maps([album / "truth.h5"], small_template, config())
     extractor = train.make_extractor("silhouette", CPU)
-    shared = {"points": 20, "vertices": len(small_template.verts), "flip": False, "at_points": True, "seed": 1, "augment": True}
+    shared = {
+        "points": 20,
+        "vertices": len(small_template.verts),
+        "flip": False,
+        "at_points": True,
+        "seed": 1,
+        "augment": True,
+    }
     kept, fresh = (Examples(readers, extractor, variants=count, **shared) for count in (2, 0))
-    assert torch.equal(kept.get(0, 0).yx, kept.get(0, 2).yx) and not torch.equal(kept.get(0, 0).yx, kept.get(0, 1).yx)
+    assert torch.equal(kept.get(0, 0).yx, kept.get(0, 2).yx) and not torch.equal(
+        kept.get(0, 0).yx, kept.get(0, 1).yx
+    )
     assert not torch.equal(fresh.get(0, 0).yx, fresh.get(0, 2).yx)
 
 
 @pytest.mark.parametrize("encoder", ["silhouette", "picture"])
-def test_what_does_not_fit_is_done_in_parts_with_the_same_result(folder, album, shic, small_template, monkeypatch, encoder):
-    """A stand-in for a GPU that holds 2 pictures: gradients add up to those of the whole batch, but for what batch norm sees."""
+def test_what_does_not_fit_is_done_in_parts_with_the_same_result(
+    folder, album, shic, small_template, monkeypatch, encoder
+):
+    """A stand-in for a GPU that holds 2 pictures: gradients add up to those of the whole batch, but for what
+    batch norm sees.
+    """
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
     grads, values, said = [], [], []
     monkeypatch.setattr(devices.log, "warning", lambda fact, *values: said.append(fact % values))
     for most in (100, 2):
         trainer = make_trainer(
-            small_template, [folder / "pgt.h5", album / "truth.h5"], config(encoder=encoder, batch=7, natural=1.0, precision="float32")
+            small_template,
+            [folder / "pgt.h5", album / "truth.h5"],
+            config(encoder=encoder, batch=7, natural=1.0, precision="float32"),
         )
         torch.nn.init.normal_(trainer.map.C, generator=torch.Generator().manual_seed(0))
         for layer in trainer.map.modules():
@@ -375,9 +469,16 @@ def test_the_encoder_gets_fewer_pictures_when_memory_runs_out(album, small_templ
                 raise torch.OutOfMemoryError("too many")
             return super().__call__(images, masks)
 
-    small, large = (Examples(readers, part(), together=6, **shared).get_all(range(6), 0) for part in (Small, Patches))
-    assert all(torch.equal(one.features, two.features) and torch.equal(one.yx, two.yx) for one, two in zip(small, large, strict=True))
-    assert len(small) == 6 and said[1:] == ["out of GPU memory: the encoder goes on with 1 at a time in place of 3"]
+    small, large = (
+        Examples(readers, part(), together=6, **shared).get_all(range(6), 0) for part in (Small, Patches)
+    )
+    assert all(
+        torch.equal(one.features, two.features) and torch.equal(one.yx, two.yx)
+        for one, two in zip(small, large, strict=True)
+    )
+    assert len(small) == 6 and said[1:] == [
+        "out of GPU memory: the encoder goes on with 1 at a time in place of 3"
+    ]
 
 
 def test_one_alone_that_does_not_fit_is_an_error(small_template, album, monkeypatch):

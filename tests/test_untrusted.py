@@ -31,13 +31,18 @@ def test_names_below_a_folder(name: str) -> None:
     assert check_name(name, "x") == name
 
 
-@pytest.mark.parametrize("name", ["/a", "../a", "a/..", "..", ".", "", "a\0b", "a\x1b", "a\u202eb", "b" * 300, "a/" * 600 + "b", None, 3])
+@pytest.mark.parametrize(
+    "name",
+    ["/a", "../a", "a/..", "..", ".", "", "a\0b", "a\x1b", "a\u202eb", "b" * 300, "a/" * 600 + "b", None, 3],
+)
 def test_names_that_lead_elsewhere_or_nowhere(name: Any) -> None:
     with pytest.raises(InputError, match="is no name"):
         check_name(name, "x")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[" * 200_000, "9" * 10_000, b"\xff\xfe\xfd", b"\x80", '{"a": ["\\ud800"]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[" * 200_000, "9" * 10_000, b"\xff\xfe\xfd", b"\x80", '{"a": ["\\ud800"]}']
+)
 def test_what_is_no_json(text: str | bytes) -> None:
     with pytest.raises(InputError, match="is not JSON"):
         parse_json(text, "x")
@@ -51,7 +56,11 @@ def test_messages_hold_nothing_that_a_terminal_acts_on() -> None:
 
 def png(width: int, height: int, data: bytes) -> bytes:
     out = b"\x89PNG\r\n\x1a\n"
-    for name, body in ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)), (b"IDAT", zlib.compress(data)), (b"IEND", b"")):
+    for name, body in (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(data)),
+        (b"IEND", b""),
+    ):
         out += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
     return out
 
@@ -74,8 +83,13 @@ def test_only_kinds_that_photos_come_in_are_read(kind: str) -> None:
         decode(buffer.getvalue(), "x.png")
 
 
-@pytest.mark.parametrize("head", [b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:1/a.ts\n", b"ffconcat version 1.0\nfile '/etc/passwd'\n", b""])
-def test_a_list_of_addresses_is_no_video(tmp_path: Path, head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "head",
+    [b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:1/a.ts\n", b"ffconcat version 1.0\nfile '/etc/passwd'\n", b""],
+)
+def test_a_list_of_addresses_is_no_video(
+    tmp_path: Path, head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "x.mp4").write_bytes(head)
     monkeypatch.setattr("cv2.VideoCapture", lambda path: pytest.fail("opened"))
     with pytest.raises(InputError, match="can't be read as a video"):
@@ -85,7 +99,9 @@ def test_a_list_of_addresses_is_no_video(tmp_path: Path, head: bytes, monkeypatc
 def ball(folder: Path, change: Callable[[dict], object]) -> Path:
     """A glTF file with its buffer beside it, changed."""
     (folder / "model").mkdir()
-    for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(trimesh.creation.icosphere(subdivisions=1))).items():
+    for name, data in trimesh.exchange.gltf.export_gltf(
+        trimesh.Scene(trimesh.creation.icosphere(subdivisions=1))
+    ).items():
         (folder / "model" / name).write_bytes(data)
     path = folder / "model" / "model.gltf"
     tree = json.loads(path.read_text())
@@ -126,7 +142,9 @@ def test_a_scene_that_shows_one_part_very_often(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize("number", ["nan", "inf", "1e308", "1e35"])
 def test_vertices_that_are_no_places(tmp_path: Path, number: str) -> None:
-    (tmp_path / "x.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 {number}\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 2 3 4\nf 1 3 4\n")
+    (tmp_path / "x.obj").write_text(
+        f"v 0 0 0\nv 1 0 0\nv 0 1 {number}\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 2 3 4\nf 1 3 4\n"
+    )
     with pytest.raises(InputError, match=r"not finite|longest side"):
         read_mesh(tmp_path / "x.obj")
 
@@ -171,7 +189,10 @@ def put(**values: Any) -> Callable[[dict, dict, bytearray], None]:
         (fill("surface.uv", -3.0), "surface.uv holds numbers outside 0 to 1"),
         (fill("surface.faces", -1.0), "surface.faces holds numbers outside"),
         (lambda header, meta, body: header.pop("C"), "safetensors|missing"),
-        (lambda header, meta, body: header["C"].update(dtype="I32"), "C is torch.int32, expected torch.float32"),
+        (
+            lambda header, meta, body: header["C"].update(dtype="I32"),
+            "C is torch.int32, expected torch.float32",
+        ),
     ],
 )
 def test_models(small_model_file: Path, change: Callable, said: str) -> None:
@@ -179,7 +200,9 @@ def test_models(small_model_file: Path, change: Callable, said: str) -> None:
         load_model(changed(small_model_file, change))
 
 
-@pytest.mark.parametrize("given", [{"hidden_size": 10**6}, {"num_hidden_layers": 10**6}, {"num_attention_heads": 0}, {"x": 1}])
+@pytest.mark.parametrize(
+    "given", [{"hidden_size": 10**6}, {"num_hidden_layers": 10**6}, {"num_attention_heads": 0}, {"x": 1}]
+)
 def test_the_settings_of_a_carried_encoder_are_those_of_its_tensors(given: dict[str, int]) -> None:
     import torch
 
@@ -189,7 +212,13 @@ def test_the_settings_of_a_carried_encoder_are_those_of_its_tensors(given: dict[
         "embeddings.position_embeddings": torch.zeros(1, 5, 8),
         "encoder.layer.0.norm1.weight": torch.zeros(8),
     }
-    config = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    config = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
     check_config(config, tensors)
     with pytest.raises(InputError, match=r"settings|heads"):
         check_config({**config, **given}, tensors)
@@ -215,6 +244,8 @@ def test_names_without_a_stem_meet_nothing(name: str) -> None:
 
 def test_many_images_are_not_all_paired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shic_cli.keypoints.MOST", 2)
-    (tmp_path / "x.json").write_text(json.dumps({"images": {name: {"points": {"a": [1, 1]}} for name in "abc"}}))
+    (tmp_path / "x.json").write_text(
+        json.dumps({"images": {name: {"points": {"a": [1, 1]}} for name in "abc"}})
+    )
     with pytest.raises(InputError, match="has 3 images, at most 2"):
         read_pairs(tmp_path / "x.json")

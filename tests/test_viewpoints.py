@@ -17,16 +17,35 @@ from shic_cli.synth import Framer
 from shic_cli.template import surface
 from shic_cli.viewpoints import parse_views, random_viewpoint, view_of
 
-COMPASS = {0: "front", 45: "side", 90: "side", 135: "side", 180: "back", 225: "side", 270: "side", 315: "side"}
+COMPASS = {
+    0: "front",
+    45: "side",
+    90: "side",
+    135: "side",
+    180: "back",
+    225: "side",
+    270: "side",
+    315: "side",
+}
 
 
 def nearest_side(verts: np.ndarray, azimuth: float, head: np.ndarray) -> str:
-    """The word that geometry gives: whether the head, the tail or neither is much nearer to the camera than the body's middle."""
+    """The word that geometry gives: whether the head, the tail or neither is much nearer to the camera than
+    the body's middle.
+    """
     cameras = look_at(*(torch.tensor([value], dtype=torch.float32) for value in (azimuth, 0.0, 0.0, 30.0)))
     depth = cameras.to_view(torch.from_numpy(verts))[0, :, 2].numpy()
     length = np.linalg.norm(verts[head].mean(0) - verts[~head].mean(0))
-    lean = (depth[~head].mean() - depth[head].mean()) / length  # the cosine between the view and the body's axis
-    return "front" if lean > math.cos(math.radians(30)) else "back" if lean < -math.cos(math.radians(30)) else "side"
+    lean = (
+        depth[~head].mean() - depth[head].mean()
+    ) / length  # the cosine between the view and the body's axis
+    return (
+        "front"
+        if lean > math.cos(math.radians(30))
+        else "back"
+        if lean < -math.cos(math.radians(30))
+        else "side"
+    )
 
 
 @pytest.mark.parametrize("axis", ["+z", "+x", "-x"])
@@ -49,7 +68,14 @@ def test_words_are_right_in_all_compass_directions_of_a_template_whose_front_was
 
 @pytest.mark.parametrize(
     ("azimuth", "elevation", "word"),
-    [(29, 0, "front"), (31, 0, "side"), (149, 0, "side"), (151, 0, "back"), (331, 59, "front"), (0, 60, "top")],
+    [
+        (29, 0, "front"),
+        (31, 0, "side"),
+        (149, 0, "side"),
+        (151, 0, "back"),
+        (331, 59, "front"),
+        (0, 60, "top"),
+    ],
 )
 def test_where_words_change(azimuth, elevation, word):
     assert view_of(azimuth, elevation) == word
@@ -71,7 +97,9 @@ def test_drawn_viewpoints_show_the_views_that_were_asked_for(views):
 
 
 def test_the_top_is_seen_from_above_whatever_the_elevations_are():
-    assert all(60 <= random_viewpoint(("top",), (-10.0, 40.0), np.random.default_rng(i))[1] <= 90 for i in range(20))
+    assert all(
+        60 <= random_viewpoint(("top",), (-10.0, 40.0), np.random.default_rng(i))[1] <= 90 for i in range(20)
+    )
 
 
 def test_any_view_draws_as_ever():
@@ -79,16 +107,26 @@ def test_any_view_draws_as_ever():
     assert random_viewpoint((), (-10.0, 40.0), one) == (other.uniform(0, 360), other.uniform(-10, 40))
 
 
-@pytest.mark.parametrize(("text", "elevation"), [("left", (0.0, 1.0)), ("side,", (0.0, 1.0)), ("side,top", (60.0, 80.0))])
+@pytest.mark.parametrize(
+    ("text", "elevation"), [("left", (0.0, 1.0)), ("side,", (0.0, 1.0)), ("side,top", (60.0, 80.0))]
+)
 def test_views_that_are_none(text, elevation):
     with pytest.raises(SettingError, match="--views"):
         parse_views(text, elevation)
 
 
 def test_frames_have_the_camera_that_their_words_speak_of(small_template):
-    framer = Framer(small_template.verts, small_template.faces, SynthConfig(views="side,back", renderer="warp"), torch.device("cpu"))
+    framer = Framer(
+        small_template.verts,
+        small_template.faces,
+        SynthConfig(views="side,back", renderer="warp"),
+        torch.device("cpu"),
+    )
     for i in range(30):
         frame = framer.frame(np.random.default_rng(i))
         centre = -(frame.cameras.translation @ frame.cameras.rotation[0].T)[0].numpy()
         azimuth = math.degrees(math.atan2(centre[0], centre[2]))
-        assert abs((azimuth - frame.azimuth + 180) % 360 - 180) < 0.1 and view_of(azimuth, 0) in ("side", "back")
+        assert abs((azimuth - frame.azimuth + 180) % 360 - 180) < 0.1 and view_of(azimuth, 0) in (
+            "side",
+            "back",
+        )

@@ -19,7 +19,13 @@ from shic_cli.features import make_extractor, photo_features
 from shic_cli.images import Crop, Photo
 
 CPU = torch.device("cpu")
-KINDS = {"vit": 1, "deit": 2, "dinov2": 1, "dinov2_with_registers": 5, "dinov3_vit": 5}  # tokens before the patches
+KINDS = {
+    "vit": 1,
+    "deit": 2,
+    "dinov2": 1,
+    "dinov2_with_registers": 5,
+    "dinov3_vit": 5,
+}  # tokens before the patches
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 DEIT = Path(__file__).parents[2] / "shared/weights/deit-tiny-patch16-224"
 
@@ -62,11 +68,17 @@ def test_tokens_are_those_of_transformers(kind, tiny_vit):
     _, out = reference(folder, images)
     final = make_extractor(f"vit:{folder}", CPU)
     assert (final.side, final.dim, final.needs_mask, final.sees_whole_object) == (48, 32, False, False)
-    torch.testing.assert_close(final(images, masks), grid(out.last_hidden_state, KINDS[kind]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        final(images, masks), grid(out.last_hidden_state, KINDS[kind]), atol=1e-4, rtol=1e-4
+    )
     for layer in range(3):
         found = make_extractor(f"vit:{folder},layer={layer}", CPU)(images, masks)
-        torch.testing.assert_close(found, grid(out.hidden_states[layer + 1], KINDS[kind]), atol=1e-4, rtol=1e-4)
-    assert (found - final(images, masks)).abs().max() > 0.1  # the last block's output comes before the last norm
+        torch.testing.assert_close(
+            found, grid(out.hidden_states[layer + 1], KINDS[kind]), atol=1e-4, rtol=1e-4
+        )
+    assert (
+        found - final(images, masks)
+    ).abs().max() > 0.1  # the last block's output comes before the last norm
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,13 +88,17 @@ def test_facets_are_the_projections_inside_the_block(kind, tiny_vit):
     model, out = reference(folder, images)
     name = {"vit": "layers.1", "deit": "layers.1", "dinov3_vit": "model.layer.1"}.get(kind, "encoder.layer.1")
     block = model.get_submodule(name)
-    normed = (block.layernorm_before if hasattr(block, "layernorm_before") else block.norm1)(out.hidden_states[1])
+    normed = (block.layernorm_before if hasattr(block, "layernorm_before") else block.norm1)(
+        out.hidden_states[1]
+    )
     for facet, projection in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")):
         layer = getattr(block.attention, projection)
         expected = normed @ layer.weight.T + (0 if layer.bias is None else layer.bias)
         extractor = make_extractor(f"vit:{folder},layer=1,facet={facet}", CPU)
         assert extractor.dim == 32
-        torch.testing.assert_close(extractor(images, masks), grid(expected, KINDS[kind]), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            extractor(images, masks), grid(expected, KINDS[kind]), atol=1e-4, rtol=1e-4
+        )
     last = make_extractor(f"vit:{folder},facet=key", CPU)
     assert last.fingerprint == make_extractor(f"vit:{folder},layer=2,facet=key", CPU).fingerprint
 
@@ -95,7 +111,9 @@ def test_another_side_interpolates_positions(kind, tiny_vit):
     _, out = reference(folder, images, **options)
     extractor = make_extractor(f"vit:{folder},side=64", CPU)
     assert extractor.side == 64
-    torch.testing.assert_close(extractor(images, masks), grid(out.last_hidden_state, KINDS[kind]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        extractor(images, masks), grid(out.last_hidden_state, KINDS[kind]), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_blocks_above_the_layer_are_left_out(tiny_vit):
@@ -109,7 +127,9 @@ def test_channels_are_red_green_blue(tiny_vit):
     swapped = images.flip(1)
     extractor = make_extractor(f"vit:{folder}", CPU)
     _, out = reference(folder, swapped)
-    torch.testing.assert_close(extractor(swapped, masks), grid(out.last_hidden_state, 1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        extractor(swapped, masks), grid(out.last_hidden_state, 1), atol=1e-4, rtol=1e-4
+    )
     assert (extractor(swapped, masks) - extractor(images, masks)).abs().max() > 0.01
 
 
@@ -125,8 +145,17 @@ def test_normalisation_is_the_folders_own(tiny_vit):
     torch.testing.assert_close(other(images, masks), usual(as_usual, masks), atol=1e-4, rtol=1e-4)
     assert other.fingerprint != usual.fingerprint
     (folder / "preprocessor_config.json").write_text('{"do_normalize": false, "image_mean": [1, 1, 1]}')
-    torch.testing.assert_close(make_extractor(f"vit:{folder}", CPU)(images, masks), usual(images * STD + MEAN, masks), atol=1e-4, rtol=1e-4)
-    for text, fact in (("[", "can't be read"), ('{"image_std": [1, 0, 1]}', "not three"), ('{"image_mean": 3}', "can't be read")):
+    torch.testing.assert_close(
+        make_extractor(f"vit:{folder}", CPU)(images, masks),
+        usual(images * STD + MEAN, masks),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    for text, fact in (
+        ("[", "can't be read"),
+        ('{"image_std": [1, 0, 1]}', "not three"),
+        ('{"image_mean": 3}', "can't be read"),
+    ):
         (folder / "preprocessor_config.json").write_text(text)
         with pytest.raises(InputError, match=fact):
             make_extractor(f"vit:{folder}", CPU)
@@ -145,7 +174,10 @@ def test_a_black_background_needs_a_mask_and_hides_what_is_outside(tiny_vit):
 def test_half_precision_is_near_and_comparable(tiny_vit, precision, tolerance):
     folder = tiny_vit("dinov2")
     images, masks = pictures(48)
-    full, half = make_extractor(f"vit:{folder}", CPU), make_extractor(f"vit:{folder},precision={precision}", CPU)
+    full, half = (
+        make_extractor(f"vit:{folder}", CPU),
+        make_extractor(f"vit:{folder},precision={precision}", CPU),
+    )
     found = half(images, masks)
     assert found.dtype == torch.float32 and 0 < (found - full(images, masks)).abs().max() < tolerance
     assert half.fingerprint == full.fingerprint and half.settings["precision"] == precision
@@ -158,7 +190,13 @@ def test_fingerprints_tell_weights_and_options_apart(tiny_vit):
     first = make_extractor(f"vit:{folder}", CPU)
     assert first.fingerprint == make_extractor(f"vit:{folder}", CPU).fingerprint
     different = {first.fingerprint}
-    for options in (",layer=1", ",layer=1,facet=key", ",layer=1,facet=value", ",side=64", ",background=black"):
+    for options in (
+        ",layer=1",
+        ",layer=1,facet=key",
+        ",layer=1,facet=value",
+        ",side=64",
+        ",background=black",
+    ):
         different.add(make_extractor(f"vit:{folder}{options}", CPU).fingerprint)
     tensors = load_file(folder / "model.safetensors")
     tensors["layernorm.bias"][0] += 1
@@ -255,18 +293,32 @@ def test_folders_that_do_not_serve(tiny_vit, tmp_path):
 def test_models_that_are_no_plain_vision_transformer(tmp_path):
     from transformers import BertConfig, BertModel, SwinConfig, SwinModel
 
-    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 10}
+    small = {
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "vocab_size": 10,
+    }
     BertModel(BertConfig(**small)).save_pretrained(tmp_path / "bert")
     with pytest.raises(InputError, match="type bert, not a vision transformer"):
         make_extractor(f"vit:{tmp_path / 'bert'}", CPU)
-    swin = SwinConfig(image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
+    swin = SwinConfig(
+        image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4
+    )
     SwinModel(swin).save_pretrained(tmp_path / "swin")
     with pytest.raises(InputError, match=r"one token a patch|not a vision transformer"):
         make_extractor(f"vit:{tmp_path / 'swin'}", CPU)(*pictures(32))
 
 
 def test_projections_are_found_under_their_older_names():
-    block = torch.nn.ModuleDict({"attention": torch.nn.ModuleDict({each: torch.nn.Linear(2, 3) for each in ("query", "key", "value")})})
+    block = torch.nn.ModuleDict(
+        {
+            "attention": torch.nn.ModuleDict(
+                {each: torch.nn.Linear(2, 3) for each in ("query", "key", "value")}
+            )
+        }
+    )
     assert vit._projection(block, "key") is block["attention"]["key"]
     assert vit._projection(torch.nn.ModuleDict({"qkv": torch.nn.Linear(2, 6)}), "key") is None
 
@@ -275,7 +327,9 @@ def test_a_missing_pooler_is_no_matter(tiny_vit):
     folder = tiny_vit("vit")
     images, masks = pictures(48)
     before = make_extractor(f"vit:{folder}", CPU)(images, masks)
-    rewrite(folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("pooler")])
+    rewrite(
+        folder, lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("pooler")]
+    )
     torch.testing.assert_close(make_extractor(f"vit:{folder}", CPU)(images, masks), before)
 
 
@@ -302,12 +356,19 @@ def test_full_size_models_give_the_documented_shapes(monkeypatch, tmp_path, name
 
     asked = []
     monkeypatch.setattr(models, "load", load)
-    monkeypatch.setattr(models, "locate", lambda model, weights=None: asked.append((model, weights)) or tmp_path)
+    monkeypatch.setattr(
+        models, "locate", lambda model, weights=None: asked.append((model, weights)) or tmp_path
+    )
     monkeypatch.setattr(models, "fingerprint_of", lambda folder: "0")
     extractor = registry.make("extractors", name, device="meta", weights=tmp_path)
     assert extractor.name == name and extractor.side == side and extractor.dim == width
     assert set(asked) == {({"dinov2": "dinov2-base"}.get(name, name), tmp_path)}
-    assert extractor(torch.empty(2, 3, side, side, device="meta"), torch.empty(2, 1, side, side)).shape == (2, width, cells, cells)
+    assert extractor(torch.empty(2, 3, side, side, device="meta"), torch.empty(2, 1, side, side)).shape == (
+        2,
+        width,
+        cells,
+        cells,
+    )
 
 
 def test_named_models_are_looked_for_in_the_weights_folder_and_take_a_folder(tiny_vit, tmp_path):
@@ -329,8 +390,20 @@ def test_real_weights_equal_transformers(side):
     images, masks = pictures(side, 1)
     model, out = reference(DEIT, images, interpolate_pos_encoding=side != 224)
     spec = f"vit:{DEIT},side={side}"
-    torch.testing.assert_close(make_extractor(spec, CPU)(images, masks), grid(out.last_hidden_state, 1), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(make_extractor(f"{spec},layer=8", CPU)(images, masks), grid(out.hidden_states[9], 1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        make_extractor(spec, CPU)(images, masks), grid(out.last_hidden_state, 1), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        make_extractor(f"{spec},layer=8", CPU)(images, masks),
+        grid(out.hidden_states[9], 1),
+        atol=1e-4,
+        rtol=1e-4,
+    )
     block = model.layers[9]
     expected = block.attention.k_proj(block.layernorm_before(out.hidden_states[9]))
-    torch.testing.assert_close(make_extractor(f"{spec},layer=9,facet=key", CPU)(images, masks), grid(expected, 1), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        make_extractor(f"{spec},layer=9,facet=key", CPU)(images, masks),
+        grid(expected, 1),
+        atol=1e-4,
+        rtol=1e-4,
+    )

@@ -1,4 +1,6 @@
-"""A randomly initialised Stable Diffusion and DINOv2 of a few thousand weights, saved as the folders that the real ones come in."""
+"""A randomly initialised Stable Diffusion and DINOv2 of a few thousand weights, saved as the folders that the
+real ones come in.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,12 @@ UNET = {  # the block types of Stable Diffusion 1.5 and 2.1
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
     "layers_per_block": 2,
 }
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
+BETAS = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+}
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -26,14 +33,26 @@ def save_tokenizer(folder: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    first, last = ({"__type": "AddedToken", "content": mark, "lstrip": False, "normalized": True, "rstrip": False} for mark in marks)
-    said = {"bos_token": first, "eos_token": last, "unk_token": last, "pad_token": marks[1], "do_lower_case": True, "errors": "replace"}
+    first, last = (
+        {"__type": "AddedToken", "content": mark, "lstrip": False, "normalized": True, "rstrip": False}
+        for mark in marks
+    )
+    said = {
+        "bos_token": first,
+        "eos_token": last,
+        "unk_token": last,
+        "pad_token": marks[1],
+        "do_lower_case": True,
+        "errors": "replace",
+    }
     more = {"add_prefix_space": False, "model_max_length": 12, "tokenizer_class": "CLIPTokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(said | more))  # as it was published
 
 
 def save_diffusion(folder: Path, seed: int = 0) -> Path:
-    """`folder` with tokenizer, text_encoder, vae, unet and scheduler; channels of the up blocks are 32, 24, 16 and 8."""
+    """`folder` with tokenizer, text_encoder, vae, unet and scheduler; channels of the up blocks are 32, 24,
+    16 and 8.
+    """
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -60,7 +79,14 @@ def save_dinov2(folder: Path) -> Path:
     from transformers import Dinov2Config, Dinov2Model
 
     torch.manual_seed(2)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 12, "num_attention_heads": 2, "mlp_ratio": 2, "patch_size": 14, "image_size": 56}
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 2,
+        "mlp_ratio": 2,
+        "patch_size": 14,
+        "image_size": 56,
+    }
     Dinov2Model(Dinov2Config(**sizes, initializer_range=0.3)).save_pretrained(folder)
     return folder
 
@@ -69,8 +95,12 @@ def pictures(count: int, side: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 
 
-def by_hand(unet, noisy: torch.Tensor, step: int, text: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """The hidden states before the third layer of each up block, and those that leave each block, one submodule after the other."""
+def by_hand(
+    unet, noisy: torch.Tensor, step: int, text: torch.Tensor
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The hidden states before the third layer of each up block, and those that leave each block, one
+    submodule after the other.
+    """
     emb = unet.time_embedding(unet.time_proj(torch.full((len(noisy),), step)))
     hidden, before, after = unet.conv_in(noisy), [], []
     skips = [hidden]

@@ -1,4 +1,6 @@
-"""Tiny random models for the generator `controlnet-depth`, in a folder of weights as `shic models pull --weights` fills it."""
+"""Tiny random models for the generator `controlnet-depth`, in a folder of weights as `shic models pull
+--weights` fills it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ def save_generator(weights: Path, sd: Path) -> Path:
 
     shutil.copytree(sd, weights / "sd15")
     torch.manual_seed(3)
-    control = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(sd / "unet"), conditioning_embedding_out_channels=(4, 4, 8, 8))
+    control = ControlNetModel.from_unet(
+        UNet2DConditionModel.from_pretrained(sd / "unet"), conditioning_embedding_out_channels=(4, 4, 8, 8)
+    )
     with torch.no_grad():  # its outputs start as zeros: an untrained one would change nothing
         for name, parameter in control.named_parameters():
             if "controlnet" in name:
@@ -25,7 +29,9 @@ def save_generator(weights: Path, sd: Path) -> Path:
 
 
 def save_depth_anything(folder: Path, **settings: object) -> Path:
-    """A Depth Anything on a DINOv2 of four blocks; its last bias keeps the output above zero, which a ReLU would cut off."""
+    """A Depth Anything on a DINOv2 of four blocks; its last bias keeps the output above zero, which a ReLU
+    would cut off.
+    """
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
     torch.manual_seed(4)

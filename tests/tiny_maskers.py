@@ -34,7 +34,12 @@ def save_grounding_dino(folder: Path, family: str = "GroundingDino") -> Path:
         out_features=["stage2", "stage3", "stage4"],
     )  # fmt: skip
     bert = tf.BertConfig(
-        vocab_size=12, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=64
+        vocab_size=12,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=64,
     )
     config = getattr(tf, f"{family}Config")(
         backbone_config=swin, text_config=bert, d_model=32, encoder_layers=1, decoder_layers=2, encoder_attention_heads=2,
@@ -42,8 +47,12 @@ def save_grounding_dino(folder: Path, family: str = "GroundingDino") -> Path:
         decoder_n_points=2,
     )  # fmt: skip
     getattr(tf, f"{family}ForObjectDetection")(config).save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "horse", "cow", "t", "##rex"]))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True}))
+    (folder / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "horse", "cow", "t", "##rex"])
+    )
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "BertTokenizer", "do_lower_case": True})
+    )
     return folder
 
 
@@ -56,7 +65,9 @@ def save_sam(folder: Path, family: str = "Sam") -> Path:
     }  # fmt: skip
     prompt = {"hidden_size": 32, "image_size": 64, "patch_size": 8, "mask_input_channels": 4}
     decoder = _decoder(32) | ({"vit_dim": 16} if family == "SamHQ" else {})
-    config = getattr(tf, f"{family}Config")(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder)
+    config = getattr(tf, f"{family}Config")(
+        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
+    )
     getattr(tf, f"{family}Model")(config).save_pretrained(folder)
     return folder
 
@@ -68,15 +79,23 @@ def save_sam3(folder: Path) -> Path:
         "model_type": "sam3_vit_model", "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
         "image_size": 56, "patch_size": 14, "window_size": 2, "global_attn_indexes": [0], "pretrain_image_size": 28,
     }  # fmt: skip
-    vision = {"backbone_config": backbone, "fpn_hidden_size": 32, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
+    vision = {
+        "backbone_config": backbone,
+        "fpn_hidden_size": 32,
+        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+    }
     prompt = {"hidden_size": 32, "image_size": 56, "patch_size": 14, "mask_input_channels": 4}
-    config = tf.Sam3TrackerConfig(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=_decoder(32))
+    config = tf.Sam3TrackerConfig(
+        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=_decoder(32)
+    )
     tf.Sam3TrackerModel(config).save_pretrained(folder)
     return folder
 
 
 def save_sam2(folder: Path, kind: str = "sam2") -> Path:
-    """A SAM 2 of 64 pixels a side; `kind` is the model type that its config.json says, sam2_video for the released weights of SAM 2.1."""
+    """A SAM 2 of 64 pixels a side; `kind` is the model type that its config.json says, sam2_video for the
+    released weights of SAM 2.1.
+    """
     torch.manual_seed(0)
     backbone = {
         "model_type": "sam2_hiera_det_model", "hidden_size": 8, "image_size": [64, 64], "blocks_per_stage": [1] * 4,
@@ -88,9 +107,9 @@ def save_sam2(folder: Path, kind: str = "sam2") -> Path:
         "fpn_hidden_size": 32,
     }  # fmt: skip
     prompt = {"hidden_size": 32, "image_size": 64, "patch_size": 16, "mask_input_channels": 4}
-    tf.Sam2Model(tf.Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=_decoder(32))).save_pretrained(
-        folder
-    )
+    tf.Sam2Model(
+        tf.Sam2Config(vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=_decoder(32))
+    ).save_pretrained(folder)
     said = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(said | {"model_type": kind}))
     return folder

@@ -1,7 +1,9 @@
-"""What the scripts of this folder share: the data, and chains of `shic` commands whose finished files are kept.
+"""What the scripts of this folder share: the data, and chains of `shic` commands whose finished files are
+kept.
 
-The scripts know shic by its command line alone. Every file that a command makes is kept together with the command, so that a script can be
-stopped and given again, and the scripts share what they have in common. A file that another command made is never taken for it.
+The scripts know shic by its command line alone. Every file that a command makes is kept together with the
+command, so that a script can be stopped and given again, and the scripts share what they have in common. A
+file that another command made is never taken for it.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ from pathlib import Path
 from typing import Any
 
 SHIC = (sys.executable, "-m", "shic_cli")
-FOLDERS = {"densepose-lvis": "DENSEPOSE_LVIS", "rigged": "RIGGED"}  # the variable that names each data set's folder
+FOLDERS = {
+    "densepose-lvis": "DENSEPOSE_LVIS",
+    "rigged": "RIGGED",
+}  # the variable that names each data set's folder
 CLASSES = {"densepose-lvis": "horse,sheep,bear,zebra,cow,elephant,giraffe", "rigged": "horse,trex"}
-# Of each data set the folder of the training photos, that of the annotated ones, and what is called photos in them.
+# Of each data set the folder of the training photos, that of the annotated ones, and what is called photos in
+# them.
 SPLITS = {"densepose-lvis": ("ds2_train", "ds2_val", "imgs"), "rigged": ("train", "val", "images")}
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
@@ -46,7 +52,8 @@ PAPER = Recipe(
     ("--generator", "controlnet-depth", "--class", "{class}", "--poses", "0"),
     ("--recipe", "paper", "--encoder", "dinov2-small"),
 )
-# Without weights: the defaults, for Tables 1 and 2 and the figures; for ablations a small one that learns from pseudo-labels.
+# Without weights: the defaults, for Tables 1 and 2 and the figures; for ablations a small one that learns
+# from pseudo-labels.
 WITHOUT_WEIGHTS = Recipe(
     "without-weights",
     ("--vertices", "0"),
@@ -93,7 +100,9 @@ def kept(target: Path, words: Sequence[str | Path]) -> bool:
     note = target.with_name(target.name + ".command")
     made_by = json.loads(note.read_text()) if note.exists() else None
     if made_by != list(map(str, words)):
-        sys.exit(f"{target}: was made by other settings\n  remove it, or name another folder with -o; see {note.name}")
+        sys.exit(
+            f"{target}: was made by other settings\n  remove it, or name another folder with -o; see {note.name}"
+        )
     return True
 
 
@@ -127,8 +136,9 @@ def photos(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Animal:
-    """A class of a data set: its `mesh`, the folders of the `training` photos and the `test` photos, and their `annotations`. Masks are in
-    masks/ beside each folder of photos. What is made of it goes to `work`."""
+    """A class of a data set: its `mesh`, the folders of the `training` photos and the `test` photos, and
+    their `annotations`. Masks are in masks/ beside each folder of photos. What is made of it goes to
+    `work`."""
 
     name: str
     mesh: Path
@@ -142,8 +152,19 @@ class Animal:
     def find(cls, dataset: str, data: Path, name: str, work: Path, recipe: Recipe) -> Animal:
         """The class in `data`/NAME."""
         folder, (training, test, images) = data / name, SPLITS[dataset]
-        mesh = next((path for path in (folder / f"{name}.obj", folder / f"{name}.pkl") if path.exists()), folder / f"{name}.obj")
-        return cls(name, mesh, folder / training / images, folder / test / images, folder / test / "annotations.json", work, recipe)
+        mesh = next(
+            (path for path in (folder / f"{name}.obj", folder / f"{name}.pkl") if path.exists()),
+            folder / f"{name}.obj",
+        )
+        return cls(
+            name,
+            mesh,
+            folder / training / images,
+            folder / test / images,
+            folder / test / "annotations.json",
+            work,
+            recipe,
+        )
 
     def some(self, number: int) -> list[Path]:
         """`number` annotated photos, evenly spaced."""
@@ -158,7 +179,14 @@ class Animal:
         """Pseudo-labels of the annotated photos."""
         return self.pseudo_gt(where=self.test, name="pgt-test")
 
-    def pseudo_gt(self, *changes: str, where: Path | None = None, name: str = "pgt-train", number: int = 0, seed: int = 0) -> Path:
+    def pseudo_gt(
+        self,
+        *changes: str,
+        where: Path | None = None,
+        name: str = "pgt-train",
+        number: int = 0,
+        seed: int = 0,
+    ) -> Path:
         """Pseudo-labels of the training photos or of those in `where`; of `number` that `seed` chooses."""
         where = where or self.training
         if number:
@@ -168,7 +196,9 @@ class Animal:
             where.parent.mkdir(parents=True, exist_ok=True)
             where.write_text("".join(f"{path}\n" for path in sorted(chosen)))
         target = self.work / (name + ("-" + slug(changes) if changes else "") + ".h5")
-        return make(target, "pseudo-gt", where, "--template", self.template(), *self.recipe.pseudo_gt, *changes)
+        return make(
+            target, "pseudo-gt", where, "--template", self.template(), *self.recipe.pseudo_gt, *changes
+        )
 
     def synth(self) -> Path:
         """Synthetic pictures."""
@@ -186,7 +216,9 @@ class Animal:
 
     def score(self, maps: Path, target: Path | None = None) -> dict[str, Any]:
         """What `shic eval geodesic --json` says of a maps file; kept in `target`, beside the maps without it."""
-        return self.eval(target or maps.with_suffix(".score.json"), "geodesic", maps, "--annotations", self.annotations)
+        return self.eval(
+            target or maps.with_suffix(".score.json"), "geodesic", maps, "--annotations", self.annotations
+        )
 
     def eval(self, target: Path, *words: str | Path) -> dict[str, Any]:
         """What `shic eval WORDS... --json` says; kept in `target`."""
@@ -196,7 +228,9 @@ class Animal:
             keep(target, line, shic(*line))
         return json.loads(target.read_text())
 
-    def run(self, label: str, maps: Callable[[], Sequence[Path]], changes: Sequence[str], seed: int) -> dict[str, Any]:
+    def run(
+        self, label: str, maps: Callable[[], Sequence[Path]], changes: Sequence[str], seed: int
+    ) -> dict[str, Any]:
         """The score of a model trained on `maps()`. It and the model are kept, its predictions are not."""
         model = self.train(label, maps(), changes, seed)
         score, predictions = model.with_name("score.json"), model.with_name("predictions.h5")
@@ -218,7 +252,8 @@ class Animal:
             left, top, width, height = each["bbox"]
             dots = zip(each.get("dp_x", ()), each.get("dp_y", ()), each.get("dp_vertex", ()), strict=True)
             found.setdefault(names[each["image_id"]], []).extend(
-                (int(left + x * width / 255), int(top + y * height / 255), int(vertex)) for x, y, vertex in dots
+                (int(left + x * width / 255), int(top + y * height / 255), int(vertex))
+                for x, y, vertex in dots
             )
         return found
 
@@ -260,32 +295,65 @@ class Options:
             "synth": recipe.synth,
             "train": (*recipe.train, *self.train),
         }
-        return ", ".join(f"`shic {name} {' '.join(words)}`" for name, words in steps.items()) + f"; seeds {seeds}."
+        return (
+            ", ".join(f"`shic {name} {' '.join(words)}`" for name, words in steps.items())
+            + f"; seeds {seeds}."
+        )
 
 
 def parse(about: str, *, small: bool = False, classes: str = "", **further: dict[str, Any]) -> Options:
-    """The options of a script that `about` describes. `small`: an ablation; `classes`: densepose-lvis's default; `further`: options."""
+    """The options of a script that `about` describes. `small`: an ablation; `classes`: densepose-lvis's
+    default; `further`: options.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", choices=list(FOLDERS), default="densepose-lvis")
     parser.add_argument("--data", type=Path, help="its folder; default: $DENSEPOSE_LVIS or $RIGGED")
-    parser.add_argument("-o", "--output", type=Path, default=Path("paper"), help="folder of everything that is made; default: paper")
-    parser.add_argument("--classes", help=f"default: {classes or CLASSES['densepose-lvis']}, or {CLASSES['rigged']}")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("paper"),
+        help="folder of everything that is made; default: paper",
+    )
+    parser.add_argument(
+        "--classes", help=f"default: {classes or CLASSES['densepose-lvis']}, or {CLASSES['rigged']}"
+    )
     parser.add_argument("--seeds", default="0,1,2", help="of training; default: 0,1,2")
-    parser.add_argument("--quick", action="store_true", help="tiny settings, to see that the script runs; the figures mean nothing")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny settings, to see that the script runs; the figures mean nothing",
+    )
     for name, settings in further.items():
         parser.add_argument(f"--{name}", **settings)
-    parser.add_argument("train", nargs="*", metavar="-- TRAIN", help="further options of `shic train`, after --")
+    parser.add_argument(
+        "train", nargs="*", metavar="-- TRAIN", help="further options of `shic train`, after --"
+    )
     given = parser.parse_args()
     folder = given.data or os.environ.get(FOLDERS[given.dataset])
     if not folder:
-        parser.error(f"name the data's folder with --data or {FOLDERS[given.dataset]}; README.md says what is in it")
-    names = given.classes or (CLASSES["rigged"] if given.dataset == "rigged" else classes or CLASSES["densepose-lvis"])
+        parser.error(
+            f"name the data's folder with --data or {FOLDERS[given.dataset]}; README.md says what is in it"
+        )
+    names = given.classes or (
+        CLASSES["rigged"] if given.dataset == "rigged" else classes or CLASSES["densepose-lvis"]
+    )
     data, output = Path(folder).resolve(), given.output.resolve()
     for name in names.split(","):
         if not (data / name).is_dir():
             parser.error(f"{data / name}: there is no such folder; README.md says what is in it")
     seeds = tuple(int(seed) for seed in given.seeds.split(","))
-    return Options(given.dataset, data, output, tuple(names.split(",")), seeds, given.quick, tuple(given.train), given, small)
+    return Options(
+        given.dataset,
+        data,
+        output,
+        tuple(names.split(",")),
+        seeds,
+        given.quick,
+        tuple(given.train),
+        given,
+        small,
+    )
 
 
 def heatmap(animal: Animal, figure: str, photo: Path, command: str, *words: str | Path) -> Path:

@@ -13,8 +13,17 @@ def main() -> None:
     options, pictures = parse(__doc__), []
     for animal in options.animals:
         model = animal.trained(options.seeds[0], *options.train)
-        pictures += [(animal.name, heatmap(animal, "figure10", path, "predict", "--model", model)) for path in animal.some(4)]
-    gallery(options, "figure10", "Figure 10: similarities on the template", ("class", "pixel and template"), pictures)
+        pictures += [
+            (animal.name, heatmap(animal, "figure10", path, "predict", "--model", model))
+            for path in animal.some(4)
+        ]
+    gallery(
+        options,
+        "figure10",
+        "Figure 10: similarities on the template",
+        ("class", "pixel and template"),
+        pictures,
+    )
 
 
 if __name__ == "__main__":

@@ -33,8 +33,16 @@ def main() -> None:
         zero_shot = animal.pseudo_gt(where=few, name="figure6-zero-shot")
         trained = animal.predict(model, [few], animal.work / "figure6-trained.h5", "--no-pictures")
         folders = [textured(animal, maps) for maps in (zero_shot, trained)]
-        pictures += [(animal.name, path, *(folder / f"{path.stem}.remap.png" for folder in folders)) for path in chosen]
-    gallery(options, "figure6", "Figure 6: a texture over photos", ("class", "photo", "zero-shot", "trained"), pictures)
+        pictures += [
+            (animal.name, path, *(folder / f"{path.stem}.remap.png" for folder in folders)) for path in chosen
+        ]
+    gallery(
+        options,
+        "figure6",
+        "Figure 6: a texture over photos",
+        ("class", "photo", "zero-shot", "trained"),
+        pictures,
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,14 @@ def trained(animal: Animal, seed: int, options: Options) -> dict:
     predictions = animal.predict(model, [animal.test], model.with_name("predictions.h5"), "--no-pictures")
     page = model.with_name("report") / "index.html"
     if not page.exists():
-        words = ("--annotations", animal.annotations, "--template", animal.template(), "--report", page.parent)
+        words = (
+            "--annotations",
+            animal.annotations,
+            "--template",
+            animal.template(),
+            "--report",
+            page.parent,
+        )
         shic("eval", "geodesic", predictions, animal.zero_shot(), *words)
     return animal.score(predictions)
 
@@ -41,12 +48,21 @@ def main() -> None:
     rows = [Row("chance"), Row("zero-shot, the pseudo-ground truth itself", "36.2"), Row("trained", "24.9")]
     for animal in options.animals:
         rows[0].found[animal.name] = [
-            animal.eval(animal.work / "chance.json", "geodesic", "--baseline", "chance", "--annotations", animal.annotations)
+            animal.eval(
+                animal.work / "chance.json",
+                "geodesic",
+                "--baseline",
+                "chance",
+                "--annotations",
+                animal.annotations,
+            )
         ]
         rows[1].found[animal.name] = [animal.score(animal.zero_shot())]
         rows[2].found[animal.name] = [trained(animal, seed, options) for seed in options.seeds]
     text = table(rows, options.classes) + f"\n{CAPTION} {options.settings}\n"
-    write(options, "table1", "Table 1", text + "\nThe paper's figures, on DensePose-LVIS:\n\n" + papers(options))
+    write(
+        options, "table1", "Table 1", text + "\nThe paper's figures, on DensePose-LVIS:\n\n" + papers(options)
+    )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 python table2.py --data DENSEPOSE_LVIS --pf-pascal PF_PASCAL
 python table2.py --dataset rigged --data RIGGED
 
-The models are those of Table 1. PF_PASCAL holds test_pairs_pf_pascal.csv and the photos in JPEGImages/. On rigged the keypoints are the
-annotated points of the same vertex in two photos.
+The models are those of Table 1. PF_PASCAL holds test_pairs_pf_pascal.csv and the photos in JPEGImages/. On
+rigged the keypoints are the annotated points of the same vertex in two photos.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ PAPER = """| paper | supervision | cow | sheep | horse | average |
 
 def keypoints(animal: Animal) -> Path:
     """A keypoint file of the annotated photos, with the vertices as the keypoints' names."""
-    images = {name: {"points": {str(vertex): [x, y] for x, y, vertex in points}} for name, points in animal.points().items()}
+    images = {
+        name: {"points": {str(vertex): [x, y] for x, y, vertex in points}}
+        for name, points in animal.points().items()
+    }
     target = animal.work / "keypoints.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps({"images": images}))
@@ -49,7 +52,11 @@ def pascal(folder: str | None) -> tuple[Path, Path]:
 def pascal_list(file: Path, folder: Path, animal: Animal) -> Path:
     """A list of the photos in the pairs of a class, which the csv gives by its number or its name."""
     with open(file, newline="", encoding="utf-8-sig") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["class"].strip() in (animal.name, VOC_NUMBERS.get(animal.name))]
+        rows = [
+            row
+            for row in csv.DictReader(stream)
+            if row["class"].strip() in (animal.name, VOC_NUMBERS.get(animal.name))
+        ]
     names = {Path(row[key]).name for row in rows for key in ("source_image", "target_image")}
     target = animal.work / "pascal.txt"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +65,11 @@ def pascal_list(file: Path, folder: Path, animal: Animal) -> Path:
 
 
 def main() -> None:
-    options = parse(__doc__, classes="cow,sheep,horse", **{"pf-pascal": {"help": "folder of PF-PASCAL, for densepose-lvis"}})
+    options = parse(
+        __doc__,
+        classes="cow,sheep,horse",
+        **{"pf-pascal": {"help": "folder of PF-PASCAL, for densepose-lvis"}},
+    )
     rows = {
         "position": Row("position in the box alone"),
         "zero-shot": Row("zero-shot, through the template"),
@@ -70,7 +81,11 @@ def main() -> None:
         for name, row in rows.items():
             row.found[animal.name] = found[name]
     text = table(list(rows.values()), options.classes, key="pck", scale=100)
-    where = "PF-PASCAL" if options.dataset == "densepose-lvis" else "annotated points of the same vertex in two photos"
+    where = (
+        "PF-PASCAL"
+        if options.dataset == "densepose-lvis"
+        else "annotated points of the same vertex in two photos"
+    )
     caption = f"Share of keypoints nearer than 0.1 times the longer side of the photo, in percent: {where}. {options.settings}"
     write(options, "table2", "Table 2", f"{text}\n{caption}\n\nThe paper's figures, on PF-PASCAL:\n\n{PAPER}")
 
@@ -93,7 +108,9 @@ def scores(animal: Animal, options: Options) -> dict[str, list[dict]]:
     for via in ("embedding", "template"):
         words = ("--images", photos, "--via", via, *pairs)
         models = [animal.trained(seed, *options.train) for seed in options.seeds]
-        found[via] = [animal.eval(model.with_name(f"pck-{via}.json"), "pck", model, *words) for model in models]
+        found[via] = [
+            animal.eval(model.with_name(f"pck-{via}.json"), "pck", model, *words) for model in models
+        ]
     return found
 
 

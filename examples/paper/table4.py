@@ -14,7 +14,12 @@ ROWS = (
     Ablation("without L_dist", "25.8", "no-distance", train=("--distance", "0")),
     Ablation("without L_eq", "25.6", "no-equivariance", train=("--equivariance", "0")),
     Ablation("without L_cyc", "25.8", "no-cycle", train=("--cycle", "0")),
-    Ablation("without L_eq and L_cyc", "26.1", "no-equivariance-no-cycle", train=("--equivariance", "0", "--cycle", "0")),
+    Ablation(
+        "without L_eq and L_cyc",
+        "26.1",
+        "no-equivariance-no-cycle",
+        train=("--equivariance", "0", "--cycle", "0"),
+    ),
 )
 
 

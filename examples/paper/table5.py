@@ -2,7 +2,8 @@
 
 python table5.py --dataset rigged --data RIGGED --extractor vit:FOLDER
 
---extractor takes the place of the data set's own; --other is the one of the last row (the paper's: DINO alone).
+--extractor takes the place of the data set's own; --other is the one of the last row (the paper's: DINO
+  alone).
 """
 
 from __future__ import annotations
@@ -20,16 +21,34 @@ def main() -> None:
     given, own = options.given, options.recipe.pseudo_gt[options.recipe.pseudo_gt.index("--extractor") + 1]
     changed = ("--extractor", given.extractor) if given.extractor else ()
     name = slug(changed) + "-" if changed else ""
-    normals = Ablation(f"normals ({given.extractor})", "24.9", f"{name}all", pseudo_gt=changed) if changed else ALL
+    normals = (
+        Ablation(f"normals ({given.extractor})", "24.9", f"{name}all", pseudo_gt=changed) if changed else ALL
+    )
     styleless = (given.extractor or own).partition(",")[0] in STYLELESS
     note = "the same by construction: this extractor does not see style" if styleless else ""
     shaded = (*changed, "--style", "shaded")
-    rows = [normals, Ablation("shaded renders instead of normals", "25.2", f"{name}shaded", pseudo_gt=shaded, note=note)]
+    rows = [
+        normals,
+        Ablation("shaded renders instead of normals", "25.2", f"{name}shaded", pseudo_gt=shaded, note=note),
+    ]
     last = given.other or ("dinov2" if options.dataset == "densepose-lvis" else "")
     note = "" if last else "not measured: name an extractor with --other"
     alone = ("--extractor", last)
-    rows.append(Ablation(f"features of {last} alone" if last else "other features", "25.4", f"{slug(alone)}-all", alone, note=note))
-    ablate(options, "table5" + (f"-{slug((given.extractor,))}" if changed else ""), "Table 5: renders and features", rows)
+    rows.append(
+        Ablation(
+            f"features of {last} alone" if last else "other features",
+            "25.4",
+            f"{slug(alone)}-all",
+            alone,
+            note=note,
+        )
+    )
+    ablate(
+        options,
+        "table5" + (f"-{slug((given.extractor,))}" if changed else ""),
+        "Table 5: renders and features",
+        rows,
+    )
 
 
 if __name__ == "__main__":

@@ -19,8 +19,13 @@ NUMBERS = {"densepose-lvis": (50, 200, 500), "rigged": (50, 100)}
 def main() -> None:
     options = parse(__doc__, small=True, classes="horse,zebra,cow,elephant,giraffe")
     counts = [len(photos(animal.training)) for animal in options.animals]
-    numbers = [number for number in ((1, 2) if options.quick else NUMBERS[options.dataset]) if number < min(counts)]
-    rows = [Ablation(f"{number} photos", PAPER.get(number, ""), f"photos-{number}", number=number) for number in numbers]
+    numbers = [
+        number for number in ((1, 2) if options.quick else NUMBERS[options.dataset]) if number < min(counts)
+    ]
+    rows = [
+        Ablation(f"{number} photos", PAPER.get(number, ""), f"photos-{number}", number=number)
+        for number in numbers
+    ]
     every = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     full = replace(ALL, label=f"all {every} photos", paper="22.3 (2k+)")
     ablate(options, "table6", "Table 6: number of photos", [*rows, full], against=full)

@@ -20,7 +20,9 @@ CAPTION = "Geodesic error, largest distance 228, lower is better; the paper's is
 
 @dataclass
 class Row:
-    """A row of a table: the paper's figure, and ours by class and seed (one seed if the answer does not depend on it)."""
+    """A row of a table: the paper's figure, and ours by class and seed (one seed if the answer does not
+    depend on it).
+    """
 
     label: str
     paper: str = ""
@@ -30,8 +32,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Ablation:
-    """A row of Tables 3 to 6: how it is called there, the paper's figure, the name of its runs, what is done otherwise than in ALL;
-    and a note in place of runs."""
+    """A row of Tables 3 to 6: how it is called there, the paper's figure, the name of its runs, what is done
+    otherwise than in ALL; and a note in place of runs."""
 
     label: str
     paper: str
@@ -45,15 +47,21 @@ class Ablation:
 ALL = Ablation("all of it", "24.9", "all")
 
 
-def ablate(options: Options, name: str, title: str, rows: Sequence[Ablation], against: Ablation | None = None) -> None:
-    """Train and score every row for every class and seed, and write the table; changes are against one of `rows`, the first without."""
+def ablate(
+    options: Options, name: str, title: str, rows: Sequence[Ablation], against: Ablation | None = None
+) -> None:
+    """Train and score every row for every class and seed, and write the table; changes are against one of
+    `rows`, the first without.
+    """
     found = {row.name: Row(row.label, row.paper, note=row.note) for row in rows}
     for seed in options.seeds:
         for animal in options.animals:
             for row in rows:
                 if not row.note:
                     maps = partial(_maps, animal, row, seed)
-                    found[row.name].found.setdefault(animal.name, []).append(animal.run(row.name, maps, (*row.train, *options.train), seed))
+                    found[row.name].found.setdefault(animal.name, []).append(
+                        animal.run(row.name, maps, (*row.train, *options.train), seed)
+                    )
     text = table(list(found.values()), options.classes, against=found[(against or rows[0]).name])
     caption = f"{CAPTION} ± is half of the 95 % interval over seeds."
     write(options, name, title, f"{text}\n{caption} {options.settings}\n")
@@ -76,10 +84,24 @@ def over_classes(row: Row, key: str) -> list[float]:
     return [fmean(each[key] for each in scores) for scores in zip(*row.found.values(), strict=True)]
 
 
-def table(rows: Sequence[Row], classes: Sequence[str], key: str = "mean", scale: float = 1.0, against: Row | None = None) -> str:
-    """A Markdown table: for each row the paper's figure, ours for each class and on average, and the change against a row, seed by seed."""
+def table(
+    rows: Sequence[Row],
+    classes: Sequence[str],
+    key: str = "mean",
+    scale: float = 1.0,
+    against: Row | None = None,
+) -> str:
+    """A Markdown table: for each row the paper's figure, ours for each class and on average, and the change
+    against a row, seed by seed.
+    """
     several = len(classes) > 1
-    head = ["", "paper", *classes, *(["average"] if several else []), *([f"against {against.label}"] if against else [])]
+    head = [
+        "",
+        "paper",
+        *classes,
+        *(["average"] if several else []),
+        *([f"against {against.label}"] if against else []),
+    ]
     head += ["left-right"] if key == "mean" else []
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
@@ -92,7 +114,11 @@ def table(rows: Sequence[Row], classes: Sequence[str], key: str = "mean", scale:
         cells += [interval(ours)] if several else []
         if against:
             base = [scale * value for value in over_classes(against, key)]
-            cells.append("" if row is against or len(base) != len(ours) else interval([a - b for a, b in zip(ours, base, strict=True)]))
+            cells.append(
+                ""
+                if row is against or len(base) != len(ours)
+                else interval([a - b for a, b in zip(ours, base, strict=True)])
+            )
         cells += [f"{100 * fmean(over_classes(row, 'left_right')):.1f} %"] if key == "mean" else []
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -106,10 +132,15 @@ def write(options: Options, name: str, title: str, text: str) -> None:
     sys.stdout.write(page)
 
 
-def gallery(options: Options, name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[str | Path]]) -> None:
+def gallery(
+    options: Options, name: str, title: str, head: Sequence[str], rows: Sequence[Sequence[str | Path]]
+) -> None:
     """Write a Markdown table of pictures, with paths from the output folder."""
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for row in rows:
-        cells = (f"![]({os.path.relpath(cell, options.output)})" if isinstance(cell, Path) else cell for cell in row)
+        cells = (
+            f"![]({os.path.relpath(cell, options.output)})" if isinstance(cell, Path) else cell
+            for cell in row
+        )
         lines.append("| " + " | ".join(cells) + " |")
     write(options, name, title, "\n".join(lines) + f"\n\n{options.settings}\n")

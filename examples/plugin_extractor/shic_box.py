@@ -1,4 +1,6 @@
-"""An extractor in another package: where in the object's box a pixel lies, in waves of several lengths, and how deep inside it is."""
+"""An extractor in another package: where in the object's box a pixel lies, in waves of several lengths, and
+how deep inside it is.
+"""
 
 import math
 
@@ -19,11 +21,15 @@ class Box:
         self.device = torch.device(device)
 
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Features `(B, 20, h, w)` of `images` (B, 3, H, W) and `masks` (B, 1, H, W), both in 0..1; shic makes them unit vectors."""
+        """Features `(B, 20, h, w)` of `images` (B, 3, H, W) and `masks` (B, 1, H, W), both in 0..1; shic
+        makes them unit vectors.
+        """
         inside = F.avg_pool2d(masks.to(self.device), 2)
         batch, _, height, width = inside.shape
         y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
         phases = [math.pi * k * place for place in (y, x) for k in (1, 2, 3, 5)]
-        waves = torch.stack([wave(phase) for phase in phases for wave in (torch.sin, torch.cos)]).to(self.device)
+        waves = torch.stack([wave(phase) for phase in phases for wave in (torch.sin, torch.cos)]).to(
+            self.device
+        )
         depth = [F.avg_pool2d(inside, size, 1, size // 2) for size in (3, 7, 15, 31)]
         return torch.cat([waves.expand(batch, -1, -1, -1), *depth], 1)

@@ -57,7 +57,9 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, help) for name, (_, help) in COMMANDS.items()])
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="shic")
 @click.option("-v", "--verbose", count=True, help="Say more.")
 @click.option("-q", "--quiet", count=True, help="Say only what went wrong.")
@@ -76,16 +78,19 @@ def group(verbose: int, quiet: int) -> None:
     configure(verbose - quiet)
     name = click.get_current_context().invoked_subcommand
     if name not in SPLIT and not Part.of_rank().is_whole:
-        raise ShicError(f"{name}: can't be split", f"torchrun is for {', '.join(SPLIT)}; start this one without it")
+        raise ShicError(
+            f"{name}: can't be split", f"torchrun is for {', '.join(SPLIT)}; start this one without it"
+        )
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 an error, 2 usage, 3 a package or weights missing, 4 some inputs failed.
+    """Run the command line and exit: 0 done, 1 an error, 2 usage, 3 a package or weights missing, 4 some
+    inputs failed.
 
     Without `args` it is the process's own, and the process is about to end when it is done.
     """
-    # Read when torch is loaded. Threads that wait by spinning take the cores from each other as soon as anything else runs beside
-    # them: training on two cores was ten times slower then.
+    # Read when torch is loaded. Threads that wait by spinning take the cores from each other as soon as
+    # anything else runs beside them: training on two cores was ten times slower then.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with _signals(ends=args is None) as came:
         try:
@@ -102,9 +107,11 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def _signals(ends: bool) -> Iterator[list[int]]:
-    """The signals of STOPS that came so far; each raises KeyboardInterrupt. One that is ignored (nohup) stays ignored.
+    """The signals of STOPS that came so far; each raises KeyboardInterrupt. One that is ignored (nohup) stays
+    ignored.
 
-    Afterwards they do what they did before, or nothing where the process `ends`: the work is done, and its status has to be told.
+    Afterwards they do what they did before, or nothing where the process `ends`: the work is done, and its
+    status has to be told.
     """
     came: list[int] = []
     listening = True
@@ -154,14 +161,22 @@ def _run(args: list[str] | None, came: list[int]) -> None:
     except OSError as error:
         if came:
             raise
-        fact = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]  # HDF5 writes a page about it
+        fact = (
+            os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
+        )  # HDF5 writes a page about it
         _fail(f"{error.filename or 'the output'}: {fact}", _os_hint(error), 1)
     except MemoryError:
         _fail("out of memory", "give smaller pictures, a smaller --batch or fewer --vertices", 1)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, known by its name: torch is not imported here
+        if (
+            type(error).__name__ != "OutOfMemoryError"
+        ):  # torch's, known by its name: torch is not imported here
             raise
-        _fail("out of GPU memory", "give --device cpu, a smaller --batch, or the options side= and batch= of the extractor or masker", 1)
+        _fail(
+            "out of GPU memory",
+            "give --device cpu, a smaller --batch, or the options side= and batch= of the extractor or masker",
+            1,
+        )
 
 
 def _fail(message: str, hint: str, status: int) -> None:

@@ -38,19 +38,34 @@ def configure(verbosity: int) -> None:
 
 
 def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """`items` with a progress bar on stderr that shows rate and time left; none when stderr is no terminal or with -q."""
+    """`items` with a progress bar on stderr that shows rate and time left; none when stderr is no terminal or
+    with -q.
+    """
     if not sys.stderr.isatty() or logging.getLogger("shic").level >= logging.WARNING:
         yield from items
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Any) -> Text:
             return Text(f"{task.speed:.1f}/s" if task.speed else "", style="cyan")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         yield from progress.track(items, total=total, description=description)
 
@@ -78,7 +93,10 @@ def write_picture(path: Path, rgb: np.ndarray, overwrite: bool) -> None:
         sys.stdout.buffer.write(encode(rgb))
         return
     if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: has no ending that says which kind of picture", f"give one of {' '.join(sorted(SUFFIXES))}")
+        raise InputError(
+            f"{path}: has no ending that says which kind of picture",
+            f"give one of {' '.join(sorted(SUFFIXES))}",
+        )
     with atomic(path, overwrite) as partial:
         partial.write_bytes(encode(rgb, path.suffix.lower()))
 

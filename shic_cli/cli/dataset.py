@@ -16,19 +16,28 @@ def command() -> None:
 
 @command.command("densepose-lvis")
 @click.argument("annotations", type=click.Path(path_type=Path))
-@click.option("--images", type=click.Path(path_type=Path), required=True, help="COCO's images: the folder above train2017/ and val2017/.")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="COCO's images: the folder above train2017/ and val2017/.",
+)
 @click.option("--class", "classes", multiple=True, help="Only this class; may be repeated.")
-@click.option("--split", default="", help="What the split is called.  [default: from the file's name, as ds2_val]")
+@click.option(
+    "--split", default="", help="What the split is called.  [default: from the file's name, as ds2_val]"
+)
 @options.output("densepose-lvis", "The folder to write below.")
 @options.overwrite
 @options.as_json
 def densepose_lvis(
     annotations: Path, images: Path, classes: tuple[str, ...], split: str, output: Path, overwrite: bool, as_json: bool
 ) -> None:  # fmt: skip
-    """Crops of the animals annotated in ANNOTATIONS (a densepose_lvis_v1_*.json), with masks and moved points.
+    """Crops of the animals annotated in ANNOTATIONS (a densepose_lvis_v1_*.json), with masks and moved
+    points.
 
-    Written are OUTPUT/CLASS/SPLIT/imgs, masks and annotations.json, which `shic eval geodesic` takes. ds2_val holds images of ds1_train:
-    train and test on one of ds1 and ds2. Images that are not there are left out and named, with exit status 4.
+    Written are OUTPUT/CLASS/SPLIT/imgs, masks and annotations.json, which `shic eval geodesic` takes. ds2_val
+    holds images of ds1_train: train and test on one of ds1 and ds2. Images that are not there are left out
+    and named, with exit status 4.
     """
     from shic_cli import dataset
     from shic_cli.cli.console import emit_json, table, track

@@ -77,7 +77,11 @@ def _show(found: dict[str, Any], picture: Path, seconds: float) -> None:
     from shic_cli.cli.console import table
 
     rows = [
-        (name.replace("_", "-"), f"{score['mean']:.1f}", "{:.1f} to {:.1f}".format(*score["ci95"]) if "ci95" in score else "")
+        (
+            name.replace("_", "-"),
+            f"{score['mean']:.1f}",
+            "{:.1f} to {:.1f}".format(*score["ci95"]) if "ci95" in score else "",
+        )
         for name, score in found.items()
     ]
     table("Test photos", ("", "geodesic error of 228", "95 % interval"), rows)

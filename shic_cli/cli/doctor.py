@@ -17,7 +17,8 @@ from shic_cli.cli import options
 def command(context: click.Context, weights: Path | None, as_json: bool) -> None:
     """Check this machine and installation: versions, devices, optional parts, weights, disk, locks.
 
-    What it prints belongs into a bug report; tokens are not in it. Exit status 1 when something is broken, with a fix in a line each.
+    What it prints belongs into a bug report; tokens are not in it. Exit status 1 when something is broken,
+    with a fix in a line each.
     """
     from shic_cli.cli.console import emit_json
     from shic_cli.doctor import examine
@@ -38,7 +39,10 @@ def command(context: click.Context, weights: Path | None, as_json: bool) -> None
 def _shown(name: str, value: Any) -> str:
     """A value in a line; bytes as gigabytes."""
     if isinstance(value, dict):
-        parts = [_shown(key, each) if key in ("version", "error") else f"{key} {_shown(key, each)}" for key, each in value.items()]
+        parts = [
+            _shown(key, each) if key in ("version", "error") else f"{key} {_shown(key, each)}"
+            for key, each in value.items()
+        ]
         return ", ".join(filter(None, parts)) or "no"
     if isinstance(value, list):
         return "; ".join(_shown(name, each) for each in value) or "none"

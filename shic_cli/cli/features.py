@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @options.masks
 @options.masker
 @options.class_name
-@click.option("--basis", type=click.Path(path_type=Path), help="Features file of views made with --pca: project to its components.")
+@click.option(
+    "--basis",
+    type=click.Path(path_type=Path),
+    help="Features file of views made with --pca: project to its components.",
+)
 @options.settings(FeatureConfig)
 @options.weights
 @options.device
@@ -41,13 +45,18 @@ def command(
     from shic_cli.render import read_views
     from shic_cli.schema import source
 
-    where, shared = resolve_device(device), {"basis": basis, "weights": weights, "overwrite": overwrite, "track": track}
+    where, shared = (
+        resolve_device(device),
+        {"basis": basis, "weights": weights, "overwrite": overwrite, "track": track},
+    )
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         if not part.is_whole:
             raise click.UsageError("views are few and are not split: leave --shard and torchrun to photos")
         views = Path(inputs[0])
         sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
-        features.write_view_features(read_views(views, where), output, config, where, sources=sources, **shared)
+        features.write_view_features(
+            read_views(views, where), output, config, where, sources=sources, **shared
+        )
         return
     given = make_masks(masks, masker, where, weights, class_name)
     features.write_photo_features(list_images(inputs), given, output, config, where, part=part, **shared)

@@ -21,8 +21,19 @@ LONG = 40  # photos; of more, the table has the unsure ones only
 @options.output("masks", "The folder to write.")
 @options.masker
 @options.class_name
-@click.option("--picture", "pictures", type=click.Path(path_type=Path), metavar="DIR", help="Draw each mask's outline over its photo too.")
-@click.option("--contact-sheet", type=click.Path(path_type=Path), metavar="PNG", help="Draw many of them on one sheet, unsure ones first.")
+@click.option(
+    "--picture",
+    "pictures",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Draw each mask's outline over its photo too.",
+)
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    help="Draw many of them on one sheet, unsure ones first.",
+)
 @options.settings(MaskConfig)
 @options.weights
 @options.device
@@ -32,10 +43,11 @@ def command(
     inputs: tuple[str, ...], output: Path, masker: str, class_name: str, pictures: Path | None, contact_sheet: Path | None,
     config: MaskConfig, weights: Path | None, device: str, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Find the objects in photos: a mask for each photo, 0 and 255, a PNG with the photo's stem; and say which to look at again.
+    """Find the objects in photos: a mask for each photo, 0 and 255, a PNG with the photo's stem; and say
+    which to look at again.
 
-    INPUT is an image, a folder, a glob, a .txt list, a video, or `-` for a list on stdin. A photo's alpha channel is taken before the
-    masker. A mask that is there is kept unless --overwrite.
+    INPUT is an image, a folder, a glob, a .txt list, a video, or `-` for a list on stdin. A photo's alpha
+    channel is taken before the masker. A mask that is there is kept unless --overwrite.
     """
     from shic_cli.cli.console import emit_json, track, write_picture
     from shic_cli.devices import resolve_device
@@ -50,7 +62,9 @@ def command(
     check_places(inputs, images, output, [pictures] if pictures else [])
     if contact_sheet:
         check_target(contact_sheet, overwrite)
-    report, failures = write_masks(images, found, output, config, pictures=pictures, overwrite=overwrite, track=track)
+    report, failures = write_masks(
+        images, found, output, config, pictures=pictures, overwrite=overwrite, track=track
+    )
     if contact_sheet:
         write_picture(contact_sheet, report.sheet(), overwrite)
     _show(report, output)
@@ -66,6 +80,20 @@ def _show(report: Report, output: Path) -> None:
     lines = []
     for row in rows:
         score, kept = "" if row.score is None else f"{row.score:.2f}", ", ".join(map(str, row.kept))
-        lines.append([row.photo, row.source, f"{row.coverage:.1%}", score, str(row.objects), kept, "; ".join(row.unsure)])
-    count = f"{len(report.rows)} photos, {len(report.unsure)} unsure" + (", which are" if len(rows) < len(report.rows) else "")
-    table(f"{output}: {count}", ["photo", "from", "of the photo", "score", "objects", "kept", "unsure"], lines)
+        lines.append(
+            [
+                row.photo,
+                row.source,
+                f"{row.coverage:.1%}",
+                score,
+                str(row.objects),
+                kept,
+                "; ".join(row.unsure),
+            ]
+        )
+    count = f"{len(report.rows)} photos, {len(report.unsure)} unsure" + (
+        ", which are" if len(rows) < len(report.rows) else ""
+    )
+    table(
+        f"{output}: {count}", ["photo", "from", "of the photo", "score", "objects", "kept", "unsure"], lines
+    )

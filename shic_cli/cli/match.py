@@ -14,7 +14,13 @@ from shic_cli.cli import options
 @click.argument("b")
 @options.path_option("model", "model.safetensors", "The trained model.")
 @options.output("match.png", "The picture to write; - for stdout.")
-@click.option("--via", type=click.Choice(["template", "embedding"]), default="template", show_default=True, help="Through vertices or not.")
+@click.option(
+    "--via",
+    type=click.Choice(["template", "embedding"]),
+    default="template",
+    show_default=True,
+    help="Through vertices or not.",
+)
 @click.option("--points", type=click.IntRange(min=1), default=20, show_default=True, help="Matches to show.")
 @options.masks
 @options.masker
@@ -28,7 +34,8 @@ def command(
     a: str, b: str, model: Path, output: Path, via: str, points: int, masks: Path | None, masker: str, class_name: str,
     weights: Path | None, device: str, seed: int, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Match the images A and B through the template (Fig. 7): a picture, and with --json a list of [[xa, ya], [xb, yb], score].
+    """Match the images A and B through the template (Fig. 7): a picture, and with --json a list of [[xa, ya],
+    [xb, yb], score].
 
     Of many candidates those are taken that lead back from B to where they started in A, well spread.
     """

@@ -14,8 +14,8 @@ from shic_cli.config import ReleaseConfig
 def command() -> None:
     """Foundation models: which there are, which are here, and how to get them.
 
-    No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift, dinov2, dinov3) or
-    generator (controlnet-depth), or a repository of the hub, OWNER/NAME.
+    No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift,
+    dinov2, dinov3) or generator (controlnet-depth), or a repository of the hub, OWNER/NAME.
     """
 
 
@@ -35,7 +35,15 @@ def list_(weights: Path | None, as_json: bool) -> None:
     rows = [("NAME", "HERE", "ABOUT", "LICENCE", "FOR")]
     for each in found:
         licence = each["licence"] + (" (to be accepted)" if each["gated"] else "")
-        rows.append((each["name"], "yes" if each["folder"] else "no", size(each["megabytes"] * 1e6), licence, each["purpose"]))
+        rows.append(
+            (
+                each["name"],
+                "yes" if each["folder"] else "no",
+                size(each["megabytes"] * 1e6),
+                licence,
+                each["purpose"],
+            )
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -47,8 +55,8 @@ def list_(weights: Path | None, as_json: bool) -> None:
 def pull(names: tuple[str, ...], weights: Path | None) -> None:
     """Fetch models: safetensors and settings, never pickles; prints each one's folder.
 
-    A pull that was stopped goes on with the files that it lacks. HF_HOME, HF_HUB_CACHE, HF_TOKEN and HF_ENDPOINT do what they do
-    everywhere.
+    A pull that was stopped goes on with the files that it lacks. HF_HOME, HF_HUB_CACHE, HF_TOKEN and
+    HF_ENDPOINT do what they do everywhere.
     """
     import logging
     import sys
@@ -79,14 +87,22 @@ def path(name: str, weights: Path | None) -> None:
 @click.argument("model", type=click.Path(path_type=Path), metavar="CLASS.pth")
 @click.argument("cse", type=click.Path(path_type=Path), metavar="CLASS_cse.pth")
 @click.argument("lbo", type=click.Path(path_type=Path), metavar="CLASS_lbo.pth")
-@click.option("--mesh", type=click.Path(path_type=Path), required=True, help="The mesh of the class that came with them.")
+@click.option(
+    "--mesh",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The mesh of the class that came with them.",
+)
 @options.output("", "The model file to write.  [default: CLASS.safetensors]")
 @options.settings(ReleaseConfig)
 @options.overwrite
-def import_(model: Path, cse: Path, lbo: Path, mesh: Path, output: Path | None, config: ReleaseConfig, overwrite: bool) -> None:
+def import_(
+    model: Path, cse: Path, lbo: Path, mesh: Path, output: Path | None, config: ReleaseConfig, overwrite: bool
+) -> None:
     """Turn a class of the authors' released weights into a model file, encoder and all.
 
-    Its template is that of `shic template prep MESH --vertices 0`. The files are read as tensors only; code in them is not run.
+    Its template is that of `shic template prep MESH --vertices 0`. The files are read as tensors only; code
+    in them is not run.
     """
     from shic_cli.model import save_model
     from shic_cli.outputs import check_target

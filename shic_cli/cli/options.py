@@ -21,7 +21,9 @@ class Numbers(click.ParamType):
 
     name = "numbers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
         if isinstance(value, tuple):
             return value
         try:
@@ -31,7 +33,9 @@ class Numbers(click.ParamType):
 
 
 def settings(config: type, parameter: str = "config") -> Decorator:
-    """One option for each field of the dataclass `config`; the command gets them as one object named `parameter`."""
+    """One option for each field of the dataclass `config`; the command gets them as one object named
+    `parameter`.
+    """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
@@ -49,22 +53,42 @@ def settings(config: type, parameter: str = "config") -> Decorator:
 def _option(each: Any) -> Decorator:
     name, help = each.metadata["flag"] or each.name.replace("_", "-"), each.metadata["help"]
     if isinstance(each.default, bool):
-        return click.option(f"--{name}/--no-{name}", each.name, default=each.default, show_default=True, help=help)
+        return click.option(
+            f"--{name}/--no-{name}", each.name, default=each.default, show_default=True, help=help
+        )
     if isinstance(each.default, tuple):
         shown = ",".join(f"{value:g}" for value in each.default)
-        return click.option(f"--{name}", each.name, type=Numbers(), default=each.default, show_default=shown or False, help=help)
+        return click.option(
+            f"--{name}",
+            each.name,
+            type=Numbers(),
+            default=each.default,
+            show_default=shown or False,
+            help=help,
+        )
     kind = click.Choice(each.metadata["choices"]) if each.metadata["choices"] else type(each.default)
-    return click.option(f"--{name}", each.name, type=kind, default=each.default, show_default=each.default != "", help=help)
+    return click.option(
+        f"--{name}", each.name, type=kind, default=each.default, show_default=each.default != "", help=help
+    )
 
 
 def output(default: str = "", help: str = "File to write.") -> Decorator:
     """`-o`, a Path; None where there is no default and none was given."""
-    return click.option("-o", "--output", type=click.Path(path_type=Path), default=default or None, show_default=bool(default), help=help)
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path),
+        default=default or None,
+        show_default=bool(default),
+        help=help,
+    )
 
 
 def path_option(name: str, default: str, help: str) -> Decorator:
     """`--name PATH` for an input file that is found by its default name."""
-    return click.option(f"--{name}", type=click.Path(path_type=Path), default=default, show_default=True, help=help)
+    return click.option(
+        f"--{name}", type=click.Path(path_type=Path), default=default, show_default=True, help=help
+    )
 
 
 def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> Part:
@@ -73,7 +97,9 @@ def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> Part
 
     rank = Part.of_rank()
     if value and rank.ranked:
-        raise SettingError("--shard and torchrun exclude each other", "torchrun's ranks split the images by themselves")
+        raise SettingError(
+            "--shard and torchrun exclude each other", "torchrun's ranks split the images by themselves"
+        )
     return Part.parse(value) if value else rank
 
 
@@ -85,11 +111,15 @@ shard = click.option(
     help="Do the I-th of N shares of the images alone and write NAME.part-I-of-N.h5; `shic join` makes NAME.h5 of them.",
 )
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Where all chance starts from.")
+seed = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Where all chance starts from."
+)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 masks = click.option(
-    "--masks", type=click.Path(path_type=Path), help="Folder of masks with the photos' stems.  [default: a sibling folder masks/]"
+    "--masks",
+    type=click.Path(path_type=Path),
+    help="Folder of masks with the photos' stems.  [default: a sibling folder masks/]",
 )
 masker = click.option(
     "--masker",

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 @click.command("predict")
 @options.inputs
-@options.output("", "The maps file to write.  [default: IMAGE.maps.h5 for one image, else predictions.maps.h5]")
+@options.output(
+    "", "The maps file to write.  [default: IMAGE.maps.h5 for one image, else predictions.maps.h5]"
+)
 @options.path_option("model", "model.safetensors", "The trained model.")
 @click.option("--remap", "texture", help="A picture, or checker, colors or grid: lay it over each image too.")
 @click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 10 for this pixel, beside the output.")
@@ -46,7 +48,9 @@ def command(
     images = list_images(inputs)
     where = resolve_device(device)
     predictor = Predictor(model, where, config, weights)
-    output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5")
+    output = output or Path(
+        f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5"
+    )
     used = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
     if heatmap and not part.is_whole:
         raise click.UsageError("--heatmap draws one photo, which is not split")
@@ -56,6 +60,8 @@ def command(
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
         write_trained_heatmap(predictor, images, used, heatmap, target)
         return
-    pictures = Pictures(output, predictor.surface, texture, predictor.device, single=len(images) == 1, wanted=config.pictures)
+    pictures = Pictures(
+        output, predictor.surface, texture, predictor.device, single=len(images) == 1, wanted=config.pictures
+    )
     shared = {"overwrite": overwrite, "on_maps": pictures.write, "track": track, "part": part}
     predict(predictor, images, used, output, sources={"model": source(model)}, **shared)

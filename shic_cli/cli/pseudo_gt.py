@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 @options.masks
 @options.masker
 @options.class_name
-@click.option("--views", type=click.Path(path_type=Path), help="Views made by `shic render`.  [default: rendered as needed]")
+@click.option(
+    "--views",
+    type=click.Path(path_type=Path),
+    help="Views made by `shic render`.  [default: rendered as needed]",
+)
 @click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 3 for this pixel, beside the output.")
 @options.settings(PseudoGtConfig)
 @options.weights
@@ -46,7 +50,11 @@ def command(
 
     where, loaded = resolve_device(device), read_template(template)
     sources = {"template": source(template)} | ({"views": source(views)} if views else {})
-    images = ItemReader(inputs[0], "shic/features") if len(inputs) == 1 and inputs[0].endswith(".h5") else list_images(inputs)
+    images = (
+        ItemReader(inputs[0], "shic/features")
+        if len(inputs) == 1 and inputs[0].endswith(".h5")
+        else list_images(inputs)
+    )
     shared = {"views": read_views(views, where) if views else None, "weights": weights, "track": track}
     if heatmap and isinstance(images, ItemReader):
         raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
@@ -54,6 +62,19 @@ def command(
     if heatmap and not part.is_whole:
         raise click.UsageError("--heatmap draws one photo, which is not split")
     if heatmap:
-        fig3.write_heatmap(loaded, images, given, heatmap, output.with_suffix(".heatmap.png"), config, where, **shared)
+        fig3.write_heatmap(
+            loaded, images, given, heatmap, output.with_suffix(".heatmap.png"), config, where, **shared
+        )
         return
-    pseudo_gt.pseudo_gt(loaded, images, given, output, config, where, sources=sources, overwrite=overwrite, part=part, **shared)
+    pseudo_gt.pseudo_gt(
+        loaded,
+        images,
+        given,
+        output,
+        config,
+        where,
+        sources=sources,
+        overwrite=overwrite,
+        part=part,
+        **shared,
+    )

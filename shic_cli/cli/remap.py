@@ -12,9 +12,19 @@ from shic_cli.cli import options
 @click.command("remap")
 @click.argument("maps", type=click.Path(path_type=Path))
 @click.option("--texture", required=True, help="A picture, or checker, colors or grid.")
-@click.option("--template", type=click.Path(path_type=Path), help="A template or a model.  [default: model.safetensors or template.h5]")
+@click.option(
+    "--template",
+    type=click.Path(path_type=Path),
+    help="A template or a model.  [default: model.safetensors or template.h5]",
+)
 @options.output("", "A picture (of one image), a folder, or - for stdout.  [default: beside MAPS]")
-@click.option("--opacity", type=click.FloatRange(0, 1), default=0.9, show_default=True, help="Of the texture over the photo.")
+@click.option(
+    "--opacity",
+    type=click.FloatRange(0, 1),
+    default=0.9,
+    show_default=True,
+    help="Of the texture over the photo.",
+)
 @options.device
 @options.overwrite
 def command(
@@ -36,7 +46,9 @@ def command(
     as_file = output is not None and (str(output) == "-" or output.suffix.lower() in SUFFIXES)
     if as_file and len(reader) > 1:
         raise click.UsageError(f"{maps} holds {len(reader)} images: name a folder with -o")
-    beside = maps.parent if len(reader) == 1 else maps.parent / maps.name.removesuffix(".h5").removesuffix(".maps")
+    beside = (
+        maps.parent if len(reader) == 1 else maps.parent / maps.name.removesuffix(".h5").removesuffix(".maps")
+    )
 
     def write(name: str, picture: object) -> None:
         target = output if as_file else picture_path(output or beside, name, ".remap.png")

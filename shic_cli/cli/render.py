@@ -14,10 +14,19 @@ from shic_cli.config import RenderConfig
 @click.argument("template", type=click.Path(path_type=Path), default="template.h5")
 @options.output("views.h5", "The views file to write.")
 @options.settings(RenderConfig)
-@click.option("--contact-sheet", type=click.Path(path_type=Path), help="PNG to write: all the views side by side.")
+@click.option(
+    "--contact-sheet", type=click.Path(path_type=Path), help="PNG to write: all the views side by side."
+)
 @options.device
 @options.overwrite
-def command(template: Path, output: Path, config: RenderConfig, contact_sheet: Path | None, device: str, overwrite: bool) -> None:
+def command(
+    template: Path,
+    output: Path,
+    config: RenderConfig,
+    contact_sheet: Path | None,
+    device: str,
+    overwrite: bool,
+) -> None:
     """Render views of TEMPLATE (template.h5 if none is given) from all around."""
     from dataclasses import replace
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 @click.command("synth")
 @click.argument("template", default="template.h5", type=click.Path(path_type=Path))
 @options.output("synth.h5", "The maps file to write.")
-@click.option("--contact-sheet", type=click.Path(path_type=Path), metavar="PNG", help="Draw some of the pictures beside their labels.")
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    help="Draw some of the pictures beside their labels.",
+)
 @click.option(
     "--depth-only", type=click.Path(path_type=Path), metavar="DIR",
     help="Write the depth pictures for controlnet-depth and conditions.json (prompts, seeds) to DIR, and no maps file; needs no generator.",
@@ -47,7 +52,9 @@ def command(
     from shic_cli.schema import read_template, source
 
     if depth_only and (images or contact_sheet):
-        raise click.UsageError("--depth-only writes depth pictures alone: it goes with neither --images nor --contact-sheet")
+        raise click.UsageError(
+            "--depth-only writes depth pictures alone: it goes with neither --images nor --contact-sheet"
+        )
     if not part.is_whole and (depth_only or images):
         raise click.UsageError("neither --depth-only nor --images is split: they paint nothing")
     if contact_sheet and not part.is_whole:

@@ -19,19 +19,31 @@ def command() -> None:
 @click.argument("mesh", type=click.Path(path_type=Path))
 @options.output("template.h5", "The template file to write.")
 @options.settings(TemplateConfig)
-@click.option("--geodesics", type=click.Path(path_type=Path), help="The mesh catalogue's distances (.pkl) in place of computed ones.")
-@click.option("--symmetry", type=click.Path(path_type=Path), help="The mesh catalogue's symmetry (.pkl) in place of the one found.")
+@click.option(
+    "--geodesics",
+    type=click.Path(path_type=Path),
+    help="The mesh catalogue's distances (.pkl) in place of computed ones.",
+)
+@click.option(
+    "--symmetry",
+    type=click.Path(path_type=Path),
+    help="The mesh catalogue's symmetry (.pkl) in place of the one found.",
+)
 @click.option("--uv-template", type=click.Path(path_type=Path), help="PNG to write: the texture to paint on.")
-@click.option("--picture", type=click.Path(path_type=Path), help="PNG to write: the template from four sides.")
+@click.option(
+    "--picture", type=click.Path(path_type=Path), help="PNG to write: the template from four sides."
+)
 @options.device
 @options.overwrite
 def prep(
     mesh: Path, output: Path, config: TemplateConfig, geodesics: Path | None, symmetry: Path | None, uv_template: Path | None,
     picture: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
-    """Clean, orient and measure MESH (obj, ply, off, stl, glb, gltf, or a pkl of the DensePose mesh catalogue).
+    """Clean, orient and measure MESH (obj, ply, off, stl, glb, gltf, or a pkl of the DensePose mesh
+    catalogue).
 
-    --vertices 0 keeps the mesh's vertices in their order. Nothing in a pkl is run: only arrays of numbers are taken out of it.
+    --vertices 0 keeps the mesh's vertices in their order. Nothing in a pkl is run: only arrays of numbers are
+      taken out of it.
     """
     from shic_cli import template
     from shic_cli.cli.console import track
@@ -39,7 +51,11 @@ def prep(
     from shic_cli.images import encode
     from shic_cli.outputs import atomic, check_target
 
-    pictures = {path: draw for path, draw in ((uv_template, template.uv_picture), (picture, template.sides_picture)) if path}
+    pictures = {
+        path: draw
+        for path, draw in ((uv_template, template.uv_picture), (picture, template.sides_picture))
+        if path
+    }
     for target in (output, *pictures):
         check_target(target, overwrite)
     made = template.prepare(mesh, config, track, resolve_device(device))

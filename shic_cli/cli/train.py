@@ -29,7 +29,8 @@ def command(
 ) -> None:  # fmt: skip
     """Learn the canonical map from maps files (sec. 3.6).
 
-    MAPS are files of `shic pseudo-gt`, `shic synth` or your own labels; without any, those of pgt.h5 and synth.h5 that are here.
+    MAPS are files of `shic pseudo-gt`, `shic synth` or your own labels; without any, those of pgt.h5 and
+    synth.h5 that are here.
     """
     from shic_cli import draw, images
     from shic_cli.cli.console import track
@@ -48,5 +49,12 @@ def command(
         with atomic(output.with_suffix(".losses.png")) as partial:
             partial.write_bytes(images.encode(draw.loss_plot(history)))
 
-    shared = {"seed": seed, "sources": sources, "weights": weights, "overwrite": overwrite, "last": plot, "track": track}
+    shared = {
+        "seed": seed,
+        "sources": sources,
+        "weights": weights,
+        "overwrite": overwrite,
+        "last": plot,
+        "track": track,
+    }
     train(loaded, used, output, config, where, **shared)

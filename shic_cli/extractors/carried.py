@@ -15,9 +15,11 @@ from shic_cli.extractors.vit import IMAGENET
 
 
 class Carried:
-    """Features `(B, D, h, w)` of a DINOv2 given by its `config` and `tensors`, h = w = side / patch: patch tokens after the last norm.
+    """Features `(B, D, h, w)` of a DINOv2 given by its `config` and `tensors`, h = w = side / patch: patch
+    tokens after the last norm.
 
-    `tensors` have the names of transformers' checkpoints, and position embeddings for `side` pixels. InputError if they don't fit.
+    `tensors` have the names of transformers' checkpoints, and position embeddings for `side` pixels.
+    InputError if they don't fit.
     """
 
     name = "carried"
@@ -25,14 +27,18 @@ class Carried:
     sees_whole_object = False
     unit = False  # the release's decoder takes its tokens at their own length
 
-    def __init__(self, config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str = "cpu"
+    ) -> None:
         from transformers import Dinov2Config, Dinov2Model
 
         check_config(config, tensors)
         self.device, self.config = torch.device(device), config
         self.side, self.dim = config["image_size"], config["hidden_size"]
         self.fingerprint = f"carried-{_digest(config, tensors)}"
-        self._model = models.load_tensors(Dinov2Model, Dinov2Config(**config), tensors, "the model's encoder", self.device)
+        self._model = models.load_tensors(
+            Dinov2Model, Dinov2Config(**config), tensors, "the model's encoder", self.device
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -41,7 +47,9 @@ class Carried:
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Features `(B, D, h, w)` f4, not normalised, of `images` `(B, 3, side, side)` RGB in 0..1; `masks` are not used."""
+        """Features `(B, D, h, w)` f4, not normalised, of `images` `(B, 3, side, side)` RGB in 0..1; `masks`
+        are not used.
+        """
         images = images.to(self.device, torch.float32)
         mean, std = (images.new_tensor(values)[:, None, None] for values in IMAGENET)
         tokens = self._model((images - mean) / std).last_hidden_state[:, 1:]
@@ -50,15 +58,27 @@ class Carried:
 
 
 def check_config(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """InputError unless `config` says of the network what `tensors` say: a file's word alone could ask for one of any size."""
+    """InputError unless `config` says of the network what `tensors` say: a file's word alone could ask for
+    one of any size.
+    """
     hint = "make the model again with `shic models import`"
     try:
-        width, patch = tensors["embeddings.cls_token"].shape[-1], tensors["embeddings.patch_embeddings.projection.weight"].shape[-1]
+        width, patch = (
+            tensors["embeddings.cls_token"].shape[-1],
+            tensors["embeddings.patch_embeddings.projection.weight"].shape[-1],
+        )
         cells = math.isqrt(tensors["embeddings.position_embeddings"].shape[1] - 1)
     except (KeyError, IndexError, ValueError) as error:
-        raise InputError(f"the model's encoder: its embeddings are missing or damaged ({error})", hint) from error
+        raise InputError(
+            f"the model's encoder: its embeddings are missing or damaged ({error})", hint
+        ) from error
     depth = sum(name.endswith(".norm1.weight") for name in tensors)
-    told = {"hidden_size": width, "num_hidden_layers": depth, "patch_size": patch, "image_size": patch * cells}
+    told = {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "patch_size": patch,
+        "image_size": patch * cells,
+    }
     heads = config.get("num_attention_heads")
     if {**config, "num_attention_heads": 0} != {**told, "num_attention_heads": 0} or min(told.values()) < 1:
         raise InputError("the model's encoder: its settings are not those of its tensors", hint)

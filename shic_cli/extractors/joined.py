@@ -10,10 +10,11 @@ from torch.nn import functional as F
 
 
 class Joined:
-    """Unit features `(B, D, h, w)`, D the sum over the `parts`, on the finest of their grids; a cosine is the mean of the parts' cosines.
+    """Unit features `(B, D, h, w)`, D the sum over the `parts`, on the finest of their grids; a cosine is the
+    mean of the parts' cosines.
 
-    Each part gets the pictures at its own side, its features are made unit vectors, resampled to the finest grid (bilinear), made
-    unit vectors again and concatenated.
+    Each part gets the pictures at its own side, its features are made unit vectors, resampled to the finest
+    grid (bilinear), made unit vectors again and concatenated.
     """
 
     def __init__(self, parts: Sequence[Any], name: str = "") -> None:
@@ -36,8 +37,13 @@ class Joined:
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Unit features `(B, D, h, w)` of `images` `(B, 3, side, side)` and `masks` `(B, 1, side, side)`, both in 0..1."""
-        found = [F.normalize(part(resample(images, part.side), resample(masks, part.side)).float(), dim=1) for part in self.parts]
+        """Unit features `(B, D, h, w)` of `images` `(B, 3, side, side)` and `masks` `(B, 1, side, side)`,
+        both in 0..1.
+        """
+        found = [
+            F.normalize(part(resample(images, part.side), resample(masks, part.side)).float(), dim=1)
+            for part in self.parts
+        ]
         finest = max(feature.shape[-1] for feature in found)
         return torch.cat([self._refine(feature, finest) for feature in found], 1) / len(found) ** 0.5
 

@@ -1,4 +1,6 @@
-"""The embedded encoder: the mask and the colours inside it, for a decoder that learns to see by itself. It needs no weights."""
+"""The embedded encoder: the mask and the colours inside it, for a decoder that learns to see by itself. It
+needs no weights.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,12 @@ FLAT = 0.02  # of full brightness; colours that vary less than this are not stre
 
 
 class Picture:
-    """Pixels `(B, 4, side, side)`: the mask in -1..1, and R, G and B inside it with mean 0 and a standard deviation of 1, 0 outside.
+    """Pixels `(B, 4, side, side)`: the mask in -1..1, and R, G and B inside it with mean 0 and a standard
+    deviation of 1, 0 outside.
 
-    Not unit vectors, and nothing to match pixels by: an encoder for the decoder `unet`, which is trained from scratch. What no outline
-    shows (near and far legs, head and rump from straight ahead) is there to be learned from synthetic pictures.
+    Not unit vectors, and nothing to match pixels by: an encoder for the decoder `unet`, which is trained from
+    scratch. What no outline shows (near and far legs, head and rump from straight ahead) is there to be
+    learned from synthetic pictures.
     """
 
     name = "picture"

@@ -1,4 +1,6 @@
-"""What the extractors with weights share: where the weights are, the number format, and what files record of them."""
+"""What the extractors with weights share: where the weights are, the number format, and what files record of
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
 class Pretrained:
-    """An extractor with weights: a subclass sets `dtype`, gives `_identity`, and in `model` names what an empty argument stands for.
+    """An extractor with weights: a subclass sets `dtype`, gives `_identity`, and in `model` names what an
+    empty argument stands for.
 
-    Fingerprints begin with `kind`: extractors of one kind are comparable under whatever name they were asked for.
+    Fingerprints begin with `kind`: extractors of one kind are comparable under whatever name they were asked
+    for.
     """
 
     name: str
@@ -30,7 +34,9 @@ class Pretrained:
     def check(cls, weights: Path | None = None) -> None:
         """MissingError when the model that an empty argument stands for is not on this machine."""
         if not cls.model:
-            raise SettingError(f"{cls.name}: names no model", f"write {cls.name}:FOLDER or {cls.name}:OWNER/NAME")
+            raise SettingError(
+                f"{cls.name}: names no model", f"write {cls.name}:FOLDER or {cls.name}:OWNER/NAME"
+            )
         models.locate(cls.model, weights)
 
     @property
@@ -40,7 +46,9 @@ class Pretrained:
 
     @property
     def fingerprint(self) -> str:
-        """Equal fingerprints mean comparable features. The precision does not count: it moves them by rounding only."""
+        """Equal fingerprints mean comparable features. The precision does not count: it moves them by
+        rounding only.
+        """
         return f"{self.kind}-" + hashlib.sha256(json.dumps(self._identity()).encode()).hexdigest()[:16]
 
     def _identity(self) -> dict[str, Any]:
@@ -51,7 +59,9 @@ class Pretrained:
 def number_format(part: str, precision: str, device: torch.device, on_cuda: torch.dtype) -> torch.dtype:
     """The format that `precision` names; auto is `on_cuda` on CUDA and float32 elsewhere."""
     if precision not in PRECISIONS:
-        raise SettingError(f"{part}: there is no precision {precision!r}", f"there are: {', '.join(PRECISIONS)}")
+        raise SettingError(
+            f"{part}: there is no precision {precision!r}", f"there are: {', '.join(PRECISIONS)}"
+        )
     if precision == "auto":
         return on_cuda if device.type == "cuda" else torch.float32
     return getattr(torch, precision)

@@ -16,12 +16,14 @@ CELL, PATCH = 16, 14  # pixels a side of the finest cell of `sd`, and of a patch
 
 
 class SdDino(Joined):
-    """Unit features `(B, 3968, 60, 60)` for pictures of 960 pixels a side: `sd` and DINOv2 base, each with half of the say (sec. 3.3).
+    """Unit features `(B, 3968, 60, 60)` for pictures of 960 pixels a side: `sd` and DINOv2 base, each with
+    half of the say (sec. 3.3).
 
-    DINOv2 sees the picture at 840 pixels, so that its patches are the cells of `sd`; they are resampled from the crop of 960 pixels
-    and not from the photo, which is one more difference from SD-DINO than `sd` has. Its features are those of block 11, before the
-    last norm. The argument is another Stable Diffusion 1; `prompt`, `step`, `seed` and `batch` are as in `sd`. Precision `auto` is
-    float16 for Stable Diffusion and bfloat16 for DINOv2 on CUDA, else float32.
+    DINOv2 sees the picture at 840 pixels, so that its patches are the cells of `sd`; they are resampled from
+    the crop of 960 pixels and not from the photo, which is one more difference from SD-DINO than `sd` has.
+    Its features are those of block 11, before the last norm. The argument is another Stable Diffusion 1;
+    `prompt`, `step`, `seed` and `batch` are as in `sd`. Precision `auto` is float16 for Stable Diffusion and
+    bfloat16 for DINOv2 on CUDA, else float32.
     """
 
     name = "sd-dino"
@@ -31,9 +33,18 @@ class SdDino(Joined):
         self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, prompt: str = "", side: int = 960,
         step: int = 100, seed: int = 42, batch: int = 4, precision: str = "auto",
     ) -> None:  # fmt: skip
-        options = {"prompt": prompt, "side": side, "step": step, "seed": seed, "batch": batch, "precision": precision}
+        options = {
+            "prompt": prompt,
+            "side": side,
+            "step": step,
+            "seed": seed,
+            "batch": batch,
+            "precision": precision,
+        }
         sd = Sd(argument, device=device, weights=weights, **options)
-        dino = Dinov2Base(device=device, weights=weights, layer=11, side=side // CELL * PATCH, precision=precision)
+        dino = Dinov2Base(
+            device=device, weights=weights, layer=11, side=side // CELL * PATCH, precision=precision
+        )
         super().__init__([sd, dino], registry.spell(type(self), models.full_name(argument), options))
 
     @classmethod
@@ -44,4 +55,6 @@ class SdDino(Joined):
                 models.locate(name, weights)
             except MissingError as error:
                 command = f"shic models pull {cls.name}" + (f" --weights {weights}" if weights else "")
-                raise type(error)(f"{cls.name}: {error.message}", f"get all that it needs with `{command}`") from error
+                raise type(error)(
+                    f"{cls.name}: {error.message}", f"get all that it needs with `{command}`"
+                ) from error

@@ -1,4 +1,6 @@
-"""Vision transformers as extractors: any of the transformers library's by folder or hub name, DINOv2 and DINOv3 by their own."""
+"""Vision transformers as extractors: any of the transformers library's by folder or hub name, DINOv2 and
+DINOv3 by their own.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +19,24 @@ from shic_cli.extractors.pretrained import Pretrained, number_format
 
 FACETS = ("token", "query", "key", "value")
 BACKGROUNDS = ("keep", "black")
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of its pixels, RGB in 0..1
+IMAGENET = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)  # mean and standard deviation of its pixels, RGB in 0..1
 UNUSED = ("pooler", "embeddings.mask_token")  # tensors that no feature depends on; some checkpoints lack them
 
 
 class Vit(Pretrained):
-    """Features `(B, D, h, w)` of a vision transformer's patches, h = w = side / patch; CLS and register tokens are dropped.
+    """Features `(B, D, h, w)` of a vision transformer's patches, h = w = side / patch; CLS and register
+    tokens are dropped.
 
-    `layer` -1 is the final output, after the last norm; 0 and up the output of that block, before any norm. `facet` query, key or
-    value is what that block's attention projects its input to, all heads together (before DINOv3 rotates it by position).
-    `side` 0 is the size that the model was made for; at another one its position embeddings are interpolated. `precision` auto
-    is bfloat16 on CUDA, for its range is that of float32, and float32 elsewhere; it does not count in the fingerprint.
-    `background` black shows the object as renders do, on black, and then needs a mask; by default the photo stays as it is, for
-    the model has seen photos and not cut-outs, and a trained map must tell the object from its background.
+    `layer` -1 is the final output, after the last norm; 0 and up the output of that block, before any norm.
+    `facet` query, key or value is what that block's attention projects its input to, all heads together
+    (before DINOv3 rotates it by position). `side` 0 is the size that the model was made for; at another one
+    its position embeddings are interpolated. `precision` auto is bfloat16 on CUDA, for its range is that of
+    float32, and float32 elsewhere; it does not count in the fingerprint. `background` black shows the object
+    as renders do, on black, and then needs a mask; by default the photo stays as it is, for the model has
+    seen photos and not cut-outs, and a trained map must tell the object from its background.
     """
 
     name = kind = "vit"
@@ -40,11 +47,19 @@ class Vit(Pretrained):
         self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, layer: int = -1,
         facet: str = "token", side: int = 0, precision: str = "auto", background: str = "keep",
     ) -> None:  # fmt: skip
-        given = {"layer": layer, "facet": facet, "side": side, "precision": precision, "background": background}
+        given = {
+            "layer": layer,
+            "facet": facet,
+            "side": side,
+            "precision": precision,
+            "background": background,
+        }
         self.name = registry.spell(type(self), models.full_name(argument), given)
         for option, choices in (("facet", FACETS), ("background", BACKGROUNDS)):
             if given[option] not in choices:
-                raise SettingError(f"{self.name}: there is no {option} {given[option]!r}", f"there are: {', '.join(choices)}")
+                raise SettingError(
+                    f"{self.name}: there is no {option} {given[option]!r}", f"there are: {', '.join(choices)}"
+                )
         self.device, self.facet, self.background = torch.device(device), facet, background
         self.needs_mask = background == "black"
         self.dtype = number_format(self.name, precision, self.device, torch.bfloat16)
@@ -58,9 +73,14 @@ class Vit(Pretrained):
     def _load(self, folder: Path) -> None:
         from transformers import AutoModel
 
-        self._model = models.load(AutoModel, folder, dtype=self.dtype, device=self.device, ignore_missing=UNUSED)
+        self._model = models.load(
+            AutoModel, folder, dtype=self.dtype, device=self.device, ignore_missing=UNUSED
+        )
         config = self._model.config
-        sizes = [_square(getattr(config, key, 0)) for key in ("patch_size", "image_size", "hidden_size", "num_hidden_layers")]
+        sizes = [
+            _square(getattr(config, key, 0))
+            for key in ("patch_size", "image_size", "hidden_size", "num_hidden_layers")
+        ]
         if not all(sizes) or config.num_channels != 3 or not self._lists():
             raise InputError(
                 f"{folder}: is a model of type {config.model_type}, not a vision transformer for RGB images",
@@ -70,19 +90,30 @@ class Vit(Pretrained):
 
     def _lists(self) -> list[nn.ModuleList]:
         count = self._model.config.num_hidden_layers
-        return [module for module in self._model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+        return [
+            module
+            for module in self._model.modules()
+            if isinstance(module, nn.ModuleList) and len(module) == count
+        ]
 
     def _tap_block(self, folder: Path, layer: int) -> None:
-        """Choose the module whose output is the feature (None: the whole model) and leave out the blocks above it."""
+        """Choose the module whose output is the feature (None: the whole model) and leave out the blocks
+        above it.
+        """
         blocks = self._lists()[0]
         if not -1 <= layer < len(blocks):
-            raise SettingError(f"{self.name}: there is no layer {layer}", f"give 0 to {len(blocks) - 1}, or -1 for the final output")
+            raise SettingError(
+                f"{self.name}: there is no layer {layer}",
+                f"give 0 to {len(blocks) - 1}, or -1 for the final output",
+            )
         self.layer = layer if self.facet == "token" else layer % len(blocks)
         self._tap = None if self.layer < 0 else blocks[self.layer]
         if self.facet != "token":
             self._tap = _projection(self._tap, self.facet)
             if self._tap is None:
-                raise InputError(f"{folder}: its blocks have no {self.facet} projection of their own", "give facet=token")
+                raise InputError(
+                    f"{folder}: its blocks have no {self.facet} projection of their own", "give facet=token"
+                )
         self.dim = self._model.config.hidden_size if self.facet == "token" else self._tap.out_features
         if self._tap is not None:
             del blocks[self.layer + 1 :]
@@ -92,7 +123,9 @@ class Vit(Pretrained):
         if side == below > 0:
             return side
         near = " or ".join(f"side={size}" for size in (below, below + self.patch) if size > 0)
-        raise SettingError(f"{self.name}: side {side} is not a multiple of the patch, {self.patch} pixels", f"give {near}")
+        raise SettingError(
+            f"{self.name}: side {side} is not a multiple of the patch, {self.patch} pixels", f"give {near}"
+        )
 
     def _identity(self) -> dict[str, Any]:
         names = ("layer", "facet", "side", "background", "mean", "std")
@@ -100,7 +133,9 @@ class Vit(Pretrained):
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Features `(B, D, h, w)` f4, not normalised, of `images` `(B, 3, side, side)` RGB in 0..1 and `masks` `(B, 1, side, side)`."""
+        """Features `(B, D, h, w)` f4, not normalised, of `images` `(B, 3, side, side)` RGB in 0..1 and
+        `masks` `(B, 1, side, side)`.
+        """
         images = images.to(self.device, torch.float32)
         if self.background == "black":
             images = images * masks.to(images)
@@ -109,7 +144,10 @@ class Vit(Pretrained):
         cells = self.side // self.patch
         extra = tokens.shape[1] - cells**2  # CLS, distillation and register tokens come before the patches
         if tokens.ndim != 3 or extra < 0:
-            raise InputError(f"{self.name}: the model does not give one token a patch", "it is no plain vision transformer; give another")
+            raise InputError(
+                f"{self.name}: the model does not give one token a patch",
+                "it is no plain vision transformer; give another",
+            )
         return tokens[:, extra:].float().transpose(1, 2).unflatten(2, (cells, cells))
 
     def _tokens(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -117,7 +155,9 @@ class Vit(Pretrained):
         options = {}
         resized = self.side != _square(self._model.config.image_size)
         if resized and "interpolate_pos_encoding" in inspect.signature(self._model.forward).parameters:
-            options["interpolate_pos_encoding"] = True  # DINOv2 always does, and DINOv3 has no table of positions
+            options["interpolate_pos_encoding"] = (
+                True  # DINOv2 always does, and DINOv3 has no table of positions
+            )
         if self._tap is None:
             return self._model(pixels, **options).last_hidden_state
         caught: list[torch.Tensor] = []
@@ -130,7 +170,9 @@ class Vit(Pretrained):
 
 
 class Dinov2Small(Vit):
-    """`Vit` with DINOv2 small at 224 pixels: the paper's encoder, 16 by 16 patch tokens after the last norm (sec. 4.1)."""
+    """`Vit` with DINOv2 small at 224 pixels: the paper's encoder, 16 by 16 patch tokens after the last norm
+    (sec. 4.1).
+    """
 
     name, model, usual_side = "dinov2-small", "dinov2-small", 224
 
@@ -173,14 +215,22 @@ def _square(size: Any) -> int:
 
 
 def _projection(block: nn.Module, facet: str) -> nn.Linear | None:
-    """The layer of a block's attention that makes `facet`, under either of the names that transformers gives it."""
+    """The layer of a block's attention that makes `facet`, under either of the names that transformers gives
+    it.
+    """
     ends = (f"{facet[0]}_proj", facet)
-    found = [part for name, part in block.named_modules() if name.rpartition(".")[2] in ends and isinstance(part, nn.Linear)]
+    found = [
+        part
+        for name, part in block.named_modules()
+        if name.rpartition(".")[2] in ends and isinstance(part, nn.Linear)
+    ]
     return found[0] if len(found) == 1 else None
 
 
 def read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of R, G and B in 0..1 from the folder's preprocessor_config.json, else ImageNet's."""
+    """Mean and standard deviation of R, G and B in 0..1 from the folder's preprocessor_config.json, else
+    ImageNet's.
+    """
     path = folder / "preprocessor_config.json"
     if not path.exists():
         return IMAGENET
@@ -188,9 +238,15 @@ def read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ..
         said = json.loads(path.read_text())
         if not said.get("do_normalize", True):
             return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-        mean, std = (tuple(map(float, said.get(key, usual))) for key, usual in zip(("image_mean", "image_std"), IMAGENET, strict=True))
+        mean, std = (
+            tuple(map(float, said.get(key, usual)))
+            for key, usual in zip(("image_mean", "image_std"), IMAGENET, strict=True)
+        )
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: can't be read ({error})", "get the model's files again") from error
     if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
-        raise InputError(f"{path}: image_mean {mean} and image_std {std} are not three numbers each", "get the model's files again")
+        raise InputError(
+            f"{path}: image_mean {mean} and image_std {std} are not three numbers each",
+            "get the model's files again",
+        )
     return mean, std

@@ -1,16 +1,18 @@
 """Generators: one file a part, imported only when its name is asked for.
 
-A generator is made as `Part(argument, device=device, config=config)` with a SynthConfig, and paints one picture from one render:
+A generator is made as `Part(argument, device=device, config=config)` with a SynthConfig, and paints one
+picture from one render:
 
     side(size) -> int                  the side S that it paints in, for a picture of `size` pixels a side
-    __call__(scene, rng) -> rgb        `(S, S, 3)` uint8 RGB; every choice comes from the numpy Generator `rng`
+    __call__(scene, rng) -> rgb        `(S, S, 3)` uint8 RGB; every choice comes from the numpy Generator
+    `rng`
 
-One that takes `weights` gets the folder that the user keeps weights in. It may have `views` and `erode`, what `--views` and `--erode`
-mean by default, and `saves_memory`, what to do when the GPU's memory does not suffice; PictureError says that it has no picture of a
-scene.
+One that takes `weights` gets the folder that the user keeps weights in. It may have `views` and `erode`, what
+`--views` and `--erode` mean by default, and `saves_memory`, what to do when the GPU's memory does not
+suffice; PictureError says that it has no picture of a scene.
 
-The object's outline must stay where `scene.mask` has it, but for `erode` pixels: the labels come from the projection. The picture is
-shrunk to `size` afterwards, so that a side above it smooths the edges.
+The object's outline must stay where `scene.mask` has it, but for `erode` pixels: the labels come from the
+projection. The picture is shrunk to `size` afterwards, so that a side above it smooths the edges.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Scene:
     mask: np.ndarray  # (S, S) bool, the object
     depth: np.ndarray  # (S, S) f4, view-space depth, -1 where there is no surface
     normal: np.ndarray  # (S, S, 3) f4, unit, in view space; 0 where there is no surface
-    point: np.ndarray  # (S, S, 3) f4, the place on the resting template: a coat painted by it moves with the skin
+    point: (
+        np.ndarray
+    )  # (S, S, 3) f4, the place on the resting template: a coat painted by it moves with the skin
     up: np.ndarray  # (3,) f4, the world's up in view space
     azimuth: float  # degrees; 0 sees the front, 90 the animal's left side
     elevation: float  # degrees above the horizon

@@ -1,4 +1,6 @@
-"""The paper's generator: Stable Diffusion 1.5 paints the depth of the object and of a background, held to it by a ControlNet (sec. 3.5)."""
+"""The paper's generator: Stable Diffusion 1.5 paints the depth of the object and of a background, held to it
+by a ControlNet (sec. 3.5).
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ SCHEDULERS = {
 
 
 class ControlnetDepth:
-    """Paints a scene by its inverse depth. The argument is another Stable Diffusion 1.5, `control` another ControlNet for depth with
-    white near, `depth` another Depth Anything; each a model's name or its folder. No safety checker is loaded.
+    """Paints a scene by its inverse depth. The argument is another Stable Diffusion 1.5, `control` another
+    ControlNet for depth with white near, `depth` another Depth Anything; each a model's name or its folder.
+    No safety checker is loaded.
 
     A picture's noise is drawn on the CPU from a seed of its own, so that it is the same on every device.
     """
@@ -51,7 +54,9 @@ class ControlnetDepth:
         self.dtype = number_format(self.name, self.config.precision, self.device, torch.float16)
         if self.config.offload != "none":
             check_offload(self.config.offload, self.device)
-        self.pipe = self._pipeline(models.locate(argument or self.model, weights), models.locate(control, weights))
+        self.pipe = self._pipeline(
+            models.locate(argument or self.model, weights), models.locate(control, weights)
+        )
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
@@ -61,27 +66,39 @@ class ControlnetDepth:
                 models.locate(name, weights)
             except MissingError as error:
                 command = f"shic models pull {cls.name}" + (f" --weights {weights}" if weights else "")
-                raise type(error)(f"{cls.name}: {error.message}", f"get all that it needs with `{command}`") from error
+                raise type(error)(
+                    f"{cls.name}: {error.message}", f"get all that it needs with `{command}`"
+                ) from error
 
     def _pipeline(self, folder: Path, control: Path) -> Any:
         import diffusers
         from transformers import CLIPTextModel
 
         if not (folder / "unet").is_dir():
-            raise InputError(f"{folder}: holds no Stable Diffusion, there is no folder unet in it", "name the folder above unet and vae")
+            raise InputError(
+                f"{folder}: holds no Stable Diffusion, there is no folder unet in it",
+                "name the folder above unet and vae",
+            )
         parts = {
             "unet": models.load(diffusers.UNet2DConditionModel, folder / "unet", dtype=self.dtype),
             "controlnet": models.load(diffusers.ControlNetModel, control, dtype=self.dtype),
             "vae": models.load(diffusers.AutoencoderKL, folder / "vae", dtype=self.dtype),
             "text_encoder": models.load(CLIPTextModel, folder / "text_encoder", dtype=self.dtype),
         }
-        check_kind(folder, parts["unet"].config, parts["vae"].config, parts["text_encoder"].config.hidden_size)
+        check_kind(
+            folder, parts["unet"].config, parts["vae"].config, parts["text_encoder"].config.hidden_size
+        )
         if parts["controlnet"].config.cross_attention_dim != parts["unet"].config.cross_attention_dim:
-            raise InputError(f"{control}: is a ControlNet of another Stable Diffusion than {folder}", "take one for Stable Diffusion 1.5")
+            raise InputError(
+                f"{control}: is a ControlNet of another Stable Diffusion than {folder}",
+                "take one for Stable Diffusion 1.5",
+            )
         scheduler = read_scheduler(getattr(diffusers, SCHEDULERS[self.config.scheduler]), folder)
         tokenizer = read_tokenizer(folder)
         self._check_prompts(tokenizer, parts["text_encoder"].config.max_position_embeddings)
-        with models.silenced(CLIPTextModel):  # importing the pipeline says which packages other pipelines need
+        with models.silenced(
+            CLIPTextModel
+        ):  # importing the pipeline says which packages other pipelines need
             pipe = diffusers.StableDiffusionControlNetPipeline(
                 **parts,
                 tokenizer=tokenizer,
@@ -100,10 +117,19 @@ class ControlnetDepth:
         return pipe.to(self.device) if self.config.offload == "none" else pipe
 
     def _check_prompts(self, tokenizer: Any, limit: int) -> None:
-        """Say once, in place of the library's words about each picture, that a prompt is longer than the text encoder reads."""
-        for option, text in (("--prompt", self.conditioner.prompt("front")), ("--negative", self.config.negative)):
+        """Say once, in place of the library's words about each picture, that a prompt is longer than the text
+        encoder reads.
+        """
+        for option, text in (
+            ("--prompt", self.conditioner.prompt("front")),
+            ("--negative", self.config.negative),
+        ):
             if len(tokenizer(text, verbose=False).input_ids) > limit:
-                log.warning("%s is longer than the %d tokens that the text encoder reads: its end is not used", option, limit)
+                log.warning(
+                    "%s is longer than the %d tokens that the text encoder reads: its end is not used",
+                    option,
+                    limit,
+                )
 
     def side(self, size: int) -> int:
         """The side that Stable Diffusion paints at, for a picture of `size` pixels."""
@@ -123,13 +149,23 @@ class ControlnetDepth:
             ).images[0]  # fmt: skip
         if not np.isfinite(rgb).all():
             number = str(self.dtype).removeprefix("torch.")
-            raise PictureError(f"{self.name} gave NaNs in {number}", "give --precision float32, or bfloat16 where the GPU has it")
+            raise PictureError(
+                f"{self.name} gave NaNs in {number}",
+                "give --precision float32, or bfloat16 where the GPU has it",
+            )
         return (rgb.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def check_offload(offload: str, device: torch.device) -> None:
-    """SettingError when there is no GPU to keep weights away from, MissingError when the package that does it is not here."""
+    """SettingError when there is no GPU to keep weights away from, MissingError when the package that does it
+    is not here.
+    """
     if device.type != "cuda":
-        raise SettingError(f"--offload {offload}: saves a GPU's memory, and the device is {device}", "leave it out, or give --device cuda")
+        raise SettingError(
+            f"--offload {offload}: saves a GPU's memory, and the device is {device}",
+            "leave it out, or give --device cuda",
+        )
     if importlib.util.find_spec("accelerate") is None:
-        raise MissingError(f"--offload {offload} needs the package accelerate", "install it: pip install accelerate")
+        raise MissingError(
+            f"--offload {offload} needs the package accelerate", "install it: pip install accelerate"
+        )

@@ -1,4 +1,6 @@
-"""The generator without weights: a random coat, light and background for every picture (sec. 3.5, in place of a diffusion model)."""
+"""The generator without weights: a random coat, light and background for every picture (sec. 3.5, in place of
+a diffusion model).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ LATTICE = 16  # nodes a side of the periodic lattice that solid noise is read fr
 class Plain:
     """Paints a scene with solid noise, one or two soft lights, and colour noise, shapes or photos behind it."""
 
-    def __init__(self, argument: str = "", *, device: object = "cpu", config: SynthConfig | None = None) -> None:
+    def __init__(
+        self, argument: str = "", *, device: object = "cpu", config: SynthConfig | None = None
+    ) -> None:
         folder = config.backgrounds if config else ""
         self.photos = Photos(folder) if folder else None
 
@@ -29,7 +33,9 @@ class Plain:
         """The picture `(S, S, 3)` uint8."""
         size = len(scene.mask)
         # What lies behind needs no smooth edges: painted at half the side it costs a quarter.
-        behind = (photo(self.photos, size // 2, rng) if self.photos else background(size // 2, rng)) * np.float32(rng.uniform(0.7, 1.2))
+        behind = (
+            photo(self.photos, size // 2, rng) if self.photos else background(size // 2, rng)
+        ) * np.float32(rng.uniform(0.7, 1.2))
         picture = cv2.resize(behind, (size, size), interpolation=cv2.INTER_LINEAR)
         points, normals = scene.point[scene.mask], scene.normal[scene.mask]
         colors = coat(points, normals @ scene.up, rng)
@@ -51,11 +57,13 @@ def random_color(rng: np.random.Generator, vivid: float = 0.6) -> np.ndarray:
 
 
 def solid_noise(points: np.ndarray, cells: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise `(P,)` in about -1..1 with `cells` bumps a unit at `points` (P, 3); turned at random to hide the lattice."""
+    """Smooth noise `(P,)` in about -1..1 with `cells` bumps a unit at `points` (P, 3); turned at random to
+    hide the lattice.
+    """
     lattice = rng.uniform(-1, 1, (LATTICE,) * 3).astype(np.float32)
-    where = points @ Rotation.random(random_state=rng).as_matrix().astype(np.float32) * cells + rng.uniform(0, LATTICE, 3).astype(
-        np.float32
-    )
+    where = points @ Rotation.random(random_state=rng).as_matrix().astype(np.float32) * cells + rng.uniform(
+        0, LATTICE, 3
+    ).astype(np.float32)
     whole = np.floor(where)
     share = where - whole
     where = whole + share * share * (3 - 2 * share)  # smoothstep: no creases at the lattice's planes
@@ -68,19 +76,25 @@ def step(values: np.ndarray, threshold: float, softness: float) -> np.ndarray:
 
 
 def coat(points: np.ndarray, upward: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colours `(P, 3)` in 0..1 at surface `points` (P, 3): plain, patches, spots or stripes, countershaded by `upward` (P,), and grain."""
+    """Colours `(P, 3)` in 0..1 at surface `points` (P, 3): plain, patches, spots or stripes, countershaded by
+    `upward` (P,), and grain.
+    """
     base, second, belly = (random_color(rng) for _ in range(3))
     colors = np.broadcast_to(base, points.shape)
     kind = rng.choice(["plain", "patches", "spots", "stripes", "bands"])
     if kind == "patches":
-        pattern = solid_noise(points, rng.uniform(3, 7), rng) + 0.3 * solid_noise(points, rng.uniform(12, 20), rng)
+        pattern = solid_noise(points, rng.uniform(3, 7), rng) + 0.3 * solid_noise(
+            points, rng.uniform(12, 20), rng
+        )
         colors = colors + step(pattern, rng.uniform(-0.2, 0.3), rng.uniform(0.05, 0.4)) * (second - base)
     elif kind == "spots":
         pattern = solid_noise(points, rng.uniform(12, 28), rng)
         colors = colors + step(pattern, rng.uniform(0.1, 0.35), rng.uniform(0.05, 0.3)) * (second - base)
     elif kind == "stripes":
         axis = np.array([0, 0, 1], np.float32) + rng.normal(0, 0.4, 3).astype(np.float32)
-        phase = points @ axis * rng.uniform(25, 70) + rng.uniform(1, 3) * solid_noise(points, rng.uniform(4, 9), rng)
+        phase = points @ axis * rng.uniform(25, 70) + rng.uniform(1, 3) * solid_noise(
+            points, rng.uniform(4, 9), rng
+        )
         colors = colors + step(np.sin(phase), rng.uniform(-0.5, 0.5), rng.uniform(0.2, 1)) * (second - base)
     elif kind == "bands":  # one colour passes into the other along some direction
         along = points @ rng.normal(0, 1, 3).astype(np.float32) + 0.1 * solid_noise(points, 6, rng)
@@ -93,7 +107,9 @@ def coat(points: np.ndarray, upward: np.ndarray, rng: np.random.Generator) -> np
 
 
 def occlusion(scene: Scene) -> np.ndarray:
-    """How far each object pixel `(P,)` lies behind what is around it, 0..1: soft shadow between limbs, from the blurred depth."""
+    """How far each object pixel `(P,)` lies behind what is around it, 0..1: soft shadow between limbs, from
+    the blurred depth.
+    """
     inside = scene.mask.astype(np.float32)
     near, far = scene.depth[scene.mask].min(), scene.depth[scene.mask].max()
     sigma = 0.03 * len(inside)
@@ -102,8 +118,12 @@ def occlusion(scene: Scene) -> np.ndarray:
     return (8 * behind / max(far - near, 1e-6)).clip(0, 1)
 
 
-def illuminate(colors: np.ndarray, normals: np.ndarray, up: np.ndarray, hidden: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`colors` (P, 3) under ambient light and one or two lights from above or the side, darker where `hidden` (P,)."""
+def illuminate(
+    colors: np.ndarray, normals: np.ndarray, up: np.ndarray, hidden: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """`colors` (P, 3) under ambient light and one or two lights from above or the side, darker where `hidden`
+    (P,).
+    """
     light = np.full(colors.shape, rng.uniform(0.25, 0.55), np.float32)
     gloss, lamps = np.zeros(len(colors), np.float32), rng.integers(1, 3)
     for _ in range(lamps):
@@ -111,7 +131,12 @@ def illuminate(colors: np.ndarray, normals: np.ndarray, up: np.ndarray, hidden: 
         direction = (direction / np.linalg.norm(direction)).astype(np.float32)
         wrap = rng.uniform(0, 0.6)  # a large light reaches round the edge of its shadow
         tint = 1 + 0.25 * (random_color(rng) - 0.5)
-        light += ((normals @ direction + wrap) / (1 + wrap)).clip(0)[:, None] * tint * rng.uniform(0.4, 0.9) / lamps
+        light += (
+            ((normals @ direction + wrap) / (1 + wrap)).clip(0)[:, None]
+            * tint
+            * rng.uniform(0.4, 0.9)
+            / lamps
+        )
         half = direction + np.array([0, 0, -1], np.float32)
         gloss += (normals @ half / max(np.linalg.norm(half), 1e-6)).clip(0) ** rng.uniform(8, 60)
     light *= (1 - rng.uniform(0.2, 0.8) * hidden)[:, None]
@@ -120,17 +145,30 @@ def illuminate(colors: np.ndarray, normals: np.ndarray, up: np.ndarray, hidden: 
 
 
 def color_noise(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Cloudy colour `(S, S, 3)` in about 0..1: two colours mixed by noise of several scales, each scale weaker or not as chance has it."""
+    """Cloudy colour `(S, S, 3)` in about 0..1: two colours mixed by noise of several scales, each scale
+    weaker or not as chance has it.
+    """
     fall, mix, hue = rng.uniform(0.4, 0.9), np.zeros((size, size), np.float32), rng.uniform(0, 0.4)
     for i, cells in enumerate((3, 6, 12, 24, 48, 96)):
-        mix += cv2.resize(rng.standard_normal((cells, cells), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC) * fall**i
+        mix += (
+            cv2.resize(
+                rng.standard_normal((cells, cells), dtype=np.float32),
+                (size, size),
+                interpolation=cv2.INTER_CUBIC,
+            )
+            * fall**i
+        )
     first, second = random_color(rng), random_color(rng)
-    tint = cv2.resize(rng.standard_normal((5, 5, 3), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+    tint = cv2.resize(
+        rng.standard_normal((5, 5, 3), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC
+    )
     return first + (0.5 + 0.35 * mix)[..., None] * (second - first) + 0.3 * hue * tint
 
 
 def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A background `(S, S, 3)` in about 0..1: cloudy colour, a gradient or a horizon, often with shapes, more or less out of focus."""
+    """A background `(S, S, 3)` in about 0..1: cloudy colour, a gradient or a horizon, often with shapes, more
+    or less out of focus.
+    """
     kind = rng.choice(["noise", "gradient", "horizon"])
     picture = color_noise(size, rng)
     if kind == "gradient":
@@ -141,7 +179,9 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
         picture = rng.uniform(0, 0.5) * (picture - 0.5) + first + share * (second - first)
     elif kind == "horizon":
         sky = random_color(rng) + np.linspace(0, rng.uniform(0, 0.3), size, dtype=np.float32)[:, None, None]
-        line = cv2.resize(rng.standard_normal((1, 9), dtype=np.float32), (size, 1), interpolation=cv2.INTER_CUBIC)[0]
+        line = cv2.resize(
+            rng.standard_normal((1, 9), dtype=np.float32), (size, 1), interpolation=cv2.INTER_CUBIC
+        )[0]
         height = size * (rng.uniform(0.2, 0.8) + rng.uniform(0, 0.1) * line)
         picture = np.where((np.arange(size)[:, None] < height)[..., None], sky, picture)
     picture = np.ascontiguousarray(picture, np.float32)
@@ -165,4 +205,10 @@ def draw_shapes(picture: np.ndarray, rng: np.random.Generator) -> None:
             cv2.fillPoly(picture, [cv2.convexHull(corners.astype(np.int32))], color)
         else:
             end = center + rng.normal(0, 2 * reach, 2)
-            cv2.line(picture, center.astype(int).tolist(), end.astype(int).tolist(), color, int(1 + reach * rng.uniform(0.02, 0.3)))
+            cv2.line(
+                picture,
+                center.astype(int).tolist(),
+                end.astype(int).tolist(),
+                color,
+                int(1 + reach * rng.uniform(0.02, 0.3)),
+            )

@@ -1,12 +1,13 @@
 """Maskers: one file a part, imported only when its name is asked for.
 
-A masker is made as `Part(argument, device=device, weights=weights, class_name=class_name)`, of the keywords those that its
-constructor has, and finds the objects in one photo:
+A masker is made as `Part(argument, device=device, weights=weights, class_name=class_name)`, of the keywords
+those that its constructor has, and finds the objects in one photo:
 
     __call__(rgb) -> mask or objects     `rgb` `(H, W, 3)` uint8, from 8 pixels a side
 
-The answer is one mask `(H, W)` bool, or a list of `Found`, one an object, in any order; where there is no object, an empty mask or
-an empty list. A part that can't do without the class's name says so with `needs_class = True`: it is not made without one.
+The answer is one mask `(H, W)` bool, or a list of `Found`, one an object, in any order; where there is no
+object, an empty mask or an empty list. A part that can't do without the class's name says so with
+`needs_class = True`: it is not made without one.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ LEAST = 0.01  # share of the largest object's pixels; what is smaller is a speck
 
 @dataclass(frozen=True)
 class Found:
-    """An object in a photo: its `mask` `(H, W)` bool and how sure the masker is of it, 0..1, None where it can't say."""
+    """An object in a photo: its `mask` `(H, W)` bool and how sure the masker is of it, 0..1, None where it
+    can't say.
+    """
 
     mask: np.ndarray
     score: float | None = None
@@ -43,19 +46,26 @@ class Found:
 
 
 class Masker:
-    """The masker `name` for the class `class_name`, made when the first photo needs it; `auto` is settled at once.
+    """The masker `name` for the class `class_name`, made when the first photo needs it; `auto` is settled at
+    once.
 
-    `settings` is what files record of it. SettingError (status 2) when it needs a class's name and there is none.
+    `settings` is what files record of it. SettingError (status 2) when it needs a class's name and there is
+    none.
     """
 
-    def __init__(self, name: str, device: Any = "cpu", weights: Path | None = None, class_name: str = "") -> None:
+    def __init__(
+        self, name: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
+    ) -> None:
         self.device, self.weights, self.class_name, self.asked = device, weights, class_name.strip(), name
         which = "maskers" if self.class_name else "classless maskers"
         self.name = registry.resolve("maskers", name, device, weights, which, level=logging.DEBUG)
         self._made: Any = None
         part = registry.find("maskers", registry.Spec.parse(self.name).name)
         if getattr(part, "needs_class", False) and not self.class_name:
-            raise SettingError(f"--masker {name}: finds objects by their name, and none was given", "name it, as in --class horse")
+            raise SettingError(
+                f"--masker {name}: finds objects by their name, and none was given",
+                "name it, as in --class horse",
+            )
 
     @property
     def settings(self) -> dict[str, str]:
@@ -68,7 +78,9 @@ class Masker:
         return found[main_object(found)].mask if found else np.zeros(rgb.shape[:2], bool)
 
     def objects(self, rgb: np.ndarray) -> list[Found]:
-        """The objects in `rgb` `(H, W, 3)` uint8, the largest first, without specks; InputError where memory does not last."""
+        """The objects in `rgb` `(H, W, 3)` uint8, the largest first, without specks; InputError where memory
+        does not last.
+        """
         part = self._part()
         try:
             answer = part(rgb)
@@ -82,10 +94,16 @@ class Masker:
     def _part(self) -> Any:
         if self._made is None:
             if self.asked == "auto":
-                log.info("masker: auto took %s%s", self.name, "" if self.class_name else "; with --class it may find a better one")
+                log.info(
+                    "masker: auto took %s%s",
+                    self.name,
+                    "" if self.class_name else "; with --class it may find a better one",
+                )
             given = {"class_name": self.class_name} if "class_name" in _parameters(self.name) else {}
             try:
-                self._made = registry.make("maskers", self.name, device=self.device, weights=self.weights, **given)
+                self._made = registry.make(
+                    "maskers", self.name, device=self.device, weights=self.weights, **given
+                )
             except ShicError as error:
                 error.stops_all = True  # every other photo would meet it too
                 raise
@@ -100,13 +118,18 @@ def _in_order(answer: Any, shape: tuple[int, ...], name: str) -> list[Found]:
     found = [each for each in (answer if isinstance(answer, Sequence) else [Found(answer)]) if each.area]
     for each in found:
         if each.mask.shape != shape:
-            raise InputError(f"{name}: gave a mask of {each.mask.shape} for a photo of {shape}", "that is a fault of the masker")
+            raise InputError(
+                f"{name}: gave a mask of {each.mask.shape} for a photo of {shape}",
+                "that is a fault of the masker",
+            )
     found.sort(key=lambda each: -each.area)
     return [Found(each.mask.astype(bool), each.score) for each in found if each.area >= LEAST * found[0].area]
 
 
 def main_object(found: Sequence[Found]) -> int:
-    """The number of the object that a photo is of: the largest of those with at least half of the best score (sec. 6)."""
+    """The number of the object that a photo is of: the largest of those with at least half of the best score
+    (sec. 6).
+    """
     best = max((each.score for each in found if each.score is not None), default=0.0)
     sure = [i for i, each in enumerate(found) if each.score is None or each.score >= best / 2]
     return max(sure, key=lambda i: found[i].area)
@@ -115,8 +138,8 @@ def main_object(found: Sequence[Found]) -> int:
 def pieces(mask: np.ndarray, gap: int = 0, bridge: np.ndarray | None = None) -> list[np.ndarray]:
     """The connected pieces `(H, W)` bool of a mask, the largest first, without specks.
 
-    Parts up to `gap` pixels apart count as one piece, and so do parts that touch one and the same piece of `bridge` `(H, W)` bool,
-    which itself is in none.
+    Parts up to `gap` pixels apart count as one piece, and so do parts that touch one and the same piece of
+    `bridge` `(H, W)` bool, which itself is in none.
     """
     near = (mask if bridge is None else mask | bridge).astype(np.uint8)
     if gap:
@@ -128,11 +151,27 @@ def pieces(mask: np.ndarray, gap: int = 0, bridge: np.ndarray | None = None) -> 
 
 
 def _is_memory(error: BaseException) -> bool:
-    """Whether `error` is a lack of memory: of numpy's, of torch's on a GPU, or of torch's on a CPU, a RuntimeError with a sentence."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    """Whether `error` is a lack of memory: of numpy's, of torch's on a GPU, or of torch's on a CPU, a
+    RuntimeError with a sentence.
+    """
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(error)
+    )
 
 
 def _saves_memory(part: Any) -> str:
-    options = [f"{name}=" for name in ("side", "precision") if name in inspect.signature(type(part)).parameters]
-    save = f"its option{'s' if len(options) > 1 else ''} {' and '.join(options)} (smaller, float16), " if options else ""
-    return f"{save}--device cpu, or smaller photos save memory" if options else "--device cpu or smaller photos save memory"
+    options = [
+        f"{name}=" for name in ("side", "precision") if name in inspect.signature(type(part)).parameters
+    ]
+    save = (
+        f"its option{'s' if len(options) > 1 else ''} {' and '.join(options)} (smaller, float16), "
+        if options
+        else ""
+    )
+    return (
+        f"{save}--device cpu, or smaller photos save memory"
+        if options
+        else "--device cpu or smaller photos save memory"
+    )

@@ -1,8 +1,9 @@
 """Renderers: one file a part, imported only when its name is asked for.
 
-A renderer is made as `Renderer(argument, device=device)` and called as `renderer(verts, faces, cameras, size)`: it gives the
-fragments of the surface `verts` (K, 3), `faces` (F, 3) in pictures of `size` pixels a side. Both sides of a face are seen.
-Everything that follows from fragments is shared code in render.py, so that renderers can't differ.
+A renderer is made as `Renderer(argument, device=device)` and called as `renderer(verts, faces, cameras,
+size)`: it gives the fragments of the surface `verts` (K, 3), `faces` (F, 3) in pictures of `size` pixels a
+side. Both sides of a face are seen. Everything that follows from fragments is shared code in render.py, so
+that renderers can't differ.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from shic_cli.cameras import Cameras
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel's centre sees: `face` i8 (N, H, W), `bary` f4 (N, H, W, 3) and view-space depth `zbuf` f4 (N, H, W); -1 is none."""
+    """What each pixel's centre sees: `face` i8 (N, H, W), `bary` f4 (N, H, W, 3) and view-space depth `zbuf`
+    f4 (N, H, W); -1 is none.
+    """
 
     face: torch.Tensor
     bary: torch.Tensor
@@ -38,4 +41,6 @@ class Renderer(Protocol):
 
     def __init__(self, argument: str = "", *, device: str = "cpu") -> None: ...
 
-    def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments: ...
+    def __call__(
+        self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int
+    ) -> Fragments: ...

@@ -13,7 +13,8 @@ from shic_cli.cameras import Cameras
 from shic_cli.errors import ShicError
 from shic_cli.renderers import Fragments
 
-# Standard output is for data; Warp would print a banner and its compilations there. The first name is of Warp below 1.13.
+# Standard output is for data; Warp would print a banner and its compilations there. The first name is of Warp
+# below 1.13.
 wp.config.quiet = True
 wp.config.log_level = 30
 
@@ -38,7 +39,8 @@ def cast(
     d = wp.vec3d(x, y, wp.float64(focal[n])) / wp.float64(focal[n])
     hit = wp.mesh_query_ray(mesh, rotation[n] * (-translation[n]), rotation[n] * wp.vec3(d), 1.0e6)
     if hit.result:
-        # Warp's own u, v and t are off by up to 1e-3 where a ray grazes a face: solve z d = sum of bary_k corner_k, in double.
+        # Warp's own u, v and t are off by up to 1e-3 where a ray grazes a face: solve z d = sum of bary_k
+        # corner_k, in double.
         turn, shift = wp.transpose(wp.mat33d(rotation[n])), wp.vec3d(translation[n])
         a = turn * wp.vec3d(wp.mesh_eval_position(mesh, hit.face, 1.0, 0.0)) + shift
         b = turn * wp.vec3d(wp.mesh_eval_position(mesh, hit.face, 0.0, 1.0)) + shift
@@ -55,10 +57,14 @@ def prepared(kernel: wp.Kernel, device: torch.device) -> wp.Device:
     try:
         with _no_driver_warning():
             wp.init()
-        where = wp.device_from_torch(str(device))  # a string, since Warp takes no torch.device("cuda") without a number
+        where = wp.device_from_torch(
+            str(device)
+        )  # a string, since Warp takes no torch.device("cuda") without a number
         wp.load_module(kernel.module, device=where)
     except OSError as error:
-        raise ShicError(f"{error.filename}: Warp can't keep its compiled kernels there", "set WARP_CACHE_PATH to a folder") from error
+        raise ShicError(
+            f"{error.filename}: Warp can't keep its compiled kernels there", "set WARP_CACHE_PATH to a folder"
+        ) from error
     return where
 
 
@@ -70,14 +76,20 @@ class WarpRenderer:
         self.where = prepared(cast, self.device)
 
     def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments:
-        """Fragments of `verts` (K, 3), `faces` (F, 3); Warp reads and writes the tensors themselves, nothing is copied."""
+        """Fragments of `verts` (K, 3), `faces` (F, 3); Warp reads and writes the tensors themselves, nothing
+        is copied.
+        """
         verts, cameras = verts.detach().to(self.device, torch.float32).contiguous(), cameras.to(self.device)
         index = faces.to(self.device, torch.int32).contiguous().view(-1)
         shape = (len(cameras), size, size)
         face = torch.full(shape, -1, dtype=torch.int64, device=self.device)
         bary = torch.full((*shape, 3), -1.0, device=self.device)
         zbuf = torch.full(shape, -1.0, device=self.device)
-        stream = wp.stream_from_torch(torch.cuda.current_stream(self.device)) if self.device.type == "cuda" else None
+        stream = (
+            wp.stream_from_torch(torch.cuda.current_stream(self.device))
+            if self.device.type == "cuda"
+            else None
+        )
         with wp.ScopedStream(stream):
             mesh = wp.Mesh(wp.from_torch(verts, wp.vec3), wp.from_torch(index))
             inputs = [
@@ -94,7 +106,9 @@ class WarpRenderer:
 
 @contextmanager
 def _no_driver_warning() -> Iterator[None]:
-    """Warp's native part writes a line to stderr wherever there is no CUDA driver, which is no news to who works on a CPU."""
+    """Warp's native part writes a line to stderr wherever there is no CUDA driver, which is no news to who
+    works on a CPU.
+    """
     if torch.cuda.is_available():
         yield
         return

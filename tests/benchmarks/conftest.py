@@ -1,4 +1,6 @@
-"""What the benchmarks share: devices, a template, photos, a random encoder, and the table that they print at the end."""
+"""What the benchmarks share: devices, a template, photos, a random encoder, and the table that they print at
+the end.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from shic_cli.synth import synthesize
 from shic_cli.template import prepare
 
 TABLE: list[tuple[str, str, str]] = []
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))]
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")),
+]
 
 
 @pytest.fixture(params=DEVICES)
@@ -33,7 +38,9 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @dataclass(frozen=True)
 class Timer:
-    """Times one thing against another in the same run, turn by turn, for the machine may be busy with other work too."""
+    """Times one thing against another in the same run, turn by turn, for the machine may be busy with other
+    work too.
+    """
 
     benchmark: Any
     name: str
@@ -54,7 +61,9 @@ class Timer:
         return self.benchmark.stats.stats.median
 
     def clock(self, ours: Callable[[], Any], rounds: int = 1) -> str:
-        """How long `ours` takes by the clock, and how much of that this process computed, of all its threads together."""
+        """How long `ours` takes by the clock, and how much of that this process computed, of all its threads
+        together.
+        """
         start = time.process_time()
         taken = self.once(ours, rounds)
         return f"{taken:.1f} s ({(time.process_time() - start) / rounds:.1f} s of CPU time)"
@@ -83,7 +92,9 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what was measured."""
     widths = [max((len(row[i]) for row in TABLE), default=0) for i in range(3)]
     for row in TABLE:
-        terminalreporter.write_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)))
+        terminalreporter.write_line(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        )
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +129,13 @@ def small_dinov2(tmp_path_factory: pytest.TempPathFactory) -> str:
     """An encoder of DINOv2 small's layout at 224 pixels, with random weights: as quick as the real one."""
     import transformers
 
-    settings = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "image_size": 224, "patch_size": 14}
+    settings = {
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "image_size": 224,
+        "patch_size": 14,
+    }
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights") / "small"
     transformers.Dinov2Model(transformers.Dinov2Config(**settings)).save_pretrained(folder)

@@ -1,6 +1,7 @@
 """Eq. 2 against the direct form, and against a plain matrix product of its size.
 
-On a CPU: one photo of 500 queries, D = 384, 72 views of 224 pixels. On a GPU: 8 photos of 2,000 queries each, D = 1,536 and 3,968.
+On a CPU: one photo of 500 queries, D = 384, 72 views of 224 pixels. On a GPU: 8 photos of 2,000 queries each,
+D = 1,536 and 3,968.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from shic_cli.render import Views, render_views
 from shic_cli.schema import Template
 
 SIDE, CELLS = 224, 16
-SIZES = {"cpu": {"small": (500, 384), "large": (500, 768)}, "cuda": {"small": (16_000, 1536), "large": (16_000, 3968)}}
+SIZES = {
+    "cpu": {"small": (500, 384), "large": (500, 768)},
+    "cuda": {"small": (16_000, 1536), "large": (16_000, 3968)},
+}
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +28,32 @@ def views(template: Template) -> Views:
     return render_views(template, RenderConfig(size=SIDE))
 
 
-def scene(views: Views, size: str, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Features of the views `(N, D, h, w)`, v_i(k) at whole pixels, V_i, and queries `(P, D)`; the features are noise."""
+def scene(
+    views: Views, size: str, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Features of the views `(N, D, h, w)`, v_i(k) at whole pixels, V_i, and queries `(P, D)`; the features
+    are noise.
+    """
     number, channels = SIZES[device.type][size]
     chance = torch.Generator().manual_seed(0)
-    features = F.normalize(torch.randn(len(views), channels, CELLS, CELLS, generator=chance), dim=1).to(device)
+    features = F.normalize(torch.randn(len(views), channels, CELLS, CELLS, generator=chance), dim=1).to(
+        device
+    )
     queries = F.normalize(torch.randn(number, channels, generator=chance), dim=1).to(device)
-    return features, views.vertex_yx.round().clamp(0, SIDE - 1).to(device), views.vertex_visible.to(device), queries
+    return (
+        features,
+        views.vertex_yx.round().clamp(0, SIDE - 1).to(device),
+        views.vertex_visible.to(device),
+        queries,
+    )
 
 
-def direct(features: torch.Tensor, yx: torch.Tensor, visible: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-    """Sigma `(K, P)` of Eq. 2 as it is written: every view's map at the view's size, a vector for each vertex, cosines, the maximum."""
+def direct(
+    features: torch.Tensor, yx: torch.Tensor, visible: torch.Tensor, queries: torch.Tensor
+) -> torch.Tensor:
+    """Sigma `(K, P)` of Eq. 2 as it is written: every view's map at the view's size, a vector for each
+    vertex, cosines, the maximum.
+    """
     sigma = queries.new_full((visible.shape[1], len(queries)), -torch.inf)
     for feature, position, seen in zip(features, yx.long(), visible, strict=True):
         whole = F.interpolate(feature[None], (SIDE, SIDE), mode="bilinear", align_corners=False)[0]
@@ -58,12 +77,16 @@ def test_matching_against_the_direct_form(views: Views, timer: Timer) -> None:
 
 def test_the_bank_and_one_photo_against_the_direct_form(views: Views, timer: Timer) -> None:
     given = scene(views, "small", torch.device("cpu"))
-    ratio = timer.against(lambda: match(Bank.build(*given[:3], SIDE), given[3]), lambda: direct(*given), rounds=3)
+    ratio = timer.against(
+        lambda: match(Bank.build(*given[:3], SIDE), given[3]), lambda: direct(*given), rounds=3
+    )
     timer.tell("the first photo, with the bank", f"{ratio:.1f} times faster", "-")
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
-def test_matching_against_a_plain_product(views: Views, device: torch.device, size: str, timer: Timer) -> None:
+def test_matching_against_a_plain_product(
+    views: Views, device: torch.device, size: str, timer: Timer
+) -> None:
     given = scene(views, size, device)
     bank = Bank.build(*given[:3], SIDE)
     chance = torch.Generator().manual_seed(1)
@@ -79,4 +102,8 @@ def test_matching_against_a_plain_product(views: Views, device: torch.device, si
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         match(bank, given[3])
-        timer.tell("peak memory beside the bank", f"{(torch.cuda.max_memory_allocated() - before) / 1e9:.2f} GB", "2 GB")
+        timer.tell(
+            "peak memory beside the bank",
+            f"{(torch.cuda.max_memory_allocated() - before) / 1e9:.2f} GB",
+            "2 GB",
+        )

@@ -34,7 +34,9 @@ def test_a_scan(mesh_file: Path, device: torch.device, tmp_path: Path, timer: Ti
     mesh = trimesh.load_mesh(mesh_file, process=True)
     while len(mesh.faces) < 300_000:
         mesh = mesh.subdivide()
-    mesh.vertices += np.random.default_rng(0).normal(size=mesh.vertices.shape) * 2e-4 * np.ptp(mesh.vertices, axis=0).max()
+    mesh.vertices += (
+        np.random.default_rng(0).normal(size=mesh.vertices.shape) * 2e-4 * np.ptp(mesh.vertices, axis=0).max()
+    )
     mesh.export(tmp_path / "scan.ply")
     taken = timer.clock(lambda: prepare(tmp_path / "scan.ply", TemplateConfig(), device=device))
     timer.tell(f"{len(mesh.faces):,} faces", taken, "60 s on two cores")

@@ -1,4 +1,5 @@
-"""A training step's share beside encoder and decoder, what is cached, and a folder's prediction against the encoder's own rate.
+"""A training step's share beside encoder and decoder, what is cached, and a folder's prediction against the
+encoder's own rate.
 
 On a CPU in batches of 4; on a GPU of 64.
 """
@@ -27,9 +28,13 @@ from shic_cli.schema import Template
 BATCH = {"cpu": 4, "cuda": 64}
 
 
-def make_trainer(template: Template, pictures: Path, encoder: str, device: torch.device, **settings: Any) -> train.Trainer:
+def make_trainer(
+    template: Template, pictures: Path, encoder: str, device: torch.device, **settings: Any
+) -> train.Trainer:
     config = TrainConfig(encoder=encoder, batch=BATCH[device.type], **settings)
-    return train.Trainer.make(template, train.open_maps([pictures / "truth.h5"], template, config), config, device, 0)
+    return train.Trainer.make(
+        template, train.open_maps([pictures / "truth.h5"], template, config), config, device, 0
+    )
 
 
 def seconds(device: torch.device, call: Any, *given: Any) -> tuple[float, Any]:
@@ -46,7 +51,11 @@ def test_loader_augmentation_and_losses(
 ) -> None:
     """Their share of a step in which every picture is new, and of one in which every picture is kept."""
     name = small_dinov2 if encoder == "small" else "picture"
-    trainer, chance, shares = make_trainer(template, pictures, name, device), torch.Generator().manual_seed(0), {"new": [], "kept": []}
+    trainer, chance, shares = (
+        make_trainer(template, pictures, name, device),
+        torch.Generator().manual_seed(0),
+        {"new": [], "kept": []},
+    )
     count = len(trainer.examples) // BATCH[device.type]
 
     def step(turn: int) -> None:
@@ -59,7 +68,14 @@ def test_loader_augmentation_and_losses(
         together = trainer.examples.together
         groups = [[each[:3] for each in cut[i : i + together]] for i in range(0, len(cut), together)]
         encoding, _ = seconds(device, lambda: [trainer.examples._encode(group) for group in groups])
-        batch = collate(found, trainer.config.points, trainer.examples.at_points, trainer.examples.encoder.side, device, chance)
+        batch = collate(
+            found,
+            trainer.config.points,
+            trainer.examples.at_points,
+            trainer.examples.encoder.side,
+            device,
+            chance,
+        )
         decoding, _ = seconds(device, lambda: trainer.map.embed(batch.features)[0].mean().backward())
         if turn:  # the first one warms up
             shares["new"].append(1 - (encoding * (encoder == "small") + decoding) / (loading + learning))
@@ -68,8 +84,16 @@ def test_loader_augmentation_and_losses(
     turns = iter(range(7))
     timer.once(lambda: step(next(turns)), rounds=6)
     frozen = "of encoder and decoder" if encoder == "small" else "of the decoder"
-    timer.tell(f"beside those {frozen}, new pictures", f"{100 * statistics.median(shares['new']):.0f} % of a step", "20 %")
-    timer.tell(f"beside those {frozen}, kept pictures", f"{100 * statistics.median(shares['kept']):.0f} % of a step", "-")
+    timer.tell(
+        f"beside those {frozen}, new pictures",
+        f"{100 * statistics.median(shares['new']):.0f} % of a step",
+        "20 %",
+    )
+    timer.tell(
+        f"beside those {frozen}, kept pictures",
+        f"{100 * statistics.median(shares['kept']):.0f} % of a step",
+        "-",
+    )
 
 
 def test_encoder_outputs_are_kept_when_augmentation_is_off(
@@ -91,18 +115,24 @@ def test_encoder_outputs_are_kept_when_augmentation_is_off(
     assert sum(calls) == 16
     later = timer.once(lambda: trainer.examples.get_all(range(16), 1), rounds=5)
     assert sum(calls) == 16
-    timer.tell("16 pictures", f"{1e3 * first:.0f} ms in the first epoch, {1e3 * later:.2f} ms later", "cached")
+    timer.tell(
+        "16 pictures", f"{1e3 * first:.0f} ms in the first epoch, {1e3 * later:.2f} ms later", "cached"
+    )
 
 
 def test_the_next_batch_is_made_meanwhile(
     template: Template, pictures: Path, device: torch.device, timer: Timer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An epoch of new pictures with the loader in a thread of its own against one with the loader in line, and the same weights."""
+    """An epoch of new pictures with the loader in a thread of its own against one with the loader in line,
+    and the same weights.
+    """
     both = {name: make_trainer(template, pictures, "picture", device) for name in ("ahead", "in line")}
     real = train.ahead
 
     def epoch(name: str) -> None:
-        monkeypatch.setattr(train, "ahead", real if name == "ahead" else lambda calls: (call() for call in calls))
+        monkeypatch.setattr(
+            train, "ahead", real if name == "ahead" else lambda calls: (call() for call in calls)
+        )
         both[name].examples.kept.clear()
         both[name].run_epoch()
 
@@ -115,12 +145,18 @@ def test_the_next_batch_is_made_meanwhile(
 def test_prediction_of_a_folder(
     template: Template, pictures: Path, small_dinov2: str, device: torch.device, tmp_path: Path, timer: Timer
 ) -> None:
-    """Photos of 224 pixels with the convolutional decoder, maps and pictures written, against the encoder alone on as many."""
+    """Photos of 224 pixels with the convolutional decoder, maps and pictures written, against the encoder
+    alone on as many.
+    """
     encoder = make_extractor(small_dinov2, device)
     torch.manual_seed(0)
     found = CanonicalMap("convolutional", encoder.dim, 16, torch.from_numpy(template.eigenvectors)).eval()
     torch.nn.init.normal_(found.C)
-    meta = {"encoder": {"name": small_dinov2}, "encoder_fingerprint": encoder.fingerprint, "decoder": "convolutional"}
+    meta = {
+        "encoder": {"name": small_dinov2},
+        "encoder_fingerprint": encoder.fingerprint,
+        "decoder": "convolutional",
+    }
     meta |= {"channels": encoder.dim, "dim": 16, "template": template.fingerprint}
     save_model(tmp_path / "m.safetensors", Saved(found, Surface.of(template), meta), overwrite=True)
     predictor, images = Predictor(tmp_path / "m.safetensors", device), list_images([str(pictures / "imgs")])
@@ -137,4 +173,6 @@ def test_prediction_of_a_folder(
             encoder(torch.zeros(count, 3, 224, 224), torch.ones(count, 1, 224, 224))
 
     ratio = timer.against(folder, alone, rounds=3)
-    timer.tell(f"{len(images)} photos, encoder {together} at a time", f"{100 * ratio:.0f} % of its rate", "50 %")
+    timer.tell(
+        f"{len(images)} photos, encoder {together} at a time", f"{100 * ratio:.0f} % of its rate", "50 %"
+    )
