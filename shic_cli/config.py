@@ -93,6 +93,7 @@ class TemplateConfig(Checked):
     eigenvectors: int = setting(
         64, "Q, Laplace-Beltrami eigenvectors without the constant one (sec. 4.1).", low=1
     )
+    keep: bool = setting(False, "Keep a ground under the object, or a backdrop around it.")
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
 
@@ -370,6 +371,7 @@ class PredictConfig(Checked):
 class ReleaseConfig(Checked):
     """`shic models import`; the mesh is left as it is, as by `shic template prep --vertices 0`."""
 
+    keep: bool = setting(False, "Keep a ground under the object, or a backdrop around it.")
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
 

@@ -14,10 +14,13 @@ from scipy.spatial import cKDTree
 from shic_cli import geometry
 from shic_cli.config import GEODESIC_MAXIMUM, TemplateConfig
 from shic_cli.errors import InputError, SettingError
-from shic_cli.mesh import MUCH, Mesh, largest_part, normalised, part_areas, read_mesh, resample, sound
+from shic_cli.mesh import MUCH, Mesh, largest_part, normalised, part_areas, resample, sound
 from shic_cli.pickles import read_arrays
 from shic_cli.progress import Track, plain_track
 from shic_cli.schema import LAYOUTS, Template, check_indices, source, write_arrays
+from shic_cli.surface.mesh_file import read_mesh
+from shic_cli.surface.orient import orientation
+from shic_cli.surface.scene import without_surroundings
 
 if TYPE_CHECKING:
     import torch
@@ -120,8 +123,11 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
             "--remesh on --vertices 0: a new surface has other vertices", "give their number with --vertices"
         )
     path = Path(path)
-    mesh = largest_part(_whole(sound(read_mesh(path), path.name), config, path.name), path.name)
-    mesh = normalised(mesh.moved(geometry.orientation(mesh.verts, config.up, config.front)))
+    mesh = read_mesh(path)
+    if not config.keep:
+        mesh = without_surroundings(mesh, path.name)
+    mesh = largest_part(_whole(sound(mesh, path.name), config, path.name), path.name)
+    mesh = normalised(mesh.moved(orientation(mesh, path.suffix.lower(), config.up, config.front)))
     axis, _ = geometry.mirror_plane(mesh.verts)
     mesh = normalised(resample(mesh, config.vertices, path.name))
     if len(mesh.verts) > LARGEST:

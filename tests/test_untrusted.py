@@ -21,7 +21,7 @@ from shic_cli.extractors.carried import check_config
 from shic_cli.images import decode, list_images
 from shic_cli.keypoints import read_pairs
 from shic_cli.maps import meet
-from shic_cli.mesh import read_mesh
+from shic_cli.surface.mesh_file import read_mesh
 from shic_cli.model import load_model
 from shic_cli.untrusted import check_name, parse_json
 
@@ -135,7 +135,7 @@ def test_a_scene_that_shows_one_part_very_often(tmp_path: Path, monkeypatch: pyt
 
     path = ball(tmp_path, multiply)
     assert len(read_mesh(path).faces) == 1600
-    monkeypatch.setattr("shic_cli.mesh.LARGEST", 1599)
+    monkeypatch.setattr("shic_cli.surface.allowance.MOST", 1599)
     with pytest.raises(InputError, match="over 1599 faces"):
         read_mesh(path)
 

@@ -31,7 +31,9 @@ def command() -> None:
 )
 @click.option("--uv-template", type=click.Path(path_type=Path), help="PNG to write: the texture to paint on.")
 @click.option(
-    "--picture", type=click.Path(path_type=Path), help="PNG to write: the template from four sides."
+    "--picture",
+    type=click.Path(path_type=Path),
+    help="PNG to write: the template from four sides.  [default: beside the template, .png]",
 )
 @options.device
 @options.overwrite
@@ -45,17 +47,18 @@ def prep(
     --vertices 0 keeps the mesh's vertices in their order. Nothing in a pkl is run: only arrays of numbers are
       taken out of it.
     """
+    import logging
+
     from shic_cli import template
     from shic_cli.cli.console import track
     from shic_cli.devices import resolve_device
     from shic_cli.images import encode
     from shic_cli.outputs import atomic, check_target
 
-    pictures = {
-        path: draw
-        for path, draw in ((uv_template, template.uv_picture), (picture, template.sides_picture))
-        if path
-    }
+    picture = picture or output.with_suffix(".png")
+    pictures = {picture: template.sides_picture}
+    if uv_template:
+        pictures[uv_template] = template.uv_picture
     for target in (output, *pictures):
         check_target(target, overwrite)
     made = template.prepare(mesh, config, track, resolve_device(device))
@@ -65,3 +68,4 @@ def prep(
     for path, draw in pictures.items():
         with atomic(path, overwrite) as partial:
             partial.write_bytes(encode(draw(made)))
+    logging.getLogger("shic").info("wrote %s; %s shows which way it stands and faces", output, picture)
