@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from shic_cli.errors import ShicError
+from shic_cli.base.errors import ShicError
 
 if TYPE_CHECKING:
     import torch

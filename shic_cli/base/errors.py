@@ -105,3 +105,8 @@ class Failures:
         if self.names:
             some = ", ".join(self.names[:5]) + (" …" if len(self.names) > 5 else "")
             raise PartialError(f"{len(self.names)} of {total} inputs failed: {some}", "the rest is written")
+
+
+def some(names: list[str]) -> str:
+    """The first five of `names`, for a message."""
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from shic_cli.errors import SettingError
+from shic_cli.base.errors import SettingError
 
 GEODESIC_MAXIMUM = 228.0  # sec. 4.3: the largest geodesic distance on every mesh
 GPS_KAPPA = 25.5  # of the geodesic point similarity, on that scale: 0.255 where the largest distance is 2.28

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shic_cli.base.settings import GeodesicConfig, PckConfig
 from shic_cli.cli import options
-from shic_cli.config import GeodesicConfig, PckConfig
 
 if TYPE_CHECKING:
     import torch
 
-    from shic_cli.maskers import Masker
+    from shic_cli.parts.maskers.make import Masker
 
 GEODESIC_FIGURES = ("images", "points", "mean", "median", "ci95", "gps", "left_right")
 GPS_FIGURES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75")
@@ -90,21 +90,21 @@ def geodesic(
       the best images with
     their maps, left and right mixed up.
     """
-    from shic_cli import evaluate
-    from shic_cli import report as reports
-    from shic_cli.annotations import read_annotations
-    from shic_cli.baselines import make_vertices
     from shic_cli.cli.console import track
-    from shic_cli.gps import with_precision
-    from shic_cli.schema import read_template
+    from shic_cli.evaluation import report as reports
+    from shic_cli.evaluation.baselines import make_vertices
+    from shic_cli.evaluation.geodesic import open_predictions, scored, summary
+    from shic_cli.evaluation.gps import with_precision
+    from shic_cli.files.annotations import read_annotations
+    from shic_cli.files.arrays import read_template
 
     _some_row(predictions, baselines)
     page = reports.prepare(report, overwrite) if report else None
     points, held = read_annotations(annotations, config.dp_scale), read_template(template)
-    rows = {label: evaluate.open_predictions(path, held) for label, path in _labels(predictions).items()}
+    rows = {label: open_predictions(path, held) for label, path in _labels(predictions).items()}
     rows |= {name: make_vertices(name, held, seed) for name in baselines}
-    found = {name: evaluate.scored(each, points, held, track) for name, each in rows.items()}
-    results = {name: evaluate.summary(each, seed) for name, each in found.items()}
+    found = {name: scored(each, points, held, track) for name, each in rows.items()}
+    results = {name: summary(each, seed) for name, each in found.items()}
     if config.gps:
         results = {name: with_precision(result, found[name]) for name, result in results.items()}
     if page:
@@ -159,13 +159,13 @@ def pck(
     Baselines: chance, any pixel of the target's mask; position, the same place in the box of the target's
     mask as in the source's.
     """
-    from shic_cli import pck as library
-    from shic_cli.baselines import make_pixels
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.given import GivenPairs
-    from shic_cli.images import make_masker
-    from shic_cli.keypoints import read_pairs
+    from shic_cli.evaluation import pck as library
+    from shic_cli.evaluation.baselines import make_pixels
+    from shic_cli.evaluation.external import GivenPairs
+    from shic_cli.files.keypoints import read_pairs
+    from shic_cli.parts.maskers.make import make_masker
 
     _some_row(targets, baselines)
     where = resolve_device(device)
@@ -223,12 +223,12 @@ def _sides(
     pairs: list, target: Path, images: str | None, masks: Path | None, masker: Masker | None, template: Path | None, config: PckConfig,
     weights: Path | None, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
-    from shic_cli import pck as library
     from shic_cli.cli.console import track
-    from shic_cli.images import list_images
-    from shic_cli.maps import find_surface
-    from shic_cli.predict import Predictor, mask_source
-    from shic_cli.schema import ItemReader
+    from shic_cli.evaluation import pck as library
+    from shic_cli.files.items import ItemReader
+    from shic_cli.files.photos import list_images
+    from shic_cli.learning.model_file import find_surface
+    from shic_cli.stages.predict import Predictor, mask_source
 
     if target.suffix != ".safetensors":
         if config.via == "embedding":
@@ -247,8 +247,8 @@ def _sides(
 
 def _masks(pairs: list, images: str | None, masks: Path | None, masker: Masker | None) -> dict[str, Any]:
     from shic_cli.cli.console import track
-    from shic_cli.images import MaskSource, list_images
-    from shic_cli.pck import masks_of_images
+    from shic_cli.evaluation.pck import masks_of_images
+    from shic_cli.files.photos import MaskSource, list_images
 
     if images is None:
         raise click.UsageError(

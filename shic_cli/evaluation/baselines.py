@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from scipy.spatial import cKDTree
 
-from shic_cli.annotations import Points
-from shic_cli.devices import chance
-from shic_cli.keypoints import Pair
-from shic_cli.schema import Template
+from shic_cli.base.devices import chance
+from shic_cli.files.annotations import Points
+from shic_cli.files.keypoints import Pair
+from shic_cli.files.layouts import Template
 
 NAMES = ("chance", "position")
 VIEW = 256  # pixels a side of the template's side view
@@ -71,9 +71,9 @@ def side_view(template: Template) -> np.ndarray:
     """The vertex that each pixel sees `(VIEW, VIEW)` int, -1 for none, of the template from its left side."""
     import torch
 
-    from shic_cli import registry
-    from shic_cli.cameras import look_at
-    from shic_cli.render import pixel_vertex
+    from shic_cli.learning.views import pixel_vertex
+    from shic_cli.parts import registry
+    from shic_cli.surface.cameras import look_at
 
     verts, faces = torch.as_tensor(template.verts), torch.as_tensor(template.faces).long()
     camera = look_at(*(torch.tensor([value]) for value in (90.0, 0.0, 0.0, FOV))).fit(verts, 1.0)

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from shic_cli.annotations import Points, numbers
-from shic_cli.errors import InputError
-from shic_cli.keypoints import Pair, read_csv
-from shic_cli.maps import meet
-from shic_cli.schema import Template
+from shic_cli.base.errors import InputError
+from shic_cli.files.annotations import Points, numbers
+from shic_cli.files.keypoints import Pair, read_csv
+from shic_cli.files.layouts import Template
+from shic_cli.files.names import meet
 
 NAMES = (".csv", ".npz")
 COLUMNS = ("image", "x", "y", "vertex")

@@ -15,13 +15,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from shic_cli.annotations import Points, check_mesh
-from shic_cli.config import GPS_KAPPA
-from shic_cli.devices import chance
-from shic_cli.errors import InputError
-from shic_cli.maps import check_template, meet
-from shic_cli.progress import Track, plain_track
-from shic_cli.schema import ItemReader, Template, check_indices
+from shic_cli.base.devices import chance
+from shic_cli.base.errors import InputError, some
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import GPS_KAPPA
+from shic_cli.files.annotations import Points, check_mesh
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.files.names import check_template, meet
 
 log = logging.getLogger("shic")
 
@@ -101,7 +103,7 @@ def open_predictions(path: Path, template: Template) -> Predictions:
     """The predictions in `path`: a maps file, or another program's points as .csv or .npz. InputError if it
     is neither.
     """
-    from shic_cli.given import NAMES, GivenPoints
+    from shic_cli.evaluation.external import NAMES, GivenPoints
 
     return (
         GivenPoints(path, template)
@@ -162,11 +164,6 @@ def _warn(found: list[Scored]) -> None:
         )
     if holes := _holes(found):
         log.warning("%d annotated points fall on pixels without a vertex and count as errors", holes)
-
-
-def some(names: list[str]) -> str:
-    """The first five of `names`, for a message."""
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
 def bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from shic_cli.config import GPS_KAPPA
-from shic_cli.evaluate import Scored
+from shic_cli.base.settings import GPS_KAPPA
+from shic_cli.evaluation.geodesic import Scored
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from shic_cli.config import PckConfig
-from shic_cli.devices import chance
-from shic_cli.errors import Failures
-from shic_cli.evaluate import ROUNDS, bootstrap, some
-from shic_cli.images import ImageFile, MaskSource
-from shic_cli.keypoints import Pair, image_names
-from shic_cli.maps import check_template, meet
-from shic_cli.match import Paths, Side, ThroughTemplate, make_side
-from shic_cli.progress import Track, plain_track
-from shic_cli.schema import ItemReader, check_indices
+from shic_cli.base.devices import chance
+from shic_cli.base.errors import Failures, some
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import PckConfig
+from shic_cli.evaluation.geodesic import ROUNDS, bootstrap
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import ItemReader
+from shic_cli.files.keypoints import Pair, image_names
+from shic_cli.files.names import check_template, meet
+from shic_cli.files.photos import ImageFile, MaskSource
+from shic_cli.stages.match import Paths, Side, ThroughTemplate, make_side
 
 log = logging.getLogger("shic")
 

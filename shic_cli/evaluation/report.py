@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shic_cli import draw
-from shic_cli.config import GEODESIC_MAXIMUM
-from shic_cli.errors import InputError
-from shic_cli.images import Crop, decode, encode
-from shic_cli.outputs import atomic, check_target
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import GEODESIC_MAXIMUM
+from shic_cli.files.atomic import atomic, check_target
+from shic_cli.files.photos import Crop, decode, encode
+from shic_cli.files.pictures import color_map, dots, heat_colors
 
 if TYPE_CHECKING:
-    from shic_cli.evaluate import Scored
-    from shic_cli.schema import ItemReader
+    from shic_cli.evaluation.geodesic import Scored
+    from shic_cli.files.items import ItemReader
 
 PAGE = "report.html"  # the template, beside this file
 SHOWN = 4  # worst images and best images, of each row
@@ -142,10 +142,10 @@ def _tiles(objects: list[Scored], maps: ItemReader, colors: np.ndarray, error: n
     around = item.mask.copy()
     around[tuple(yx[(yx < around.shape).all(1)].T)] = True
     crop = Crop.around(around)
-    photo, labels = (crop.cut(picture, SIDE) for picture in (rgb, draw.color_map(rgb, item.vertex, colors)))
+    photo, labels = (crop.cut(picture, SIDE) for picture in (rgb, color_map(rgb, item.vertex, colors)))
     places = crop.to_crop(yx, SIDE)
     return np.concatenate(
-        [photo, labels, draw.dots((photo * 0.5).astype(np.uint8), places, draw.heat_colors(error / SCALE))], 1
+        [photo, labels, dots((photo * 0.5).astype(np.uint8), places, heat_colors(error / SCALE))], 1
     )
 
 
@@ -183,7 +183,7 @@ def _plots(error: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
 
 def _scale_picture() -> str:
     """The colours of the errors from 0 to SCALE, as a data URI."""
-    return data_uri(encode(np.broadcast_to(draw.heat_colors(np.linspace(0, 1, 240)), (12, 240, 3)).copy()))
+    return data_uri(encode(np.broadcast_to(heat_colors(np.linspace(0, 1, 240)), (12, 240, 3)).copy()))
 
 
 def data_uri(picture: bytes, kind: str = "png") -> str:

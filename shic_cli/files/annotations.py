@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from shic_cli.config import DP_SCALE
-from shic_cli.errors import InputError
-from shic_cli.untrusted import parse_json
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import DP_SCALE
+from shic_cli.files.checks import parse_json
 
 LARGEST = 1e6  # pixels; no picture is so wide
 HINT = "see the README for what an annotation file holds"

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from shic_cli.errors import InputError, ShicError
-from shic_cli.locks import Lock
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files.locks import Lock
 
 RECORD = struct.Struct("<4sQI")  # magic, length, CRC-32 of what follows
 MAGIC = b"SHJ1"

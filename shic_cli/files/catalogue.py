@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 
 HINT = "it holds something else than dictionaries, lists and arrays of numbers; convert it to .obj or .npz where it came from"
 LARGEST = 1 << 32  # bytes of a file; the catalogue's largest tables of distances have 0.5 GB

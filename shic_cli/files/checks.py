@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 
 if TYPE_CHECKING:
-    from shic_cli.schema import Field
+    from shic_cli.files.layouts import Field
 
 LONGEST = 1024  # characters of a name, with its folders
 

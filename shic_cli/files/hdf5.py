@@ -3,7 +3,7 @@ ours written to the end.
 
 HDF5 lets a file name other files, load filters from plugins, declare more than it holds, and unpack to any
 size. Nothing of that is followed here: only groups, data sets and short attributes of the file itself are
-read; a data set only when its bytes are all there. Layouts are the business of schema.py.
+read; a data set only when its bytes are all there. Layouts are the business of layouts.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from shic_cli.errors import InputError, ShicError
-from shic_cli.locks import NO_LOCKS
-from shic_cli.outputs import Sink
-from shic_cli.untrusted import check_finite
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files.atomic import Sink
+from shic_cli.files.checks import check_finite
+from shic_cli.files.locks import NO_LOCKS
 
 FREE = 64 << 20  # bytes that a data set may unpack to whatever the size of its file
 # times the file's size that a larger one may: floating-point numbers are packed to a half, labels of photos

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from shic_cli.annotations import get, pixels, read_json
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
+from shic_cli.files.annotations import get, pixels, read_json
 
 COLUMNS = ("source_image", "target_image", "XA", "YA", "XB", "YB")
 MOST = 3000  # images of which every two are a pair

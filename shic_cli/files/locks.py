@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from shic_cli.errors import ShicError
+from shic_cli.base.errors import ShicError
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what flock says where there are none
 BEAT, STALE = 20.0, 300.0  # seconds

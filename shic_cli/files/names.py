@@ -8,31 +8,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from shic_cli.errors import InputError
-from shic_cli.schema import ItemReader
-from shic_cli.untrusted import check_name
+from shic_cli.base.errors import InputError
+from shic_cli.files.checks import check_name
+from shic_cli.files.items import ItemReader
 
 if TYPE_CHECKING:
-    from shic_cli.model import Surface
+    pass
 
 log = logging.getLogger("shic")
-
-SURFACES = (
-    "model.safetensors",
-    "template.h5",
-)  # a surface is found by these names, the quicker one to read first
-
-
-def find_surface(path: Path | None) -> Surface:
-    """The surface in `path`, or in whichever of model.safetensors and template.h5 is here; InputError if
-    there is none.
-    """
-    from shic_cli.model import read_surface
-
-    found = path or next((Path(name) for name in SURFACES if Path(name).is_file()), None)
-    if found is None:
-        raise InputError(f"neither {' nor '.join(SURFACES)} is here", "name one of them with --template")
-    return read_surface(found)
 
 
 def picture_path(folder: Path, name: str, suffix: str) -> Path:

@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from shic_cli.config import MARGIN
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import MARGIN
 
 if TYPE_CHECKING:
-    from shic_cli.maskers import Masker
+    pass
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
@@ -309,28 +309,6 @@ class MaskSource:
                 f"it would be {self.folder / (str(stem) + '.png')}",
             )
         return found
-
-
-def make_masker(
-    name: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
-) -> Masker | None:
-    """The masker `name` for the class `class_name`, made when the first photo without a mask needs it; None
-    for `none`.
-    """
-    if name == "none":
-        return None
-    from shic_cli.maskers import Masker
-
-    return Masker(name, device, weights, class_name)
-
-
-def make_masks(
-    folder: Path | None, masker: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
-) -> MaskSource:  # fmt: skip
-    """The masks of photos: an alpha channel, `folder` or a sibling folder masks/, else the masker of that
-    name.
-    """
-    return MaskSource(folder, make_masker(masker, device, weights, class_name))
 
 
 def read_mask(path: Path) -> np.ndarray:

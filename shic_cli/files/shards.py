@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shic_cli import __version__
-from shic_cli.errors import Failures, InputError, PartialError, SettingError
-from shic_cli.outputs import atomic, check_target, first_difference
-from shic_cli.progress import Track, plain_track
+from shic_cli.base.errors import Failures, InputError, PartialError, SettingError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.files.atomic import atomic, check_target, first_difference
 
 if TYPE_CHECKING:
-    from shic_cli.schema import Header, ItemWriter
+    from shic_cli.files.arrays import Header
+    from shic_cli.files.items import ItemWriter
 
 T = TypeVar("T")
 TORCHRUN = (
@@ -90,7 +91,7 @@ class Part:
         A rank's part that is there is always of this run's settings or in its way: the whole file is what
         --overwrite is about.
         """
-        from shic_cli.schema import ItemWriter
+        from shic_cli.files.items import ItemWriter
 
         path = Path(path)
         if self.is_whole:
@@ -115,7 +116,7 @@ class Part:
                 fact = f"{self.path(Path(path))}: {lacking} of {share} inputs failed when it was made"
                 raise PartialError(fact, "the rest is written; give --overwrite to try them again")
             return
-        from shic_cli.ranks import connect, gather
+        from shic_cli.base.ranks import connect, gather
 
         connect(self.count)
         shares = gather((failures.names, failures.first))
@@ -189,7 +190,9 @@ def join(paths: Sequence[Path], output: Path, overwrite: bool = False, track: Tr
     InputError when one is missing or comes twice, or when they differ in settings, sources or template, or in
     the version of shic.
     """
-    from shic_cli import hdf5, schema
+    from shic_cli.files import hdf5
+    from shic_cli.files.arrays import read_arrays, write_fields, write_header
+    from shic_cli.files.layouts import LAYOUTS
 
     check_target(output, overwrite)
     headers = _in_order(paths)
@@ -197,18 +200,13 @@ def join(paths: Sequence[Path], output: Path, overwrite: bool = False, track: Tr
         raise InputError(f"{part}: is a part, and would be replaced", "name another file with -o")
     first, header = next(iter(headers.items()))
     merged = _settings(header) | {"params": _merged(headers.values())}
-    root = schema.read_arrays(first, header.kind)[0]
+    root = read_arrays(first, header.kind)[0]
     with atomic(output, overwrite) as partial, hdf5.created(partial) as (file, sink):
-        schema.write_header(file, header.kind, merged["params"], header.sources, header.attrs)
-        schema.write_fields(
-            file, {name: schema.LAYOUTS[header.kind].fields[name] for name in root}, root, str(output)
-        )
+        write_header(file, header.kind, merged["params"], header.sources, header.attrs)
+        write_fields(file, {name: LAYOUTS[header.kind].fields[name] for name in root}, root, str(output))
         items, last, count = file.create_group("items"), "", 0
         for path in track(list(headers), len(headers), "join"):
-            if any(
-                (other != root[name]).any()
-                for name, other in schema.read_arrays(path, header.kind)[0].items()
-            ):
+            if any((other != root[name]).any() for name, other in read_arrays(path, header.kind)[0].items()):
                 raise InputError(
                     f"{path}: its basis is not that of {first}", "make it again with the same settings"
                 )
@@ -229,9 +227,10 @@ def join(paths: Sequence[Path], output: Path, overwrite: bool = False, track: Tr
 
 def _read_header(path: Path) -> Header:
     """The header of a part; InputError if it is none."""
-    from shic_cli import schema
+    from shic_cli.files.arrays import opened
+    from shic_cli.files.layouts import LAYOUTS
 
-    with schema.opened(path) as (_, header):
+    with opened(path) as (_, header):
         shard = header.params.get("shard")
         if not (
             isinstance(shard, list)
@@ -240,14 +239,14 @@ def _read_header(path: Path) -> Header:
             and 1 <= shard[0] <= shard[1]
         ):
             raise InputError(f"{path}: is no part of a file", "give files that were made with --shard")
-        if not schema.LAYOUTS[header.kind].items:
+        if not LAYOUTS[header.kind].items:
             raise InputError(f"{path}: {header.kind} has no parts", "give files that were made with --shard")
     return header
 
 
 def _count(part: Path) -> int:
     """How many inputs a part is the end of: those that it holds, and the pictures that were dropped."""
-    from shic_cli.schema import ItemReader
+    from shic_cli.files.items import ItemReader
 
     header = _read_header(part)
     return len(ItemReader(part, header.kind)) + header.params.get("dropped", 0)
@@ -313,16 +312,18 @@ def _items(path: Path, kind: str) -> Iterator[tuple[str, Any]]:
     """The name and the group of every image of a part, in order; InputError if one holds anything but the
     data sets of its kind.
     """
-    from shic_cli import hdf5, schema
-    from shic_cli.untrusted import check_name
+    from shic_cli.files import hdf5
+    from shic_cli.files.arrays import checked_fields, opened
+    from shic_cli.files.checks import check_name
+    from shic_cli.files.layouts import LAYOUTS
 
-    h5py_group, fields = hdf5.h5py.Group, schema.LAYOUTS[kind].items
-    with schema.opened(path, kind) as (file, _):
+    h5py_group, fields = hdf5.h5py.Group, LAYOUTS[kind].items
+    with opened(path, kind) as (file, _):
         items = hdf5.member(file, "items", h5py_group, f"{path}: /items")
         for number in range(0 if items is None else len(items)):
             where = f"{path}: /items/{number:08d}"
             group = hdf5.member(items, f"{number:08d}", h5py_group, where)
             if group is None or set(group) != set(fields) or set(group.attrs) != {"name"}:
                 raise InputError(f"{where} is not as shic writes it", hdf5.AGAIN)
-            schema.checked_fields(group, fields, where, {})
+            checked_fields(group, fields, where, {})
             yield check_name(hdf5.attribute(group, "name", where), where), group

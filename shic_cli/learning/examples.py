@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from shic_cli import augment
-from shic_cli.devices import Fitting, chance
-from shic_cli.errors import InputError
-from shic_cli.features import decoder_input
-from shic_cli.images import Crop, decode
-from shic_cli.matching import sample
-from shic_cli.model import coarsen
-from shic_cli.schema import ItemReader, check_indices
+from shic_cli.base.devices import Fitting, chance
+from shic_cli.base.errors import InputError
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import Crop, decode
+from shic_cli.learning import augment
+from shic_cli.learning.decoders import coarsen
+from shic_cli.learning.encode import decoder_input
+from shic_cli.learning.similarity import sample
 
 CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
 

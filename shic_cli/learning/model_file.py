@@ -8,8 +8,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,180 +15,17 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
 
-from shic_cli import __version__, schema
-from shic_cli.errors import InputError
-from shic_cli.outputs import atomic
-from shic_cli.untrusted import check_axes, check_finite, check_surface, check_values, parse_json
+from shic_cli import __version__
+from shic_cli.base.errors import InputError
+from shic_cli.files.arrays import read_template
+from shic_cli.files.atomic import atomic
+from shic_cli.files.checks import check_axes, check_finite, check_surface, check_values, parse_json
+from shic_cli.files.layouts import LAYOUTS, SURFACE, Surface
+from shic_cli.learning.canonical_map import CanonicalMap
 
 FORMAT, VERSION = "shic/model", 1
-SURFACE = ("verts", "faces", "mirror", "colors", "uv", "face_uv")
 ENCODER = "encoder."  # what the names of a frozen encoder's tensors begin with
-
-
-@dataclass(frozen=True)
-class Surface:
-    """The part of a template that pictures need, as numpy arrays; the axes are those of shic/template in
-    schema.py.
-    """
-
-    verts: np.ndarray
-    faces: np.ndarray
-    mirror: np.ndarray
-    colors: np.ndarray
-    uv: np.ndarray
-    face_uv: np.ndarray
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The template's fingerprint."""
-        return schema.template_fingerprint(self.verts, self.faces)
-
-    @classmethod
-    def of(cls, template: schema.Template) -> Surface:
-        """The surface of a template."""
-        return cls(**{name: getattr(template, name) for name in SURFACE})
-
-
-def coarsen(features: torch.Tensor, cells: int) -> torch.Tensor:
-    """Features `(B, C, h, w)` averaged by area to at most `cells` a side."""
-    return (
-        nn.functional.interpolate(features, (cells, cells), mode="area")
-        if features.shape[-1] > cells
-        else features
-    )
-
-
-class Convolutional(nn.Module):
-    """Features `(B, C, h, w)` to embeddings `(B, D, 14h, 14w)` for h = w = 16, and foreground logits; the
-    layout of the authors' release.
-
-    A 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution.
-    Its memory grows with the number of cells: finer grids are averaged down to 16 a side, as `coarsen`; the
-    pointwise decoder keeps them. The release has no foreground output: without `foreground` there is none,
-    and None comes back for its logits.
-    """
-
-    pointwise = False
-    cells = 16
-
-    def __init__(self, channels: int, dim: int, foreground: bool = True) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, 512, 1), nn.SELU())
-        self.first = nn.Conv2d(512, 512, 5, padding=1, bias=False)
-        widths = (512, 256, 128, 64)
-        steps = [nn.Sequential(nn.Upsample(scale_factor=2), *_block(a, b)) for a, b in pairwise(widths)]
-        last = nn.Sequential(
-            nn.Upsample(scale_factor=2), nn.Conv2d(64, 32, 3, padding=1, bias=False), nn.ReLU()
-        )
-        self.up = nn.Sequential(*steps, last)
-        self.out = nn.Conv2d(32, dim, 3, padding=1)
-        self.foreground = nn.Conv2d(32, 1, 3, padding=1) if foreground else None
-
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        hidden = self.up(self.first(self.stem(coarsen(features, self.cells))))
-        return self.out(hidden), None if self.foreground is None else self.foreground(hidden)[:, 0]
-
-
-class Pointwise(nn.Module):
-    """Features `(..., C)` to embeddings `(..., D)`, each on its own: for encoders that already see the whole
-    object.
-    """
-
-    pointwise = True
-    cells = None
-    foreground = None
-
-    def __init__(self, channels: int, dim: int, width: int = 256) -> None:
-        super().__init__()
-        layers = [
-            nn.Linear(channels, width),
-            nn.GELU(),
-            nn.Linear(width, width),
-            nn.GELU(),
-            nn.Linear(width, width),
-            nn.GELU(),
-        ]
-        self.layers = nn.Sequential(nn.LayerNorm(channels), *layers, nn.Linear(width, dim))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.layers(features)
-
-
-class UNet(nn.Module):
-    """Pixels `(B, C, h, w)`, h and w multiples of 32, to embeddings `(B, D, h/2, w/2)`: a small U-Net,
-    trained from scratch.
-
-    Four halvings, so that every pixel sees the whole object, and as many doublings with skips, so that it
-    keeps its place. Ronneberger et al., MICCAI 2015.
-    """
-
-    pointwise = False
-    cells = None
-    foreground = None
-
-    def __init__(self, channels: int, dim: int, widths: tuple[int, ...] = (32, 48, 64, 96, 128)) -> None:
-        super().__init__()
-        half = widths[0] // 2
-        self.stem = nn.Sequential(
-            *_block(channels, half), *_block(half, widths[0], 2), *_block(widths[0], widths[0])
-        )
-        self.down = nn.ModuleList(nn.Sequential(*_block(a, b, 2), *_block(b, b)) for a, b in pairwise(widths))
-        self.bottom = nn.Sequential(
-            *_block(widths[-1], widths[-1])
-        )  # without it a corner does not see the opposite one
-        self.up = nn.ModuleList(nn.Sequential(*_block(a + b, a)) for a, b in pairwise(widths))
-        self.out = nn.Conv2d(widths[0], dim, 1)
-        self.to(memory_format=torch.channels_last)  # a third less time on a CPU
-
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, None]:
-        levels = [self.stem(features.contiguous(memory_format=torch.channels_last))]
-        for down in self.down:
-            levels.append(down(levels[-1]))
-        hidden = self.bottom(levels.pop())
-        for up in reversed(self.up):
-            hidden = up(torch.cat([nn.functional.interpolate(hidden, scale_factor=2), levels.pop()], 1))
-        return self.out(hidden), None
-
-
-def _block(a: int, b: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(a, b, 3, stride, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
-
-
-# `released` is what `shic models import` makes: the convolutional one as the authors have it.
-DECODERS = {
-    "convolutional": Convolutional,
-    "released": partial(Convolutional, foreground=False),
-    "pointwise": Pointwise,
-    "unet": UNet,
-}
-
-
-class CanonicalMap(nn.Module):
-    """Pixel embeddings by `decoder`, vertex embeddings E = U C with the eigenvectors U `(K, Q)` and the
-    learned C `(Q, D)`.
-
-    C starts at zero, so that at first every vertex is equally likely and L_pseudo is ln K exactly.
-    """
-
-    def __init__(self, decoder: str, channels: int, dim: int, eigenvectors: torch.Tensor) -> None:
-        super().__init__()
-        self.decoder = DECODERS[decoder](channels, dim)
-        self.C = nn.Parameter(torch.zeros(eigenvectors.shape[1], dim))
-        self.register_buffer("eigenvectors", eigenvectors)
-
-    def vertex_embeddings(self) -> torch.Tensor:
-        """E `(K, D)`."""
-        return self.eigenvectors @ self.C
-
-    def embed(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings `(B, D, h', w')` of features `(B, C, h, w)`, and foreground logits `(B, h', w')` or
-        None.
-        """
-        if self.decoder.pointwise:
-            return self.decoder(features.movedim(1, -1)).movedim(-1, 1), None
-        return self.decoder(features)
 
 
 @dataclass(frozen=True)
@@ -338,7 +173,7 @@ def _surface(tensors: dict[str, torch.Tensor], path: Path) -> Surface:
     sizes: dict[str, int] = {}
     arrays = {name: value.numpy() for name, value in tensors.items()}
     for name, array in arrays.items():
-        field, where = schema.LAYOUTS["shic/template"].fields[name], f"{path}: surface.{name}"
+        field, where = LAYOUTS["shic/template"].fields[name], f"{path}: surface.{name}"
         if array.dtype != np.dtype(field.dtype):
             raise InputError(f"{where} is {array.dtype}, expected {np.dtype(field.dtype)}", "train again")
         check_axes(array.shape, field, where, sizes)
@@ -352,9 +187,7 @@ def _surface(tensors: dict[str, torch.Tensor], path: Path) -> Surface:
 def read_surface(path: Path) -> Surface:
     """The surface in a template file or a model file."""
     return (
-        load_model(path).surface
-        if Path(path).suffix == ".safetensors"
-        else Surface.of(schema.read_template(path))
+        load_model(path).surface if Path(path).suffix == ".safetensors" else Surface.of(read_template(path))
     )
 
 
@@ -371,3 +204,21 @@ def describe(path: Path) -> dict[str, Any]:
     if carried := len(names) - len(fields):
         meta["encoder_tensors"] = carried
     return {"path": str(path), "kind": FORMAT, "version": VERSION, "fields": fields, **meta}
+
+
+SURFACES = (
+    "model.safetensors",
+    "template.h5",
+)  # a surface is found by these names, the quicker one to read first
+
+
+def find_surface(path: Path | None) -> Surface:
+    """The surface in `path`, or in whichever of model.safetensors and template.h5 is here; InputError if
+    there is none.
+    """
+    from shic_cli.learning.model_file import read_surface
+
+    found = path or next((Path(name) for name in SURFACES if Path(name).is_file()), None)
+    if found is None:
+        raise InputError(f"neither {' nor '.join(SURFACES)} is here", "name one of them with --template")
+    return read_surface(found)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from shic_cli.errors import InputError, SettingError
+from shic_cli.base.errors import InputError, SettingError
 
 
 class Projected:

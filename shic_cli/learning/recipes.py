@@ -8,8 +8,8 @@ from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from shic_cli.config import TrainConfig
-from shic_cli.devices import has_bfloat16
+from shic_cli.base.devices import has_bfloat16
+from shic_cli.base.settings import TrainConfig
 
 if TYPE_CHECKING:
     import torch

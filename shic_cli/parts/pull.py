@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shic_cli.errors import InputError, ShicError
-from shic_cli.models import (
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.parts.weights import (
     DIFFUSION,
     MODELS,
     PICKLES,

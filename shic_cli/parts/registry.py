@@ -24,37 +24,37 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from shic_cli.errors import MissingError, SettingError, UnfinishedError
+from shic_cli.base.errors import MissingError, SettingError, UnfinishedError
 
 log = logging.getLogger("shic")
 
 PARTS: dict[str, dict[str, str]] = {
     "extractors": {
-        "silhouette": "shic_cli.extractors.silhouette:Silhouette",
-        "picture": "shic_cli.extractors.picture:Picture",
-        "vit": "shic_cli.extractors.vit:Vit",
-        "dinov2": "shic_cli.extractors.vit:Dinov2",
-        "dinov2-small": "shic_cli.extractors.vit:Dinov2Small",
-        "dinov2-base": "shic_cli.extractors.vit:Dinov2Base",
-        "dinov2-large": "shic_cli.extractors.vit:Dinov2Large",
-        "dinov3": "shic_cli.extractors.vit:Dinov3",
-        "dinov3-small": "shic_cli.extractors.vit:Dinov3Small",
-        "sd": "shic_cli.extractors.sd:Sd",
-        "sd-dino": "shic_cli.extractors.sd_dino:SdDino",
-        "dift": "shic_cli.extractors.sd:Dift",
+        "silhouette": "shic_cli.parts.extractors.silhouette:Silhouette",
+        "picture": "shic_cli.parts.extractors.picture:Picture",
+        "vit": "shic_cli.parts.extractors.vit:Vit",
+        "dinov2": "shic_cli.parts.extractors.vit:Dinov2",
+        "dinov2-small": "shic_cli.parts.extractors.vit:Dinov2Small",
+        "dinov2-base": "shic_cli.parts.extractors.vit:Dinov2Base",
+        "dinov2-large": "shic_cli.parts.extractors.vit:Dinov2Large",
+        "dinov3": "shic_cli.parts.extractors.vit:Dinov3",
+        "dinov3-small": "shic_cli.parts.extractors.vit:Dinov3Small",
+        "sd": "shic_cli.parts.extractors.sd:Sd",
+        "sd-dino": "shic_cli.parts.extractors.sd_dino:SdDino",
+        "dift": "shic_cli.parts.extractors.sd:Dift",
     },
     "renderers": {
-        "pytorch3d": "shic_cli.renderers.pytorch3d:Pytorch3dRenderer",
-        "warp": "shic_cli.renderers.warp:WarpRenderer",
+        "pytorch3d": "shic_cli.parts.renderers.pytorch3d:Pytorch3dRenderer",
+        "warp": "shic_cli.parts.renderers.warp:WarpRenderer",
     },
     "generators": {
-        "plain": "shic_cli.generators.plain:Plain",
-        "controlnet-depth": "shic_cli.generators.controlnet_depth:ControlnetDepth",
+        "plain": "shic_cli.parts.generators.plain:Plain",
+        "controlnet-depth": "shic_cli.parts.generators.controlnet_depth:ControlnetDepth",
     },
     "maskers": {
-        "grounded-sam": "shic_cli.maskers.grounded_sam:GroundedSam",
-        "semantic": "shic_cli.maskers.semantic:Semantic",
-        "grabcut": "shic_cli.maskers.grabcut:GrabCut",
+        "grounded-sam": "shic_cli.parts.maskers.grounded_sam:GroundedSam",
+        "semantic": "shic_cli.parts.maskers.semantic:Semantic",
+        "grabcut": "shic_cli.parts.maskers.grabcut:GrabCut",
     },
 }
 

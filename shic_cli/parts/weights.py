@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shic_cli.errors import InputError, MissingError, SettingError, ShicError, UnfinishedError
+from shic_cli.base.errors import InputError, MissingError, SettingError, ShicError, UnfinishedError
 
 AGAIN = "get the weights again, or check the copy"
 OTHER = "check that the weights are of the model that was asked for"

@@ -16,14 +16,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shic_cli.annotations import Entry, coco_path, get, numbers, read_entries, read_json, read_points
-from shic_cli.config import MARGIN
-from shic_cli.errors import Failures, InputError, PartialError
-from shic_cli.evaluate import some
-from shic_cli.images import ImageFile, decode, encode
-from shic_cli.outputs import atomic, check_target
-from shic_cli.progress import Track, plain_track
-from shic_cli.schema import source
+from shic_cli.base.errors import Failures, InputError, PartialError, some
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import MARGIN
+from shic_cli.files.annotations import Entry, coco_path, get, numbers, read_entries, read_json, read_points
+from shic_cli.files.arrays import source
+from shic_cli.files.atomic import atomic, check_target
+from shic_cli.files.photos import ImageFile, decode, encode
 
 log = logging.getLogger("shic")
 

@@ -13,21 +13,22 @@ import cv2
 import numpy as np
 import torch
 
-from shic_cli import draw
-from shic_cli.annotations import read_annotations
-from shic_cli.config import DP_SCALE, DemoConfig, SynthConfig
-from shic_cli.demo_animal import Animal
-from shic_cli.devices import chance
-from shic_cli.errors import InputError, ShicError
-from shic_cli.images import decode, encode
-from shic_cli.model import Surface
-from shic_cli.outputs import atomic
-from shic_cli.progress import Track, plain_track
-from shic_cli.remap import lay, load_texture
-from shic_cli.schema import ItemReader, Template, read_template
-from shic_cli.surface_points import SurfacePoints
-from shic_cli.synth import Picture, Synthesizer
-from shic_cli.template import sides_picture
+from shic_cli.base.devices import chance
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import DP_SCALE, DemoConfig, SynthConfig
+from shic_cli.files.annotations import read_annotations
+from shic_cli.files.arrays import read_template
+from shic_cli.files.atomic import atomic
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Surface, Template
+from shic_cli.files.photos import decode, encode
+from shic_cli.files.pictures import color_map, contact_sheet
+from shic_cli.stages.demo_animal import Animal
+from shic_cli.stages.remap import lay, load_texture
+from shic_cli.stages.synth import Picture, Synthesizer
+from shic_cli.stages.template_pictures import sides_picture
+from shic_cli.surface.surface_points import SurfacePoints
 
 log = logging.getLogger("shic")
 
@@ -210,10 +211,7 @@ def summary(folder: Path, truth: dict[str, np.ndarray], rows: int = 4, side: int
             kind: template.geodesic[vertex[both[kind]], exact[both[kind]]].mean()
             for kind, vertex in maps.items()
         }
-        tiles += [
-            photo,
-            *(draw.color_map(photo, vertex, surface.colors) for vertex in (*maps.values(), exact)),
-        ]
+        tiles += [photo, *(color_map(photo, vertex, surface.colors) for vertex in (*maps.values(), exact))]
         tiles.append(lay(photo, maps["trained"], finder, texture))
         captions += [
             "photo",
@@ -221,7 +219,7 @@ def summary(folder: Path, truth: dict[str, np.ndarray], rows: int = 4, side: int
             "truth",
             "texture by the trained map",
         ]
-    sheet = draw.contact_sheet(tiles, 5, captions, side)
+    sheet = contact_sheet(tiles, 5, captions, side)
     return np.concatenate(
         [
             cv2.resize(

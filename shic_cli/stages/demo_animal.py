@@ -88,7 +88,7 @@ def rest_mesh(vertices: int) -> tuple[np.ndarray, np.ndarray]:
     import warp as wp
     from warp.geometry import IsoSurfaceMarchingCubes
 
-    from shic_cli.renderers.warp import WarpRenderer
+    from shic_cli.parts.renderers.warp import WarpRenderer
 
     WarpRenderer()  # starts Warp without its banner
     ends = np.array([point for bone in BONES for point in (bone.start, bone.end)])

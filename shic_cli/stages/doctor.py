@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from shic_cli import __version__
-from shic_cli.errors import ShicError, UnfinishedError
-from shic_cli.locks import has_locks
+from shic_cli.base.errors import ShicError, UnfinishedError
+from shic_cli.files.locks import has_locks
 
 # What pyproject.toml asks for: the package, the module that it is imported as, and the first version that
 # serves.
@@ -88,7 +88,7 @@ def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[st
     """
     found: dict[str, dict[str, Any]] = {}
     left = [module for module, _ in modules]
-    program = [sys.executable, "-P", "-c", "from shic_cli.doctor import probe; probe()"]
+    program = [sys.executable, "-P", "-c", "from shic_cli.stages.doctor import probe; probe()"]
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
     while left:
         with tempfile.TemporaryFile("w+") as said:
@@ -267,7 +267,7 @@ def _memory() -> dict[str, int]:
 
 
 def _weights(report: Report, weights: Path | None) -> None:
-    from shic_cli.models import MODELS, locate
+    from shic_cli.parts.weights import MODELS, locate
 
     report.found["weights"] = {}
     for name in MODELS:

@@ -11,19 +11,22 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from shic_cli import draw, registry
-from shic_cli.cameras import ring
-from shic_cli.config import PseudoGtConfig
-from shic_cli.errors import InputError, SettingError
-from shic_cli.features import make_extractor, photo_features, view_features
-from shic_cli.images import ImageFile, MaskSource, Photo, encode
-from shic_cli.matching import best_vertices, pool_similarities, sample
-from shic_cli.outputs import atomic
-from shic_cli.predict import Predictor
-from shic_cli.progress import Track, plain_track
-from shic_cli.pseudo_gt import Teacher, views_for
-from shic_cli.render import SHARE, Views, interpolate, vertex_positions
-from shic_cli.schema import Template
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import PseudoGtConfig
+from shic_cli.files.atomic import atomic
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import ImageFile, MaskSource, Photo, encode
+from shic_cli.files.pictures import dot, fit_height, heat_colors
+from shic_cli.learning.encode import photo_features, view_features
+from shic_cli.learning.similarity import best_vertices, pool_similarities, sample
+from shic_cli.learning.views import Views, interpolate, vertex_positions
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages.predict import Predictor
+from shic_cli.stages.pseudo_gt import Teacher, views_for
+from shic_cli.stages.render import SHARE
+from shic_cli.surface.cameras import ring
 
 SHOWN, HEIGHT = 4, 256  # views drawn, and their height in pixels
 
@@ -93,9 +96,7 @@ def write_heatmap(
 
 def _write(path: Path, photo: Photo, y: int, x: int, picture: np.ndarray) -> None:
     """Write the photo with a dot at its pixel, and `picture` beside it."""
-    photo_part = draw.fit_height(
-        draw.dot(photo.rgb, (y, x), max(3, photo.rgb.shape[0] // 80)), picture.shape[0]
-    )
+    photo_part = fit_height(dot(photo.rgb, (y, x), max(3, photo.rgb.shape[0] // 80)), picture.shape[0])
     with atomic(path) as partial:
         partial.write_bytes(encode(np.concatenate([photo_part, picture], 1)))
 
@@ -121,8 +122,7 @@ def write_trained_heatmap(
     best = int(likeness.argmax())
     yx, visible = (found[:, best].tolist() for found in vertex_positions(fragments, faces, cameras, verts))
     tiles = [
-        draw.dot(tile, tuple(at), 3) if seen else tile
-        for tile, at, seen in zip(tiles, yx, visible, strict=True)
+        dot(tile, tuple(at), 3) if seen else tile for tile, at, seen in zip(tiles, yx, visible, strict=True)
     ]
     _write(path, photo, y, x, np.concatenate(tiles, 1))
 
@@ -152,15 +152,13 @@ def _draw(
         )
     for i, visible in enumerate(views.vertex_visible[:, best].tolist()):
         if visible:
-            rows[2][i] = draw.dot(rows[2][i], tuple(views.vertex_yx[i, best].tolist()), 3)
-    return np.concatenate(
-        [np.concatenate([draw.fit_height(tile, HEIGHT) for tile in row], 1) for row in rows]
-    )
+            rows[2][i] = dot(rows[2][i], tuple(views.vertex_yx[i, best].tolist()), 3)
+    return np.concatenate([np.concatenate([fit_height(tile, HEIGHT) for tile in row], 1) for row in rows])
 
 
 def _heat(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Colours `(H, W, 3)` of `values` inside `mask`, stretched over their upper range, on white."""
     low, high = np.quantile(values[mask], [0.3, 1])
-    return np.where(mask[..., None], draw.heat_colors((values - low) / max(high - low, 1e-6)), 255).astype(
+    return np.where(mask[..., None], heat_colors((values - low) / max(high - low, 1e-6)), 255).astype(
         np.uint8
     )

@@ -24,13 +24,16 @@ import torch
 from scipy.spatial import cKDTree
 from torch.nn import functional as F
 
-from shic_cli.config import ReleaseConfig, TemplateConfig
-from shic_cli.errors import InputError
-from shic_cli.extractors.carried import Carried
-from shic_cli.mesh import Mesh
-from shic_cli.model import CanonicalMap, Convolutional, Saved, Surface
-from shic_cli.schema import source
-from shic_cli.template import surface
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import ReleaseConfig, TemplateConfig
+from shic_cli.files.arrays import source
+from shic_cli.files.layouts import Surface
+from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.decoders import Convolutional
+from shic_cli.learning.model_file import Saved
+from shic_cli.parts.extractors.carried import Carried
+from shic_cli.surface.mesh import Mesh
+from shic_cli.surface.prepared import surface
 
 log = logging.getLogger("shic")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from shic_cli import schema
+from shic_cli.files import items
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -13,7 +13,7 @@ def describe(path: Path) -> dict[str, Any]:
     of shic's.
     """
     if path.suffix == ".safetensors":
-        from shic_cli import model
+        from shic_cli.learning import model_file
 
-        return model.describe(path)
-    return schema.describe(path)
+        return model_file.describe(path)
+    return items.describe(path)

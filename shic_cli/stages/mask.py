@@ -18,13 +18,14 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from shic_cli import draw
-from shic_cli.config import MaskConfig
-from shic_cli.errors import Failures, InputError, SettingError, ShicError
-from shic_cli.images import SMALLEST, Crop, ImageFile, check_mask, decode, encode, read_mask
-from shic_cli.maskers import Found, Masker, main_object
-from shic_cli.outputs import atomic
-from shic_cli.progress import Track, plain_track
+from shic_cli.base.errors import Failures, InputError, SettingError, ShicError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import MaskConfig
+from shic_cli.files.atomic import atomic
+from shic_cli.files.photos import SMALLEST, Crop, ImageFile, check_mask, decode, encode, read_mask
+from shic_cli.files.pictures import contact_sheet, fit_height, outline
+from shic_cli.parts.maskers.contract import Found, main_object
+from shic_cli.parts.maskers.make import Masker
 
 log = logging.getLogger("shic")
 
@@ -70,7 +71,7 @@ class Report:
     def sheet(self) -> np.ndarray:
         """The contact sheet `(H, W, 3)` uint8: outlines are red where a mask is unsure, and those come first."""
         shown = [*self.pictures[True], *self.pictures[False]][:SHOWN]
-        return draw.contact_sheet(
+        return contact_sheet(
             [picture for _, picture in shown], min(6, len(shown)), [name[-28:] for name, _ in shown], 200
         )
 
@@ -199,7 +200,7 @@ class MaskWriter:
             reasons,
         )
         others = [each.mask for i, each in enumerate(found) if i != main]
-        overlay = draw.outline(rgb, found[main].mask, UNSURE if reasons else SURE, others, OTHER)
+        overlay = outline(rgb, found[main].mask, UNSURE if reasons else SURE, others, OTHER)
         if self.pictures is not None:
             _write(self.pictures / mask_name(image.name), encode(overlay))
         return row, overlay
@@ -349,7 +350,7 @@ def write_masks(
                 report.rows.append(row)
                 some = report.pictures[bool(row.unsure)]
                 if len(some) < SHOWN:
-                    some.append((image.name, draw.fit_height(overlay, min(200, overlay.shape[0]))))
+                    some.append((image.name, fit_height(overlay, min(200, overlay.shape[0]))))
     failures.check(len(images))
     report.failed = failures.names
     if writer.foreign:

@@ -17,10 +17,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 
-from shic_cli.config import GEODESIC_MAXIMUM, GPS_KAPPA
-from shic_cli.draw import fit_height
-from shic_cli.errors import InputError
-from shic_cli.images import Photo
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import GEODESIC_MAXIMUM, GPS_KAPPA
+from shic_cli.files.photos import Photo
+from shic_cli.files.pictures import fit_height
 
 GRID = 256  # embeddings of a photo are compared on at most this many pixels a side
 CHUNK = 1 << 22  # similarities computed at a time

@@ -11,22 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from shic_cli import draw
-from shic_cli.config import PredictConfig
-from shic_cli.devices import Fitting
-from shic_cli.errors import Failures, InputError
-from shic_cli.extractors.carried import Carried
-from shic_cli.features import cut, decoder_input, each_photo, make_extractor
-from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
-from shic_cli.maps import picture_path
-from shic_cli.matching import peak, sample
-from shic_cli.median import Median
-from shic_cli.model import Surface, load_model, require
-from shic_cli.outputs import atomic
-from shic_cli.progress import Track, plain_track
-from shic_cli.remap import lay, load_texture
-from shic_cli.shards import WHOLE, Part
-from shic_cli.surface_points import SurfacePoints
+from shic_cli.base.devices import Fitting
+from shic_cli.base.errors import Failures, InputError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import PredictConfig
+from shic_cli.files.atomic import atomic
+from shic_cli.files.layouts import Surface
+from shic_cli.files.names import picture_path
+from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo, encode, listing
+from shic_cli.files.pictures import color_map
+from shic_cli.files.shards import WHOLE, Part
+from shic_cli.learning.encode import cut, decoder_input, each_photo
+from shic_cli.learning.model_file import load_model, require
+from shic_cli.learning.similarity import peak, sample
+from shic_cli.parts.extractors.carried import Carried
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages.remap import lay, load_texture
+from shic_cli.surface.geodesic_median import Median
+from shic_cli.surface.surface_points import SurfacePoints
 
 CHUNK = {
     "cpu": 256,
@@ -282,10 +284,10 @@ class Pictures:
 
     def write(self, name: str, rgb: np.ndarray, vertex: np.ndarray) -> None:
         """Write the pictures of one image, replacing older ones."""
-        pictures = {"colors": draw.color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
+        drawn = {"colors": color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
         if self.texture is not None:
-            pictures["remap"] = lay(rgb, vertex, self.finder, self.texture)
-        for kind, picture in pictures.items():
+            drawn["remap"] = lay(rgb, vertex, self.finder, self.texture)
+        for kind, picture in drawn.items():
             target = picture_path(self.folder, name, f".{kind}.png")
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic(target) as partial:

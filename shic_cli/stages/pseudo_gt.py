@@ -12,17 +12,21 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from shic_cli import matching
-from shic_cli.config import PseudoGtConfig, RenderConfig
-from shic_cli.errors import Failures, InputError, SettingError
-from shic_cli.features import each_photo, fit_basis, make_extractor, photo_features, view_features, with_basis
-from shic_cli.images import Crop, ImageFile, MaskSource, listing
-from shic_cli.outputs import check_target
-from shic_cli.pca import Projected
-from shic_cli.progress import Track, plain_track
-from shic_cli.render import Views, render_views
-from shic_cli.schema import Item, ItemReader, Template, read_arrays, source
-from shic_cli.shards import WHOLE, Part
+from shic_cli.base.errors import Failures, InputError, SettingError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import PseudoGtConfig, RenderConfig
+from shic_cli.files.arrays import read_arrays, source
+from shic_cli.files.atomic import check_target
+from shic_cli.files.items import Item, ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import Crop, ImageFile, MaskSource, listing
+from shic_cli.files.shards import WHOLE, Part
+from shic_cli.learning import similarity
+from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
+from shic_cli.learning.pca import Projected
+from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages.render import render_views
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Teacher:
     """
 
     extractor: Any
-    bank: matching.Bank
+    bank: similarity.Bank
     config: PseudoGtConfig
 
     @classmethod
@@ -47,13 +51,13 @@ class Teacher:
             extractor, features = fit_basis(extractor, features, views.mask, config.pca)
         return cls(
             extractor,
-            matching.Bank.build(features, views.vertex_yx, views.vertex_visible, views.mask.shape[-1]),
+            similarity.Bank.build(features, views.vertex_yx, views.vertex_visible, views.mask.shape[-1]),
             config,
         )
 
     @property
     def pooling(self) -> dict[str, Any]:
-        """The settings of matching.py's functions."""
+        """The settings of similarity.py's functions."""
         return {"pool": self.config.pool, "topk": self.config.topk, "agreement": self.config.agreement}
 
     def match(self, feature: torch.Tensor, crop: Crop, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +69,7 @@ class Teacher:
         pixels = np.argwhere(mask)
         cells, cell_of_pixel = query_cells(pixels, crop, feature.shape[-1])
         queries = feature[:, cells[:, 0], cells[:, 1]].T
-        vertex, score = matching.match(self.bank, F.normalize(queries.float(), dim=1), **self.pooling)
+        vertex, score = similarity.match(self.bank, F.normalize(queries.float(), dim=1), **self.pooling)
         vertices, scores = np.full(mask.shape, -1, np.int32), np.zeros(mask.shape, np.float32)
         vertices[tuple(pixels.T)] = vertex.cpu().numpy()[cell_of_pixel]
         scores[tuple(pixels.T)] = score.cpu().numpy()[cell_of_pixel]

@@ -10,15 +10,16 @@ import cv2
 import numpy as np
 import torch
 
-from shic_cli.config import BUILTIN_TEXTURES
-from shic_cli.errors import Failures, InputError
-from shic_cli.images import decode
-from shic_cli.maps import check_template
-from shic_cli.mesh import vertex_normals
-from shic_cli.model import Surface
-from shic_cli.progress import Track, plain_track
-from shic_cli.schema import ItemReader, check_indices
-from shic_cli.surface_points import SurfacePoints
+from shic_cli.base.errors import Failures, InputError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import BUILTIN_TEXTURES
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Surface
+from shic_cli.files.names import check_template
+from shic_cli.files.photos import decode
+from shic_cli.surface.mesh import vertex_normals
+from shic_cli.surface.surface_points import SurfacePoints
 
 CELL = 0.1  # side of a checker's field and of the grid's mesh, in the template's longest side
 OPACITY = 0.9  # of the texture over the photo

@@ -16,22 +16,26 @@ import cv2
 import numpy as np
 import torch
 
-from shic_cli import __version__, draw, registry
-from shic_cli.cameras import Cameras, look_at
-from shic_cli.config import SynthConfig
-from shic_cli.devices import chance
-from shic_cli.errors import Failures, InputError, PictureError, SettingError, ShicError
-from shic_cli.generators import Scene
-from shic_cli.images import decode, encode, list_images, listing, make_masker
-from shic_cli.mesh import vertex_normals
-from shic_cli.outputs import Journal
-from shic_cli.poses import Poser
-from shic_cli.progress import Track, plain_track
-from shic_cli.render import interpolate, pixel_vertex
-from shic_cli.renderers import Fragments
-from shic_cli.schema import ItemReader, ItemWriter, Template
-from shic_cli.shards import WHOLE, Finished, Part
-from shic_cli.viewpoints import parse_views, random_viewpoint
+from shic_cli import __version__
+from shic_cli.base.devices import chance
+from shic_cli.base.errors import Failures, InputError, PictureError, SettingError, ShicError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import SynthConfig
+from shic_cli.files import pictures
+from shic_cli.files.atomic import Journal
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import decode, encode, list_images, listing
+from shic_cli.files.shards import WHOLE, Finished, Part
+from shic_cli.learning.views import interpolate, pixel_vertex
+from shic_cli.parts import registry
+from shic_cli.parts.generators.contract import Scene
+from shic_cli.parts.maskers.make import make_masker
+from shic_cli.parts.renderers.contract import Fragments
+from shic_cli.surface.cameras import Cameras, look_at
+from shic_cli.surface.mesh import vertex_normals
+from shic_cli.surface.poses import Poser
+from shic_cli.surface.viewpoints import parse_views, random_viewpoint
 
 log = logging.getLogger("shic")
 
@@ -207,8 +211,10 @@ def contact_sheet(path: Path, colors: np.ndarray, number: int = 12) -> np.ndarra
     """
     items = [item for item, _ in zip(ItemReader(path, "shic/maps"), range(number), strict=False)]
     photos = [decode(item.encoded.tobytes(), item.name)[0] for item in items]
-    labels = [draw.color_map(photo, item.vertex, colors) for photo, item in zip(photos, items, strict=True)]
-    return draw.contact_sheet(
+    labels = [
+        pictures.color_map(photo, item.vertex, colors) for photo, item in zip(photos, items, strict=True)
+    ]
+    return pictures.contact_sheet(
         [image for pair in zip(photos, labels, strict=True) for image in pair], 6, side=192
     )
 

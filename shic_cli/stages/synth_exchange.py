@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 
-from shic_cli import registry
-from shic_cli.conditions import Conditioner
-from shic_cli.config import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
-from shic_cli.devices import chance
-from shic_cli.errors import InputError, PictureError, SettingError
-from shic_cli.images import decode, encode, list_images, listing
-from shic_cli.outputs import Journal, atomic, check_target
-from shic_cli.poses import Poser
-from shic_cli.progress import Track, plain_track
-from shic_cli.schema import Template
-from shic_cli.synth import Check, Framer, Picture, Target, chosen, collect, picture_name
-from shic_cli.viewpoints import view_of
+from shic_cli.base.devices import chance
+from shic_cli.base.errors import InputError, PictureError, SettingError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
+from shic_cli.files.atomic import Journal, atomic, check_target
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import decode, encode, list_images, listing
+from shic_cli.parts import registry
+from shic_cli.parts.generators.conditions import Conditioner
+from shic_cli.stages.synth import Check, Framer, Picture, Target, chosen, collect, picture_name
+from shic_cli.surface.poses import Poser
+from shic_cli.surface.viewpoints import view_of
 
 log = logging.getLogger("shic")
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 
 RADIUS = 3**0.5 / 2  # of the sphere around a box whose longest side is 1
 

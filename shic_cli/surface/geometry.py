@@ -2,7 +2,7 @@
 texture coordinates.
 
 K vertices, F faces, T texture coordinates, Q eigenvectors. Everything is numpy and deterministic. What takes
-long is done by sparse factorisations on a CPU, and by the dense ones of dense.py where `device`, a
+long is done by sparse factorisations on a CPU, and by the dense ones of heat_gpu.py where `device`, a
 torch.device, is given.
 """
 
@@ -16,10 +16,10 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from shic_cli.config import GEODESIC_MAXIMUM
-from shic_cli.errors import InputError, SettingError
-from shic_cli.mesh import Mesh
-from shic_cli.progress import Track, plain_track
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import GEODESIC_MAXIMUM
+from shic_cli.surface.mesh import Mesh
 
 if TYPE_CHECKING:
     import torch
@@ -148,9 +148,9 @@ def _solver(operator: sparse.csc_matrix, device: torch.device | None) -> Callabl
     from scipy.sparse.linalg import splu
 
     if device is not None:
-        from shic_cli import dense
+        from shic_cli.surface import heat_gpu
 
-        return dense.inverse(operator, device)
+        return heat_gpu.inverse(operator, device)
     return splu(
         operator, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
     ).solve
@@ -165,9 +165,9 @@ def geodesics(
     InputError if the surface is too degenerate for it.
     """
     if device is not None:
-        from shic_cli import dense
+        from shic_cli.surface import heat_gpu
 
-        table = dense.heat_distances(verts, faces, device, track)
+        table = heat_gpu.heat_distances(verts, faces, device, track)
     else:
         table = _heat_distances(verts, faces, track)
     if not np.isfinite(table).all():

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from shic_cli.intrinsic import operators
-from shic_cli.progress import Track, plain_track
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.surface.delaunay import operators
 
 BLOCK = 512  # sources at a time; bounds the memory beside the two factors and the table
 

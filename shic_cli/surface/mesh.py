@@ -14,7 +14,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 
 log = logging.getLogger("shic")
 
@@ -111,7 +111,7 @@ def _of_catalogue(path: Path) -> Mesh:
     """The mesh in a file of the DensePose mesh catalogue: a pickled dictionary of `vertices` (K, 3) and
     `faces` (F, 3).
     """
-    from shic_cli.pickles import read_arrays
+    from shic_cli.files.catalogue import read_arrays
 
     verts, faces = read_arrays(path, ("vertices", "faces"))
     if (

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from shic_cli.schema import Template
+from shic_cli.files.layouts import Template
 
 TIP_RADIUS = 20.0  # a tip is farther out than all within this distance; 228 is the largest distance
 GAP = 20.0  # tips whose limbs end this near to each other share the limb behind them

@@ -16,8 +16,8 @@ import warp as wp
 import warp.geometry
 from scipy.spatial import cKDTree
 
-from shic_cli.mesh import Mesh, part_areas, say_dropped, wound
-from shic_cli.renderers.warp import prepared
+from shic_cli.surface.mesh import Mesh, part_areas, say_dropped, wound
+from shic_cli.surface.warp_kernels import prepared
 
 log = logging.getLogger("shic")
 

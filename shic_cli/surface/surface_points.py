@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from shic_cli.model import Surface
+from shic_cli.files.layouts import Surface
 
 PATCH = 2.5  # pixels across the patch of one vertex on the grid where positions are averaged
 REACH = 1.0  # standard deviation of the average, in patches

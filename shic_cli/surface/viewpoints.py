@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shic_cli.errors import SettingError
+from shic_cli.base.errors import SettingError
 
 # Azimuths in degrees; 0 sees the front, 90 the left side.
 ARCS = {"front": ((-30.0, 30.0),), "side": ((30.0, 150.0), (210.0, 330.0)), "back": ((150.0, 210.0),)}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from shic_cli import schema
+from shic_cli.files import items
+from shic_cli.files.arrays import read_template
 
 Shic = Callable[..., tuple[int, str, str]]
 PREP = ("template", "prep", "horse_162.pkl", "--vertices", "0", "--eigenvectors", "8")
@@ -40,7 +41,7 @@ def save(path: Path, value: object) -> None:
 def test_vertices_keep_their_order(shic: Shic, animal: trimesh.Trimesh, tmp_path: Path) -> None:
     status, _, err = shic(*PREP)
     assert status == 0, err
-    found = schema.read_template(tmp_path / "template.h5")
+    found = read_template(tmp_path / "template.h5")
     assert found.source_to_vertex.tolist() == list(range(162))
     edges = np.linalg.norm(
         np.subtract(*animal.vertices[animal.edges].swapaxes(0, 1)), axis=1
@@ -53,12 +54,12 @@ def test_vertices_keep_their_order(shic: Shic, animal: trimesh.Trimesh, tmp_path
 def test_the_catalogues_distances_and_symmetry(shic: Shic, animal: trimesh.Trimesh, tmp_path: Path) -> None:
     status, _, err = shic(*PREP, "--geodesics", "geodists.pkl", "--symmetry", "symmetry.pkl")
     assert status == 0, err
-    found = schema.read_template(tmp_path / "template.h5")
+    found = read_template(tmp_path / "template.h5")
     assert found.geodesic[0, 161] == pytest.approx(228) and found.geodesic[3, 10] == pytest.approx(
         228 * 7 / 161
     )
     assert found.mirror.tolist() == list(range(161, -1, -1))
-    assert set(schema.describe(tmp_path / "template.h5")["sources"]) == {"mesh", "geodesics", "symmetry"}
+    assert set(items.describe(tmp_path / "template.h5")["sources"]) == {"mesh", "geodesics", "symmetry"}
 
 
 def test_one_sided_distances_are_made_symmetric(shic: Shic, animal: trimesh.Trimesh, tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_one_sided_distances_are_made_symmetric(shic: Shic, animal: trimesh.Trim
     distances[0, 1], distances[1, 0], distances[2, 3] = 3, 1, 2
     save(tmp_path / "geodists.pkl", distances)
     assert shic(*PREP, "--geodesics", "geodists.pkl")[0] == 0
-    found = schema.read_template(tmp_path / "template.h5").geodesic
+    found = read_template(tmp_path / "template.h5").geodesic
     assert found[0, 1] == found[1, 0] == pytest.approx(228) and found[3, 2] == pytest.approx(114)
 
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from shic_cli import __version__, cli
+from shic_cli.base.errors import Failures, InputError, MissingError, PartialError, SettingError, ShicError
 from shic_cli.cli import COMMANDS, group
-from shic_cli.errors import Failures, InputError, MissingError, PartialError, SettingError, ShicError
-from shic_cli.schema import LAYOUTS, ItemWriter, write_arrays
+from shic_cli.files.arrays import write_arrays
+from shic_cli.files.items import ItemWriter
+from shic_cli.files.layouts import LAYOUTS
 
 Shic = Callable[..., tuple[int, str, str]]
 ORDER = ["template", "mask", "render", "features", "pseudo-gt", "synth", "train", "predict"]
@@ -237,7 +239,7 @@ def test_info_on_what_is_none(shic: Shic, tmp_path: Path, name: str) -> None:
 def test_verbosity(shic: Shic, monkeypatch: pytest.MonkeyPatch, flag: tuple[str, ...], lines: int) -> None:
     @click.command("info")
     def command() -> None:
-        from shic_cli.errors import log
+        from shic_cli.base.errors import log
 
         log.info("a note")
         log.debug("a detail")
@@ -250,7 +252,7 @@ def test_verbosity(shic: Shic, monkeypatch: pytest.MonkeyPatch, flag: tuple[str,
 def test_a_full_disk_is_two_lines_with_the_next_step(shic, monkeypatch):
     import errno
 
-    from shic_cli import info
+    from shic_cli.stages import info
 
     def full(path):
         raise OSError(errno.ENOSPC, "Can't close file (file write failed: time = today\n, errno = 28)")

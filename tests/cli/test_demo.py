@@ -8,7 +8,7 @@ from pathlib import Path
 
 import cv2
 
-from shic_cli.schema import ItemReader
+from shic_cli.files.items import ItemReader
 
 Run = Callable[..., tuple[int, str, str]]
 TINY = (

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shic_cli.images import encode
-from shic_cli.schema import ItemReader, ItemWriter, Template
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import encode
 
 Shic = Callable[..., tuple[int, str, str]]
 SIZE = 48

@@ -13,18 +13,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shic_cli.config import TrainConfig
-from shic_cli.features import cut, make_extractor
-from shic_cli.images import Crop, MaskSource, Photo, list_images
-from shic_cli.model import load_model, read_meta, save_model
-from shic_cli.predict import Predictor
-from shic_cli.schema import ItemReader
-from shic_cli.train import Trainer
+from shic_cli.base.settings import TrainConfig
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import Crop, MaskSource, Photo, list_images
+from shic_cli.learning.encode import cut
+from shic_cli.learning.model_file import load_model, read_meta, save_model
+from shic_cli.learning.trainer import Trainer
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages.predict import Predictor
 
 CPU = torch.device("cpu")
 FEW = ("--azimuths", "4", "--elevations", "10")
 SHORT = ("--epochs", "1", "--variants", "1", "--batch", "3", "--points", "20")
-DEIT = Path(__file__).parents[2] / "shared/weights/deit-tiny-patch16-224"
+DEIT = Path(__file__).parents[3] / "shared/weights/deit-tiny-patch16-224"
 
 
 def test_features_of_photos_are_the_extractors(folder, tiny_vit, shic):
@@ -173,7 +174,7 @@ def test_bad_extractors_are_two_lines_and_a_status(folder, tiny_vit, shic, extra
 
 
 def test_pictures_are_encoded_together_as_they_are_alone(album, tiny_vit, tmp_path):
-    from shic_cli.batches import Examples
+    from shic_cli.learning.examples import Examples
 
     encoder = make_extractor(f"vit:{tiny_vit('dinov2')}", CPU)
     shutil.copy(album / "truth.h5", tmp_path / "photos.h5")

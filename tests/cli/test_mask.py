@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from tiny_maskers import save_grounding_dino, save_sam, save_segformer
 
-from shic_cli.images import read_mask
-from shic_cli.maskers import Masker
-from shic_cli.schema import ItemReader, read_arrays
+from shic_cli.files.arrays import read_arrays
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import read_mask
+from shic_cli.parts.maskers.make import Masker
 
 Run = Callable[..., tuple[int, str, str]]
 

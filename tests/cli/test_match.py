@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shic_cli.images import encode
+from shic_cli.files.photos import encode
 
 Shic = Callable[..., tuple[int, str, str]]
 

@@ -14,7 +14,7 @@ import pytest
 from hub import Hub
 from safetensors.numpy import save
 
-from shic_cli.models import MODELS
+from shic_cli.parts.weights import MODELS
 
 WEIGHTS = save({"weight": np.arange(50_000, dtype=np.float32)})
 PLAIN = {
@@ -235,7 +235,7 @@ def test_an_unknown_name_suggests_the_nearest(shic):
 
 
 def test_every_name_is_checked_before_the_first_is_fetched(shic, monkeypatch):
-    monkeypatch.setattr("shic_cli.pull.pull", lambda *_, **__: pytest.fail("something was fetched"))
+    monkeypatch.setattr("shic_cli.parts.pull.pull", lambda *_, **__: pytest.fail("something was fetched"))
     status, _, err = shic("models", "pull", "dinov2-base", "dinov2-bse")
     assert status == 2 and "did you mean dinov2-base?" in err
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from shic_cli.cli import main
-from shic_cli.images import encode
-from shic_cli.schema import ItemWriter, Template
+from shic_cli.files.items import ItemWriter
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import encode
 
 Shic = Callable[..., tuple[int, str, str]]
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import cv2
 import pytest
 
-from shic_cli import schema
 from shic_cli.cli import main
-from shic_cli.render import read_views
-from shic_cli.schema import Template
+from shic_cli.files import items
+from shic_cli.files.arrays import source
+from shic_cli.files.layouts import Template
+from shic_cli.learning.views import read_views
 
 FEW = ("--azimuths", "4", "--elevations", "-10,30", "--size", "48", "--renderer", "warp", "--device", "cpu")
 
@@ -37,7 +38,7 @@ def test_template_h5_becomes_views_h5(
     views = read_views("views.h5")
     assert views.image.shape == (8, 48, 48, 3) and views.vertex_yx.shape == (8, 642, 2)
     assert views.template == small_template.fingerprint
-    described = schema.describe("views.h5")
+    described = items.describe("views.h5")
     expected = {
         "azimuths": 4,
         "elevations": [-10, 30],
@@ -47,7 +48,7 @@ def test_template_h5_becomes_views_h5(
         "renderer": "warp",
     }
     assert described["params"] == expected
-    assert described["sources"]["template"] == schema.source("template.h5")
+    assert described["sources"]["template"] == source("template.h5")
     assert cv2.imread("sheet.png").shape == (2 * 148 + 4, 4 * 132 + 4, 3)
     assert capsys.readouterr().out == ""
 
@@ -56,7 +57,7 @@ def test_the_renderer_that_auto_took_is_said_and_recorded(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("template.h5", "-o", "a.h5", "--azimuths", "1", "--size", "16", "--device", "cpu") == 0
-    assert schema.describe("a.h5")["params"]["renderer"] == "warp"
+    assert items.describe("a.h5")["params"]["renderer"] == "warp"
     assert capsys.readouterr().err.count("renderer: auto took warp") == 1
 
 

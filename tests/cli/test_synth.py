@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from shic_cli import synth
-from shic_cli.schema import ItemReader, Template
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.stages import synth
 
 Run = Callable[..., tuple[int, str, str]]
 PLAIN = ("--size", "64", "--device", "cpu", "--renderer", "warp", "--generator", "plain", "--poses", "0")
@@ -83,7 +84,8 @@ def test_what_is_there_is_kept_unless_overwrite(shic: Run, small_template_file: 
 
 def test_a_generator_that_gives_nothing_is_stopped_soon(shic: Run, small_template_file: Path, monkeypatch):
     monkeypatch.setattr(
-        "shic_cli.generators.plain.Plain.__call__", lambda self, scene, rng: np.zeros((96, 96, 3), np.uint8)
+        "shic_cli.parts.generators.plain.Plain.__call__",
+        lambda self, scene, rng: np.zeros((96, 96, 3), np.uint8),
     )
     status, _, err = shic("synth", *PLAIN, "--number", "2")
     assert status == 1 and "synth_00000.jpg: the picture is black" in err

@@ -8,8 +8,9 @@ import cv2
 import pytest
 import trimesh
 
-from shic_cli import schema
 from shic_cli.cli import main
+from shic_cli.files import items
+from shic_cli.files.arrays import read_template
 
 
 @pytest.fixture
@@ -38,9 +39,9 @@ def test_a_mesh_becomes_template_h5_with_pictures(folder: Path, capsys: pytest.C
         "paint.png",
     )
     assert run(*words) == 0
-    found = schema.read_template(folder / "template.h5")
+    found = read_template(folder / "template.h5")
     assert len(found.verts) == 300 and found.eigenvectors.shape == (300, 8)
-    assert schema.describe(folder / "template.h5")["params"] == {
+    assert items.describe(folder / "template.h5")["params"] == {
         "vertices": 300,
         "remesh": "auto",
         "eigenvectors": 8,

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 from scoring import four_vertices
 
-from shic_cli.annotations import Points
-from shic_cli.baselines import ChanceVertex, PositionVertex, chance_pixels, position_pixels, side_view
-from shic_cli.keypoints import Pair
-from shic_cli.schema import Template
+from shic_cli.evaluation.baselines import (
+    ChanceVertex,
+    PositionVertex,
+    chance_pixels,
+    position_pixels,
+    side_view,
+)
+from shic_cli.files.annotations import Points
+from shic_cli.files.keypoints import Pair
+from shic_cli.files.layouts import Template
 
 
 def points(inside: list[list[float]]) -> Points:

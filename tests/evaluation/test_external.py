@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from scoring import annotation, four_vertices, write_annotations
 
-from shic_cli.annotations import read_annotations
-from shic_cli.errors import InputError
-from shic_cli.evaluate import open_predictions, scored, summary
-from shic_cli.given import GivenPairs
-from shic_cli.keypoints import Pair
+from shic_cli.base.errors import InputError
+from shic_cli.evaluation.external import GivenPairs
+from shic_cli.evaluation.geodesic import open_predictions, scored, summary
+from shic_cli.files.annotations import read_annotations
+from shic_cli.files.keypoints import Pair
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_wrong_npz(folder: Path, change: dict[str, Any], said: str) -> None:
 
 def test_npz_that_says_it_is_huge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez_compressed(folder / "p.npz", image=["a.jpg"], x=np.zeros(1000), y=[1], vertex=[1])
-    monkeypatch.setattr("shic_cli.given.LARGEST", 4000)
+    monkeypatch.setattr("shic_cli.evaluation.external.LARGEST", 4000)
     with pytest.raises(InputError, match=r"x\.npy is larger"):
         score(folder / "p.npz")
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scoring import annotation, four_vertices, one_map, write_annotations, write_maps
 
-from shic_cli.annotations import Points, read_annotations
-from shic_cli.config import GPS_KAPPA
-from shic_cli.evaluate import MapsFile, Scored, scored, summary
-from shic_cli.gps import average_precision, similarity, with_precision
+from shic_cli.base.settings import GPS_KAPPA
+from shic_cli.evaluation.geodesic import MapsFile, Scored, scored, summary
+from shic_cli.evaluation.gps import average_precision, similarity, with_precision
+from shic_cli.files.annotations import Points, read_annotations
 
 
 def at_gps(

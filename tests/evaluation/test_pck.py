@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scoring import four_vertices, keypoints, one_map, side, write_maps
 
-from shic_cli import pck
-from shic_cli.config import PckConfig
-from shic_cli.errors import InputError
-from shic_cli.keypoints import Pair, read_pairs
-from shic_cli.schema import Template
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import PckConfig
+from shic_cli.evaluation import pck
+from shic_cli.files.keypoints import Pair, read_pairs
+from shic_cli.files.layouts import Template
 
 
 @pytest.fixture

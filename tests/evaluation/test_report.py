@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from shic_cli import report
-from shic_cli.draw import heat_colors
-from shic_cli.images import Crop, encode
-from shic_cli.schema import ItemWriter, Template
+from shic_cli.evaluation import report
+from shic_cli.files.items import ItemWriter
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import Crop, encode
+from shic_cli.files.pictures import heat_colors
 
 Shic = Callable[..., tuple[int, str, str]]
 SIZE = 64

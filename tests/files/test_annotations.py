@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from scoring import annotation, write_annotations
 
-from shic_cli import annotations
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
+from shic_cli.files import annotations
 
 
 def test_points_on_the_edges_of_the_box(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from shic_cli.errors import InputError, ShicError
-from shic_cli.outputs import RECORD, Journal, atomic, check_target
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files.atomic import RECORD, Journal, atomic, check_target
 
 HEADER = {"params": {"size": 3, "views": [1, 2]}, "kind": "test"}
 
@@ -179,7 +179,7 @@ def test_a_full_disk_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.Mo
 WRITER = """
 import sys, time
 from pathlib import Path
-from shic_cli.outputs import Journal
+from shic_cli.files.atomic import Journal
 journal = Journal(Path(sys.argv[1]), {"kind": "test"})
 for i in range(10**6):
     journal.append(i.to_bytes(4, "big") * 5000)

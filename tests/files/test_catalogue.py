@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shic_cli.errors import InputError
-from shic_cli.pickles import read_arrays
+from shic_cli.base.errors import InputError
+from shic_cli.files.catalogue import read_arrays
 
 ARRAYS = {
     "floats": np.arange(12, dtype=np.float32).reshape(4, 3),
@@ -134,6 +134,6 @@ def test_names_that_are_not_there(tmp_path: Path) -> None:
 
 def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(ARRAYS["floats"]))
-    monkeypatch.setattr("shic_cli.pickles.LARGEST", 10)
+    monkeypatch.setattr("shic_cli.files.catalogue.LARGEST", 10)
     with pytest.raises(InputError, match="is larger"):
         read_arrays(tmp_path / "a.pkl", ())

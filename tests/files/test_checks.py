@@ -15,15 +15,14 @@ import pytest
 import trimesh
 from PIL import Image
 
-from shic_cli import images
-from shic_cli.errors import InputError, ShicError, printable
-from shic_cli.extractors.carried import check_config
-from shic_cli.images import decode, list_images
-from shic_cli.keypoints import read_pairs
-from shic_cli.maps import meet
-from shic_cli.mesh import read_mesh
-from shic_cli.model import load_model
-from shic_cli.untrusted import check_name, parse_json
+from shic_cli.base.errors import InputError, ShicError, printable
+from shic_cli.files.checks import check_name, parse_json
+from shic_cli.files.keypoints import read_pairs
+from shic_cli.files.names import meet
+from shic_cli.files.photos import decode, list_images
+from shic_cli.learning.model_file import load_model
+from shic_cli.parts.extractors.carried import check_config
+from shic_cli.surface.mesh import read_mesh
 
 
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "é/ü.jpg", ".hidden", "a..b.png", "a b"])
@@ -68,7 +67,7 @@ def png(width: int, height: int, data: bytes) -> bytes:
 def test_a_picture_of_many_pixels_is_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="is 9000 by 9000 pixels"):
         decode(png(9000, 9000, b""), "x.png")
-    monkeypatch.setattr(images, "LARGEST", 400)
+    monkeypatch.setattr("shic_cli.files.photos.LARGEST", 400)
     assert decode(png(20, 20, bytes(20 * 21)), "x.png")[0].shape == (20, 20, 3)
     with pytest.raises(InputError, match="at most 400 pixels"):
         decode(png(20, 21, bytes(21 * 21)), "x.png")
@@ -135,7 +134,7 @@ def test_a_scene_that_shows_one_part_very_often(tmp_path: Path, monkeypatch: pyt
 
     path = ball(tmp_path, multiply)
     assert len(read_mesh(path).faces) == 1600
-    monkeypatch.setattr("shic_cli.mesh.LARGEST", 1599)
+    monkeypatch.setattr("shic_cli.surface.mesh.LARGEST", 1599)
     with pytest.raises(InputError, match="over 1599 faces"):
         read_mesh(path)
 
@@ -243,7 +242,7 @@ def test_names_without_a_stem_meet_nothing(name: str) -> None:
 
 
 def test_many_images_are_not_all_paired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shic_cli.keypoints.MOST", 2)
+    monkeypatch.setattr("shic_cli.files.keypoints.MOST", 2)
     (tmp_path / "x.json").write_text(
         json.dumps({"images": {name: {"points": {"a": [1, 1]}} for name in "abc"}})
     )

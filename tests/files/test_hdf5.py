@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 from fuzz_stages import make_seeds
 
-from shic_cli import hdf5, info
-from shic_cli.errors import InputError, ShicError
-from shic_cli.schema import ItemReader, read_template
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files import hdf5
+from shic_cli.files.arrays import read_template
+from shic_cli.files.items import ItemReader
+from shic_cli.stages import info
 
 Change = Callable[[h5py.File, Path], object]
 

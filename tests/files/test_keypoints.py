@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from scoring import keypoints
 
-from shic_cli.errors import InputError
-from shic_cli.keypoints import read_pairs
+from shic_cli.base.errors import InputError
+from shic_cli.files.keypoints import read_pairs
 
 
 def test_pairs_are_ordered_and_share_names(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ import h5py
 import numpy as np
 import pytest
 
-from shic_cli import schema
-from shic_cli.errors import InputError, ShicError
-from shic_cli.schema import ItemReader, ItemWriter, Template, read_template, template_fingerprint
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files import items
+from shic_cli.files.arrays import read_template
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import LAYOUTS, Template, template_fingerprint
 
 ATTRS = {"labels": "pseudo", "template": "f" * 64}
 
@@ -35,7 +37,7 @@ def item(height: int = 4) -> dict[str, np.ndarray]:
 
 def test_a_template_comes_back(small_template: Template, small_template_file: Path) -> None:
     found = read_template(small_template_file)
-    for name in schema.LAYOUTS["shic/template"].fields:
+    for name in LAYOUTS["shic/template"].fields:
         assert np.array_equal(getattr(found, name), getattr(small_template, name)), name
     assert found.fingerprint == small_template.fingerprint and found.mirror_axis == "x"
 
@@ -193,9 +195,9 @@ def test_damaged_chunks_are_an_input_error(small_template_file: Path) -> None:
 
 
 def test_describe_every_part(small_template_file: Path, tmp_path: Path) -> None:
-    found = schema.describe(small_template_file)
+    found = items.describe(small_template_file)
     assert found["kind"] == "shic/template" and found["fields"]["verts"]["shape"] == [642, 3]
-    maps = schema.describe(write_items(tmp_path / "m.h5"))
+    maps = items.describe(write_items(tmp_path / "m.h5"))
     assert (
         maps["fields"]["items"]["count"] == 2
         and maps["attributes"] == ATTRS
@@ -209,4 +211,4 @@ def test_describe_names_damage_too(tmp_path: Path, change: Callable[[h5py.File],
     with h5py.File(path, "a") as file:
         change(file)
     with pytest.raises(InputError, match="/items"):
-        schema.describe(path)
+        items.describe(path)

@@ -19,11 +19,12 @@ import h5py
 import numpy as np
 import pytest
 
-from shic_cli import locks, outputs, schema
-from shic_cli.errors import InputError, ShicError
-from shic_cli.locks import Lock
-from shic_cli.outputs import Journal, atomic
-from shic_cli.schema import ItemReader, ItemWriter
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files import atomic as outputs
+from shic_cli.files import locks
+from shic_cli.files.atomic import Journal, atomic
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.locks import Lock
 
 ATTRS = {"labels": "pseudo", "template": "x"}
 
@@ -183,7 +184,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from shic_cli.schema import ItemWriter
+from shic_cli.files.items import ItemWriter
 with ItemWriter(Path("a.h5"), "shic/maps", params={}, sources={}, attrs={"labels": "pseudo", "template": "x"}) as writer:
     print("writing", flush=True)
     sys.stdin.readline()
@@ -260,7 +261,7 @@ def test_files_are_read_where_there_are_no_locks(
             raise OSError(errno.ENOLCK, "unable to lock file")
         return real(path, mode, **given)
 
-    monkeypatch.setattr(schema.h5py, "File", file)
+    monkeypatch.setattr(h5py, "File", file)
     write(tmp_path / "a.h5", "ab", 1)
     assert ItemReader(tmp_path / "a.h5", "shic/maps")["b"].vertex.max() == 1
     assert os.listdir(tmp_path) == ["a.h5"]
@@ -279,9 +280,7 @@ def test_a_machine_without_flock_writes_and_reads_all_the_same(tmp_path: Path) -
     subprocess.run(["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c"], cwd=tmp_path, check=True)
     environment = {**os.environ, "LD_PRELOAD": str(tmp_path / "shim.so")}
     environment.pop("HDF5_USE_FILE_LOCKING", None)
-    reading = (
-        "from shic_cli.schema import ItemReader\nprint(ItemReader('a.h5', 'shic/maps')['first'].vertex.max())"
-    )
+    reading = "from shic_cli.files.items import ItemReader\nprint(ItemReader('a.h5', 'shic/maps')['first'].vertex.max())"
     program = f"import sys, io\nsys.stdin = io.StringIO()\n{WRITER}\n{reading}"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shic_cli.errors import InputError
-from shic_cli.images import (
+from shic_cli.base.errors import InputError
+from shic_cli.files.photos import (
     Crop,
     ImageFile,
     MaskSource,

@@ -18,10 +18,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shic_cli import model, pseudo_gt
-from shic_cli.errors import InputError, SettingError
-from shic_cli.schema import ItemReader
-from shic_cli.shards import WHOLE, Part, join, whole_path
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.files.items import ItemReader
+from shic_cli.files.shards import WHOLE, Part, join, whole_path
+from shic_cli.learning.model_file import read_meta
+from shic_cli.stages import pseudo_gt
 
 Shic = Callable[..., tuple[int, str, str]]
 FEW = ("--azimuths", "4", "--elevations", "10")
@@ -47,7 +48,7 @@ def torchrun(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     begin += "from shic_cli.cli import main\nrank = int(os.environ['RANK'])\n"
     begin += "def shic(*words):\n    try: main(list(words))\n    except SystemExit as ended: assert not ended.code, (words, ended.code)\n"
     (folder / "program.py").write_text(begin + program)
-    root, tests = Path(__file__).parents[1], Path(__file__).parent
+    root, tests = Path(__file__).parents[2], Path(__file__).parents[1]
     paths = os.pathsep.join([str(root), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
     line = [
         sys.executable,
@@ -269,7 +270,7 @@ def test_two_processes_give_the_files_of_one(folder: Path, small_model_file: Pat
     program = f"for name, line in {lines!r}.items():\n    shic(*line, '-o', f'{{name}}.two.h5')\n"
     program += """
 import time
-from shic_cli import features
+from shic_cli.stages import features
 if rank == 1:
     def die(*rest):
         while not os.path.exists('late.part-1-of-2.h5'): time.sleep(0.05)
@@ -315,7 +316,7 @@ def test_two_processes_train_like_one(folder: Path, album: Path, shic: Shic) -> 
     program += """
 import torch
 from torch import nn
-from shic_cli.ranks import SharedBatchNorm, _Sum
+from shic_cli.learning.team import SharedBatchNorm, _Sum
 torch.manual_seed(0)
 plain, data, way = nn.BatchNorm2d(3).double(), torch.randn(5, 3, 4, 4).double() * 3 + 1, torch.randn(5, 3, 4, 4).double()
 nn.init.normal_(plain.weight)
@@ -338,6 +339,6 @@ except SystemExit as ended: assert ended.code == 1
     one, two = (load_file(folder / f"{name}.safetensors") for name in ("one", "two"))
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5)
-    losses = [model.read_meta(folder / f"{name}.safetensors")["losses"] for name in ("one", "two")]
+    losses = [read_meta(folder / f"{name}.safetensors")["losses"] for name in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert not list(folder.glob("*.checkpoint")) and not list(folder.glob("*.journal"))

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from shic_cli import augment
-from shic_cli.devices import chance
+from shic_cli.base.devices import chance
+from shic_cli.learning import augment
 
 
 def test_points_move_with_the_picture():

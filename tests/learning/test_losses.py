@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from shic_cli import losses
+from shic_cli.learning import losses
 
 
 def random_logp(*shape: int, seed: int = 0) -> torch.Tensor:

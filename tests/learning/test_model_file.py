@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from shic_cli import model
-from shic_cli.errors import InputError
-from shic_cli.model import CanonicalMap, Saved, Surface
+from shic_cli.base.errors import InputError
+from shic_cli.files.layouts import SURFACE, Surface
+from shic_cli.learning import model_file
+from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.model_file import Saved, load_model, read_surface, save_model
 
 
 def surface() -> Surface:
@@ -76,17 +79,17 @@ def test_pointwise_decoder_commutes_with_picking_pixels():
 @pytest.mark.parametrize("decoder", ["pointwise", "convolutional", "released", "unet"])
 def test_a_model_comes_back_from_its_file_as_it_was(tmp_path, decoder):
     one, path = saved(decoder), tmp_path / "m.safetensors"
-    model.save_model(path, one, overwrite=False)
-    other = model.load_model(path)
+    save_model(path, one, overwrite=False)
+    other = load_model(path)
     features = torch.randn(1, 8, 32, 32) if decoder == "unet" else torch.randn(1, 8, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(one.map.embed(features)[0], other.map.embed(features)[0])
     torch.testing.assert_close(one.map.vertex_embeddings(), other.map.vertex_embeddings())
-    for name in model.SURFACE:
+    for name in SURFACE:
         assert np.array_equal(getattr(one.surface, name), getattr(other.surface, name))
     assert other.meta["template"] == other.surface.fingerprint
-    assert model.read_surface(path).fingerprint == other.surface.fingerprint
-    assert model.describe(path)["kind"] == "shic/model"
+    assert read_surface(path).fingerprint == other.surface.fingerprint
+    assert model_file.describe(path)["kind"] == "shic/model"
 
 
 def damage(tensors: dict, meta: dict, how: str) -> None:
@@ -107,14 +110,14 @@ def damage(tensors: dict, meta: dict, how: str) -> None:
 )
 def test_a_damaged_model_is_refused(tmp_path, how):
     path = tmp_path / "m.safetensors"
-    model.save_model(path, saved(), overwrite=False)
+    save_model(path, saved(), overwrite=False)
     tensors = load_file(path)
-    with model.safe_open(path, "pt") as file:
+    with safe_open(path, "pt") as file:
         meta = dict(file.metadata())
     damage(tensors, meta, how)
     save_file(tensors, path, metadata=meta)
     with pytest.raises(InputError):
-        model.load_model(path)
+        load_model(path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a model", b"\xff" * 64])
@@ -123,4 +126,4 @@ def test_what_is_no_model_is_refused(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"m\.safetensors"):
-        model.load_model(path)
+        load_model(path)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shic_cli import pca
-from shic_cli.errors import InputError, SettingError
-from shic_cli.schema import ItemReader
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.files.items import ItemReader
+from shic_cli.learning import pca
 
 FEW = ("--azimuths", "4", "--elevations", "10")
 
@@ -111,7 +111,7 @@ def folder(small_template_file: Path, tmp_path: Path, shic) -> Path:
     assert shic("synth", "-o", "s.h5", "--number", "2", "--size", "64")[0] == 0
     for kind in ("imgs", "masks"):
         (tmp_path / kind).mkdir()
-    from shic_cli.images import encode
+    from shic_cli.files.photos import encode
 
     for item in ItemReader(tmp_path / "s.h5", "shic/maps"):
         stem = Path(item.name).stem

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shic_cli import matching
-from shic_cli.matching import Bank
+from shic_cli.learning import similarity
+from shic_cli.learning.similarity import Bank
 
 N, K, D, P, SIDE = 5, 9, 6, 7, 12
 
@@ -51,7 +51,7 @@ def brute_force(scene, pool: str, topk: int) -> torch.Tensor:
 @pytest.mark.parametrize("pool", ["max", "mean", "topk"])
 def test_pooling_equals_a_loop(scene, pool):
     bank = Bank.build(*scene[:3], SIDE)
-    found = matching.pool_similarities(bank, scene[3], pool=pool, topk=2)
+    found = similarity.pool_similarities(bank, scene[3], pool=pool, topk=2)
     torch.testing.assert_close(found, brute_force(scene, pool, 2), atol=1e-5, rtol=0)
     assert (found[0] == -torch.inf).all() and found[1].isfinite().all()
 
@@ -59,12 +59,12 @@ def test_pooling_equals_a_loop(scene, pool):
 @pytest.mark.parametrize("pool", ["max", "mean", "topk"])
 def test_a_bank_in_half_precision_is_near(scene, pool, monkeypatch):
     full = Bank.build(*scene[:3], SIDE)
-    monkeypatch.setattr(matching, "HALF_ON", ("cpu",))
+    monkeypatch.setattr(similarity, "HALF_ON", ("cpu",))
     half = Bank.build(*scene[:3], SIDE)
     assert {rows.dtype for rows, _ in full.views} == {torch.float32} and {
         rows.dtype for rows, _ in half.views
     } == {torch.float16}
-    for way in (matching.match, matching.pool_similarities):
+    for way in (similarity.match, similarity.pool_similarities):
         one, other = (way(bank, scene[3], pool=pool, topk=2, agreement=0.5) for bank in (full, half))
         for a, b in zip(one, other, strict=True):
             assert a.dtype == b.dtype
@@ -80,16 +80,16 @@ def test_cells_and_taps_give_what_rows_give(shape, monkeypatch):
     visible[3] = False
     queries = F.normalize(torch.randn(P, D, generator=g), dim=1)
     taps = Bank.build(features, yx, visible, SIDE)
-    monkeypatch.setattr(matching, "TAPS_ON", ())
+    monkeypatch.setattr(similarity, "TAPS_ON", ())
     rows = Bank.build(features, yx, visible, SIDE)
     assert [type(each).__name__ for each, _ in taps.views] == ["Taps"] * 3 + ["Tensor"]
     assert all(isinstance(each, torch.Tensor) for each, _ in rows.views)
     for pool in ("max", "mean", "topk"):
         one, other = (
-            matching.pool_similarities(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows)
+            similarity.pool_similarities(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows)
         )
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
-        one, other = (matching.match(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows))
+        one, other = (similarity.match(bank, queries, pool=pool, agreement=0.5) for bank in (taps, rows))
         assert torch.equal(one[0], other[0])
         torch.testing.assert_close(one[1], other[1], atol=1e-6, rtol=0)
 
@@ -99,20 +99,20 @@ def test_agreement_prefers_the_view_that_agrees_with_the_whole_object(scene):
     visible = torch.ones_like(visible)
     bank = Bank.build(features, yx, visible, SIDE)
     queries = bank.views[2][0]  # the object is exactly what view 2 shows
-    found = matching.agreements(bank, queries)
+    found = similarity.agreements(bank, queries)
     assert found.argmax() == 2 and found[2] == pytest.approx(1, abs=1e-5)
-    strong = matching.pool_similarities(bank, queries, agreement=100.0)
-    torch.testing.assert_close(matching.best_vertices(strong)[0], torch.arange(K))
-    plain = matching.pool_similarities(bank, queries)
-    torch.testing.assert_close(matching.pool_similarities(bank, queries, agreement=0.0), plain)
+    strong = similarity.pool_similarities(bank, queries, agreement=100.0)
+    torch.testing.assert_close(similarity.best_vertices(strong)[0], torch.arange(K))
+    plain = similarity.pool_similarities(bank, queries)
+    torch.testing.assert_close(similarity.pool_similarities(bank, queries, agreement=0.0), plain)
     torch.testing.assert_close(
-        matching.pool_similarities(bank, queries, pool="mean", agreement=9.0),
-        matching.pool_similarities(bank, queries, pool="mean"),
+        similarity.pool_similarities(bank, queries, pool="mean", agreement=9.0),
+        similarity.pool_similarities(bank, queries, pool="mean"),
     )
 
 
 def test_the_lowest_of_equal_vertices_wins():
-    vertex, score = matching.best_vertices(torch.tensor([[0.1, 0.3], [0.5, 0.3], [0.5, 0.2]]))
+    vertex, score = similarity.best_vertices(torch.tensor([[0.1, 0.3], [0.5, 0.3], [0.5, 0.2]]))
     assert vertex.tolist() == [1, 0] and score.tolist() == pytest.approx([0.5, 0.3])
 
 
@@ -120,16 +120,16 @@ def test_sample_reads_pixel_centres_exactly():
     maps = torch.arange(2 * 4 * 5, dtype=torch.float32).reshape(1, 2, 4, 5)[..., :4]
     yx = torch.tensor([[[0.0, 0.0], [3.0, 3.0], [1.0, 2.5]]])
     expected = torch.stack([maps[0, :, 0, 0], maps[0, :, 3, 3], (maps[0, :, 1, 2] + maps[0, :, 1, 3]) / 2])
-    torch.testing.assert_close(matching.sample(maps, yx, 4)[0], expected)
+    torch.testing.assert_close(similarity.sample(maps, yx, 4)[0], expected)
 
 
 @pytest.mark.parametrize("pool", ["max", "mean", "topk"])
 @pytest.mark.parametrize("agreement", [0.0, 0.5, 5.0])
 def test_match_gives_what_sigma_gives(scene, pool, agreement):
     bank, queries = Bank.build(*scene[:3], SIDE), scene[3]
-    vertex, score = matching.match(bank, queries, pool=pool, agreement=agreement)
-    expected = matching.best_vertices(
-        matching.pool_similarities(bank, queries, pool=pool, agreement=agreement)
+    vertex, score = similarity.match(bank, queries, pool=pool, agreement=agreement)
+    expected = similarity.best_vertices(
+        similarity.pool_similarities(bank, queries, pool=pool, agreement=agreement)
     )
     assert torch.equal(vertex, expected[0])
     torch.testing.assert_close(score, expected[1])
@@ -150,6 +150,6 @@ def test_match_leaves_out_views_that_can_not_win_and_takes_the_lowest_of_equals(
         (rows.roll(1, 1) * 0.5, torch.arange(4)),
     ]
     bank = Bank(Counted(views), 4)
-    vertex, score = matching.match(bank, rows, agreement=10.0)
+    vertex, score = similarity.match(bank, rows, agreement=10.0)
     assert vertex.tolist() == [0, 1, 1, 0] and score.tolist() == [1, 1, 1, 1]
     assert sorted(used) == [0, 1]

@@ -15,14 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_generator import save_generator
 
-from shic_cli import registry, synth
-from shic_cli.config import CONTROLNET_ERODE, SynthConfig
-from shic_cli.devices import chance
-from shic_cli.errors import MissingError
-from shic_cli.images import decode, encode
-from shic_cli.poses import Poser
-from shic_cli.render import vertex_positions
-from shic_cli.schema import ItemReader, Template
+from shic_cli.base.devices import chance
+from shic_cli.base.errors import MissingError
+from shic_cli.base.settings import CONTROLNET_ERODE, SynthConfig
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import decode, encode
+from shic_cli.learning.views import vertex_positions
+from shic_cli.parts import registry
+from shic_cli.stages import synth
+from shic_cli.surface.poses import Poser
 
 Run = Callable[..., tuple[int, str, str]]
 CPU = torch.device("cpu")

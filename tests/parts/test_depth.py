@@ -8,10 +8,11 @@ import torch
 import trimesh
 from tiny_generator import save_depth_anything
 
-from shic_cli import backgrounds, registry
-from shic_cli.cameras import look_at
-from shic_cli.depth import BEHIND, OBJECT, DepthAnything, as_picture, blend
-from shic_cli.errors import InputError, MissingError
+from shic_cli.base.errors import InputError, MissingError
+from shic_cli.parts import registry
+from shic_cli.parts.generators import backgrounds
+from shic_cli.parts.generators.depth import BEHIND, OBJECT, DepthAnything, as_picture, blend
+from shic_cli.surface.cameras import look_at
 
 
 def test_two_balls_at_known_depths_before_a_ramp():

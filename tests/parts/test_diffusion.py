@@ -12,9 +12,9 @@ import pytest
 import torch
 from tiny_diffusion import BETAS, SMALL, UNET, by_hand, pictures, spoil
 
-from shic_cli.errors import InputError
-from shic_cli.extractors.diffusion import decoder_tap, read_taps
-from shic_cli.extractors.sd import Sd, starts, stitch
+from shic_cli.base.errors import InputError
+from shic_cli.parts.extractors.diffusion import decoder_tap, read_taps
+from shic_cli.parts.extractors.sd import Sd, starts, stitch
 
 
 def test_taps_equal_a_pass_by_hand(sd: Sd):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shic_cli import registry
-from shic_cli.config import TrainConfig
-from shic_cli.extractors.joined import Joined, resample
-from shic_cli.features import make_extractor, split
-from shic_cli.train import settle
+from shic_cli.base.settings import TrainConfig
+from shic_cli.learning.recipes import settle
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.joined import Joined, resample
+from shic_cli.parts.extractors.make import make_extractor, split
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from shic_cli.extractors.picture import Picture
+from shic_cli.parts.extractors.picture import Picture
 
 
 def test_mask_and_standardised_colours():

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import pytest
 
-from shic_cli import registry
-from shic_cli.errors import MissingError, SettingError
+from shic_cli.base.errors import MissingError, SettingError
+from shic_cli.parts import registry
 
 
 class Part:

@@ -10,12 +10,12 @@ import pytest
 import torch
 import trimesh
 
-from shic_cli import registry
-from shic_cli.cameras import Cameras, look_at, ring
-from shic_cli.errors import MissingError
-from shic_cli.renderers import Fragments
-from shic_cli.renderers.pytorch3d import Pytorch3dRenderer
-from shic_cli.schema import Template
+from shic_cli.base.errors import MissingError
+from shic_cli.files.layouts import Template
+from shic_cli.parts import registry
+from shic_cli.parts.renderers.contract import Fragments
+from shic_cli.parts.renderers.pytorch3d import Pytorch3dRenderer
+from shic_cli.surface.cameras import Cameras, look_at, ring
 
 SIZE = 48
 needs_pytorch3d = pytest.mark.skipif(

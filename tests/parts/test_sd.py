@@ -12,11 +12,11 @@ import torch
 from tiny_diffusion import SMALL, by_hand, pictures, save_diffusion, spoil
 from torch.nn import functional as F
 
-from shic_cli import registry
-from shic_cli.errors import MissingError, SettingError
-from shic_cli.extractors.sd import Dift, Sd, starts, stitch
-from shic_cli.features import photo_features
-from shic_cli.images import Photo, encode
+from shic_cli.base.errors import MissingError, SettingError
+from shic_cli.files.photos import Photo, encode
+from shic_cli.learning.encode import photo_features
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.sd import Dift, Sd, starts, stitch
 
 
 @pytest.mark.parametrize(

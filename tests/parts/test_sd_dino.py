@@ -11,11 +11,11 @@ import torch
 from tiny_diffusion import save_diffusion, save_dinov2
 from torch.nn import functional as F
 
-from shic_cli import registry
-from shic_cli.errors import MissingError, SettingError, UnfinishedError
-from shic_cli.extractors.sd import Sd
-from shic_cli.extractors.sd_dino import SdDino
-from shic_cli.images import encode
+from shic_cli.base.errors import MissingError, SettingError, UnfinishedError
+from shic_cli.files.photos import encode
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.sd import Sd
+from shic_cli.parts.extractors.sd_dino import SdDino
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from shic_cli.extractors.silhouette import Silhouette, bins
+from shic_cli.parts.extractors.silhouette import Silhouette, bins
 
 
 def blob(side: int = 128) -> torch.Tensor:

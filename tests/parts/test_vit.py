@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shic_cli import models, registry
-from shic_cli.errors import InputError, MissingError, SettingError
-from shic_cli.extractors import vit
-from shic_cli.extractors.pretrained import number_format
-from shic_cli.features import make_extractor, photo_features
-from shic_cli.images import Crop, Photo
+from shic_cli.base.errors import InputError, MissingError, SettingError
+from shic_cli.files.photos import Crop, Photo
+from shic_cli.learning.encode import photo_features
+from shic_cli.parts import registry
+from shic_cli.parts.extractors import pretrained, vit
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.parts.extractors.pretrained import number_format
 
 CPU = torch.device("cpu")
 KINDS = {
@@ -27,7 +28,7 @@ KINDS = {
     "dinov3_vit": 5,
 }  # tokens before the patches
 MEAN, STD = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-DEIT = Path(__file__).parents[2] / "shared/weights/deit-tiny-patch16-224"
+DEIT = Path(__file__).parents[3] / "shared/weights/deit-tiny-patch16-224"
 
 
 def pictures(side: int, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -355,11 +356,12 @@ def test_full_size_models_give_the_documented_shapes(monkeypatch, tmp_path, name
             return AutoModel.from_config(config).eval()
 
     asked = []
-    monkeypatch.setattr(models, "load", load)
-    monkeypatch.setattr(
-        models, "locate", lambda model, weights=None: asked.append((model, weights)) or tmp_path
-    )
-    monkeypatch.setattr(models, "fingerprint_of", lambda folder: "0")
+    monkeypatch.setattr(vit, "load", load)
+    for module in (pretrained, vit):
+        monkeypatch.setattr(
+            module, "locate", lambda model, weights=None: asked.append((model, weights)) or tmp_path
+        )
+    monkeypatch.setattr(vit, "fingerprint_of", lambda folder: "0")
     extractor = registry.make("extractors", name, device="meta", weights=tmp_path)
     assert extractor.name == name and extractor.side == side and extractor.dim == width
     assert set(asked) == {({"dinov2": "dinov2-base"}.get(name, name), tmp_path)}

@@ -14,14 +14,24 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import AutoModel, Dinov2Config, Dinov2Model, ViTConfig, ViTForImageClassification, ViTModel
 
-from shic_cli import features, registry
-from shic_cli.config import FeatureConfig
-from shic_cli.errors import InputError, MissingError, SettingError
-from shic_cli.extractors.silhouette import Silhouette
-from shic_cli.images import encode
-from shic_cli.models import BUNDLES, MODELS, Checkpoint, expand, fingerprint_of, full_name, load, locate
-from shic_cli.pull import choose
-from shic_cli.schema import ItemWriter
+from shic_cli.base.errors import InputError, MissingError, SettingError
+from shic_cli.base.settings import FeatureConfig
+from shic_cli.files.items import ItemWriter
+from shic_cli.files.photos import encode
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.silhouette import Silhouette
+from shic_cli.parts.pull import choose
+from shic_cli.parts.weights import (
+    BUNDLES,
+    MODELS,
+    Checkpoint,
+    expand,
+    fingerprint_of,
+    full_name,
+    load,
+    locate,
+)
+from shic_cli.stages.features import write_view_features
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -32,7 +42,7 @@ SMALL = {
     "image_size": 32,
     "patch_size": 8,
 }
-DEIT = Path(__file__).parents[2] / "shared/weights/deit-tiny-patch16-224"
+DEIT = Path(__file__).parents[3] / "shared/weights/deit-tiny-patch16-224"
 
 
 @pytest.fixture(scope="session")
@@ -359,7 +369,7 @@ class Needy(Silhouette):
 
 @pytest.fixture
 def needy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.PARTS["extractors"], "silhouette", "test_models:Needy")
+    monkeypatch.setitem(registry.PARTS["extractors"], "silhouette", f"{__name__}:Needy")
 
 
 @pytest.fixture
@@ -411,7 +421,7 @@ def test_commands_that_load_a_model_look_in_the_folder(
 
 def test_features_of_views_look_in_the_folder(needy, tmp_path):
     with pytest.raises(MissingError, match="looked in w"):
-        features.write_view_features(
+        write_view_features(
             None, tmp_path / "f.h5", FeatureConfig(extractor="silhouette"), CPU, sources={}, weights=Path("w")
         )
 
@@ -433,18 +443,18 @@ class Weighted(Silhouette):
     [
         (
             "pseudo-gt a.png -o p.h5 --extractor silhouette --azimuths 2 --elevations 0",
-            "shic_cli.pseudo_gt.Failures.check",
+            "shic_cli.stages.pseudo_gt.Failures.check",
         ),
         (
             "train truth.h5 -o m.safetensors --encoder silhouette --epochs 2 --variants 1",
-            "shic_cli.train.Trainer.save_checkpoint",
+            "shic_cli.learning.trainer.Trainer.save_checkpoint",
         ),
     ],
 )
 def test_an_unfinished_run_does_not_go_on_with_other_weights(
     shic, photo, small_template_file, monkeypatch, line, stop
 ):
-    monkeypatch.setitem(registry.PARTS["extractors"], "silhouette", "test_models:Weighted")
+    monkeypatch.setitem(registry.PARTS["extractors"], "silhouette", f"{__name__}:Weighted")
 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

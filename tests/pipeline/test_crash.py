@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from crash import LINES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",

@@ -10,9 +10,9 @@ import click
 import pytest
 
 from shic_cli.cli import COMMANDS, group
-from shic_cli.schema import LABELS, LAYOUTS
+from shic_cli.files.layouts import LABELS, LAYOUTS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SCRIPTS = [README, *(path.read_text() for path in sorted(ROOT.glob("examples/*.sh")))]
 

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 import torch
 
-from shic_cli import registry
 from shic_cli.cli import SPLIT, group
-from shic_cli.images import encode
-from shic_cli.schema import ItemReader
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import encode
+from shic_cli.parts import registry
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture

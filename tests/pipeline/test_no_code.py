@@ -18,7 +18,7 @@ import trimesh
 import shic_cli
 
 PACKAGE = Path(shic_cli.__file__).parent
-READERS_OF_PICKLES = {"pickles.py": {"pickletools"}}  # reads a pickle's instructions, and runs none
+READERS_OF_PICKLES = {"catalogue.py": {"pickletools"}}  # reads a pickle's instructions, and runs none
 MODULES = {
     *(
         "pickle",
@@ -116,7 +116,7 @@ def test_nothing_in_the_package_runs_what_a_file_says() -> None:
 
 
 def test_a_dictionary_of_options_trusts_no_code_either() -> None:
-    """`trust_remote_code` may be given in a dictionary too, as models.py does."""
+    """`trust_remote_code` may be given in a dictionary too, as weights.py does."""
     for path, tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.Dict):

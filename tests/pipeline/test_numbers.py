@@ -13,11 +13,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_train import CPU, config, make_trainer
+from training import CPU, config, make_trainer
 
-from shic_cli import features, model, pseudo_gt, registry, train
-from shic_cli.errors import InputError, ShicError
-from shic_cli.schema import LAYOUTS, ItemReader, ItemWriter, Template, read_template, write_arrays
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files.arrays import read_template, write_arrays
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import LAYOUTS, Template
+from shic_cli.learning.encode import extract
+from shic_cli.learning.model_file import load_model, save_model
+from shic_cli.learning.trainer import Trainer
+from shic_cli.parts import registry
+from shic_cli.stages import pseudo_gt, train
 
 FEW = ("--azimuths", "3", "--elevations", "10")
 SHORT = ("--epochs", "3", "--variants", "1", "--batch", "4", "--points", "20")
@@ -63,10 +69,7 @@ def test_views_whose_features_are_no_numbers_stop_pseudo_gt(
     monkeypatch.setitem(registry.PARTS["extractors"], "broken", f"{__name__}:Broken")
 
     def views(extractor: Broken, views: object) -> torch.Tensor:
-        return [
-            features.extract(extractor, torch.ones(1, 3, 64, 64), torch.ones(1, 1, 64, 64))[0]
-            for _ in range(3)
-        ]
+        return [extract(extractor, torch.ones(1, 3, 64, 64), torch.ones(1, 1, 64, 64))[0] for _ in range(3)]
 
     monkeypatch.setattr(pseudo_gt, "view_features", views)
     status, _, err = shic("pseudo-gt", "imgs", "--extractor", "broken", *FEW)
@@ -135,9 +138,9 @@ def test_features_that_were_spoilt_in_their_file_are_refused(folder: Path, shic:
 
 
 def test_a_model_with_such_a_weight_is_refused(folder: Path, small_model_file: Path, shic: Callable) -> None:
-    saved = model.load_model(small_model_file)
+    saved = load_model(small_model_file)
     saved.map.C[0, 0] = torch.nan
-    model.save_model(small_model_file, saved, overwrite=True)
+    save_model(small_model_file, saved, overwrite=True)
     status, _, err = shic("predict", "imgs")
     assert status == 1 and "model.safetensors: C is not finite" in err
 
@@ -164,16 +167,16 @@ def test_a_map_that_breaks_in_the_last_step_of_an_epoch_keeps_the_checkpoint_bef
     small_template: Template, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The losses of the epoch are fine; only the weights after it are not."""
-    settings, real = config(epochs=4), train.Trainer._step
+    settings, real = config(epochs=4), Trainer._step
 
-    def step(trainer: train.Trainer, batch: list[int], *given: object) -> dict[str, float]:
+    def step(trainer: Trainer, batch: list[int], *given: object) -> dict[str, float]:
         found = real(trainer, batch, *given)
         if trainer.epoch == 2 and len(batch) == 2:  # 6 pictures, 4 and 2 a step
             with torch.no_grad():
                 trainer.map.C[0, 0] = torch.inf
         return found
 
-    monkeypatch.setattr(train.Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(ShicError, match=r"epoch 3: .*C of the map is not finite"):
         train.train(
             small_template, [album / "truth.h5"], tmp_path / "m.safetensors", settings, CPU, sources={}

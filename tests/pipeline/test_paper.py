@@ -21,11 +21,12 @@ import click
 import numpy as np
 import pytest
 
-from shic_cli import registry
 from shic_cli.cli import group, main
-from shic_cli.schema import ItemReader, Template
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.parts import registry
 
-FOLDER = Path(__file__).parents[1] / "examples/paper"
+FOLDER = Path(__file__).parents[2] / "examples/paper"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("[tf][ai]*.py") if path.stem != "tables")
 
 

@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from shic_cli import model
-from shic_cli.config import PseudoGtConfig
-from shic_cli.devices import chance
-from shic_cli.features import make_extractor, photo_features
-from shic_cli.images import Crop, MaskSource, list_images
-from shic_cli.matching import best_vertices
-from shic_cli.predict import Embedded, Predictor
-from shic_cli.pseudo_gt import Teacher, query_cells, views_for
-from shic_cli.schema import ItemReader, Template
+from shic_cli.base.devices import chance
+from shic_cli.base.settings import PseudoGtConfig
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import Crop, MaskSource, list_images
+from shic_cli.learning.encode import photo_features
+from shic_cli.learning.model_file import load_model, save_model
+from shic_cli.learning.similarity import best_vertices
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages.predict import Embedded, Predictor
+from shic_cli.stages.pseudo_gt import Teacher, query_cells, views_for
 
 CPU = torch.device("cpu")
 FEW = ("--azimuths", "8", "--elevations", "10")
@@ -212,15 +214,15 @@ def test_predictions_of_a_folder_lie_in_one_file_and_one_folder(folder, small_mo
 
 
 def test_a_model_of_another_encoder_is_refused(folder, small_model_file, shic):
-    saved = model.load_model(small_model_file)
+    saved = load_model(small_model_file)
     saved.meta["encoder_fingerprint"] = "others"
-    model.save_model(small_model_file, saved, overwrite=True)
+    save_model(small_model_file, saved, overwrite=True)
     status, _, err = shic("predict", "imgs")
     assert status == 1 and "other weights" in err
 
 
 def test_large_photos_take_the_nearest_position(small_model_file, album):
-    from shic_cli.config import PredictConfig
+    from shic_cli.base.settings import PredictConfig
 
     photo = MaskSource().read(list_images([str(album / "imgs")])[0])
     rgb, mask = (np.repeat(np.repeat(array, 3, axis=0), 3, axis=1) for array in (photo.rgb, photo.mask))

@@ -16,16 +16,16 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from shic_cli.annotations import read_annotations
-from shic_cli.images import MaskSource, list_images
-from shic_cli.mesh import read_mesh
+from shic_cli.files.annotations import read_annotations
+from shic_cli.files.photos import MaskSource, list_images
+from shic_cli.surface.mesh import read_mesh
 
 SCALE = 100.0  # of the mesh's own units
 
 
 @pytest.fixture
 def rigged(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "examples")
     monkeypatch.delitem(sys.modules, "rigged", raising=False)
     return importlib.import_module("rigged")
 

@@ -15,7 +15,7 @@ import torch
 import trimesh
 from conftest import animal_verts
 
-from shic_cli.schema import ItemReader
+from shic_cli.files.items import ItemReader
 
 FEW = ("--azimuths", "3", "--elevations", "10")
 SHORT = ("--epochs", "2", "--variants", "1", "--batch", "4", "--points", "20")

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from shic_cli.annotations import Entry, read_annotations
-from shic_cli.dataset import polygon_mask, split_name, window
-from shic_cli.errors import InputError
-from shic_cli.images import read_mask
+from shic_cli.base.errors import InputError
+from shic_cli.files.annotations import Entry, read_annotations
+from shic_cli.files.photos import read_mask
+from shic_cli.stages.dataset import polygon_mask, split_name, window
 
 Shic = Callable[..., tuple[int, str, str]]
 NAME = "densepose_lvis_v1_ds1_val_v1.json"
@@ -233,7 +233,7 @@ def test_no_folder_of_images(shic: Shic, lvis: Callable[..., None]) -> None:
 
 
 def test_class_that_is_no_folder(tmp_path: Path) -> None:
-    from shic_cli.dataset import read_classes
+    from shic_cli.stages.dataset import read_classes
 
     data = {"images": [{"id": 1, "coco_url": url("val2017", 1)}], "categories": [{"id": 1, "name": "../x"}]}
     (tmp_path / "a.json").write_text(json.dumps(data | {"annotations": [thing(1, 1, 1, [0, 0, 5, 5])]}))

@@ -11,13 +11,13 @@ import pytest
 import torch
 import trimesh
 
-from shic_cli import demo
-from shic_cli.annotations import read_annotations
-from shic_cli.config import DemoConfig
-from shic_cli.demo_animal import BONES, Animal, bone_motions
-from shic_cli.errors import ShicError
-from shic_cli.images import decode, read_mask
-from shic_cli.schema import Template
+from shic_cli.base.errors import ShicError
+from shic_cli.base.settings import DemoConfig
+from shic_cli.files.annotations import read_annotations
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import decode, read_mask
+from shic_cli.stages import demo
+from shic_cli.stages.demo_animal import BONES, Animal, bone_motions
 
 
 @pytest.fixture(scope="module")

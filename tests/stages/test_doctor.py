@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from shic_cli import doctor
+from shic_cli.stages import doctor
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STUBS = {
     "raises": "raise ImportError('undefined symbol: _ZN5torch')",
     "dies": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",

@@ -11,15 +11,21 @@ import numpy as np
 import pytest
 import torch
 
-from shic_cli import devices, features, schema
-from shic_cli.batches import Examples
-from shic_cli.config import FeatureConfig, RenderConfig
-from shic_cli.errors import Failures, InputError, SettingError, ShicError
-from shic_cli.extractors.silhouette import Silhouette
-from shic_cli.images import MaskSource, Photo, encode, list_images
-from shic_cli.predict import Predictor
-from shic_cli.render import Views, render_views
-from shic_cli.schema import ItemReader, ItemWriter, Template
+from shic_cli.base import devices
+from shic_cli.base.errors import Failures, InputError, SettingError, ShicError
+from shic_cli.base.settings import FeatureConfig, RenderConfig
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import MaskSource, Photo, encode, list_images
+from shic_cli.learning import pca
+from shic_cli.learning.encode import each_photo, photo_features, view_features
+from shic_cli.learning.examples import Examples
+from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.silhouette import Silhouette
+from shic_cli.stages import features
+from shic_cli.stages.features import write_view_features
+from shic_cli.stages.predict import Predictor
+from shic_cli.stages.render import render_views
 
 CPU = torch.device("cpu")
 PHOTO = Photo("a.png", b"", np.zeros((40, 40, 3), np.uint8), np.pad(np.ones((20, 20), bool), 10))
@@ -48,8 +54,8 @@ def refuses(work: Callable[[], object]) -> None:
 def test_features_that_are_not_finite_are_refused_wherever_they_are_used(
     views: Views, small_model_file: Path, tmp_path: Path
 ) -> None:
-    refuses(lambda: features.photo_features(Overflowing(), [PHOTO]))
-    refuses(lambda: list(features.view_features(Overflowing(), views)))
+    refuses(lambda: photo_features(Overflowing(), [PHOTO]))
+    refuses(lambda: list(view_features(Overflowing(), views)))
     predictor = Predictor(small_model_file, CPU)
     assert predictor.embed(PHOTO).grid.isfinite().all()
     predictor.encoder = Overflowing()
@@ -80,7 +86,7 @@ def test_features_that_are_not_finite_are_refused_wherever_they_are_used(
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """`interrupted(n)` lets the writing of item n raise KeyboardInterrupt; `interrupted(0)` none."""
-    add, count = schema.ItemWriter.add, [0, 0]
+    add, count = ItemWriter.add, [0, 0]
 
     def stopping(self: ItemWriter, name: str, **arrays: np.ndarray) -> None:
         count[1] += 1
@@ -88,7 +94,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             raise KeyboardInterrupt
         add(self, name, **arrays)
 
-    monkeypatch.setattr(schema.ItemWriter, "add", stopping)
+    monkeypatch.setattr(ItemWriter, "add", stopping)
 
     def set_(number: int) -> None:
         count[:] = [number, 0]
@@ -112,14 +118,14 @@ def test_features_of_views_go_on_where_they_were_stopped(
 
     monkeypatch.setattr(Silhouette, "__call__", counted)
     config = FeatureConfig(extractor="silhouette", batch=2, pca=pca)
-    features.write_view_features(views, tmp_path / "whole.h5", config, CPU, sources={}, track=track)
+    write_view_features(views, tmp_path / "whole.h5", config, CPU, sources={}, track=track)
     assert tracked == [(5, "features")] and encoded == [2, 2, 1]
     interrupted(4)
     with pytest.raises(KeyboardInterrupt):
-        features.write_view_features(views, tmp_path / "f.h5", config, CPU, sources={}, track=track)
+        write_view_features(views, tmp_path / "f.h5", config, CPU, sources={}, track=track)
     interrupted(0)
     encoded.clear()
-    features.write_view_features(views, tmp_path / "f.h5", config, CPU, sources={}, track=track)
+    write_view_features(views, tmp_path / "f.h5", config, CPU, sources={}, track=track)
     assert encoded == ([2, 2, 1] if pca else [2, 1]) and tracked[-1] == (
         5 if pca else 3,
         "features",
@@ -137,7 +143,7 @@ def test_views_are_not_encoded_for_a_file_that_is_there(views: Views, monkeypatc
     (tmp_path / "f.h5").write_text("precious")
     monkeypatch.setattr(features, "make_extractor", lambda *_: pytest.fail("the extractor was made"))
     with pytest.raises(ShicError, match="is kept"):
-        features.write_view_features(views, tmp_path / "f.h5", FeatureConfig(), CPU, sources={})
+        write_view_features(views, tmp_path / "f.h5", FeatureConfig(), CPU, sources={})
 
 
 def photos(folder: Path, seed: int = 0) -> None:
@@ -165,7 +171,9 @@ def here(small_template_file: Path, tiny_vit, tmp_path: Path, shic) -> str:
 
 
 def test_labels_are_refused_before_any_view_is_rendered(here: str, shic, monkeypatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("shic_cli.pseudo_gt.render_views", lambda *_: pytest.fail("views were rendered"))
+    monkeypatch.setattr(
+        "shic_cli.stages.pseudo_gt.render_views", lambda *_: pytest.fail("views were rendered")
+    )
     (tmp_path / "pgt.h5").write_text("precious")
     status, _, err = shic("pseudo-gt", "imgs", "--extractor", here, *FEW)
     assert status == 1 and "is kept" in err
@@ -207,7 +215,7 @@ def test_the_views_are_not_held_while_photos_are_matched(here: str, shic, monkey
             held.append((description, rendered[0]() is not None))
             yield item
 
-    monkeypatch.setattr("shic_cli.pseudo_gt.render_views", render)
+    monkeypatch.setattr("shic_cli.stages.pseudo_gt.render_views", render)
     monkeypatch.setattr("shic_cli.cli.console.track", track)
     assert shic("pseudo-gt", "imgs", "--extractor", here, *FEW)[0] == 0
     assert set(held) == {("views", True), ("pseudo-gt", False)}
@@ -230,14 +238,14 @@ def test_labels_go_on_although_a_fitted_basis_is_not_the_same_to_the_last_digit(
     interrupted(3)
     assert shic(*line)[0] == 130
     interrupted(0)
-    fit, bases = features.pca.fit, []
+    fit, bases = pca.fit, []
 
     def other(*given: object) -> tuple[np.ndarray, np.ndarray]:
         mean, basis = fit(*given)
         bases.append(np.nextafter(basis, np.float32(2)))
         return mean, bases[-1]
 
-    monkeypatch.setattr(features.pca, "fit", other)
+    monkeypatch.setattr(pca, "fit", other)
     assert shic(*line)[0] == 0 and len(bases) == 1
 
 
@@ -250,9 +258,7 @@ def test_views_that_do_not_fit_together_are_done_one_by_one(views: Views) -> Non
                 raise torch.OutOfMemoryError("too many")
             return super().__call__(images, masks)
 
-    for one, two in zip(
-        features.view_features(Small(), views), features.view_features(Silhouette(), views), strict=True
-    ):
+    for one, two in zip(view_features(Small(), views), view_features(Silhouette(), views), strict=True):
         torch.testing.assert_close(one, two)
 
 
@@ -292,7 +298,7 @@ def test_of_a_batch_only_the_photo_that_fails_is_left_out(
         return [photo.name for photo in photos]
 
     failures = Failures()
-    found = list(features.each_photo(images, MaskSource(), work, CPU, failures))
+    found = list(each_photo(images, MaskSource(), work, CPU, failures))
     names = [image.name for image in images]
     assert (
         [photo.name for photo, _ in filter(None, found)]
@@ -306,4 +312,4 @@ def test_of_a_batch_only_the_photo_that_fails_is_left_out(
         raise SettingError("no such thing", "")
 
     with pytest.raises(SettingError):
-        list(features.each_photo(images, MaskSource(), stop, CPU, failures))
+        list(each_photo(images, MaskSource(), stop, CPU, failures))

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from shic_cli import heatmap
-from shic_cli.images import MaskSource, list_images
-from shic_cli.predict import Predictor
+from shic_cli.files.photos import MaskSource, list_images
+from shic_cli.stages import heatmap
+from shic_cli.stages.predict import Predictor
 
 Shic = Callable[..., tuple[int, str, str]]
 

@@ -18,16 +18,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shic_cli import release
-from shic_cli.config import ReleaseConfig, TemplateConfig
-from shic_cli.errors import InputError
-from shic_cli.features import cut
-from shic_cli.geometry import laplacian_basis
-from shic_cli.images import Photo, encode
-from shic_cli.model import Saved, save_model
-from shic_cli.predict import Predictor
-from shic_cli.schema import Template
-from shic_cli.template import prepare
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import ReleaseConfig, TemplateConfig
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import Photo, encode
+from shic_cli.learning.encode import cut
+from shic_cli.learning.model_file import Saved, save_model
+from shic_cli.stages import import_release
+from shic_cli.stages.predict import Predictor
+from shic_cli.stages.template import prepare
+from shic_cli.surface.geometry import laplacian_basis
 
 Shic = Callable[..., tuple[int, str, str]]
 WIDTH, DEPTH, HEADS, DIM, Q = 128, 2, 2, 16, 24
@@ -157,7 +157,7 @@ def released(small_template: Template, tmp_path_factory: pytest.TempPathFactory)
 
 
 def import_from(folder: Path, **settings: str) -> Saved:
-    return release.import_release(
+    return import_release.import_release(
         *(folder / name for name in FILES), folder / "horse.obj", ReleaseConfig(**settings)
     )
 
@@ -264,11 +264,11 @@ def test_rows_of_vertices_that_the_file_repeats(
 def test_position_embeddings_are_sampled_at_the_hub_models_places() -> None:
     """Of a table that grows by 1 a column, each value is where it was sampled."""
     table = torch.cat([torch.zeros(1, 1, 1), torch.arange(37.0).repeat(37)[None, :, None]], 1)
-    row = release.resized_positions(table, 16)[0, 1:, 0].view(16, 16)[7, 1:-1]
+    row = import_release.resized_positions(table, 16)[0, 1:, 0].view(16, 16)[7, 1:-1]
     places = (torch.arange(1, 15) + 0.5) * 37 / 16.1 - 0.5
     assert (row - places).abs().max() < 0.06  # torch's bicubic kernel is not exact on slopes
     assert (row - ((torch.arange(1, 15) + 0.5) * 37 / 16 - 0.5)).abs().max() > 0.15
-    assert release.resized_positions(torch.randn(1, 257, 3), 16).shape == (1, 257, 3)
+    assert import_release.resized_positions(torch.randn(1, 257, 3), 16).shape == (1, 257, 3)
 
 
 def test_from_the_command_line_to_a_score(shic: Shic, here: Path) -> None:
@@ -335,7 +335,7 @@ def test_code_in_a_file_is_not_run(released: Path, tmp_path: Path) -> None:
     torch.save({"weight_matrix": Trap(sprung)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Trap(sprung)))
     for name in ("zip", "old", "plain"):
-        for read in (release.read_state, release.read_basis):
+        for read in (import_release.read_state, import_release.read_basis):
             with pytest.raises(InputError, match="code in a file is never run"):
                 read(tmp_path / f"{name}.pth")
     assert not sprung.exists()
@@ -398,7 +398,7 @@ def test_a_file_that_can_not_be_read_is_not_called_damaged(
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(type(error)):
-        release.read_state(here / FILES[1])
+        import_release.read_state(here / FILES[1])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 not a zip", b"\x00" * 100])

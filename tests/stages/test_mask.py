@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from shic_cli.config import MaskConfig, PredictConfig
-from shic_cli.errors import InputError, SettingError, ShicError
-from shic_cli.features import cut
-from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, list_images, read_mask
-from shic_cli.mask import MaskWriter, check_places, doubts, mask_name, write_masks
-from shic_cli.maskers import Found, Masker
-from shic_cli.predict import Predictor
+from shic_cli.base.errors import InputError, SettingError, ShicError
+from shic_cli.base.settings import MaskConfig, PredictConfig
+from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo, encode, list_images, read_mask
+from shic_cli.learning.encode import cut
+from shic_cli.parts.maskers.contract import Found
+from shic_cli.parts.maskers.make import Masker
+from shic_cli.stages.mask import MaskWriter, check_places, doubts, mask_name, write_masks
+from shic_cli.stages.predict import Predictor
 
 SHAPE = (60, 90)
 
@@ -209,7 +210,7 @@ def test_crops_come_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monk
     """A run that is killed between two objects does all of that photo again: the first object's mask is
     written last.
     """
-    from shic_cli import mask
+    from shic_cli.stages import mask
 
     image, config, written = photo(tmp_path / "imgs/a.jpg"), MaskConfig(all=True), mask._write_mask
 

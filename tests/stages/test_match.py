@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy.sparse.csgraph import shortest_path
 
-from shic_cli.errors import InputError
-from shic_cli.images import Photo
-from shic_cli.match import (
+from shic_cli.base.errors import InputError
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import Photo
+from shic_cli.stages.match import (
     Matches,
     Paths,
     Side,
@@ -20,7 +21,6 @@ from shic_cli.match import (
     picture,
     spread,
 )
-from shic_cli.schema import Template
 
 
 @pytest.fixture(scope="module")

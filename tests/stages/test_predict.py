@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from shic_cli.config import PredictConfig
-from shic_cli.images import Photo
-from shic_cli.model import CanonicalMap, load_model, save_model
-from shic_cli.predict import Predictor
-from shic_cli.schema import Template
+from shic_cli.base.settings import PredictConfig
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import Photo
+from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.model_file import load_model, save_model
+from shic_cli.stages.predict import Predictor
 
 CPU = torch.device("cpu")
 

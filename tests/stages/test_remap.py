@@ -10,11 +10,11 @@ import torch
 import trimesh
 from scipy.spatial import cKDTree
 
-from shic_cli.errors import InputError
-from shic_cli.images import encode
-from shic_cli.model import Surface
-from shic_cli.remap import Painted, Points, checker, grid, lay, load_texture, sample_bilinear
-from shic_cli.surface_points import SurfacePoints, walk
+from shic_cli.base.errors import InputError
+from shic_cli.files.layouts import Surface
+from shic_cli.files.photos import encode
+from shic_cli.stages.remap import Painted, Points, checker, grid, lay, load_texture, sample_bilinear
+from shic_cli.surface.surface_points import SurfacePoints, walk
 
 SIZE = 96
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 import trimesh
 
-from shic_cli import synth
-from shic_cli.config import SynthConfig
-from shic_cli.devices import chance
-from shic_cli.errors import SettingError
-from shic_cli.images import decode, encode
-from shic_cli.render import interpolate
-from shic_cli.schema import ItemReader, Template
+from shic_cli.base.devices import chance
+from shic_cli.base.errors import SettingError
+from shic_cli.base.settings import SynthConfig
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import decode, encode
+from shic_cli.learning.views import interpolate
+from shic_cli.stages import synth
 
 CPU = torch.device("cpu")
 CONFIG = SynthConfig(number=4, size=96, poses=0)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from tiny_generator import save_depth_anything
 
-from shic_cli import exchange
-from shic_cli.images import decode, encode
-from shic_cli.schema import ItemReader
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import decode, encode
+from shic_cli.stages import synth_exchange
 
 Run = Callable[..., tuple[int, str, str]]
 COMMON = ("synth", "--device", "cpu", "--renderer", "warp")
@@ -119,7 +119,7 @@ def test_the_labels_are_those_that_a_generator_here_would_have(shic: Run, writte
 
 def test_an_unfinished_run_goes_on(shic: Run, written: Path, monkeypatch):
     whole = {path.name: path.read_bytes() for path in written.iterdir()}
-    calls, make = [], exchange.Conditioner.__call__
+    calls, make = [], synth_exchange.Conditioner.__call__
 
     def stop(self, scene, rng):
         calls.append(0)
@@ -127,7 +127,7 @@ def test_an_unfinished_run_goes_on(shic: Run, written: Path, monkeypatch):
             raise KeyboardInterrupt
         return make(self, scene, rng)
 
-    monkeypatch.setattr(exchange.Conditioner, "__call__", stop)
+    monkeypatch.setattr(synth_exchange.Conditioner, "__call__", stop)
     words = [*OUT[:-1], "again", "--number", "4", "--size", "64"]
     assert shic(*words)[0] == 130 and not Path("again/conditions.json").exists()
     assert shic(*words)[0] == 0 and len(calls) == 5

@@ -13,15 +13,23 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from training import CPU, config, make_trainer
 
-from shic_cli import devices, model, registry, train
-from shic_cli.batches import Examples, collate, flip_points
-from shic_cli.config import TrainConfig
-from shic_cli.images import MaskSource, list_images
-from shic_cli.predict import Predictor
-from shic_cli.schema import ItemReader, Template
+from shic_cli.base import devices
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.base.settings import TrainConfig
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import MaskSource, list_images
+from shic_cli.learning.examples import Examples, collate, flip_points
+from shic_cli.learning.model_file import read_meta
+from shic_cli.learning.recipes import settle
+from shic_cli.learning.trainer import Trainer
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages import train
+from shic_cli.stages.predict import Predictor
+from shic_cli.stages.train import open_maps
 
-CPU = torch.device("cpu")
 FEW = ("--azimuths", "8", "--elevations", "10")
 KEPT = {
     "points": 20,
@@ -35,9 +43,9 @@ SHORT = ("--epochs", "2", "--variants", "1", "--batch", "4", "--points", "30")
 
 
 def test_kept_examples_stay_within_their_memory(album, small_template):
-    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    readers = open_maps([album / "truth.h5"], small_template, config())
     shared = {**KEPT, "vertices": len(small_template.verts)}
-    examples = Examples(readers, train.make_extractor("silhouette", CPU), memory=100_000, **shared)
+    examples = Examples(readers, make_extractor("silhouette", CPU), memory=100_000, **shared)
     for index in range(6):
         examples.get(index, 0)
     total = sum(
@@ -49,17 +57,7 @@ def test_kept_examples_stay_within_their_memory(album, small_template):
     assert 0 < total <= 100_000 and 0 < len(examples.kept) < 6
 
 
-def config(**changes: object) -> TrainConfig:
-    return TrainConfig(**{"epochs": 2, "variants": 1, "batch": 4, "points": 30, **changes})
-
-
-def make_trainer(
-    template: Template, paths: list[Path], settings: TrainConfig, seed: int = 0
-) -> train.Trainer:
-    return train.Trainer.make(template, train.open_maps(paths, template, settings), settings, CPU, seed)
-
-
-def step(trainer: train.Trainer, batch: list[int]) -> dict[str, float]:
+def step(trainer: Trainer, batch: list[int]) -> dict[str, float]:
     """The losses of one step on the examples `batch`."""
     return trainer._step(batch, trainer.examples.get_all(batch, 0), torch.Generator().manual_seed(0))
 
@@ -88,7 +86,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, mo
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
     line = ("train", *SHORT, "--encoder", encoder, "--epochs", "3", "--seed", "3")
     assert shic(*line, "-o", "whole.safetensors")[0] == 0
-    real, calls = train.Trainer.run_epoch, []
+    real, calls = Trainer.run_epoch, []
 
     def stop_at_the_third(self, *rest):
         calls.append(1)
@@ -96,7 +94,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, mo
             raise KeyboardInterrupt
         return real(self, *rest)
 
-    monkeypatch.setattr(train.Trainer, "run_epoch", stop_at_the_third)
+    monkeypatch.setattr(Trainer, "run_epoch", stop_at_the_third)
     status, _, err = shic(*line, "-o", "two.safetensors")
     assert status == 130 and "goes on" in err and not (folder / "two.safetensors").exists()
     status, _, err = shic(
@@ -128,7 +126,7 @@ def test_a_dense_encoder_trains_the_convolutional_decoder_and_its_foreground(fol
     monkeypatch.setitem(registry.PARTS["extractors"], "patches", f"{__name__}:Patches")
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", "--extractor", "silhouette", *FEW)[0] == 0
     assert shic("train", *SHORT, "--encoder", "patches", "--batch", "3", "--augment", "off")[0] == 0
-    meta = model.read_meta(folder / "model.safetensors")
+    meta = read_meta(folder / "model.safetensors")
     assert meta["decoder"] == "convolutional" and 0 < meta["losses"]["foreground"] < 1
     shutil.rmtree(folder / "masks")
     status, _, err = shic("predict", "imgs", "--masker", "none")
@@ -141,7 +139,7 @@ def test_a_loss_that_is_not_finite_is_named_and_keeps_the_checkpoint(small_templ
     trainer = make_trainer(small_template, [album / "truth.h5"], config())
     with torch.no_grad():
         trainer.map.C.fill_(torch.nan)
-    with pytest.raises(train.ShicError, match="synthetic loss is not finite"):
+    with pytest.raises(ShicError, match="synthetic loss is not finite"):
         trainer.run_epoch()
 
 
@@ -162,18 +160,18 @@ def test_without_any_loss_training_is_refused(folder, album, shic):
 
 
 def test_data_switches_leave_out_whole_files(album, small_template):
-    readers = train.open_maps([album / "truth.h5"], small_template, config(natural_images=False))
+    readers = open_maps([album / "truth.h5"], small_template, config(natural_images=False))
     assert len(readers) == 1
-    with pytest.raises(train.InputError, match="no pictures"):
-        train.open_maps([album / "truth.h5"], small_template, config(synthetic_images=False))
+    with pytest.raises(InputError, match="no pictures"):
+        open_maps([album / "truth.h5"], small_template, config(synthetic_images=False))
 
 
 def test_points_flip_and_augment_with_their_picture(album, small_template):
     """A labelled point keeps its place on the mask through every augmentation, and on the mirrored mask when
     flipped.
     """
-    readers = train.open_maps([album / "truth.h5"], small_template, config())
-    extractor = train.make_extractor("silhouette", CPU)
+    readers = open_maps([album / "truth.h5"], small_template, config())
+    extractor = make_extractor("silhouette", CPU)
     shared = {
         "points": 40,
         "vertices": len(small_template.verts),
@@ -201,8 +199,8 @@ def test_every_other_epoch_shows_the_mirror_image(album, small_template):
         "at_points": False,
         "seed": 0,
     }
-    readers = train.open_maps([album / "truth.h5"], small_template, config())
-    examples = Examples(readers, train.make_extractor("picture", CPU), mirror=mirror, **shared)
+    readers = open_maps([album / "truth.h5"], small_template, config())
+    examples = Examples(readers, make_extractor("picture", CPU), mirror=mirror, **shared)
     for index in (0, 1):
         first, second = examples.get(index, 0), examples.get(index, 1)
         one, other = (first, second) if index == 0 else (second, first)
@@ -243,7 +241,7 @@ def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_t
 def test_recipes_fill_in_what_is_left_open(small_template, album):
     def settled(**given: object) -> TrainConfig:
         settings = TrainConfig(**given)
-        return train.settle(settings, train.make_extractor(settings.encoder, CPU), CPU)
+        return settle(settings, make_extractor(settings.encoder, CPU), CPU)
 
     open_settings = ("epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision")
     for encoder in ("silhouette", "picture"):
@@ -275,10 +273,10 @@ def test_bfloat16_is_for_a_unet_on_a_processor_that_has_it(monkeypatch):
     ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able, raising=False)
         for encoder in ("picture", "silhouette"):
-            found = train.settle(TrainConfig(encoder=encoder), train.make_extractor(encoder, CPU), CPU)
+            found = settle(TrainConfig(encoder=encoder), make_extractor(encoder, CPU), CPU)
             assert found.precision == (expected if encoder == "picture" else "float32")
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)  # older versions have none
-    assert train.settle(TrainConfig(), train.make_extractor("picture", CPU), CPU).precision == "float32"
+    assert settle(TrainConfig(), make_extractor("picture", CPU), CPU).precision == "float32"
 
 
 def test_in_bfloat16_only_the_decoder_is_rounded(album, small_template):
@@ -325,7 +323,7 @@ def test_a_unet_leaves_pseudo_labels_out_where_there_is_better(folder, album, sh
     assert len(make_trainer(small_template, both, config(encoder="picture", recipe="paper")).examples) == 12
     assert len(make_trainer(small_template, both, config(encoder="silhouette")).examples) == 12
     assert len(make_trainer(small_template, both[:1], config(encoder="picture")).examples) == 6
-    with pytest.raises(train.ShicError, match="no pictures to train on"):
+    with pytest.raises(ShicError, match="no pictures to train on"):
         make_trainer(small_template, both[:1], config(encoder="picture", natural=0.0))
     shutil.copy(album / "truth.h5", folder / "mine.h5")
     with h5py.File(folder / "mine.h5", "r+") as file:
@@ -358,11 +356,11 @@ def test_the_next_batch_is_made_while_the_last_is_used():
 
 def test_what_fails_ahead_fails_in_its_turn():
     def fail():
-        raise train.InputError("a.jpg: is broken", "")
+        raise InputError("a.jpg: is broken", "")
 
     found = devices.ahead([lambda: 1, fail, lambda: 3])
     assert next(found) == 1
-    with pytest.raises(train.InputError, match=r"a\.jpg"):
+    with pytest.raises(InputError, match=r"a\.jpg"):
         next(found)
 
 
@@ -383,7 +381,7 @@ def test_synthetic_pictures_alone_are_enough(folder, album, shic):
         and "there is no pgt.h5: learning from synth.h5 alone" in err
         and "photos are left out" not in err
     )
-    assert [Path(name).name for name in model.read_meta(folder / "model.safetensors")["sources"]] == [
+    assert [Path(name).name for name in read_meta(folder / "model.safetensors")["sources"]] == [
         "template",
         "synth.h5",
     ]
@@ -399,8 +397,8 @@ def test_auto_looks_at_pixels_where_synthetic_pictures_teach_it(folder, album, s
 
 
 def test_variants_repeat_and_fresh_ones_do_not(album, small_template):
-    readers = train.open_maps([album / "truth.h5"], small_template, config())
-    extractor = train.make_extractor("silhouette", CPU)
+    readers = open_maps([album / "truth.h5"], small_template, config())
+    extractor = make_extractor("silhouette", CPU)
     shared = {
         "points": 20,
         "vertices": len(small_template.verts),
@@ -457,7 +455,7 @@ def test_what_does_not_fit_is_done_in_parts_with_the_same_result(
 
 
 def test_the_encoder_gets_fewer_pictures_when_memory_runs_out(album, small_template, monkeypatch):
-    readers = train.open_maps([album / "truth.h5"], small_template, config())
+    readers = open_maps([album / "truth.h5"], small_template, config())
     shared = {**KEPT, "vertices": len(small_template.verts)}
 
     said = []

@@ -9,8 +9,8 @@ import math
 import pytest
 import torch
 
-from shic_cli.cameras import Cameras, look_at, ring
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
+from shic_cli.surface.cameras import Cameras, look_at, ring
 
 SIZE = 101
 CENTRE = (SIZE - 1) / 2

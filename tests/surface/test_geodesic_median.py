@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy.sparse.csgraph import shortest_path
 
-from shic_cli.median import Median
-from shic_cli.schema import Template
+from shic_cli.files.layouts import Template
+from shic_cli.surface.geodesic_median import Median
 
 
 def distances(template: Template) -> np.ndarray:

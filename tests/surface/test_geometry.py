@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from shic_cli import geometry, mesh
-from shic_cli.errors import SettingError
+from shic_cli.base.errors import SettingError
+from shic_cli.surface import geometry, mesh
 
 
 @pytest.fixture(scope="module")

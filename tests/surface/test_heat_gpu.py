@@ -14,8 +14,9 @@ import trimesh
 from conftest import animal_verts
 from scipy.spatial import Delaunay
 
-from shic_cli import dense, geometry, template
-from shic_cli.config import TemplateConfig
+from shic_cli.base.settings import TemplateConfig
+from shic_cli.stages.template import prepare
+from shic_cli.surface import geometry, heat_gpu
 
 DEVICES = [
     torch.device("cpu"),
@@ -94,7 +95,7 @@ def test_far_from_its_source_heat_is_still_measured(device: torch.device) -> Non
     b, c, d = np.roll(a, -1, 1), a + 6, np.roll(a, -1, 1) + 6
     faces = np.concatenate([np.stack([a, b, d], -1).reshape(-1, 3), np.stack([a, d, c], -1).reshape(-1, 3)])
     low, high = verts[:, 2].argmin(), verts[:, 2].argmax()
-    table = dense.heat_distances(verts, faces, device)
+    table = heat_gpu.heat_distances(verts, faces, device)
     assert table[low, high] == pytest.approx(4.0, rel=0.05)
     middle = np.abs(verts[:, 2]).argmin()
     assert table[low, middle] == pytest.approx(2.0, rel=0.05)
@@ -105,15 +106,15 @@ def test_a_device_with_too_little_memory_leaves_the_work_to_the_cpu(
 ) -> None:
     trimesh.creation.icosphere(2).export(tmp_path / "ball.obj")
     config, used = TemplateConfig(vertices=0, eigenvectors=4), []
-    expected = template.prepare(tmp_path / "ball.obj", config, device=torch.device("cpu"))
+    expected = prepare(tmp_path / "ball.obj", config, device=torch.device("cpu"))
 
     def full(operator: object, device: torch.device) -> None:
         used.append(device)
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(dense, "inverse", full)
+    monkeypatch.setattr(heat_gpu, "inverse", full)
     with caplog.at_level(logging.WARNING, "shic"):
-        found = template.prepare(tmp_path / "ball.obj", config, device=torch.device("cuda"))
+        found = prepare(tmp_path / "ball.obj", config, device=torch.device("cuda"))
     assert used == [torch.device("cuda")] and "measured on the CPU instead" in caplog.text
     np.testing.assert_array_equal(found.geodesic, expected.geodesic)
     np.testing.assert_array_equal(found.eigenvectors, expected.eigenvectors)

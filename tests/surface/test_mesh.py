@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from shic_cli import mesh
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
+from shic_cli.surface import mesh
 
 SEAMS = """v 0 0 0
 v 9 9 9

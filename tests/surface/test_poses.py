@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import trimesh
 
-from shic_cli import poses
-from shic_cli.config import TemplateConfig
-from shic_cli.demo_animal import rest_mesh
-from shic_cli.devices import chance
-from shic_cli.poses import Poser, bend_limb, find_limbs, find_tips
-from shic_cli.schema import Template
-from shic_cli.template import prepare
+from shic_cli.base.devices import chance
+from shic_cli.base.settings import TemplateConfig
+from shic_cli.files.layouts import Template
+from shic_cli.stages.demo_animal import rest_mesh
+from shic_cli.stages.template import prepare
+from shic_cli.surface import poses
+from shic_cli.surface.poses import Poser, bend_limb, find_limbs, find_tips
 
 
 def made(mesh: trimesh.Trimesh, folder) -> Template:

@@ -12,11 +12,12 @@ import pytest
 import trimesh
 from scipy.spatial import cKDTree
 
-from shic_cli.config import TemplateConfig
-from shic_cli.errors import SettingError
-from shic_cli.mesh import Mesh, part_areas, sound
-from shic_cli.remesh import CELLS, REACH, remeshed
-from shic_cli.template import prepare, surface
+from shic_cli.base.errors import SettingError
+from shic_cli.base.settings import TemplateConfig
+from shic_cli.stages.template import prepare
+from shic_cli.surface.mesh import Mesh, part_areas, sound
+from shic_cli.surface.prepared import surface
+from shic_cli.surface.remesh import CELLS, REACH, remeshed
 
 NEXT = np.array([0, 0, 1.5])
 

@@ -10,12 +10,12 @@ import torch
 import trimesh
 from conftest import animal_verts
 
-from shic_cli.cameras import look_at
-from shic_cli.config import SynthConfig, TemplateConfig
-from shic_cli.errors import SettingError
-from shic_cli.synth import Framer
-from shic_cli.template import surface
-from shic_cli.viewpoints import parse_views, random_viewpoint, view_of
+from shic_cli.base.errors import SettingError
+from shic_cli.base.settings import SynthConfig, TemplateConfig
+from shic_cli.stages.synth import Framer
+from shic_cli.surface.cameras import look_at
+from shic_cli.surface.prepared import surface
+from shic_cli.surface.viewpoints import parse_views, random_viewpoint, view_of
 
 COMPASS = {
     0: "front",

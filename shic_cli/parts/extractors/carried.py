@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from shic_cli import models
-from shic_cli.errors import InputError
-from shic_cli.extractors.vit import IMAGENET
+from shic_cli.base.errors import InputError
+from shic_cli.parts.extractors.vit import IMAGENET
+from shic_cli.parts.weights import load_tensors
 
 
 class Carried:
@@ -36,7 +36,7 @@ class Carried:
         self.device, self.config = torch.device(device), config
         self.side, self.dim = config["image_size"], config["hidden_size"]
         self.fingerprint = f"carried-{_digest(config, tensors)}"
-        self._model = models.load_tensors(
+        self._model = load_tensors(
             Dinov2Model, Dinov2Config(**config), tensors, "the model's encoder", self.device
         )
 

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from shic_cli import models, registry
-from shic_cli.errors import InputError, SettingError
-from shic_cli.extractors.pretrained import Pretrained, number_format
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.pretrained import Pretrained, number_format
+from shic_cli.parts.weights import AGAIN, OTHER, fingerprint_of, full_name, load, locate
 
 log = logging.getLogger("shic")
 
@@ -92,7 +93,7 @@ class Diffusion(Pretrained):
     def __init__(
         self, argument: str, device: torch.device | str, weights: Path | None, options: dict[str, Any]
     ) -> None:
-        self.name = registry.spell(type(self), models.full_name(argument), options)
+        self.name = registry.spell(type(self), full_name(argument), options)
         self._matter = {name: value for name, value in options.items() if name not in ("batch", "precision")}
         self.side, self.step, self.seed, self.batch = (
             options[name] for name in ("side", "step", "seed", "batch")
@@ -102,14 +103,14 @@ class Diffusion(Pretrained):
             raise SettingError(f"{self.name}: batch={self.batch} is out of range", "give 1 or more")
         self.device = torch.device(device)
         self.dtype = number_format(self.name, options["precision"], self.device, torch.float16)
-        folder = models.locate(argument or self.model, weights)
+        folder = locate(argument or self.model, weights)
         if not (folder / "unet").is_dir():
             raise InputError(
                 f"{folder}: holds no Stable Diffusion, there is no folder unet in it",
                 "name the folder above unet and vae",
             )
         self._load(folder, options["prompt"])
-        self._weights = models.fingerprint_of(folder, "unet", "vae", "text_encoder")
+        self._weights = fingerprint_of(folder, "unet", "vae", "text_encoder")
 
     def _identity(self) -> dict[str, Any]:
         kept = round(
@@ -126,12 +127,12 @@ class Diffusion(Pretrained):
             raise SettingError(f"{self.name}: step={self.step} is out of range", f"give 0 to {steps - 1}")
         tokens, self.text = _encode_prompt(folder, prompt, self.dtype, self.device)
         self._tokens = hashlib.sha256(str(tokens).encode()).hexdigest()[:16]
-        self.vae = models.load(AutoencoderKL, folder / "vae", dtype=self.dtype)
+        self.vae = load(AutoencoderKL, folder / "vae", dtype=self.dtype)
         self.vae.decoder = self.vae.post_quant_conv = (
             None  # before it moves to the device; nothing is ever decoded
         )
         self.vae.to(self.device)
-        self.unet = models.load(UNet2DConditionModel, folder / "unet", dtype=self.dtype, device=self.device)
+        self.unet = load(UNet2DConditionModel, folder / "unet", dtype=self.dtype, device=self.device)
         check_kind(folder, self.unet.config, self.vae.config, self.text.shape[-1])
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -176,9 +177,7 @@ def read_scheduler(cls: Any, folder: Path) -> Any:
     try:
         return cls.from_pretrained(str(folder / "scheduler"), local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{folder / 'scheduler'}: can't be read as a noise schedule", models.AGAIN
-        ) from error
+        raise InputError(f"{folder / 'scheduler'}: can't be read as a noise schedule", AGAIN) from error
 
 
 def read_tokenizer(folder: Path) -> Any:
@@ -188,7 +187,7 @@ def read_tokenizer(folder: Path) -> Any:
     try:
         return CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
     except Exception as error:  # the library raises anything at all for a tokenizer that is wrong
-        raise InputError(f"{folder / 'tokenizer'}: can't be read as a tokenizer", models.AGAIN) from error
+        raise InputError(f"{folder / 'tokenizer'}: can't be read as a tokenizer", AGAIN) from error
 
 
 def _encode_prompt(
@@ -200,7 +199,7 @@ def _encode_prompt(
     from transformers import CLIPTextModel
 
     tokenizer = read_tokenizer(folder)
-    encoder = models.load(CLIPTextModel, folder / "text_encoder", dtype=dtype, device=device)
+    encoder = load(CLIPTextModel, folder / "text_encoder", dtype=dtype, device=device)
     limit = encoder.config.max_position_embeddings
     if len(tokenizer(prompt, verbose=False).input_ids) > limit:
         log.warning(
@@ -227,4 +226,4 @@ def check_kind(folder: Path, unet: Any, vae: Any, width: int) -> None:
     }
     for fact, is_so in facts.items():
         if is_so:
-            raise InputError(f"{folder}: is no Stable Diffusion 1 or 2: {fact}", models.OTHER)
+            raise InputError(f"{folder}: is no Stable Diffusion 1 or 2: {fact}", OTHER)

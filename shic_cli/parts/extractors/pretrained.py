@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from shic_cli import models
-from shic_cli.errors import SettingError
+from shic_cli.base.errors import SettingError
+from shic_cli.parts.weights import locate
 
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
@@ -37,7 +37,7 @@ class Pretrained:
             raise SettingError(
                 f"{cls.name}: names no model", f"write {cls.name}:FOLDER or {cls.name}:OWNER/NAME"
             )
-        models.locate(cls.model, weights)
+        locate(cls.model, weights)
 
     @property
     def settings(self) -> dict[str, Any]:

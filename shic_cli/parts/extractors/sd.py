@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from shic_cli.errors import SettingError
-from shic_cli.extractors.diffusion import Diffusion, Tap, check_side, decoder_tap
+from shic_cli.base.errors import SettingError
+from shic_cli.parts.extractors.diffusion import Diffusion, Tap, check_side, decoder_tap
 
 
 class Sd(Diffusion):

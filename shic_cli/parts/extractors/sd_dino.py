@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from shic_cli import models, registry
-from shic_cli.errors import MissingError
-from shic_cli.extractors.joined import Joined
-from shic_cli.extractors.sd import Sd
-from shic_cli.extractors.vit import Dinov2Base
+from shic_cli.base.errors import MissingError
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.joined import Joined
+from shic_cli.parts.extractors.sd import Sd
+from shic_cli.parts.extractors.vit import Dinov2Base
+from shic_cli.parts.weights import full_name, locate
 
 CELL, PATCH = 16, 14  # pixels a side of the finest cell of `sd`, and of a patch of DINOv2
 
@@ -45,14 +46,14 @@ class SdDino(Joined):
         dino = Dinov2Base(
             device=device, weights=weights, layer=11, side=side // CELL * PATCH, precision=precision
         )
-        super().__init__([sd, dino], registry.spell(type(self), models.full_name(argument), options))
+        super().__init__([sd, dino], registry.spell(type(self), full_name(argument), options))
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
         """MissingError when the weights of either are not on this machine."""
         for name in (Sd.model, Dinov2Base.model):
             try:
-                models.locate(name, weights)
+                locate(name, weights)
             except MissingError as error:
                 command = f"shic models pull {cls.name}" + (f" --weights {weights}" if weights else "")
                 raise type(error)(

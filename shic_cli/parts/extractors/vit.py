@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from shic_cli import models, registry
-from shic_cli.errors import InputError, SettingError
-from shic_cli.extractors.pretrained import Pretrained, number_format
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.pretrained import Pretrained, number_format
+from shic_cli.parts.weights import fingerprint_of, full_name, load, locate
 
 FACETS = ("token", "query", "key", "value")
 BACKGROUNDS = ("keep", "black")
@@ -54,7 +55,7 @@ class Vit(Pretrained):
             "precision": precision,
             "background": background,
         }
-        self.name = registry.spell(type(self), models.full_name(argument), given)
+        self.name = registry.spell(type(self), full_name(argument), given)
         for option, choices in (("facet", FACETS), ("background", BACKGROUNDS)):
             if given[option] not in choices:
                 raise SettingError(
@@ -63,19 +64,17 @@ class Vit(Pretrained):
         self.device, self.facet, self.background = torch.device(device), facet, background
         self.needs_mask = background == "black"
         self.dtype = number_format(self.name, precision, self.device, torch.bfloat16)
-        folder = models.locate(argument or self.model, weights)
+        folder = locate(argument or self.model, weights)
         self._load(folder)
         self._tap_block(folder, layer)
         self.side = self._checked_side(side or self.usual_side or _square(self._model.config.image_size))
         self.mean, self.std = read_normalisation(folder)
-        self._weights = models.fingerprint_of(folder)
+        self._weights = fingerprint_of(folder)
 
     def _load(self, folder: Path) -> None:
         from transformers import AutoModel
 
-        self._model = models.load(
-            AutoModel, folder, dtype=self.dtype, device=self.device, ignore_missing=UNUSED
-        )
+        self._model = load(AutoModel, folder, dtype=self.dtype, device=self.device, ignore_missing=UNUSED)
         config = self._model.config
         sizes = [
             _square(getattr(config, key, 0))

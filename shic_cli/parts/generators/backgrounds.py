@@ -9,8 +9,8 @@ import logging
 import cv2
 import numpy as np
 
-from shic_cli.errors import InputError
-from shic_cli.images import decode, list_images
+from shic_cli.base.errors import InputError
+from shic_cli.files.photos import decode, list_images
 
 log = logging.getLogger("shic")
 

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import torch
 
-from shic_cli.backgrounds import Photos, built_in
-from shic_cli.config import SynthConfig
-from shic_cli.depth import DepthAnything, as_picture, blend
-from shic_cli.errors import SettingError
-from shic_cli.generators import Scene
-from shic_cli.viewpoints import view_of
+from shic_cli.base.errors import SettingError
+from shic_cli.base.settings import SynthConfig
+from shic_cli.parts.generators.backgrounds import Photos, built_in
+from shic_cli.parts.generators.contract import Scene
+from shic_cli.parts.generators.depth import DepthAnything, as_picture, blend
+from shic_cli.surface.viewpoints import view_of
 
 SMALLEST = 64  # pixels a side of a background photo: the depth of a smaller one is a blur
 CELL = 64  # pixels; what the side has to be a multiple of

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from shic_cli import models
-from shic_cli.conditions import Conditioner
-from shic_cli.config import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
-from shic_cli.errors import InputError, MissingError, PictureError, SettingError
-from shic_cli.extractors.diffusion import check_kind, read_scheduler, read_tokenizer
-from shic_cli.extractors.pretrained import number_format
-from shic_cli.generators import Scene
+from shic_cli.base.errors import InputError, MissingError, PictureError, SettingError
+from shic_cli.base.settings import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
+from shic_cli.parts.extractors.diffusion import check_kind, read_scheduler, read_tokenizer
+from shic_cli.parts.extractors.pretrained import number_format
+from shic_cli.parts.generators.conditions import Conditioner
+from shic_cli.parts.generators.contract import Scene
+from shic_cli.parts.weights import load, locate, silenced
 
 log = logging.getLogger("shic")
 
@@ -54,16 +54,14 @@ class ControlnetDepth:
         self.dtype = number_format(self.name, self.config.precision, self.device, torch.float16)
         if self.config.offload != "none":
             check_offload(self.config.offload, self.device)
-        self.pipe = self._pipeline(
-            models.locate(argument or self.model, weights), models.locate(control, weights)
-        )
+        self.pipe = self._pipeline(locate(argument or self.model, weights), locate(control, weights))
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
         """MissingError when the weights of Stable Diffusion or of the ControlNet are not on this machine."""
         for name in (cls.model, "control-depth"):
             try:
-                models.locate(name, weights)
+                locate(name, weights)
             except MissingError as error:
                 command = f"shic models pull {cls.name}" + (f" --weights {weights}" if weights else "")
                 raise type(error)(
@@ -80,10 +78,10 @@ class ControlnetDepth:
                 "name the folder above unet and vae",
             )
         parts = {
-            "unet": models.load(diffusers.UNet2DConditionModel, folder / "unet", dtype=self.dtype),
-            "controlnet": models.load(diffusers.ControlNetModel, control, dtype=self.dtype),
-            "vae": models.load(diffusers.AutoencoderKL, folder / "vae", dtype=self.dtype),
-            "text_encoder": models.load(CLIPTextModel, folder / "text_encoder", dtype=self.dtype),
+            "unet": load(diffusers.UNet2DConditionModel, folder / "unet", dtype=self.dtype),
+            "controlnet": load(diffusers.ControlNetModel, control, dtype=self.dtype),
+            "vae": load(diffusers.AutoencoderKL, folder / "vae", dtype=self.dtype),
+            "text_encoder": load(CLIPTextModel, folder / "text_encoder", dtype=self.dtype),
         }
         check_kind(
             folder, parts["unet"].config, parts["vae"].config, parts["text_encoder"].config.hidden_size
@@ -96,9 +94,7 @@ class ControlnetDepth:
         scheduler = read_scheduler(getattr(diffusers, SCHEDULERS[self.config.scheduler]), folder)
         tokenizer = read_tokenizer(folder)
         self._check_prompts(tokenizer, parts["text_encoder"].config.max_position_embeddings)
-        with models.silenced(
-            CLIPTextModel
-        ):  # importing the pipeline says which packages other pipelines need
+        with silenced(CLIPTextModel):  # importing the pipeline says which packages other pipelines need
             pipe = diffusers.StableDiffusionControlNetPipeline(
                 **parts,
                 tokenizer=tokenizer,
@@ -141,7 +137,7 @@ class ControlnetDepth:
 
         told = self.conditioner(scene, rng)
         log.debug("seed %d: %s", told.seed, told.prompt)
-        with models.silenced(type(self.pipe)), models.silenced(type(self.pipe.text_encoder)):
+        with silenced(type(self.pipe)), silenced(type(self.pipe.text_encoder)):
             rgb = self.pipe(
                 told.prompt, Image.fromarray(told.picture), negative_prompt=told.negative, num_inference_steps=self.config.steps,
                 guidance_scale=self.config.guidance, controlnet_conditioning_scale=self.config.strength,

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import torch
 
-from shic_cli import models
-from shic_cli.errors import InputError
-from shic_cli.extractors.vit import read_normalisation
+from shic_cli.base.errors import InputError
+from shic_cli.parts.extractors.vit import read_normalisation
+from shic_cli.parts.weights import AGAIN, load, locate
 
 OBJECT = (0.35, 1.0)  # of white, for the object's farthest and nearest point
 BEHIND = 0.3  # the brightest that a background gets: the object is always in front
@@ -49,8 +49,8 @@ class DepthAnything:
     def __init__(self, name: str, device: torch.device | str = "cpu", weights: Path | None = None) -> None:
         from transformers import DepthAnythingForDepthEstimation
 
-        self.folder, self.device = models.locate(name, weights), torch.device(device)
-        self._model = models.load(DepthAnythingForDepthEstimation, self.folder, device=self.device)
+        self.folder, self.device = locate(name, weights), torch.device(device)
+        self._model = load(DepthAnythingForDepthEstimation, self.folder, device=self.device)
         self._metric = self._model.config.depth_estimation_type == "metric"
         self._mean, self._std = (np.float32(each) for each in read_normalisation(self.folder))
 
@@ -64,6 +64,6 @@ class DepthAnything:
         values = torch.from_numpy((small / np.float32(255) - self._mean) / self._std).permute(2, 0, 1)[None]
         found = self._model(values.to(self.device)).predicted_depth[0].float().cpu().numpy()
         if not np.isfinite(found).all():
-            raise InputError(f"{self.folder}: predicts no numbers (NaN)", models.AGAIN)
+            raise InputError(f"{self.folder}: predicts no numbers (NaN)", AGAIN)
         found = 1 / found.clip(1e-3) if self._metric else found
         return cv2.resize(found, (len(rgb), len(rgb)), interpolation=cv2.INTER_LINEAR)

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.ndimage import map_coordinates
 from scipy.spatial.transform import Rotation
 
-from shic_cli.backgrounds import Photos
-from shic_cli.config import SynthConfig
-from shic_cli.generators import Scene
+from shic_cli.base.settings import SynthConfig
+from shic_cli.parts.generators.backgrounds import Photos
+from shic_cli.parts.generators.contract import Scene
 
 LATTICE = 16  # nodes a side of the periodic lattice that solid noise is read from
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from shic_cli.maskers import Found, pieces
+from shic_cli.parts.maskers.contract import Found, pieces
 
 LONGEST = 480  # pixels; the cut is made at this size, more only costs time
 BORDER = 0.04  # share of each side that is taken for background to begin with

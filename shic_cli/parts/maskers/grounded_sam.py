@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from shic_cli import models
-from shic_cli.errors import InputError, SettingError
-from shic_cli.extractors.pretrained import number_format
-from shic_cli.maskers import Found
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.parts.extractors.pretrained import number_format
+from shic_cli.parts.maskers.contract import Found
+from shic_cli.parts.weights import AGAIN, BUNDLES, load, locate
 
 DETECTORS = ("grounding-dino", "mm-grounding-dino")
 PADDED = (
@@ -53,18 +53,15 @@ class GroundedSam:
             )
         self.device, self.threshold = torch.device(device), threshold
         dtype = number_format(self.name, precision, self.device, torch.float32)
-        folders = [
-            models.locate(argument or "grounding-dino-tiny", weights),
-            models.locate(segmenter, weights),
-        ]
+        folders = [locate(argument or "grounding-dino-tiny", weights), locate(segmenter, weights)]
         self.detector = Detector(folders[0], prompt or class_name, side, self.device)
         self.segmenter = Segmenter(folders[1], self.device, dtype)
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
         """MissingError when the models that it takes by default are not on this machine."""
-        for name in models.BUNDLES[cls.name]:
-            models.locate(name, weights)
+        for name in BUNDLES[cls.name]:
+            locate(name, weights)
 
     def __call__(self, rgb: np.ndarray) -> list[Found]:
         """The objects in `rgb` `(H, W, 3)` uint8, the surest first."""
@@ -84,7 +81,7 @@ class Detector:
     def __init__(self, folder: Path, prompt: str, side: int, device: torch.device) -> None:
         from transformers import AutoModelForZeroShotObjectDetection, AutoTokenizer
 
-        self._model = models.load(AutoModelForZeroShotObjectDetection, folder, device=device)
+        self._model = load(AutoModelForZeroShotObjectDetection, folder, device=device)
         _check_kind(self._model, folder, DETECTORS, "a detector like Grounding DINO")
         self.side, self.device = side, device
         try:
@@ -92,7 +89,7 @@ class Detector:
                 str(folder), local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{folder}: its tokenizer can't be loaded", models.AGAIN) from error
+            raise InputError(f"{folder}: its tokenizer can't be loaded", AGAIN) from error
         text = prompt.strip().lower().rstrip(".")
         self._text = dict(
             tokenizer(f"{text}.", return_tensors="pt").to(device)
@@ -130,7 +127,7 @@ class Segmenter:
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         from transformers import AutoModelForMaskGeneration
 
-        self._model = models.load(AutoModelForMaskGeneration, folder, dtype=dtype, device=device)
+        self._model = load(AutoModelForMaskGeneration, folder, dtype=dtype, device=device)
         _check_kind(self._model, folder, SEGMENTERS, "a model of the SAM family")
         self.device, self.dtype = device, dtype
         self.side = int(self._model.config.prompt_encoder_config.image_size)

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from shic_cli import models
-from shic_cli.errors import InputError, MissingError, SettingError
-from shic_cli.maskers import Found, pieces
+from shic_cli.base.errors import InputError, MissingError, SettingError
+from shic_cli.parts.maskers.contract import Found, pieces
+from shic_cli.parts.weights import AGAIN, load, locate
 
 GAP = 0.02  # of the photo's longer side: an object that a pole or a rope cuts in two stays one
 BACKGROUND = {"background", "unlabeled", "other"}
@@ -60,8 +60,8 @@ class Semantic:
         from transformers import AutoModelForSemanticSegmentation
 
         self.device, self.side = torch.device(device), side
-        folder = models.locate(argument, weights)
-        self._model = models.load(AutoModelForSemanticSegmentation, folder, device=self.device)
+        folder = locate(argument, weights)
+        self._model = load(AutoModelForSemanticSegmentation, folder, device=self.device)
         self._prepare = _processor(folder)
         labels = self._model.config.id2label
         self.label = find_label(label or class_name, labels, str(folder))
@@ -114,7 +114,7 @@ def _processor(folder: Path) -> Callable[[Image.Image], torch.Tensor]:
         ) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{folder}: its preprocessor_config.json can't be used ({_line(error)})", models.AGAIN
+            f"{folder}: its preprocessor_config.json can't be used ({_line(error)})", AGAIN
         ) from error
     options = {"return_tensors": "pt"} | (
         {"do_center_crop": False} if getattr(processor, "do_center_crop", False) else {}

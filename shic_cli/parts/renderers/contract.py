@@ -2,7 +2,7 @@
 
 A renderer is made as `Renderer(argument, device=device)` and called as `renderer(verts, faces, cameras,
 size)`: it gives the fragments of the surface `verts` (K, 3), `faces` (F, 3) in pictures of `size` pixels a
-side. Both sides of a face are seen. Everything that follows from fragments is shared code in render.py, so
+side. Both sides of a face are seen. Everything that follows from fragments is shared code in learning/views.py, so
 that renderers can't differ.
 """
 
@@ -13,7 +13,7 @@ from typing import Protocol
 
 import torch
 
-from shic_cli.cameras import Cameras
+from shic_cli.surface.cameras import Cameras
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from shic_cli.cameras import Cameras
-from shic_cli.errors import MissingError
-from shic_cli.renderers import Fragments
+from shic_cli.base.errors import MissingError
+from shic_cli.parts.renderers.contract import Fragments
+from shic_cli.surface.cameras import Cameras
 
 
 class Pytorch3dRenderer:

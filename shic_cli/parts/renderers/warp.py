@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import warp as wp
 
-from shic_cli.cameras import Cameras
-from shic_cli.errors import ShicError
-from shic_cli.renderers import Fragments
+from shic_cli.parts.renderers.contract import Fragments
+from shic_cli.surface.cameras import Cameras
+from shic_cli.surface.warp_kernels import prepared
 
 # Standard output is for data; Warp would print a banner and its compilations there. The first name is of Warp
 # below 1.13.
@@ -52,22 +48,6 @@ def cast(
         zbuf[n, i, j] = float(wp.dot(a, wp.cross(b, c)) / total)
 
 
-def prepared(kernel: wp.Kernel, device: torch.device) -> wp.Device:
-    """Warp's device, with the module of `kernel` compiled for it; ShicError where that can't be kept."""
-    try:
-        with _no_driver_warning():
-            wp.init()
-        where = wp.device_from_torch(
-            str(device)
-        )  # a string, since Warp takes no torch.device("cuda") without a number
-        wp.load_module(kernel.module, device=where)
-    except OSError as error:
-        raise ShicError(
-            f"{error.filename}: Warp can't keep its compiled kernels there", "set WARP_CACHE_PATH to a folder"
-        ) from error
-    return where
-
-
 class WarpRenderer:
     """Casts one ray a pixel; `argument` is not used."""
 
@@ -102,21 +82,3 @@ class WarpRenderer:
             outputs = [wp.from_torch(face), wp.from_torch(bary, wp.vec3), wp.from_torch(zbuf)]
             wp.launch(cast, dim=shape, inputs=inputs, outputs=outputs, device=self.where)
         return Fragments(face, bary, zbuf)
-
-
-@contextmanager
-def _no_driver_warning() -> Iterator[None]:
-    """Warp's native part writes a line to stderr wherever there is no CUDA driver, which is no news to who
-    works on a CPU.
-    """
-    if torch.cuda.is_available():
-        yield
-        return
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
