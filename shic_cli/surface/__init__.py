@@ -1,1 +1,1 @@
-"""The template as geometry: meshes and their files, axes, what is measured on a surface."""
+"""The template as geometry."""

@@ -13,7 +13,7 @@ class Allowance:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.left = dict.fromkeys(("vertices", "faces"), min(MOST, SPARE + size))
+        self.left: dict[str, int] = dict.fromkeys(("vertices", "faces"), min(MOST, SPARE + size))
 
     def take(self, count: int, what: str = "vertices") -> None:
         """Count `count` more of `what`, before there is memory for them; ValueError if they are too many."""

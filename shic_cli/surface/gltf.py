@@ -16,7 +16,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 from shic_cli.surface.allowance import Allowance
 
 log = logging.getLogger("shic")
@@ -178,9 +178,9 @@ def read_gltf(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     left out, which is logged. Raises InputError, and what Python raises over a file that is broken.
     """
     gltf = Gltf(path)
-    worlds, shown = _worlds(gltf)
+    worlds = node_matrices(gltf.items("nodes"))
     parts, meshes, left_out = [], {}, 0
-    for number in shown:
+    for number in _shown(gltf):
         node = gltf.items("nodes")[number]
         if "mesh" not in node:
             continue
@@ -199,42 +199,45 @@ def read_gltf(path: Path) -> list[tuple[np.ndarray, np.ndarray]]:
             if joints is None or binding is None:
                 parts.append((_moved(verts, worlds[number]), faces))
             else:
-                parts.append((_skinned(verts, *binding, joints), faces))
+                parts.append((skinned(verts, binding[0], binding[1], joints), faces))
     if left_out:
         log.info("%s: left out %d parts of points or lines", path.name, left_out)
     return parts
 
 
-def _worlds(gltf: Gltf) -> tuple[np.ndarray, list[int]]:
-    """The matrices `(N, 4, 4)` of all nodes in the world, and the nodes that the scene shows, in its order.
+def node_matrices(nodes: list[dict[str, Any]]) -> np.ndarray:
+    """`(N, 4, 4)`: the matrix of each of a file's nodes from its own space to the world (3.5.2).
 
     Level by level from the roots, so that long chains and wide trees take the time of their length.
+    ValueError if nodes hang on each other in a circle.
     """
-    nodes = gltf.items("nodes")
     worlds, parent = _locals(nodes), np.full(len(nodes), -1)
     for number, node in enumerate(nodes):
         parent[node.get("children", [])] = number
     level, reached = np.flatnonzero(parent < 0), 0
-    while len(level):
+    while len(level) and reached <= len(nodes):
         below = parent[level] >= 0
         worlds[level[below]] = worlds[parent[level[below]]] @ worlds[level[below]]
         reached += len(level)
         level = np.array([child for i in level for child in nodes[i].get("children", [])], int)
-        if reached > len(nodes):
-            break
     if reached != len(nodes):
         raise ValueError("its nodes hang on each other in a circle")
-    scenes = gltf.items("scenes")
-    todo = (
-        list(np.flatnonzero(parent < 0)) if not scenes else scenes[gltf.tree.get("scene", 0)].get("nodes", [])
-    )
-    todo, shown = list(todo)[::-1], []
+    return worlds
+
+
+def _shown(gltf: Gltf) -> list[int]:
+    """The nodes that the file's scene shows, in its order; all of them where it has no scene."""
+    nodes, scenes = gltf.items("nodes"), gltf.items("scenes")
+    if not scenes:
+        return list(range(len(nodes)))
+    todo = list(reversed(scenes[gltf.tree.get("scene", 0)].get("nodes", [])))
+    shown = []
     while todo:
         shown.append(int(todo.pop()))
-        todo.extend(nodes[shown[-1]].get("children", [])[::-1])
+        todo.extend(reversed(nodes[shown[-1]].get("children", [])))
         if len(shown) > len(nodes):
             raise ValueError("its scene shows a node twice")
-    return worlds, shown
+    return shown
 
 
 def _locals(nodes: list[dict[str, Any]]) -> np.ndarray:
@@ -337,7 +340,7 @@ def _moved(verts: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return verts @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def _skinned(verts: np.ndarray, joints: np.ndarray, weights: np.ndarray, matrices: np.ndarray) -> np.ndarray:
+def skinned(verts: np.ndarray, joints: np.ndarray, weights: np.ndarray, matrices: np.ndarray) -> np.ndarray:
     """`(V, 3)`: the vertices where their joints take them, each by the mean of its joints' `matrices` (J, 4,
     4).
 

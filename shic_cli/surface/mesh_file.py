@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shic_cli.errors import InputError
-from shic_cli.mesh import Mesh
+from shic_cli.base.errors import InputError
 from shic_cli.surface.allowance import Allowance
 from shic_cli.surface.gltf import read_gltf, strip_faces
+from shic_cli.surface.mesh import Mesh
 from shic_cli.surface.obj import plain_obj
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _of_catalogue(path: Path) -> Mesh:
     """The mesh in a file of the DensePose mesh catalogue: a pickled dictionary of `vertices` (K, 3) and
     `faces` (F, 3).
     """
-    from shic_cli.pickles import read_arrays
+    from shic_cli.files.catalogue import read_arrays
 
     verts, faces = read_arrays(path, ("vertices", "faces"))
     if (
@@ -142,7 +142,9 @@ def _of_trimesh(path: Path, kind: str) -> Mesh:
 def _corner_uv(shape: trimesh.Trimesh, faces: np.ndarray) -> np.ndarray | None:
     """`(F, 3, 2)` texture coordinates of the faces' corners, None where there are none that are usable."""
     uv = getattr(shape.visual, "uv", None)
-    if np.shape(uv) != (len(shape.vertices), 2) or not faces.size or faces.max() >= len(shape.vertices):
+    if uv is None or np.shape(uv) != (len(shape.vertices), 2):
+        return None
+    if not faces.size or faces.max() >= len(shape.vertices):
         return None
     corners = np.asarray(uv)[faces]
     if not (np.isfinite(corners).all() and corners.min() >= -1e-4 and corners.max() <= 1 + 1e-4):

@@ -29,7 +29,7 @@ def plain_obj(data: bytes) -> tuple[str, np.ndarray]:
 
 
 def _text(data: bytes) -> str:
-    """The text in any of its encodings, with `\\n` line ends and every line that goes on after a `\\` in one."""
+    """The text in whatever encoding, with `\\n` line ends, and lines that go on after a `\\` made one."""
     mark, encoding = next(
         (pair for pair in MARKS.items() if data.startswith(pair[0])), (b"", "utf-8")
     )  # names and comments may be in any encoding; numbers are ASCII in all of them

@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, QhullError, KDTree
 
-from shic_cli.errors import SettingError
-from shic_cli.mesh import Mesh, surface_points
+from shic_cli.base.errors import SettingError
+from shic_cli.surface.mesh import Mesh, surface_points
 
 log = logging.getLogger("shic")
 
@@ -53,8 +53,8 @@ def orientation(mesh: Mesh, kind: str, up: str = "auto", front: str = "auto") ->
     share = chance.max() / chance.sum()
     if share < SURE:
         log.warning(
-            "axes: the shape leaves it open (%.0f %%) whether %s is up and %s the front, or %s and %s: look at the"
-            " picture, and say so with --up and --front", 100 * share, *first, *second,
+            "axes: the shape leaves it open (%.0f %%) whether %s is up and %s the front, or %s and %s:"
+            " look at the picture, and say so with --up and --front", 100 * share, *first, *second,
         )  # fmt: skip
     return rotation(*first)
 
@@ -98,8 +98,8 @@ def shape_scores(mesh: Mesh) -> np.ndarray:
 
 
 def _mirror_error(points: np.ndarray, axis: int) -> float:
-    """The mean distance from a mirror image of the points to them, at the better of two planes across `axis`."""
-    tree, errors = cKDTree(points), []
+    """The mean distance of the points' mirror image from them, at the better of two planes across `axis`."""
+    tree, errors = KDTree(points), []
     for place in ((points[:, axis].min() + points[:, axis].max()) / 2, points[:, axis].mean()):
         image = points.copy()
         image[:, axis] = 2 * place - image[:, axis]

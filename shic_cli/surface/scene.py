@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
-from shic_cli.mesh import Mesh, face_areas, part_areas
+from shic_cli.surface.mesh import Mesh, face_areas, part_areas
 
 log = logging.getLogger("shic")
 

@@ -1,4 +1,4 @@
-"""glTF as exporters and packers write it: skins, morphs, sparse and normalised numbers, compression, names."""
+"""glTF as exporters and packers write it: skins, morphs, sparse and packed numbers, compression, names."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 from shic_cli.surface.mesh_file import read_mesh
 
-NAMES = {np.dtype(kind): number for kind, number in (("i1", 5120), ("u1", 5121), ("i2", 5122), ("u2", 5123), ("u4", 5125), ("f4", 5126))}  # fmt: skip
+NUMBERS = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}
+NAMES = {np.dtype(kind): number for kind, number in NUMBERS.items()}
 SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 
 
@@ -130,11 +131,12 @@ def test_a_vertex_between_two_joints_goes_with_both_by_weight(tmp_path: Path) ->
         "JOINTS_0": file.add(joints),
         "WEIGHTS_0": file.add(weights, normalized=True),
     }
-    file.tree["nodes"] = [{"mesh": 0, "skin": 0, "children": [1, 2]}, {"scale": [2, 2, 2]}, {"translation": [0, 0, 5]}]  # fmt: skip
+    joint_nodes = [{"scale": [2, 2, 2]}, {"translation": [0, 0, 5]}]
+    file.tree["nodes"] = [{"mesh": 0, "skin": 0, "children": [1, 2]}, *joint_nodes]
     file.tree["meshes"] = [{"primitives": [{"attributes": attributes}]}]
     file.tree["skins"] = [{"joints": [1, 2]}]
     found = read_mesh(file.save(tmp_path / "x.gltf"))
-    # the second: 0.2 of twice its place, 0.8 of its place moved by 5; the third, held by none: with the first joint
+    # the second: 0.2 of twice its place, 0.8 of its place moved by 5; the third has none: the first joint
     np.testing.assert_allclose(found.verts, [[0, 0, 0], [1.2, 0, 4], [0, 2, 0]], atol=1e-6)
 
 
@@ -192,7 +194,8 @@ def test_integers_are_places_and_normalised_ones_shares(
 def test_the_least_normalised_integer_is_minus_one(tmp_path: Path) -> None:
     file = File()
     place = file.add(np.array([[-128, 0, 0], [127, 0, 0], [0, 127, 0]], "i1"), normalized=True)
-    file.tree["nodes"], file.tree["meshes"] = [{"mesh": 0}], [{"primitives": [{"attributes": {"POSITION": place}}]}]  # fmt: skip
+    file.tree["nodes"] = [{"mesh": 0}]
+    file.tree["meshes"] = [{"primitives": [{"attributes": {"POSITION": place}}]}]
     np.testing.assert_allclose(
         read_mesh(file.save(tmp_path / "x.glb")).verts, [[-1, 0, 0], [1, 0, 0], [0, 1, 0]]
     )

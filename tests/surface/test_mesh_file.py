@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from shic_cli.errors import InputError
-from shic_cli.mesh import clean
+from shic_cli.base.errors import InputError
+from shic_cli.surface.mesh import clean
 from shic_cli.surface.mesh_file import read_mesh
 
 TEXT = "# häuschen\nv 0 0 0\nv 1.5 0 0\nv 0 2.25 0\nv 0 0 1\nf 1 3 2\nf 1 2 4\nf 2 3 4\nf 1 4 3\n"

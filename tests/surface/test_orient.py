@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from shic_cli.errors import SettingError
-from shic_cli.mesh import Mesh
+from shic_cli.base.errors import SettingError
+from shic_cli.surface.mesh import Mesh
 from shic_cli.surface.orient import AXES, READINGS, orientation, reading_chances, rotation
 
 
