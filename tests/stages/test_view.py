@@ -357,7 +357,14 @@ def test_of_many_photos_some_are_shown_and_the_page_says_which(
     names = browser.execute_script("return viewer.cards.map((card) => card.photo.name)")
     assert names == [f"{i:03d}.png" for i in range(0, 60, 3)]
     assert shic("view", "many.h5", "--only", "05?.png", "-o", "few.html")[0] == 0
-    assert len(opened(small_template_file.with_name("few.html")).execute_script("return viewer.cards.map((c) => c.photo.name)")) == 10
+    assert (
+        len(
+            opened(small_template_file.with_name("few.html")).execute_script(
+                "return viewer.cards.map((c) => c.photo.name)"
+            )
+        )
+        == 10
+    )
     status, _, err = shic("view", "many.h5", "--only", "x*", "-o", "none.html")
     assert status == 1 and "none of 60 photos is called like x*" in err
 

@@ -5,7 +5,7 @@ class MeshView {
   constructor(pane, surface, onPick) {
     Object.assign(this, { pane, surface, onPick, marks: [], labels: [], frames: 0 });
     try {
-      this.renderer = new THREE.WebGLRenderer({ antialias: true });
+      this.renderer = new THREE.WebGLRenderer({ antialias: true, alpha: true });
     } catch (error) {
       const said = "This browser has no WebGL, so the mesh can't be drawn. The photos can be looked at without it.";
       pane.append(make("p", "no-webgl", said, { role: "alert" }));
@@ -18,7 +18,8 @@ class MeshView {
   build() {
     const { surface, renderer, pane } = this;
     renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
-    renderer.setClearColor(0x20242a);
+    renderer.outputColorSpace = "srgb-linear";  // the vertices' colours are drawn as they are
+    renderer.setClearColor(0, 0);
     pane.prepend(renderer.domElement);
     renderer.domElement.setAttribute("aria-label", "the mesh: drag to turn it, scroll to zoom, click to mark a vertex");
     this.scene = new THREE.Scene();

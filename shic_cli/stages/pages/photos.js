@@ -122,7 +122,8 @@ class Card {
     box.addEventListener("pointermove", (event) => event.pointerType === "touch" || report(event, false));
     box.addEventListener("pointerleave", () => this.app.leave());
     box.addEventListener("click", (event) => report(event, true));
-    return { box, canvas, layer, crosses: [], points: [] };
+    const unseen = box.appendChild(make("span", "not-in-view"));
+    return { box, canvas, layer, unseen, crosses: [], points: [] };
   }
 
   pixelAt(box, event) {
@@ -160,26 +161,30 @@ class Card {
     });
   }
 
-  /** Put the marks where they are in this photo, and say which are not in view. */
+  /** Put the marks where they are in this photo's maps, and say which are not in view. */
   mark() {
     if (!this.near || !this.photo.maps) return;
-    const missing = new Set();
-    for (const pane of this.panes) {
-      const places = pane.box.hidden || !this.photo.layers[pane.layer] ? [] : this.app.marks.map((mark) => {
-        const own = mark.photo === this.photo && mark.layer === pane.layer;
-        const place = own ? mark : this.photo.place(pane.layer, mark.distance);
-        if (!place) missing.add(mark.label || "pointer");
-        return place && { ...place, label: mark.label, faint: mark.faint };
-      }).filter(Boolean);
-      while (pane.crosses.length > places.length) pane.crosses.pop().remove();
-      places.forEach((place, i) => {
-        pane.crosses[i] ??= pane.box.appendChild(crosshair());
-        const left = `${(100 * (place.x + 0.5)) / this.photo.width}%`, top = `${(100 * (place.y + 0.5)) / this.photo.height}%`;
-        setCrosshair(pane.crosses[i], left, top, place.label, place.faint);
-      });
+    const missing = this.panes.map((pane) => (pane.box.hidden || !this.photo.layers[pane.layer] ? [] : this.markPane(pane)));
+    this.element.classList.toggle("unseen", missing.flat().length > 0);
+    this.say(this.said, this.figures());
+  }
+
+  markPane(pane) {
+    const missing = [], places = [];
+    for (const mark of this.app.marks) {
+      const own = mark.photo === this.photo && mark.layer === pane.layer;
+      const place = own ? mark : this.photo.place(pane.layer, mark.distance);
+      if (place) places.push({ ...place, label: mark.label, faint: mark.faint });
+      else missing.push(mark.label);
     }
-    this.element.classList.toggle("unseen", missing.size > 0);
-    this.say(missing.size ? `${[...missing].filter((name) => name !== "pointer").join(", ")} not in view`.trim() : this.figures());
+    while (pane.crosses.length > places.length) pane.crosses.pop().remove();
+    places.forEach((place, i) => {
+      pane.crosses[i] ??= pane.box.appendChild(crosshair());
+      const left = `${(100 * (place.x + 0.5)) / this.photo.width}%`, top = `${(100 * (place.y + 0.5)) / this.photo.height}%`;
+      setCrosshair(pane.crosses[i], left, top, place.label, place.faint);
+    });
+    this.say(pane.unseen, missing.length ? `${missing.filter(Boolean).join(", ")} not in view`.trim() : "");
+    return missing;
   }
 
   figures() {
@@ -191,7 +196,7 @@ class Card {
     }).join(" | ");
   }
 
-  say(text) {
-    if (this.said.textContent !== text) this.said.textContent = text;
+  say(element, text) {
+    if (element.textContent !== text) element.textContent = text;
   }
 }
