@@ -437,6 +437,18 @@ class ViewConfig(Checked):
 
 
 @dataclass(frozen=True)
+class AnnotateConfig(Checked):
+    """`shic annotate`."""
+
+    side: int = setting(
+        1024,
+        "Longer side of a photo in the page, in pixels; points are saved in the photo's own.",
+        low=32,
+        high=4096,
+    )
+
+
+@dataclass(frozen=True)
 class DemoConfig(Checked):
     """`shic demo`; small enough for two CPU cores and four minutes."""
 

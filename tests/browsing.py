@@ -45,3 +45,22 @@ def wait(browser: Any, condition: str, seconds: float = 20.0) -> Any:
         assert time.monotonic() < until, f"{condition} is not true after {seconds} seconds"
         time.sleep(0.02)
     return value
+
+
+def click(browser: Any, selector: str, x: float, y: float, *, shift: bool = False) -> None:
+    """A real click at a share of the element's width and height."""
+    from selenium.webdriver import ActionChains, Keys
+    from selenium.webdriver.common.by import By
+
+    element = browser.find_element(By.CSS_SELECTOR, selector)
+    size = element.rect
+    actions = ActionChains(browser, duration=0)
+    if shift:
+        actions.key_down(Keys.SHIFT)
+    actions.move_to_element_with_offset(
+        element, round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"])
+    )
+    actions.click()
+    if shift:
+        actions.key_up(Keys.SHIFT)
+    actions.perform()

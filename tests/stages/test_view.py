@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import start, wait
+from browsing import click, start, wait
 
 from shic_cli.images import encode
 from shic_cli.match import Paths
@@ -52,25 +52,6 @@ def page(shic: Shic, small_template: Template, small_template_file: Path) -> Pat
     write_maps(small_template_file.with_name("maps.h5"), maps, small_template.fingerprint)
     assert shic("view", "maps.h5", "-o", "view.html")[0] == 0
     return small_template_file.with_name("view.html")
-
-
-def click(browser: Any, selector: str, x: float, y: float, *, shift: bool = False) -> None:
-    """A real click at a share of the element's width and height."""
-    from selenium.webdriver import ActionChains, Keys
-    from selenium.webdriver.common.by import By
-
-    element = browser.find_element(By.CSS_SELECTOR, selector)
-    size = element.rect
-    actions = ActionChains(browser, duration=0)
-    if shift:
-        actions.key_down(Keys.SHIFT)
-    actions.move_to_element_with_offset(
-        element, round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"])
-    )
-    actions.click()
-    if shift:
-        actions.key_up(Keys.SHIFT)
-    actions.perform()
 
 
 def pins(browser: Any) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import re
 import signal
@@ -13,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from browsing import wait
+from PIL import Image
 
 from shic_cli.images import Photo, decode
 from shic_cli.predict import Predictor
@@ -48,7 +49,7 @@ def served(folder: Path, small_model_file: Path) -> Iterator[str]:
 
 
 def ask(
-    address: str, method: str, path: str, body: bytes = b"", **headers: str
+    address: str, method: str, path: str, body: bytes = b"", /, **headers: str
 ) -> tuple[int, bytes, dict[str, str]]:
     """Status, content and headers of the server's answer, with the right token unless another is given."""
     host, token = re.fullmatch(r"http://([^/]+)/\?token=(.+)", address).groups()  # type: ignore[union-attr]
@@ -61,9 +62,11 @@ def ask(
 
 def cut_out(folder: Path, i: int) -> bytes:
     """A photo of the album as a PNG whose alpha channel is its mask."""
-    picture = cv2.imread(str(folder / "imgs" / f"photo{i}.png"))
-    mask = cv2.imread(str(folder / "masks" / f"photo{i}.png"), cv2.IMREAD_GRAYSCALE)
-    return cv2.imencode(".png", np.dstack([picture, mask]))[1].tobytes()
+    picture = Image.open(folder / "imgs" / f"photo{i}.png").convert("RGB")
+    picture.putalpha(Image.open(folder / "masks" / f"photo{i}.png").convert("L"))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def test_it_listens_on_this_machine_alone_and_answers_only_its_own_page(served: str, folder: Path) -> None:
@@ -80,7 +83,7 @@ def test_it_listens_on_this_machine_alone_and_answers_only_its_own_page(served: 
         {"Host": "evil.example"},  # DNS rebinding
     ):
         for method, path in (("GET", "/"), ("POST", "/predict?name=a.png")):
-            status, content, _ = ask(served, method, path, **wrong)
+            status, content, _ = ask(served, method, path, b"", **wrong)
             assert status == 403 and b"<html" not in content and json.loads(content)["error"], wrong
     assert ask(served, "POST", "/predict", b"x", Origin=f"http://127.0.0.1:{port}")[0] == 400  # no picture
 

@@ -44,3 +44,13 @@ function make(tag, kind = "", text = "", attributes = {}) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   return element;
 }
+
+/** What the page's own server answers, as a JSON value; `{error, hint}` where it refuses or is gone. */
+async function ask(method, path, body) {
+  const headers = { "X-Shic-Token": new URLSearchParams(location.search).get("token") ?? "" };
+  try {
+    return await (await fetch(`/${path}`, { method, headers, body })).json();
+  } catch (error) {
+    return { error: "the server does not answer", hint: "Start it again with the same line." };
+  }
+}

@@ -329,16 +329,6 @@ class Drop {
   }
 }
 
-/** What the page's own server answers, as a JSON value; `{error, hint}` where it refuses or is gone. */
-async function ask(method, path, body) {
-  const headers = { "X-Shic-Token": new URLSearchParams(location.search).get("token") ?? "" };
-  try {
-    return await (await fetch(`/${path}`, { method, headers, body })).json();
-  } catch (error) {
-    return { error: "the server does not answer", hint: "Start it again with the same line." };
-  }
-}
-
 (async () => {
   const data = readJson("data"), surface = await Surface.read(data.surface);
   window.viewer = new Viewer(data, surface);
