@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from shic_cli.base.settings import AnnotateConfig
 from shic_cli.cli import options
-from shic_cli.config import AnnotateConfig
 
 
 @click.command("annotate")
@@ -16,7 +16,7 @@ from shic_cli.config import AnnotateConfig
 @click.option(
     "--names",
     default="",
-    help="Names of the points, separated by commas, or a .txt file with one a line; more can be added in the page.",
+    help="Names of the points, separated by commas, or a .txt file with one a line; the page can add more.",
 )
 @click.option(
     "--maps", type=click.Path(path_type=Path), help="A maps file of the photos, which suggests points."
@@ -32,14 +32,16 @@ def command(
 ) -> None:  # fmt: skip
     """Click points of photos and of the mesh, in a page that is served on this machine alone.
 
-    TEMPLATE is an .h5 file; without one it is template.h5. INPUT is an image, a folder, a glob or a .txt list.
+    TEMPLATE is an .h5 file; without one it is template.h5. INPUT is an image, a folder, a glob or a .txt
+    list.
     Choose a name, click its pixel, then its place on the mesh, once for all photos. Every click is saved; the
     same line goes on with what is there. Press ? in the page for its keys.
 
     `shic eval pck` reads keypoints.json and `shic eval geodesic` annotations.json as they are.
     """
-    from shic_cli.images import MaskSource, list_images
-    from shic_cli.schema import ItemReader, read_template
+    from shic_cli.files.arrays import read_template
+    from shic_cli.files.items import ItemReader
+    from shic_cli.files.photos import MaskSource, list_images
     from shic_cli.stages.annotate import Annotator, Work, read_names
 
     template, photos = "template.h5", inputs

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from shic_cli.base.settings import ViewConfig
 from shic_cli.cli import options
-from shic_cli.config import ViewConfig
 
 
 @click.command("view")
@@ -38,9 +38,9 @@ from shic_cli.config import ViewConfig
 @options.device
 @options.overwrite
 def command(
-    files: tuple[Path, ...], template: Path | None, annotations: Path | None, only: tuple[str, ...], config: ViewConfig,
-    output: Path, port: int, browser: bool, masker: str, class_name: str, weights: Path | None, device: str,
-    overwrite: bool,
+    files: tuple[Path, ...], template: Path | None, annotations: Path | None, only: tuple[str, ...],
+    config: ViewConfig, output: Path, port: int, browser: bool, masker: str, class_name: str,
+    weights: Path | None, device: str, overwrite: bool,
 ) -> None:  # fmt: skip
     """Look at maps with the mouse: the mesh beside the photos, in one page that works without a network.
 
@@ -51,6 +51,10 @@ def command(
     With a MODEL the page is served on this machine alone, and predicts the photos that are dropped on it.
     """
     from shic_cli.cli.console import track
+    from shic_cli.evaluation.on_page import add_points
+    from shic_cli.files.arrays import read_template
+    from shic_cli.files.layouts import Surface
+    from shic_cli.learning.model_file import find_surface
     from shic_cli.stages import view
 
     if any(path.suffix == ".safetensors" for path in files):
@@ -61,7 +65,10 @@ def command(
             )
         _serve(model, config, port, browser, masker, class_name, weights, device)
         return
-    page = view.open_page(files, template, annotations, only, config)
+    held = read_template(template or Path("template.h5")) if annotations else None
+    page = view.open_page(files, Surface.of(held) if held else find_surface(template), only, config)
+    if annotations and held:
+        add_points(page, annotations, held)
     view.write_view(output, page, overwrite, track)
     shown = (
         f"{len(page.names)} of {page.total} photos"
@@ -72,11 +79,12 @@ def command(
 
 
 def _serve(
-    model: Path, config: ViewConfig, port: int, browser: bool, masker: str, class_name: str, weights: Path | None, device: str
+    model: Path, config: ViewConfig, port: int, browser: bool, masker: str, class_name: str,
+    weights: Path | None, device: str,
 ) -> None:  # fmt: skip
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import make_masker
-    from shic_cli.predict import Predictor, mask_source
+    from shic_cli.base.devices import resolve_device
+    from shic_cli.parts.maskers.make import make_masker
+    from shic_cli.stages.predict import Predictor, mask_source
     from shic_cli.stages.view import ModelServer
 
     where = resolve_device(device)

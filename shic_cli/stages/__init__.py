@@ -1,1 +1,1 @@
-"""What each command does, one file a command, named like the command."""
+"""The work of each command, a module a command."""

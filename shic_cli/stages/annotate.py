@@ -17,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from shic_cli.annotations import get, pixels, read_json
-from shic_cli.config import DP_SCALE
-from shic_cli.errors import InputError
-from shic_cli.images import ImageFile, MaskSource, decode
-from shic_cli.locks import Lock
-from shic_cli.maps import check_template
-from shic_cli.model import Surface
-from shic_cli.outputs import atomic
-from shic_cli.schema import Item, ItemReader, Template
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import DP_SCALE
+from shic_cli.files.annotations import get, pixels, read_json
+from shic_cli.files.atomic import atomic
+from shic_cli.files.checks import check_indices, parse_json
+from shic_cli.files.items import Item, ItemReader
+from shic_cli.files.layouts import Surface, Template
+from shic_cli.files.locks import Lock
+from shic_cli.files.names import check_template
+from shic_cli.files.photos import ImageFile, MaskSource, decode
 from shic_cli.stages.local_server import Answer, LocalServer, Request
 from shic_cli.stages.page import jpeg, packed, photo_data, shown_size, surface_data, write_page
-from shic_cli.untrusted import check_indices, parse_json
 
 KEYPOINTS, ANNOTATIONS = "keypoints.json", "annotations.json"
 SILENT = 15.0  # seconds without a sign of life after which a tab is taken to be closed
@@ -86,7 +86,7 @@ class Work:
         return self.state["images"].get(name, {"points": {}, "free": []})
 
     def put(self, name: str, points: dict[str, Any], free: list[Any], about: dict[str, Any]) -> None:
-        """Keep the points of an image, and what else is known `about` it; an image without points is left out."""
+        """Keep the points of an image and what is known `about` it; an image without points is left out."""
         width, height = about["size"]
         for place in [*points.values(), *(place[:2] for place in free)]:
             x, y = pixels(place, (2,), name)
@@ -133,7 +133,7 @@ class Work:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _object(self, number: int, entry: dict[str, Any], points: list[tuple]) -> dict[str, Any]:
-        """One object. Its box takes in every point, for dp_x and dp_y run over it; a point is its pixel's middle."""
+        """One object. Its box takes in every point, since dp_x and dp_y run over it; points are pixels' middles."""
         x, y, vertex = (np.array(column) for column in zip(*points, strict=True))
         left, top, width, height = entry["box"]
         right, bottom = max(left + width, int(x.max()) + 1), max(top + height, int(y.max()) + 1)
@@ -189,7 +189,8 @@ class Annotator:
     processes from the folder."""
 
     def __init__(
-        self, work: Work, images: Sequence[ImageFile], maps: ItemReader | None, masks: MaskSource, side: int, port: int
+        self, work: Work, images: Sequence[ImageFile], maps: ItemReader | None, masks: MaskSource, side: int,
+        port: int,
     ) -> None:  # fmt: skip
         if maps is not None:
             check_template(maps, work.template.fingerprint)
@@ -256,14 +257,15 @@ class Annotator:
             mask = np.ones(decode(image.read(), image.name)[0].shape[:2], bool)
         y, x = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
         box = [int(x[0]), int(y[0]), int(x[-1] - x[0] + 1), int(y[-1] - y[0] + 1)]
-        return {"size": [mask.shape[1], mask.shape[0]], "box": box, "area": int(mask.sum())}
+        height, width = map(int, mask.shape)
+        return {"size": [width, height], "box": box, "area": int(mask.sum())}
 
     def _state(self, request: Request) -> Answer:
         with self.lock:
             return Answer.json({key: self.work.state[key] for key in ("names", "vertices", "images")})
 
     def _claim(self, request: Request) -> Answer:
-        """Whether the tab that asks may write: the first that came, or whose predecessor is silent, or by force."""
+        """Whether the tab that asks may write: the first one, one whose predecessor is silent, or by force."""
         asked = parse_json(request.body, "the request")
         session, force = get(asked, "session", str, "the request"), asked.get("force") is True
         with self.lock:

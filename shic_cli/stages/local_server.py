@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from shic_cli.errors import InputError, ShicError
+from shic_cli.base.errors import InputError, ShicError
 
 log = logging.getLogger("shic")
 
@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send(answer)
 
     def _refusal(self, query: dict[str, str]) -> Answer | None:
-        """Why this request is refused, None if it is not: another host's name, another page, a wrong token."""
+        """Why this request is refused, None if it is not: another host, another page, a wrong token."""
         own = {f"{HOST}:{self.server.server_port}", f"localhost:{self.server.server_port}"}
         origin = self.headers.get("Origin")
         if self.headers.get("Host") not in own:

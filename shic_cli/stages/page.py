@@ -1,4 +1,4 @@
-"""The parts of a page: one HTML file that holds its photos, maps, mesh and scripts, and asks for nothing else."""
+"""The parts of a page: an HTML file that holds its photos, maps, mesh and scripts, and asks for nothing else."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 
 from shic_cli import __version__
-from shic_cli.errors import InputError
-from shic_cli.images import decode
-from shic_cli.match import Paths
-from shic_cli.model import Surface
-from shic_cli.schema import Item, check_indices
+from shic_cli.base.errors import InputError
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import Item
+from shic_cli.files.layouts import Surface
+from shic_cli.files.photos import decode
+from shic_cli.stages.match import Paths
 
 PAGES = Path(__file__).parent / "pages"
 QUALITY = 82  # of the photos' JPEG
@@ -64,8 +65,10 @@ def shown_size(shape: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def shown_pixels(shape: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """The rows `(h, 1)` and columns `(1, w)` of the photo's pixels that the shown ones stand for: the value at
-    a shown pixel is the file's own at that pixel."""
+    """The rows `(h, 1)` and columns `(1, w)` of the photo's pixels that the shown ones stand for.
+
+    The value at a shown pixel is the file's own at that pixel.
+    """
     rows, columns = (
         ((np.arange(n) + 0.5) * of / n).astype(int) for n, of in zip(size, shape[:2], strict=True)
     )
@@ -126,7 +129,7 @@ def _figures(item: Item, left: np.ndarray) -> dict[str, Any]:
 
 
 def script_json(value: Any) -> str:
-    """`value` as JSON that can stand in a script element: no text in it can end the element or open another."""
+    """`value` as JSON that can stand in a script element: no text in it can end the element."""
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 

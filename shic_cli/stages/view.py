@@ -7,42 +7,51 @@ import fnmatch
 import io
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shic_cli import evaluate
-from shic_cli.annotations import Points, read_annotations
-from shic_cli.config import ViewConfig
-from shic_cli.errors import Failures, InputError
-from shic_cli.images import MaskSource, Photo, check_mask, decode
-from shic_cli.maps import check_template, find_surface, meet
-from shic_cli.model import Surface
-from shic_cli.outputs import atomic
-from shic_cli.progress import Track, plain_track
-from shic_cli.report import swapped
-from shic_cli.schema import Item, ItemReader, Template, read_template
+from shic_cli.base.errors import Failures, InputError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import ViewConfig
+from shic_cli.files.atomic import atomic
+from shic_cli.files.items import Item, ItemReader
+from shic_cli.files.layouts import Surface
+from shic_cli.files.names import check_template
+from shic_cli.files.photos import MaskSource, Photo, check_mask, decode
 from shic_cli.stages.local_server import Answer, LocalServer, Request
 from shic_cli.stages.page import photo_data, surface_data, write_page
 
 if TYPE_CHECKING:
-    from shic_cli.predict import Predictor
+    from shic_cli.stages.predict import Predictor
 
 log = logging.getLogger("shic")
 
 
 @dataclass(frozen=True)
+class PagePoint:
+    """An annotated point beside a map: the pixel, the right vertex, the map's (-1: none), the geodesic error, and
+    whether the map mixes up left and right there.
+    """
+
+    x: int
+    y: int
+    truth: int
+    found: int
+    error: float
+    swapped: bool
+
+
+@dataclass(frozen=True)
 class Layer:
-    """A maps file of a page: its `label`, and the annotated points of its photos beside what it says, by
-    photo."""
+    """A maps file of a page: its `label`, and by photo the annotated points, where there are any."""
 
     label: str
     maps: ItemReader
-    scored: dict[str, list[evaluate.Scored]] = field(default_factory=dict)
+    points: dict[str, list[PagePoint]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,21 +65,10 @@ class Page:
     config: ViewConfig
 
 
-def open_page(
-    paths: Sequence[Path],
-    template: Path | None,
-    annotations: Path | None,
-    only: Sequence[str],
-    config: ViewConfig,
-) -> Page:
-    """The page of maps files, with the errors at `annotations` if there are any. InputError if the files are of
-    two templates, or no photo is called like `only`."""
-    held = read_template(template or Path("template.h5")) if annotations else None
-    surface = find_surface(template) if held is None else Surface.of(held)
+def open_page(paths: Sequence[Path], surface: Surface, only: Sequence[str], config: ViewConfig) -> Page:
+    """The page of maps files. InputError if they are not of `surface`, or no photo is called like `only`."""
     layers = open_layers(paths, surface)
     names, total = choose(layers, config, only)
-    if annotations and held:
-        score_layers(layers, names, read_annotations(annotations), held)
     return Page(layers, surface, names, total, config)
 
 
@@ -116,21 +114,8 @@ def _mean_score(name: str, layers: Sequence[Layer]) -> float:
     return float(item.score[inside].astype(np.float32).mean()) if inside.any() else 0.0
 
 
-def score_layers(
-    layers: Sequence[Layer], names: Sequence[str], points: list[Points], template: Template
-) -> None:
-    """Put beside each layer's photos in `names` the annotated `points`, as `shic eval geodesic` scores them."""
-    for layer in layers:
-        met = meet({each.name for each in points}, layer.maps.names)
-        here = [each for each in points if met[each.name] in names]
-        held: dict[str, list[evaluate.Scored]] = defaultdict(list)
-        for each in evaluate.scored(evaluate.MapsFile(layer.maps, template), here, template) if here else []:
-            held[str(each.item)].append(each)
-        layer.scored.update(held)
-
-
 def write_view(path: Path, page: Page, overwrite: bool, track: Track = plain_track) -> None:
-    """Write the page. A photo that can't be used is named and left out; PartialError at the end says how many."""
+    """Write the page. A photo that can't be used is named and left out; PartialError says how many at the end."""
     failures, photos = Failures(), []
 
     def bodies() -> Iterator[dict]:
@@ -152,29 +137,12 @@ def _photo(name: str, page: Page) -> tuple[dict, dict]:
     items = [layer.maps[name] if name in layer.maps.keys else None for layer in page.layers]
     paths = [str(layer.maps.path) for layer in page.layers]
     listed, body = photo_data(items, paths, page.surface, page.config.side)
-    body["points"] = [_points(layer.scored.get(name, [])) for layer in page.layers]
-    for figures, points in zip(listed["layers"], body["points"], strict=True):
-        if figures is not None and points:
-            errors, wrong = (np.array([point[i] for point in points], float) for i in (4, 5))
-            figures |= {"error": float(errors.mean()), "swapped": float(wrong.mean())}
-    return listed, body
-
-
-def _points(scored: list[evaluate.Scored]) -> list[list[float]]:
-    """Each annotated point: x, y, the true vertex, the map's (-1: none), the error, and whether left and right
-    are mixed up."""
-    return [
-        [int(x), int(y), int(truth), int(found), round(float(error), 4), int(wrong)]
-        for each in scored
-        for (y, x), truth, found, error, wrong in zip(
-            each.points.yx,
-            each.truth,
-            each.found,
-            each.error,
-            swapped(each.error, each.mirrored),
-            strict=True,
-        )
-    ]
+    points = [layer.points.get(name, []) for layer in page.layers]
+    for figures, here in zip(listed["layers"], points, strict=True):
+        if figures is not None and here:
+            figures["error"] = float(np.mean([point.error for point in here]))
+            figures["swapped"] = float(np.mean([point.swapped for point in here]))
+    return listed, body | {"points": [[asdict(point) for point in here] for here in points]}
 
 
 def _data(page: Page, photos: list[dict]) -> dict[str, Any]:
@@ -191,7 +159,7 @@ def _data(page: Page, photos: list[dict]) -> dict[str, Any]:
 
 
 class ModelServer:
-    """The page of a model: `server` answers with the page, and with the map of each photo that is sent to it."""
+    """The page of a model: `server` answers with the page, and with the map of each photo that it is sent."""
 
     def __init__(
         self, predictor: Predictor, masks: MaskSource, label: str, config: ViewConfig, port: int

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from browsing import click, start, wait
 
-from shic_cli.errors import InputError
-from shic_cli.schema import ItemReader, Template
+from shic_cli.base.errors import InputError
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
 from shic_cli.stages.annotate import Work
 
 Shic = Callable[..., tuple[int, str, str]]
@@ -61,7 +62,7 @@ def press(browser: Any, *keys: str) -> None:
 
 
 def near(place: list[int], x: int, y: int) -> bool:
-    """Whether a saved place is the pixel that was clicked, or beside it: a click is at whole pixels of the screen."""
+    """Whether a saved place is the clicked pixel, or beside it: a click is at whole pixels of the screen."""
     return abs(place[0] - x) <= 1 and abs(place[1] - y) <= 1
 
 
@@ -143,10 +144,7 @@ def test_it_goes_on_where_it_was_left_and_undo_is_saved_too(
     )  # the first without points
     assert browser.execute_script("return annotator.names") == ["a", "b"]
     press(browser, "p")
-    wait(
-        browser,
-        "document.body.dataset.shown == 'photo0.png' && document.querySelectorAll('#stage .cross').length == 1",
-    )
+    wait(browser, "document.body.dataset.shown == 'photo0.png' && annotator.crosses.length == 1")
     press(browser, Keys.ARROW_UP, "d")  # b is chosen, since it is not placed
     assert saved(browser, folder)["images"] == {}
     assert json.loads((folder / "annotated" / "annotations.json").read_text())["annotations"] == []
@@ -175,7 +173,7 @@ def test_a_maps_file_suggests_the_vertex_and_then_the_pixel(
     annotate: Run, browser: Any, folder: Path, album: Path, small_template: Template
 ) -> None:
     truth = ItemReader(album / "truth.h5", "shic/maps")
-    from shic_cli.schema import ItemWriter
+    from shic_cli.files.items import ItemWriter
 
     header = truth.header
     with ItemWriter(folder / "maps.h5", "shic/maps", params={}, sources={}, attrs=header.attrs) as writer:

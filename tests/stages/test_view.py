@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from browsing import click, start, wait
 
-from shic_cli.images import encode
-from shic_cli.match import Paths
-from shic_cli.schema import ItemReader, ItemWriter, Template
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import Template
+from shic_cli.files.photos import encode
+from shic_cli.stages.match import Paths
 
 Shic = Callable[..., tuple[int, str, str]]
 Opened = Callable[[Path | str], Any]
@@ -151,7 +152,7 @@ def test_what_is_drawn_is_the_map(opened: Opened, page: Path, small_template: Te
     wait(browser, "viewer.cards[0].drawn && viewer.cards[0].panes[0].canvas.width == 80")
     wait(browser, "document.body.dataset.loaded")
     drawn = browser.execute_script(
-        "const c = viewer.cards[0].panes[0].canvas; return [...c.getContext('2d').getImageData(0, 0, 80, 60).data]"
+        "const c = viewer.cards[0].panes[0].canvas.getContext('2d'); return [...c.getImageData(0, 0, 80, 60).data]"
     )
     held = ItemReader(page.with_name("maps.h5"), "shic/maps")["photo0.png"]
     inside = held.vertex >= 0
@@ -220,9 +221,7 @@ def test_two_maps_files_stand_side_by_side_and_errors_are_those_of_eval(
         "return [...viewer.cards[0].element.querySelectorAll('.point')].map((p) => p.textContent)"
     )
     assert texts[:3] == ["0"] * 3 and all(text.strip("⇄").isdigit() for text in texts)
-    browser.execute_script(
-        "const o = viewer.element.order; o.value = 'name'; viewer.element.layers.querySelector('input').click()"
-    )
+    browser.execute_script("viewer.element.layers.querySelector('input').click()")
     assert browser.execute_script("return viewer.cards[0].panes.map((pane) => pane.box.hidden)") == [
         True,
         False,
@@ -298,7 +297,8 @@ def test_a_finger_marks_too(page: Path) -> None:
         browser.get(page.resolve().as_uri())
         wait(browser, "document.body.dataset.loaded")
         box = browser.execute_script(
-            "const b = document.querySelector('.card canvas').getBoundingClientRect(); return [b.left + b.width / 2, b.top + b.height / 2]"
+            "const b = document.querySelector('.card canvas').getBoundingClientRect();"
+            "return [b.left + b.width / 2, b.top + b.height / 2]"
         )
         point = [{"x": box[0], "y": box[1]}]
         browser.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": point})

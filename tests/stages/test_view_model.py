@@ -1,4 +1,4 @@
-"""`shic view MODEL`: the local server, who may ask it what, and the page that predicts what is dropped on it."""
+"""`shic view MODEL`: the local server, who may ask it what, and the page that predicts what it is given."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ import torch
 from browsing import wait
 from PIL import Image
 
-from shic_cli.images import Photo, decode
-from shic_cli.predict import Predictor
+from shic_cli.files.photos import Photo, decode
+from shic_cli.stages.predict import Predictor
 
 Opened = Callable[[Path | str], Any]
 
 
 @pytest.fixture
 def served(folder: Path, small_model_file: Path) -> Iterator[str]:
-    """The address that `shic view model.safetensors` prints; the model has no mask output, photos are cut out."""
+    """The address that `shic view model.safetensors` prints; the model finds no masks, photos are cut out."""
     command = [
         sys.executable,
         "-m",

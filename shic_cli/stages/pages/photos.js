@@ -151,7 +151,7 @@ class Card {
 
   showPoints(pane) {
     pane.points.forEach((point) => point.remove());
-    pane.points = this.app.mode !== "error" ? [] : (this.photo.points[pane.layer] ?? []).map(([x, y, , , error, swapped]) => {
+    pane.points = this.app.mode !== "error" ? [] : (this.photo.points[pane.layer] ?? []).map(({ x, y, error, swapped }) => {
       const [height, width] = this.photo.shape, point = make("div", "point", error.toFixed(0) + (swapped ? "⇄" : ""));
       point.style.left = `${(100 * (x + 0.5)) / width}%`;
       point.style.top = `${(100 * (y + 0.5)) / height}%`;

@@ -262,7 +262,7 @@ class Viewer {
     const sums = new Map();
     for (const { photo } of this.cards)
       for (const layer of this.shownLayers)
-        for (const [, , truth, , error] of photo.points?.[layer] ?? []) {
+        for (const { truth, error } of photo.points?.[layer] ?? []) {
           const [sum, count] = sums.get(truth) ?? [0, 0];
           sums.set(truth, [sum + error, count + 1]);
         }
