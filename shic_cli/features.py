@@ -17,7 +17,8 @@ from shic_cli.config import FeatureConfig
 from shic_cli.devices import TOGETHER, Fitting, ahead
 from shic_cli.errors import Failures, InputError, SettingError, ShicError
 from shic_cli.extractors.joined import Joined, resample
-from shic_cli.images import Crop, ImageFile, MaskSource, Photo, encode, listing
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.images import Crop, ImageFile, encode, listing
 from shic_cli.outputs import check_target
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import Views
@@ -126,6 +127,7 @@ def each_photo(
                     found.append((photo, *work([photo])))
         yield from found
         yield from [None] * (len(batch) - len(found))
+    masks.notes.tell()
 
 
 def view_features(
@@ -236,8 +238,9 @@ def write_photo_features(
             "--pca: a basis is fitted to views, these are photos",
             "fit it with `shic features views.h5`, then give --basis",
         )
-    extractor, failures = _make(config, basis, device, weights), Failures()
     mine = part.of(images)
+    masks.prepare(mine)
+    extractor, failures = _make(config, basis, device, weights), Failures()
     with _writer(
         path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings
     ) as writer:

@@ -16,7 +16,8 @@ from shic_cli.cameras import ring
 from shic_cli.config import PseudoGtConfig
 from shic_cli.errors import InputError, SettingError
 from shic_cli.features import make_extractor, photo_features, view_features
-from shic_cli.images import ImageFile, MaskSource, Photo, encode
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.images import ImageFile, encode
 from shic_cli.matching import best_vertices, pool_similarities, sample
 from shic_cli.outputs import atomic
 from shic_cli.predict import Predictor

@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 from shic_cli.config import GEODESIC_MAXIMUM, GPS_KAPPA
 from shic_cli.draw import fit_height
 from shic_cli.errors import InputError
-from shic_cli.images import Photo
+from shic_cli.files.mask_sources import Photo
 
 GRID = 256  # embeddings of a photo are compared on at most this many pixels a side
 CHUNK = 1 << 22  # similarities computed at a time

@@ -14,7 +14,8 @@ from shic_cli.config import PckConfig
 from shic_cli.devices import chance
 from shic_cli.errors import Failures
 from shic_cli.evaluate import ROUNDS, bootstrap, some
-from shic_cli.images import ImageFile, MaskSource
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.images import ImageFile
 from shic_cli.keypoints import Pair, image_names
 from shic_cli.maps import check_template, meet
 from shic_cli.match import Paths, Side, ThroughTemplate, make_side
@@ -75,7 +76,12 @@ def sides_of_model(
     """
     paths = make_paths(predictor.surface, protocol)
     return _over_images(
-        pairs, images, lambda image: make_side(predictor, masks.read(image), via, paths), track, "predict"
+        pairs,
+        images,
+        masks,
+        lambda image: make_side(predictor, masks.read(image), via, paths),
+        track,
+        "predict",
     )
 
 
@@ -85,19 +91,26 @@ def masks_of_images(
     """The masks `(H, W)` of the photos of `pairs`; those that are not among `images` or can't be used are
     left out.
     """
-    return _over_images(pairs, images, lambda image: masks.read(image).mask, track, "read")
+    return _over_images(pairs, images, masks, lambda image: masks.read(image).mask, track, "read")
 
 
 def _over_images(
-    pairs: list[Pair], images: list[ImageFile], make: Callable[[ImageFile], Any], track: Track, word: str
+    pairs: list[Pair],
+    images: list[ImageFile],
+    masks: MaskSource,
+    make: Callable[[ImageFile], Any],
+    track: Track,
+    word: str,
 ) -> dict[str, Any]:
     found, files = {}, {image.name: image for image in images}
     met = meet(image_names(pairs), list(files), stems=True)
+    masks.prepare([files[file] for file in met.values() if file is not None])
     failures = Failures()
     for name, file in track(met.items(), len(met), word):
         if file is not None:
             with failures.catch(file):
                 found[name] = make(files[file])
+    masks.notes.tell()
     return found
 
 

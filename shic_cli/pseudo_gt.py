@@ -16,7 +16,8 @@ from shic_cli import matching
 from shic_cli.config import PseudoGtConfig, RenderConfig
 from shic_cli.errors import Failures, InputError, SettingError
 from shic_cli.features import each_photo, fit_basis, make_extractor, photo_features, view_features, with_basis
-from shic_cli.images import Crop, ImageFile, MaskSource, listing
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.images import Crop, ImageFile, listing
 from shic_cli.outputs import check_target
 from shic_cli.pca import Projected
 from shic_cli.progress import Track, plain_track
@@ -134,6 +135,7 @@ def pseudo_gt(
             {},
         )
     else:
+        masks.prepare(part.of(images))
         extractor, given, made_with = (
             make_extractor(config.extractor, device, weights),
             {"images": listing(images)},
@@ -153,8 +155,6 @@ def pseudo_gt(
     ) as writer:
         left = [each for each in mine if (each if isinstance(each, str) else each.name) not in writer]
         if left:  # a share that is done needs no views
-            if not isinstance(images, ItemReader):
-                masks.prepare(left[0])
             teacher = Teacher.make(
                 extractor, views or views_for(extractor, template, config, device), config, track
             )

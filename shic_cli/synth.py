@@ -22,7 +22,8 @@ from shic_cli.config import SynthConfig
 from shic_cli.devices import chance
 from shic_cli.errors import Failures, InputError, PictureError, SettingError, ShicError
 from shic_cli.generators import Scene
-from shic_cli.images import decode, encode, list_images, listing, make_masker
+from shic_cli.files.mask_sources import make_masker
+from shic_cli.images import decode, encode, list_images, listing
 from shic_cli.mesh import vertex_normals
 from shic_cli.outputs import Journal
 from shic_cli.poses import Poser

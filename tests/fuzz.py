@@ -218,7 +218,7 @@ def main() -> None:
                 sort,
                 range(given.start, given.start + given.number),
                 lambda text: (print(text, flush=True), None)[1],
-            )  # noqa: T201
+            )
             failed += len(report.failures)
     sys.exit(bool(failed))
 

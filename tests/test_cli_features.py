@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from shic_cli.config import TrainConfig
 from shic_cli.features import cut, make_extractor
-from shic_cli.images import Crop, MaskSource, Photo, list_images
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.images import Crop, list_images
 from shic_cli.model import load_model, read_meta, save_model
 from shic_cli.predict import Predictor
 from shic_cli.schema import ItemReader

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_maskers import save_grounding_dino, save_sam, save_segformer
 
-from shic_cli.images import read_mask
+from shic_cli.files.masks import read_mask
 from shic_cli.maskers import Masker
 from shic_cli.schema import ItemReader, read_arrays
 
@@ -50,7 +50,7 @@ def test_masks_report_and_pictures(shic: Run, bare: Path, semantic: str) -> None
     said = json.loads(out)
     assert (said["masker"], said["class"], said["failed"]) == (semantic, "horse", [])
     for row in said["photos"]:
-        mask = read_mask(bare / "masks" / row["masks"][0])
+        mask = read_mask(bare / "masks" / row["masks"][0]).mask
         assert (
             row["coverage"] == pytest.approx(mask.mean())
             and row["source"] == "masker"
@@ -90,7 +90,7 @@ def test_the_other_commands_take_maskers_and_say_so_in_their_files(
         params = read_arrays(bare / output, f"shic/{kind}")[1].params
         assert (params["masker"], params["class"]) == (semantic, "horse")
         for item in ItemReader(bare / output, f"shic/{kind}"):
-            assert np.array_equal(item.mask, read_mask(bare / "made" / f"{Path(item.name).stem}.png"))
+            assert np.array_equal(item.mask, read_mask(bare / "made" / f"{Path(item.name).stem}.png").mask)
     points = {"names": ["a"], "images": {f"photo{i}.png": {"points": {"a": [40, 40]}} for i in range(2)}}
     (bare / "k.json").write_text(json.dumps(points))
     status, out, err = shic(

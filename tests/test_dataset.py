@@ -14,7 +14,7 @@ import pytest
 from shic_cli.annotations import Entry, read_annotations
 from shic_cli.dataset import polygon_mask, split_name, window
 from shic_cli.errors import InputError
-from shic_cli.images import read_mask
+from shic_cli.files.masks import read_mask
 
 Shic = Callable[..., tuple[int, str, str]]
 NAME = "densepose_lvis_v1_ds1_val_v1.json"
@@ -88,7 +88,7 @@ def test_crop_mask_and_points_move_together(shic: Shic, lvis: Callable[..., None
     assert status == 0, err
     assert json.loads(out) == {"horse": {"crops": 1, "photos": 1, "points": 3, "missing_images": 0}}
     folder = tmp_path / "out/horse/ds1_val"
-    mask = read_mask(folder / "masks/000000000001_11.png")
+    mask = read_mask(folder / "masks/000000000001_11.png").mask
     assert mask.shape == (44, 48) and mask[10:30, 4:44].all() and mask.sum() == 20 * 40
     crop = cv2.imread(str(folder / "imgs/000000000001_11.jpg")).astype(int)
     assert abs(crop[10, 4] - [20, 10, 30]).max() < 6 and abs(crop[29, 43] - [59, 29, 88]).max() < 6

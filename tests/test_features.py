@@ -16,7 +16,8 @@ from shic_cli.batches import Examples
 from shic_cli.config import FeatureConfig, RenderConfig
 from shic_cli.errors import Failures, InputError, SettingError, ShicError
 from shic_cli.extractors.silhouette import Silhouette
-from shic_cli.images import MaskSource, Photo, encode, list_images
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.images import encode, list_images
 from shic_cli.predict import Predictor
 from shic_cli.render import Views, render_views
 from shic_cli.schema import ItemReader, ItemWriter, Template

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from shic_cli import heatmap
-from shic_cli.images import MaskSource, list_images
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.images import list_images
 from shic_cli.predict import Predictor
 
 Shic = Callable[..., tuple[int, str, str]]

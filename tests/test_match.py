@@ -8,7 +8,7 @@ import torch
 from scipy.sparse.csgraph import shortest_path
 
 from shic_cli.errors import InputError
-from shic_cli.images import Photo
+from shic_cli.files.mask_sources import Photo
 from shic_cli.match import (
     Matches,
     Paths,

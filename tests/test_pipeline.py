@@ -15,7 +15,8 @@ from shic_cli import model
 from shic_cli.config import PseudoGtConfig
 from shic_cli.devices import chance
 from shic_cli.features import make_extractor, photo_features
-from shic_cli.images import Crop, MaskSource, list_images
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.images import Crop, list_images
 from shic_cli.matching import best_vertices
 from shic_cli.predict import Embedded, Predictor
 from shic_cli.pseudo_gt import Teacher, query_cells, views_for

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from shic_cli.config import PredictConfig
-from shic_cli.images import Photo
+from shic_cli.files.mask_sources import Photo
 from shic_cli.model import CanonicalMap, load_model, save_model
 from shic_cli.predict import Predictor
 from shic_cli.schema import Template

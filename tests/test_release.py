@@ -22,8 +22,9 @@ from shic_cli import release
 from shic_cli.config import ReleaseConfig, TemplateConfig
 from shic_cli.errors import InputError
 from shic_cli.features import cut
+from shic_cli.files.mask_sources import Photo
 from shic_cli.geometry import laplacian_basis
-from shic_cli.images import Photo, encode
+from shic_cli.images import encode
 from shic_cli.model import Saved, save_model
 from shic_cli.predict import Predictor
 from shic_cli.schema import Template

@@ -16,7 +16,8 @@ from shic_cli import registry
 from shic_cli.errors import MissingError, SettingError
 from shic_cli.extractors.sd import Dift, Sd, starts, stitch
 from shic_cli.features import photo_features
-from shic_cli.images import Photo, encode
+from shic_cli.files.mask_sources import Photo
+from shic_cli.images import encode
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from shic_cli import devices, model, registry, train
 from shic_cli.batches import Examples, collate, flip_points
 from shic_cli.config import TrainConfig
-from shic_cli.images import MaskSource, list_images
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.images import list_images
 from shic_cli.predict import Predictor
 from shic_cli.schema import ItemReader, Template
 

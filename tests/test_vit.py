@@ -16,7 +16,8 @@ from shic_cli.errors import InputError, MissingError, SettingError
 from shic_cli.extractors import vit
 from shic_cli.extractors.pretrained import number_format
 from shic_cli.features import make_extractor, photo_features
-from shic_cli.images import Crop, Photo
+from shic_cli.files.mask_sources import Photo
+from shic_cli.images import Crop
 
 CPU = torch.device("cpu")
 KINDS = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shic_cli.cli import options
-from shic_cli.config import FeatureConfig
+from shic_cli.config import FeatureConfig, MasksConfig
 
 if TYPE_CHECKING:
     from shic_cli.shards import Part
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, class_name: str, basis: Path | None, config: FeatureConfig,
+    inputs: tuple[str, ...], output: Path, masks: MasksConfig, masker: str, class_name: str, basis: Path | None, config: FeatureConfig,
     weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
     """Compute an extractor's features of photos, or of the views in a views file.
@@ -41,7 +41,8 @@ def command(
     from shic_cli import features
     from shic_cli.cli.console import track
     from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masks
+    from shic_cli.files.mask_sources import make_masks
+    from shic_cli.images import list_images
     from shic_cli.render import read_views
     from shic_cli.schema import source
 

@@ -51,7 +51,8 @@ def command(
     """
     from shic_cli.cli.console import emit_json, track, write_picture
     from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masker
+    from shic_cli.files.mask_sources import make_masker
+    from shic_cli.images import list_images
     from shic_cli.mask import check_places, write_masks
     from shic_cli.outputs import check_target
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shic_cli.cli import options
-from shic_cli.config import PredictConfig
+from shic_cli.config import MasksConfig, PredictConfig
 
 if TYPE_CHECKING:
     from shic_cli.shards import Part
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, heatmap: str | None, masks: Path | None, masker: str,
+    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, heatmap: str | None, masks: MasksConfig, masker: str,
     class_name: str,
     config: PredictConfig, weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
@@ -41,7 +41,7 @@ def command(
     """
     from shic_cli.cli.console import track
     from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masker
+    from shic_cli.images import list_images
     from shic_cli.predict import Pictures, Predictor, mask_source, predict
     from shic_cli.schema import source
 
@@ -51,7 +51,7 @@ def command(
     output = output or Path(
         f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5"
     )
-    used = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
+    used = mask_source(predictor, masks, masker, weights, class_name)
     if heatmap and not part.is_whole:
         raise click.UsageError("--heatmap draws one photo, which is not split")
     if heatmap:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shic_cli.cli import options
-from shic_cli.config import PseudoGtConfig
+from shic_cli.config import MasksConfig, PseudoGtConfig
 
 if TYPE_CHECKING:
     from shic_cli.shards import Part
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, template: Path, masks: Path | None, masker: str, class_name: str, views: Path | None,
+    inputs: tuple[str, ...], output: Path, template: Path, masks: MasksConfig, masker: str, class_name: str, views: Path | None,
     heatmap: str | None, config: PseudoGtConfig, weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
     """Match every object pixel of photos to the template, without training (Eq. 2).
@@ -44,7 +44,8 @@ def command(
     from shic_cli import pseudo_gt
     from shic_cli.cli.console import track
     from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masks
+    from shic_cli.files.mask_sources import make_masks
+    from shic_cli.images import list_images
     from shic_cli.render import read_views
     from shic_cli.schema import ItemReader, read_template, source
 

@@ -20,7 +20,8 @@ from shic_cli.batches import collate
 from shic_cli.config import TrainConfig
 from shic_cli.devices import chance as chance_of
 from shic_cli.features import make_extractor
-from shic_cli.images import MaskSource, list_images
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.images import list_images
 from shic_cli.model import CanonicalMap, Saved, Surface, save_model
 from shic_cli.predict import Pictures, Predictor, predict
 from shic_cli.schema import Template
