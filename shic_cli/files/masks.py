@@ -179,7 +179,7 @@ def _is_binary(
         areas = inside > FLAT
         crowded = any((areas & side).sum() > 1 for side in (values <= low + margin, values >= high - margin))
         is_matte = len(values) == 3 and low == 0 and between == 1 and bool(areas[1])
-        return (not crowded or between >= LISTED) and not is_matte
+        return (lossy or not crowded or between >= LISTED) and not is_matte
     if len(values) <= MANY or flat[middle].mean() > 0.5 or (lossy and _is_level(levels, middle, margin)):
         return False
     if middle.mean() > 0.5:
@@ -197,9 +197,9 @@ def _is_level(levels: np.ndarray, middle: np.ndarray, margin: float) -> bool:
     square = np.ones((3, 3), np.uint8)
     spread = cv2.dilate(levels, square).astype(float) - cv2.erode(levels, square)
     calm = levels[middle & (spread < margin / 2)]
-    counts, _ = np.histogram(calm, bins=16)
+    counts, _ = np.histogram(calm, bins=16, range=(levels.min(), levels.max()))
     near = counts[:-1] + counts[1:]
-    return bool(len(calm) > 0.3 * middle.sum() and near.max() > 0.6 * len(calm))
+    return bool(len(calm) > 0.15 * middle.sum() and near.max() > 0.6 * len(calm))
 
 
 def _flat(index: np.ndarray) -> np.ndarray:
