@@ -232,8 +232,8 @@ class MaskSource:
         if not mask.any():
             raise InputError(
                 f"{image.name}: no object was found in it",
-                "give it a mask in a folder masks/, or another --masker; those that score what they find have an"
-                " option threshold=",
+                "give it a mask in a folder masks/, or another --masker; those that score what they find have"
+                " an option threshold=",
             )
         return mask
 
@@ -257,13 +257,15 @@ class MaskSource:
         )
         if self.config.exif == "ignore" or stored != shape:
             return turned
-        if "EXIF" not in self.notes.names and not np.array_equal(turned.mask, found.mask):
-            fits = self._overlaps(rgb, found.mask, turned.mask)
+        if not np.array_equal(turned.mask, found.mask):
+            is_first = "EXIF" not in self.notes.names
+            fits = self._overlaps(rgb, found.mask, turned.mask) if is_first else ""
             self.notes.add(
                 "EXIF",
                 name,
-                f"{name}: is turned by its EXIF flag {flag}, and its size does not tell whether its mask was drawn on"
-                f" the turned photo: {fits}it is taken as it is; --exif ignore turns it too, --exif apply does not",
+                f"{name}: is turned by its EXIF flag {flag}, and its size does not tell whether its mask was"
+                f" drawn on the turned photo: {fits}it is taken as it is; --exif ignore turns it too, --exif"
+                " apply does not",
             )
         return found
 
