@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,7 @@ def _locked(folder: Path) -> Iterator[None]:
             f"{folder.parent}: there is no such folder to write to",
             f"make it with `mkdir -p {folder.parent}`",
         )
+    is_new = not folder.exists()
     folder.mkdir(exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -150,6 +151,9 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(handle)
+        for place in (folder / "imgs", folder / "masks", folder) if is_new else ():
+            with suppress(OSError):  # it is not there, or not empty
+                place.rmdir()
 
 
 class MaskWriter:

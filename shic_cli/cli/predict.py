@@ -41,22 +41,23 @@ def command(
     """
     from shic_cli.cli.console import track
     from shic_cli.devices import resolve_device
+    from shic_cli.heatmap import check_pixel, write_trained_heatmap
     from shic_cli.images import list_images
     from shic_cli.predict import Pictures, Predictor, mask_source, predict
     from shic_cli.schema import source
 
     images = list_images(inputs)
+    if heatmap and not part.is_whole:
+        raise click.UsageError("--heatmap draws one photo, which is not split")
+    if heatmap:
+        check_pixel(images, masks, heatmap)
     where = resolve_device(device)
     predictor = Predictor(model, where, config, weights)
     output = output or Path(
         f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5"
     )
     used = mask_source(predictor, masks, masker, weights, class_name)
-    if heatmap and not part.is_whole:
-        raise click.UsageError("--heatmap draws one photo, which is not split")
     if heatmap:
-        from shic_cli.heatmap import write_trained_heatmap
-
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
         write_trained_heatmap(predictor, images, used, heatmap, target)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -49,19 +49,17 @@ def command(
     from shic_cli.render import read_views
     from shic_cli.schema import ItemReader, read_template, source
 
-    where, loaded = resolve_device(device), read_template(template)
-    sources = {"template": source(template)} | ({"views": source(views)} if views else {})
     images = (
         ItemReader(inputs[0], "shic/features")
         if len(inputs) == 1 and inputs[0].endswith(".h5")
         else list_images(inputs)
     )
+    if heatmap:
+        _check_heatmap(images, masks, heatmap, part)
+    where = resolve_device(device)
+    given, loaded = make_masks(masks, masker, where, weights, class_name), read_template(template)
+    sources = {"template": source(template)} | ({"views": source(views)} if views else {})
     shared = {"views": read_views(views, where) if views else None, "weights": weights, "track": track}
-    if heatmap and isinstance(images, ItemReader):
-        raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
-    given = make_masks(masks, masker, where, weights, class_name)
-    if heatmap and not part.is_whole:
-        raise click.UsageError("--heatmap draws one photo, which is not split")
     if heatmap:
         fig3.write_heatmap(
             loaded, images, given, heatmap, output.with_suffix(".heatmap.png"), config, where, **shared
@@ -79,3 +77,14 @@ def command(
         part=part,
         **shared,
     )
+
+
+def _check_heatmap(images: Any, masks: MasksConfig, heatmap: str, part: Part) -> None:
+    """Say what is wrong with --heatmap before the template is read and its views are rendered."""
+    from shic_cli.heatmap import check_pixel
+
+    if not isinstance(images, list):
+        raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
+    if not part.is_whole:
+        raise click.UsageError("--heatmap draws one photo, which is not split")
+    check_pixel(images, masks, heatmap)

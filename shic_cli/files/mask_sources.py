@@ -63,6 +63,10 @@ def on_border(mask: np.ndarray) -> float:
     return float(np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean())
 
 
+class NoMaskError(InputError):
+    """A photo has neither a mask file nor an alpha channel that is one, and there is no masker."""
+
+
 class MaskFolder:
     """The mask files below a folder, by the names of their photos."""
 
@@ -224,7 +228,7 @@ class MaskSource:
                 f"it would be {self.folder / PurePosixPath(image.name).with_suffix('.png')}",
             )
         if self.masker is None:
-            raise InputError(
+            raise NoMaskError(
                 f"{image.name}: has no mask",
                 "put masks in a folder masks/ beside the photos' folder, or give --masks or --masker",
             )

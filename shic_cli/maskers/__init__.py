@@ -3,11 +3,13 @@
 A masker is made as `Part(argument, device=device, weights=weights, class_name=class_name)`, of the keywords
 those that its constructor has, and finds the objects in one photo:
 
-    __call__(rgb) -> mask or objects     `rgb` `(H, W, 3)` uint8, from 8 pixels a side
+__call__(rgb) -> mask or objects `rgb` `(H, W, 3)` uint8, from 8 pixels a side
 
 The answer is one mask `(H, W)` bool, or a list of `Found`, one an object, in any order; where there is no
 object, an empty mask or an empty list. A part that can't do without the class's name says so with
-`needs_class = True`: it is not made without one.
+`needs_class = True`: it is not made without one. One that can tell before its weights are loaded that it
+does not know a class has a class method `check_class(argument, weights, class_name)` that raises
+SettingError.
 """
 
 from __future__ import annotations
@@ -60,12 +62,15 @@ class Masker:
         which = "maskers" if self.class_name else "classless maskers"
         self.name = registry.resolve("maskers", name, device, weights, which, level=logging.DEBUG)
         self._made: Any = None
-        part = registry.find("maskers", registry.Spec.parse(self.name).name)
+        spec = registry.Spec.parse(self.name)
+        part = registry.find("maskers", spec.name)
         if getattr(part, "needs_class", False) and not self.class_name:
             raise SettingError(
                 f"--masker {name}: finds objects by their name, and none was given",
                 "name it, as in --class horse",
             )
+        if check := getattr(part, "check_class", None):
+            check(spec.argument, weights, spec.options.get("label") or self.class_name)
 
     @property
     def settings(self) -> dict[str, str]:

@@ -1,4 +1,6 @@
-"""GrabCut: OpenCV's graph cut with colour models; no weights, and good where the object stands in the middle."""
+"""GrabCut: OpenCV's graph cut with colour models; no weights, and good where the object stands in the
+middle.
+"""
 
 from __future__ import annotations
 

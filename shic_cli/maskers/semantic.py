@@ -4,9 +4,9 @@ which is the class.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from shic_cli import models
-from shic_cli.errors import InputError, MissingError, SettingError
+from shic_cli.errors import InputError, MissingError, SettingError, ShicError
 from shic_cli.files.class_names import find_label, joined
 from shic_cli.maskers import Found, pieces
 
@@ -54,6 +54,19 @@ class Semantic:
             number for number, each in labels.items() if joined(each) & BACKGROUND and number != self.label
         ]
         self.background = backgrounds[0] if backgrounds else None
+
+    @classmethod
+    def check_class(cls, argument: str, weights: Path | None, class_name: str) -> None:
+        """SettingError that lists the checkpoint's labels when none is `class_name`; read from its
+        config.json alone. What is wrong with the checkpoint itself is told when it is loaded.
+        """
+        try:
+            folder = models.locate(argument, weights)
+            labels = json.loads((folder / "config.json").read_bytes())["id2label"]
+            numbered = {int(number): str(name) for number, name in labels.items()}
+        except (ShicError, OSError, ValueError, TypeError, KeyError, AttributeError):
+            return
+        find_label(class_name, numbered, str(folder))
 
     @torch.no_grad()
     def __call__(self, rgb: np.ndarray) -> list[Found]:
