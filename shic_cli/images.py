@@ -43,7 +43,8 @@ FOREIGN = {
 SMALLEST = 8  # pixels a side; nothing can be said of a smaller picture
 LARGEST = 1 << 26  # pixels, 8192 by 8192: a file of a few kilobytes can declare any number
 LONGEST = 1 << 15  # pixels a side
-MASK_FOLDERS = ("masks", "mask")  # what folders of masks beside photos are called
+MASK_FOLDERS = ("masks", "mask")  # what folders of masks beside photos are called, in any case
+MASK_MARKS = ("_mask", "-mask", ".mask", " mask")  # what a mask's name may have after its photo's
 SCANS = 100  # of a JPEG
 HUGE = 1 << 13  # pixels a side of a crop; a larger one is made smaller before it is cut out
 # What Pillow may read a file as. Of its other formats some start programs (EPS), and none is one that photos
@@ -115,6 +116,9 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
                 )
     said = " ".join(inputs)
     _tell_passed(passed, said)
+    stems = {name.rpartition(".")[0] for name in found}
+    for name in [name for name in found if photo_of_mask(name.rpartition(".")[0]) in stems]:
+        del found[name]  # a mask beside its photo
     if not found:
         raise InputError(f"{said}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}")
     if not any(image.path.exists() for image in found.values()):
@@ -141,13 +145,24 @@ def is_photo(name: str) -> bool:
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
+def photo_of_mask(stem: str) -> str | None:
+    """The stem of the photo whose mask a file with this stem is by its name, as `h` for `h_mask`; else
+    None.
+    """
+    mark = next((mark for mark in MASK_MARKS if stem.lower().endswith(mark)), None)
+    return stem[: -len(mark)] if mark and len(stem) > len(mark) else None
+
+
 def _expand(text: str, passed: Counter[str], is_one_of_many: bool) -> Iterator[ImageFile]:
     """The images that an input names; counts in `passed` the kinds of the photos that can't be read."""
     path = Path(text)
     if text == "-" or path.suffix == ".txt":
         lines = sys.stdin.read() if text == "-" else _read_list(path)
         for line in filter(None, map(str.strip, lines.splitlines())):
-            yield from _expand(line, passed, True)
+            beside = path.parent / line if text != "-" else Path(line)
+            yield from _expand(
+                str(beside) if beside.exists() and not Path(line).exists() else line, passed, True
+            )
     elif path.is_dir():
         yield from _walk(path, passed)
     elif path.suffix.lower() in VIDEOS and path.is_file():
@@ -168,7 +183,9 @@ def _expand(text: str, passed: Counter[str], is_one_of_many: bool) -> Iterator[I
 def _walk(root: Path, passed: Counter[str]) -> Iterator[ImageFile]:
     """The photos below a folder, without those in folders of masks and in hidden ones."""
     for folder, folders, names in os.walk(root):
-        folders[:] = (name for name in folders if name not in MASK_FOLDERS and not name.startswith("."))
+        folders[:] = (
+            name for name in folders if name.lower() not in MASK_FOLDERS and not name.startswith(".")
+        )
         below = Path(folder).relative_to(root)
         passed.update(Path(name).suffix.lower() for name in names if not name.startswith("."))
         yield from (ImageFile(root, (below / name).as_posix()) for name in names if is_photo(name))
@@ -187,7 +204,7 @@ def _tell_passed(passed: Counter[str], where: str) -> None:
 
 def _read_list(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read as a list of images", "one path a line") from error
 

@@ -19,14 +19,14 @@ from shic_cli.config import MasksConfig
 from shic_cli.errors import InputError, ShicError
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.masks import RULE, ReadMask, read_mask
-from shic_cli.images import MASK_FOLDERS, ImageFile, decode, is_photo, orientation, turn
+from shic_cli.images import MASK_FOLDERS, ImageFile, decode, is_photo, orientation, photo_of_mask, turn
 
 if TYPE_CHECKING:
     from shic_cli.maskers import Masker
 
 log = logging.getLogger("shic")
 
-MARKS = ("_mask", "-mask", ".mask", " mask")  # what a mask's name may have after its photo's
+OTHER_FILES = ("thumbs.db", "desktop.ini")  # what Windows leaves in folders
 BORDER = 0.5  # share of the photo's border; what covers more of it is the background, as a rule
 
 
@@ -74,6 +74,7 @@ class MaskFolder:
         self.root, self.count, self.first = root, 0, []
         self._exact: dict[str, Path] = {}
         self._marked: dict[str, Path] = {}
+        self._bare: dict[str, list[Path]] = {}
         for path in _files(root):
             self.count += 1
             self.first = sorted([*self.first, path.name])[:2]
@@ -81,27 +82,35 @@ class MaskFolder:
                 continue
             stem = _key(path.relative_to(root).with_suffix("").as_posix())
             self._exact.setdefault(stem, path)
-            for mark in MARKS:
-                if stem.lower().endswith(mark):
-                    self._marked.setdefault(stem[: -len(mark)], path)
+            if (photo := photo_of_mask(stem)) is not None:
+                self._marked.setdefault(photo, path)
+            for name in {PurePosixPath(stem).name, PurePosixPath(photo or stem).name}:
+                self._bare.setdefault(name, []).append(path)
 
     def find(self, photo: str) -> Path | None:
         """The mask file of the photo of that name: `h.jpg.png`, `h.png` or `h_mask.png` is that of `h.jpg`,
-        in the photo's folder below this one, or right in it.
+        in the photo's folder below this one, or right in it, or in any folder below where no other has its
+        name.
         """
         name = PurePosixPath(_key(photo))
         for key in (name.as_posix(), name.with_suffix("").as_posix(), name.name, name.stem):
             for table in (self._exact, self._marked):
                 if key in table:
                     return table[key]
-        return None
+        bare = self._bare.get(name.name) or self._bare.get(name.stem) or []
+        return bare[0] if len(bare) == 1 else None  # in a folder below, as masks/horse/h.png
 
 
 def _files(root: Path) -> Iterator[Path]:
     """The files below a folder in the order of their names, without hidden ones."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(names) if not _is_foreign(name))
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file was left by a system and not put there by anybody."""
+    return name.startswith(".") or name.lower() in OTHER_FILES
 
 
 def _key(name: str) -> str:
@@ -151,6 +160,8 @@ class MaskSource:
         self.folder = Path(self.config.masks) if self.config.masks else None
         self.notes = Notes()
         self._folders: dict[Path, MaskFolder] = {}
+        self._below: dict[Path, list[Path]] = {}
+        self._beside: dict[Path, dict[str, Path]] = {}
         if self.folder is not None and not self.folder.is_dir():
             fact = "is a file, not a folder" if self.folder.exists() else "there is no such folder"
             raise InputError(f"{self.folder}: {fact}", "give the folder of masks with --masks")
@@ -288,16 +299,42 @@ class MaskSource:
 
     def _find(self, image: ImageFile) -> Path | None:
         found = (self._index(folder).find(image.name) for folder in self._places(image))
-        return next((path for path in found if path is not None), None)
+        mask = next((path for path in found if path is not None), None)
+        return mask or (None if self.folder or image.frame >= 0 else self._find_beside(image.path))
+
+    def _find_beside(self, photo: Path) -> Path | None:
+        """The file `h_mask.png` in the folder of the photo h.jpg itself."""
+        if photo.parent not in self._beside:
+            here: dict[str, Path] = {}
+            with suppress(OSError):
+                for path in sorted(photo.parent.iterdir()):
+                    owner = photo_of_mask(_key(path.stem))
+                    if owner is not None and is_photo(path.name):
+                        here.setdefault(owner, path)
+            self._beside[photo.parent] = here
+        here = self._beside[photo.parent]
+        return here.get(_key(photo.name)) or here.get(_key(photo.stem))
 
     def _places(self, image: ImageFile) -> list[Path]:
-        """The folders that may have the image's mask."""
+        """The folders that may have the image's mask: beside or in the folder of photos, then its own
+        folder.
+        """
         if self.folder is not None:
             return [self.folder]
         root = image.root if image.frame < 0 else image.root.parent
-        return [
-            place / name for place in (root.parent, root) for name in MASK_FOLDERS if (place / name).is_dir()
-        ]
+        own = image.path.parent
+        places = dict.fromkeys((root.parent, root, own.parent, own))
+        return [folder for place in places for folder in self._mask_folders(place)]
+
+    def _mask_folders(self, place: Path) -> list[Path]:
+        """The folders masks/ and mask/ in a folder, in any case of letters."""
+        if place not in self._below:
+            found = []
+            with suppress(OSError):
+                names = [name for name in sorted(os.listdir(place)) if name.lower() in MASK_FOLDERS]
+                found = sorted((place / name for name in names if (place / name).is_dir()), key=_plural_first)
+            self._below[place] = found
+        return self._below[place]
 
     def _index(self, folder: Path) -> MaskFolder:
         if folder not in self._folders:
@@ -305,12 +342,17 @@ class MaskSource:
         return self._folders[folder]
 
 
+def _plural_first(folder: Path) -> int:
+    """The place of a folder of masks among those beside it."""
+    return MASK_FOLDERS.index(folder.name.lower())
+
+
 def _has_owner(masks: MaskFolder) -> bool:
     """Whether a mask belongs to a photo beside the folder of masks, or in a folder beside it."""
     around = masks.root.resolve().parent
     with suppress(OSError):
         for entry in sorted(around.iterdir()):
-            if entry.is_dir() and entry.name not in MASK_FOLDERS and not entry.name.startswith("."):
+            if entry.is_dir() and entry.name.lower() not in MASK_FOLDERS and not entry.name.startswith("."):
                 if any(is_photo(path.name) and masks.find(path.name) for path in entry.iterdir()):
                     return True
             elif is_photo(entry.name) and masks.find(entry.name):

@@ -272,3 +272,37 @@ def test_notes_name_the_first_photo_and_count_the_others(caplog: pytest.LogCaptu
             masks.notes.add("border", f"p{i}", f"p{i}: odd")
         masks.notes.tell()
     assert caplog.messages == ["p0: odd", "4 more photos like that (border): p1, p2, p3, …"]
+
+
+LAYOUTS = {
+    "capital letters": ("imgs/h.jpg", "Masks/h.png", "imgs"),
+    "a folder a class": ("imgs/h.jpg", "masks/horse/h.png", "imgs"),
+    "a class in a folder": ("data/horse/imgs/h.jpg", "data/horse/masks/h.png", "data"),
+    "in one folder": ("imgs/h.jpg", "imgs/h_mask.png", "imgs"),
+    "in one folder below": ("imgs/x/h.jpg", "imgs/x/h-mask.PNG", "imgs"),
+    "the folder above both": ("data/imgs/h.jpg", "data/masks/h.png", "data"),
+    "names with dots": ("imgs/h_jpg.rf.0a1b.jpg", "masks/h_jpg.rf.0a1b_mask.png", "imgs"),
+}
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_folders_of_photos_and_masks(kind: str, shic: Run, tmp_path: Path) -> None:
+    """What systems leave in folders (Thumbs.db, ._h.png) is neither photo nor mask."""
+    photo, mask, root = LAYOUTS[kind]
+    write_photo(tmp_path / photo)
+    write_mask(tmp_path / mask)
+    for path in (tmp_path / mask).parent, (tmp_path / photo).parent:
+        (path / "Thumbs.db").write_bytes(b"")
+        (path / "._h.png").write_bytes(b"")
+    status, _, err = shic("features", f"{root}/", "--extractor", "silhouette", "--masker", "none")
+    assert status == 0, err
+    [item] = ItemReader(tmp_path / "features.h5", "shic/features")
+    assert np.array_equal(item.mask, BLOB)
+
+
+def test_a_name_in_two_folders_of_masks_is_nobodys(tmp_path: Path) -> None:
+    write_photo(tmp_path / "imgs/h.jpg")
+    write_mask(tmp_path / "masks/horse/h.png")
+    write_mask(tmp_path / "masks/cow/h.png")
+    with pytest.raises(InputError, match="has no mask"):
+        MaskSource().read(one(tmp_path / "imgs/h.jpg"))

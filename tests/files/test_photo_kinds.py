@@ -139,3 +139,22 @@ def test_a_crop_of_a_long_photo_takes_no_square_of_its_length() -> None:
     assert found.shape == (100, 100, 3)
     lit = np.flatnonzero(found.max((0, 2)) > found.max() / 2)
     assert abs(lit[0] - 30) <= 1 and abs(lit[-1] - 69) <= 1
+
+
+def test_lists_with_a_mark_at_the_start_and_names_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Windows' editor saves them; names may be relative to the list's own folder."""
+    write(tmp_path / "set/imgs/a.jpg")
+    (tmp_path / "set/list.txt").write_bytes("\ufeffimgs/a.jpg\r\n\r\n".encode())
+    monkeypatch.chdir(tmp_path)
+    assert [image.path for image in list_images(["set/list.txt"])] == [Path("set/imgs/a.jpg")]
+
+
+def test_links_that_lead_nowhere_and_folders_called_like_photos(shic: Run, tmp_path: Path) -> None:
+    write(tmp_path / "imgs/a.jpg")
+    write_masks(tmp_path, ("a", "b"))
+    (tmp_path / "imgs/b.jpg").symlink_to("/nowhere/b.jpg")
+    (tmp_path / "imgs/c.jpg").mkdir()
+    status, _, err = shic("features", "imgs/", "--extractor", "silhouette")
+    assert status == 4 and "1 of 2 inputs failed: b.jpg" in err
