@@ -24,12 +24,12 @@ import torch
 from scipy.spatial.transform import Rotation, Slerp
 from trimesh.remesh import subdivide
 
-from shic_cli.backgrounds import Photos
-from shic_cli.config import SynthConfig
-from shic_cli.demo import annotate, write_obj, write_photo
-from shic_cli.devices import chance
-from shic_cli.generators.plain import background, photo
-from shic_cli.synth import Framer, Picture
+from shic_cli.base.devices import chance
+from shic_cli.base.settings import SynthConfig
+from shic_cli.parts.generators.backgrounds import Photos
+from shic_cli.parts.generators.plain import background, photo
+from shic_cli.stages.demo import annotate, write_obj, write_photo
+from shic_cli.stages.synth import Framer, Picture
 
 VIEWS = SynthConfig(size=320, elevation=(-10, 40), fov=(25, 45), fill=(0.35, 0.85))
 TYPES = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}

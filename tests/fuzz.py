@@ -35,7 +35,7 @@ import torch
 from fuzz_inputs import mutate, traps
 from fuzz_stages import STAGES, hurry, make_seeds
 
-from shic_cli.errors import ShicError
+from shic_cli.base.errors import ShicError
 
 SECONDS = 10  # of the processor
 # seconds on the clock: a machine that is shared may give little time, and who waits for something takes none
@@ -218,7 +218,7 @@ def main() -> None:
                 sort,
                 range(given.start, given.start + given.number),
                 lambda text: (print(text, flush=True), None)[1],
-            )
+            )  # noqa: T201
             failed += len(report.failures)
     sys.exit(bool(failed))
 

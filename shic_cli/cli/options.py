@@ -1,4 +1,4 @@
-"""Options that commands share, and options made from the dataclasses of config.py."""
+"""Options that commands share, and options made from the dataclasses of settings.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shic_cli.config import MasksConfig
+from shic_cli.base.settings import MasksConfig
 
 if TYPE_CHECKING:
-    from shic_cli.shards import Part
+    from shic_cli.files.shards import Part
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -97,8 +97,8 @@ def path_option(name: str, default: str, help: str) -> Decorator:
 
 
 def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> Part:
-    from shic_cli.errors import SettingError
-    from shic_cli.shards import Part
+    from shic_cli.base.errors import SettingError
+    from shic_cli.files.shards import Part
 
     rank = Part.of_rank()
     if value and rank.ranked:

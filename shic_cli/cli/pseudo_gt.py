@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shic_cli.base.settings import MasksConfig, PseudoGtConfig
 from shic_cli.cli import options
-from shic_cli.config import MasksConfig, PseudoGtConfig
 
 if TYPE_CHECKING:
-    from shic_cli.shards import Part
+    from shic_cli.files.shards import Part
 
 
 @click.command("pseudo-gt")
@@ -40,14 +40,15 @@ def command(
 
     INPUT is an image, a folder, a glob, a .txt list, a video, `-` for a list on stdin, or a features file.
     """
-    from shic_cli import heatmap as fig3
-    from shic_cli import pseudo_gt
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.files.mask_sources import make_masks
-    from shic_cli.images import list_images
-    from shic_cli.render import read_views
-    from shic_cli.schema import ItemReader, read_template, source
+    from shic_cli.files.arrays import read_template, source
+    from shic_cli.files.items import ItemReader
+    from shic_cli.files.photos import list_images
+    from shic_cli.learning.views import read_views
+    from shic_cli.parts.maskers.make import make_masks
+    from shic_cli.stages import heatmap as fig3
+    from shic_cli.stages import pseudo_gt
 
     images = (
         ItemReader(inputs[0], "shic/features")
@@ -81,7 +82,7 @@ def command(
 
 def _check_heatmap(images: Any, masks: MasksConfig, heatmap: str, part: Part) -> None:
     """Say what is wrong with --heatmap before the template is read and its views are rendered."""
-    from shic_cli.heatmap import check_pixel
+    from shic_cli.stages.heatmap import check_pixel
 
     if not isinstance(images, list):
         raise click.UsageError("--heatmap needs photos: a features file holds none to read again")

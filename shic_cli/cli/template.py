@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from shic_cli.base.settings import TemplateConfig
 from shic_cli.cli import options
-from shic_cli.config import TemplateConfig
 
 
 @click.group("template")
@@ -45,23 +45,20 @@ def prep(
     --vertices 0 keeps the mesh's vertices in their order. Nothing in a pkl is run: only arrays of numbers are
       taken out of it.
     """
-    from shic_cli import template
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import encode
-    from shic_cli.outputs import atomic, check_target
+    from shic_cli.files.atomic import atomic, check_target
+    from shic_cli.files.photos import encode
+    from shic_cli.stages.template import prepare, with_catalogue, write
+    from shic_cli.stages.template_pictures import sides_picture, uv_picture
 
-    pictures = {
-        path: draw
-        for path, draw in ((uv_template, template.uv_picture), (picture, template.sides_picture))
-        if path
-    }
+    pictures = {path: draw for path, draw in ((uv_template, uv_picture), (picture, sides_picture)) if path}
     for target in (output, *pictures):
         check_target(target, overwrite)
-    made = template.prepare(mesh, config, track, resolve_device(device))
+    made = prepare(mesh, config, track, resolve_device(device))
     if geodesics or symmetry:
-        made = template.with_catalogue(made, geodesics, symmetry)
-    template.write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
+        made = with_catalogue(made, geodesics, symmetry)
+    write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
     for path, draw in pictures.items():
         with atomic(path, overwrite) as partial:
             partial.write_bytes(encode(draw(made)))

@@ -1,1 +1,1 @@
-"""What is read and written: the kinds of file, photos, masks, videos, annotations; each with its checks."""
+"""What is read and written."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from shic_cli.errors import SettingError
+from shic_cli.base.errors import SettingError
 
 # What data sets call one thing (VOC, COCO, ADE20K, Cityscapes), in singular, words run together.
 SAME = (

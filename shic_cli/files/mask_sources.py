@@ -11,18 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shic_cli.config import MasksConfig
-from shic_cli.errors import InputError, ShicError
+from shic_cli.base.errors import InputError, ShicError, some
+from shic_cli.base.settings import MasksConfig
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.masks import RULE, ReadMask, read_mask
-from shic_cli.images import MASK_FOLDERS, ImageFile, decode, is_photo, orientation, photo_of_mask, turn
-
-if TYPE_CHECKING:
-    from shic_cli.maskers import Masker
+from shic_cli.files.photos import MASK_FOLDERS, ImageFile, decode, is_photo, orientation, photo_of_mask, turn
 
 log = logging.getLogger("shic")
 
@@ -138,11 +134,6 @@ class Notes:
             if len(names) > 1:
                 log.warning("%d more photos like that (%s): %s", len(names) - 1, kind, some(names[1:]))
         self.names.clear()
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of the names, and a sign where there are more."""
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 class MaskSource:
@@ -286,15 +277,14 @@ class MaskSource:
 
     def _overlaps(self, rgb: np.ndarray, *masks: np.ndarray) -> str:
         """How much two readings of a mask overlap with what the masker finds, as part of a message."""
-        from shic_cli.maskers import Masker
-
-        masker = self.masker or Masker("grabcut")
+        if self.masker is None:
+            return ""
         try:
-            seen = masker(rgb)
+            seen = self.masker(rgb)
         except ShicError:
             return ""
         kept, turned = ((seen & mask).sum() / max((seen | mask).sum(), 1) for mask in masks)
-        called = getattr(masker, "name", "the model")
+        called = getattr(self.masker, "name", "the model")
         return f"as it is it overlaps by {kept:.2f} with what {called} finds, turned by {turned:.2f}; "
 
     def _find(self, image: ImageFile) -> Path | None:
@@ -358,23 +348,3 @@ def _has_owner(masks: MaskFolder) -> bool:
             elif is_photo(entry.name) and masks.find(entry.name):
                 return True
     return False
-
-
-def make_masker(
-    name: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
-) -> Masker | None:
-    """The masker `name` for the class `class_name`, made when the first photo without a mask needs it; None
-    for `none`.
-    """
-    if name == "none":
-        return None
-    from shic_cli.maskers import Masker
-
-    return Masker(name, device, weights, class_name)
-
-
-def make_masks(
-    config: MasksConfig, masker: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
-) -> MaskSource:
-    """The masks of photos, as `config` says how they are found and read, else by the masker of that name."""
-    return MaskSource(config, make_masker(masker, device, weights, class_name), class_name)

@@ -17,10 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.label_tables import VOC_COLORS, LabelTable, find_by_name, tables_for
-from shic_cli.images import decode_levels, is_lossy, pack, read_bytes
+from shic_cli.files.photos import decode_levels, is_lossy, pack, read_bytes
 
 RULE = "binary or label map"  # what files record of how their masks were read
 VOID = (255, 65535)  # the number of pixels that belong to no label, in 8 and in 16 bits

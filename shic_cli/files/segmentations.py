@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from shic_cli.annotations import get, numbers
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
+from shic_cli.files.annotations import get, numbers
 
 # a polygon is filled this many times finer, so that the pixels whose middle it holds are marked; an odd
 # number

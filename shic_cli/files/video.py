@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 
 log = logging.getLogger("shic")
 

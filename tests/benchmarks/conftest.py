@@ -17,11 +17,12 @@ import pytest
 import torch
 import trimesh
 
-from shic_cli.config import SynthConfig, TemplateConfig
-from shic_cli.demo_animal import rest_mesh
-from shic_cli.schema import ItemReader, Template
-from shic_cli.synth import synthesize
-from shic_cli.template import prepare
+from shic_cli.base.settings import SynthConfig, TemplateConfig
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.stages.demo_animal import rest_mesh
+from shic_cli.stages.synth import synthesize
+from shic_cli.stages.template import prepare
 
 TABLE: list[tuple[str, str, str]] = []
 DEVICES = [

@@ -11,10 +11,11 @@ import torch
 from conftest import Timer
 from torch.nn import functional as F
 
-from shic_cli.config import RenderConfig
-from shic_cli.matching import Bank, match
-from shic_cli.render import Views, render_views
-from shic_cli.schema import Template
+from shic_cli.base.settings import RenderConfig
+from shic_cli.files.layouts import Template
+from shic_cli.learning.similarity import Bank, match
+from shic_cli.learning.views import Views
+from shic_cli.stages.render import render_views
 
 SIDE, CELLS = 224, 16
 SIZES = {

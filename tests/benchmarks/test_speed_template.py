@@ -12,11 +12,11 @@ import torch
 import trimesh
 from conftest import Timer
 
-from shic_cli import geometry
-from shic_cli.config import RenderConfig, TemplateConfig
-from shic_cli.render import render_views
-from shic_cli.schema import Template
-from shic_cli.template import prepare, write
+from shic_cli.base.settings import RenderConfig, TemplateConfig
+from shic_cli.files.layouts import Template
+from shic_cli.stages.render import render_views
+from shic_cli.stages.template import prepare, write
+from shic_cli.surface import geometry
 
 
 def test_template_prep(mesh_file: Path, device: torch.device, tmp_path: Path, timer: Timer) -> None:

@@ -15,27 +15,28 @@ import pytest
 import torch
 from conftest import Timer
 
-from shic_cli import train
-from shic_cli.batches import collate
-from shic_cli.config import TrainConfig
-from shic_cli.devices import chance as chance_of
-from shic_cli.features import make_extractor
+from shic_cli.base.devices import ahead
+from shic_cli.base.devices import chance as chance_of
+from shic_cli.base.settings import TrainConfig
+from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.mask_sources import MaskSource
-from shic_cli.images import list_images
-from shic_cli.model import CanonicalMap, Saved, Surface, save_model
-from shic_cli.predict import Pictures, Predictor, predict
-from shic_cli.schema import Template
+from shic_cli.files.photos import list_images
+from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.examples import collate
+from shic_cli.learning.model_file import Saved, save_model
+from shic_cli.learning.trainer import Trainer
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages.predict import Pictures, Predictor, predict
+from shic_cli.stages.train import open_maps, train
 
 BATCH = {"cpu": 4, "cuda": 64}
 
 
 def make_trainer(
     template: Template, pictures: Path, encoder: str, device: torch.device, **settings: Any
-) -> train.Trainer:
+) -> Trainer:
     config = TrainConfig(encoder=encoder, batch=BATCH[device.type], **settings)
-    return train.Trainer.make(
-        template, train.open_maps([pictures / "truth.h5"], template, config), config, device, 0
-    )
+    return Trainer.make(template, open_maps([pictures / "truth.h5"], template, config), config, device, 0)
 
 
 def seconds(device: torch.device, call: Any, *given: Any) -> tuple[float, Any]:
@@ -128,7 +129,7 @@ def test_the_next_batch_is_made_meanwhile(
     and the same weights.
     """
     both = {name: make_trainer(template, pictures, "picture", device) for name in ("ahead", "in line")}
-    real = train.ahead
+    real = ahead
 
     def epoch(name: str) -> None:
         monkeypatch.setattr(

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
+from shic_cli.files.arrays import read_arrays
+from shic_cli.files.items import ItemReader
 from shic_cli.files.label_tables import VOC_COLORS
 from shic_cli.files.masks import read_mask
-from shic_cli.schema import ItemReader, read_arrays
 
 Run = Callable[..., tuple[int, str, str]]
 Y, X = np.mgrid[:90, :120]

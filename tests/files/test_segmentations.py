@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
 from shic_cli.files.masks import read_mask
 from shic_cli.files.segmentations import decode_counts, run_lengths, segmentation_mask
 

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from shic_cli.errors import InputError
+from shic_cli.base.errors import InputError
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import decode, list_images
 from shic_cli.files.video import Video
-from shic_cli.images import decode, list_images
-from shic_cli.schema import ItemReader
 
 Run = Callable[..., tuple[int, str, str]]
 BOX = np.zeros((48, 64), bool)

@@ -1,0 +1,1 @@
+"""The core of the paper: matching, losses, the map and its training."""
