@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shic_cli.base.settings import GeodesicConfig, PckConfig
+from shic_cli.base.settings import GeodesicConfig, MasksConfig, PckConfig
 from shic_cli.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
-    from shic_cli.parts.maskers.make import Masker
+    from shic_cli.files.keypoints import Pair
+    from shic_cli.files.mask_sources import MaskSource
 
 GEODESIC_FIGURES = ("images", "points", "mean", "median", "ci95", "gps", "left_right")
 GPS_FIGURES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75")
@@ -143,7 +146,7 @@ def geodesic(
 @options.seed
 @options.as_json
 def pck(
-    targets: tuple[Path, ...], keypoints: Path, classes: tuple[str, ...], images: str | None, masks: Path | None, masker: str,
+    targets: tuple[Path, ...], keypoints: Path, classes: tuple[str, ...], images: str | None, masks: MasksConfig, masker: str,
     baselines: tuple[str, ...], template: Path | None, config: PckConfig, weights: Path | None, device: str, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Keypoint transfer between photos by maps files, by models on --images, or as another program did it.
@@ -165,23 +168,23 @@ def pck(
     from shic_cli.evaluation.baselines import make_pixels
     from shic_cli.evaluation.external import GivenPairs
     from shic_cli.files.keypoints import read_pairs
-    from shic_cli.parts.maskers.make import make_masker
+    from shic_cli.parts.maskers.make import make_masks
 
     _some_row(targets, baselines)
     where = resolve_device(device)
-    looker = make_masker(masker, where, weights, classes[0] if len(classes) == 1 else "")
+    class_name = classes[0] if len(classes) == 1 else ""
     pairs, results, held = read_pairs(keypoints, classes), {}, {}
     labels = _labels(targets)
     given = {label: GivenPairs(path) for label, path in labels.items() if path.suffix == ".csv"}
     for label, path in labels.items():
         for name, via in _ways(label, path, config.via).items():
             one = replace(config, via=via)
-            sides = _sides(pairs, path, images, masks, looker, template, one, weights, where)
+            sides = _sides(pairs, path, images, masks, masker, class_name, template, one, weights, where)
             held |= {photo: side.mask for photo, side in sides.items()}
             results[name] = library.pck(pairs, sides, one, seed, track)
     transfers = given | {name: make_pixels(name, held, seed) for name in baselines}
     if transfers and not held:
-        held |= _masks(pairs, images, masks, looker)
+        held |= _masks(pairs, images, make_masks(masks, masker, where, weights, class_name))
     for name, transfer in transfers.items():
         results[name] = library.score(pairs, transfer, held, config, seed, track)
     named = [name for label, path in labels.items() for name in _ways(label, path, config.via) or (label,)]
@@ -220,7 +223,7 @@ def _ways(label: str, path: Path, via: str) -> dict[str, str]:
 
 
 def _sides(
-    pairs: list, target: Path, images: str | None, masks: Path | None, masker: Masker | None, template: Path | None, config: PckConfig,
+    pairs: Sequence[Pair], target: Path, images: str | None, masks: MasksConfig, masker: str, class_name: str, template: Path | None, config: PckConfig,
     weights: Path | None, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
     from shic_cli.cli.console import track
@@ -239,22 +242,22 @@ def _sides(
     if images is None:
         raise click.UsageError("a model is scored on photos: name their folder with --images")
     predictor = Predictor(target, device, weights=weights)
-    used = mask_source(predictor, masks, masker)
+    used = mask_source(predictor, masks, masker, weights, class_name)
     return library.sides_of_model(
         pairs, list_images([images]), used, predictor, config.via, config.protocol, track
     )
 
 
-def _masks(pairs: list, images: str | None, masks: Path | None, masker: Masker | None) -> dict[str, Any]:
+def _masks(pairs: Sequence[Pair], images: str | None, masks: MaskSource) -> dict[str, Any]:
     from shic_cli.cli.console import track
     from shic_cli.evaluation.pck import masks_of_images
-    from shic_cli.files.photos import MaskSource, list_images
+    from shic_cli.files.photos import list_images
 
     if images is None:
         raise click.UsageError(
             "the photos' sizes and masks are wanted: name their folder with --images, or a maps file"
         )
-    return masks_of_images(pairs, list_images([images]), MaskSource(masks, masker), track)
+    return masks_of_images(pairs, list_images([images]), masks, track)
 
 
 def _emit(results: dict[str, dict], as_json: bool) -> None:

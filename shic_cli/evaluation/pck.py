@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from shic_cli.evaluation.geodesic import ROUNDS, bootstrap
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.keypoints import Pair, image_names
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.names import check_template, meet
-from shic_cli.files.photos import ImageFile, MaskSource
+from shic_cli.files.photos import ImageFile
 from shic_cli.stages.match import Paths, Side, ThroughTemplate, make_side
 
 log = logging.getLogger("shic")
@@ -49,7 +50,7 @@ def make_paths(surface: Any, protocol: str) -> Any:
 
 
 def sides_of_maps(
-    pairs: list[Pair], maps: ItemReader, surface: Any, protocol: str = "image", track: Track = plain_track
+    pairs: Sequence[Pair], maps: ItemReader, surface: Any, protocol: str = "image", track: Track = plain_track
 ) -> dict[str, Side]:  # fmt: skip
     """The photos of `pairs` by their maps; what the file lacks is left out. InputError if it is of another
     template.
@@ -68,37 +69,49 @@ def sides_of_maps(
 
 
 def sides_of_model(
-    pairs: list[Pair], images: list[ImageFile], masks: MaskSource, predictor: Any, via: str, protocol: str = "image",
-    track: Track = plain_track,
+    pairs: Sequence[Pair], images: list[ImageFile], masks: MaskSource, predictor: Any, via: str,
+    protocol: str = "image", track: Track = plain_track,
 ) -> dict[str, Side]:  # fmt: skip
     """The photos of `pairs` as a model (a Predictor) sees them; those that are not among `images` or can't be
     used are left out.
     """
     paths = make_paths(predictor.surface, protocol)
     return _over_images(
-        pairs, images, lambda image: make_side(predictor, masks.read(image), via, paths), track, "predict"
+        pairs,
+        images,
+        masks,
+        lambda image: make_side(predictor, masks.read(image), via, paths),
+        track,
+        "predict",
     )
 
 
 def masks_of_images(
-    pairs: list[Pair], images: list[ImageFile], masks: MaskSource, track: Track = plain_track
+    pairs: Sequence[Pair], images: list[ImageFile], masks: MaskSource, track: Track = plain_track
 ) -> dict[str, np.ndarray]:
     """The masks `(H, W)` of the photos of `pairs`; those that are not among `images` or can't be used are
     left out.
     """
-    return _over_images(pairs, images, lambda image: masks.read(image).mask, track, "read")
+    return _over_images(pairs, images, masks, lambda image: masks.read(image).mask, track, "read")
 
 
 def _over_images(
-    pairs: list[Pair], images: list[ImageFile], make: Callable[[ImageFile], Any], track: Track, word: str
+    pairs: Sequence[Pair],
+    images: list[ImageFile],
+    masks: MaskSource,
+    make: Callable[[ImageFile], Any],
+    track: Track,
+    word: str,
 ) -> dict[str, Any]:
     found, files = {}, {image.name: image for image in images}
     met = meet(image_names(pairs), list(files), stems=True)
+    masks.prepare([files[file] for file in met.values() if file is not None])
     failures = Failures()
     for name, file in track(met.items(), len(met), word):
         if file is not None:
             with failures.catch(file):
                 found[name] = make(files[file])
+    masks.notes.tell()
     return found
 
 
@@ -116,15 +129,21 @@ def through(sides: dict[str, Side]) -> Transfer:
 
 
 def pck(
-    pairs: list[Pair], sides: dict[str, Side], config: PckConfig, seed: int = 0, track: Track = plain_track
+    pairs: Sequence[Pair],
+    sides: dict[str, Side],
+    config: PckConfig,
+    seed: int = 0,
+    track: Track = plain_track,
 ) -> dict[str, Any]:
-    """PCK of keypoints that go through `sides`, which has the photos by the names of the pairs; see `score`."""
+    """PCK of keypoints that go through `sides`, which has the photos by the names of the pairs; see
+    `score`.
+    """
     masks = {name: side.mask for name, side in sides.items()}
     return {**score(pairs, through(sides), masks, config, seed, track), "via": config.via}
 
 
 def score(
-    pairs: list[Pair],
+    pairs: Sequence[Pair],
     transfer: Transfer,
     masks: dict[str, np.ndarray],
     config: PckConfig,
@@ -178,7 +197,7 @@ def _length(mask: np.ndarray, protocol: str) -> float:
     return max(np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (0, 1)) * (1 + 2 * CSM_PADDING)
 
 
-def draw_csm(pairs: list[Pair]) -> tuple[list[Pair], np.ndarray]:
+def draw_csm(pairs: Sequence[Pair]) -> tuple[Sequence[Pair], np.ndarray]:
     """CSM's draw: 10,000 pairs of images with replacement, both directions; the ordered pairs and how often
     each was drawn `(N,)`.
 
@@ -197,7 +216,7 @@ def draw_csm(pairs: list[Pair]) -> tuple[list[Pair], np.ndarray]:
 
 
 def _figures(
-    pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray, config: PckConfig, seed: int
+    pairs: Sequence[Pair], right: list[np.ndarray], weights: np.ndarray, config: PckConfig, seed: int
 ) -> dict[str, Any]:
     """The figures of pairs whose keypoints are `right` (P, A) or not at each alpha: at the first, then at
     each, then by class.
@@ -239,7 +258,7 @@ def _figures(
     }
 
 
-def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
+def _interval(pairs: Sequence[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
     """The 95 % interval: pairs of a list are drawn again; of named keypoints, where every two images are a
     pair, images are.
     """
@@ -257,7 +276,7 @@ def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int
     return [float(value) for value in np.percentile(shares, [2.5, 97.5])]
 
 
-def _mean_of_kinds(pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray) -> float | None:
+def _mean_of_kinds(pairs: Sequence[Pair], right: list[np.ndarray], weights: np.ndarray) -> float | None:
     """The mean over kinds of keypoint of the share of each that is `right` (P,); None where the file names no
     kinds.
     """
