@@ -142,7 +142,7 @@ def test_axes_are_guessed_from_the_mirror_plane(animal: np.ndarray) -> None:
 
 @pytest.mark.parametrize("up, front", [("+y", "-y"), ("+z", "+z")])
 def test_contradicting_axes_are_a_setting_error(animal: np.ndarray, up: str, front: str) -> None:
-    with pytest.raises(SettingError, match="one axis"):
+    with pytest.raises(SettingError, match="the same axis"):
         geometry.orientation(animal, up, front)
 
 
