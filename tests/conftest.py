@@ -24,6 +24,14 @@ from shic_cli.files.layouts import LAYOUTS, Template
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `main` does, and before a test imports torch
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the benchmarks, which are tests of tiny sizes without them."""
+    parser.addoption(
+        "--full", action="store_true", help="run tests/benchmarks at full size, and print what they measure"
+    )
+    parser.addoption("--measured", metavar="FILE", help="write what tests/benchmarks measure there, as JSON")
+
+
 def animal_verts(sphere: np.ndarray) -> np.ndarray:
     """A four-legged animal `(K, 3)` from the points of a unit sphere: left and right alike, front and back
     and top and bottom not.
