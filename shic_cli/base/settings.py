@@ -93,6 +93,7 @@ class TemplateConfig(Checked):
     eigenvectors: int = setting(
         64, "Q, Laplace-Beltrami eigenvectors without the constant one (sec. 4.1).", low=1
     )
+    keep: bool = setting(False, "Keep a ground under the object, or a backdrop around it.")
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
 
@@ -408,6 +409,43 @@ class PckConfig(Checked):
         "image: as SD-DINO and the paper, errors against the padded image's side; csm: as CSM, errors against the side of the square around"
         " the object's box and 5 % on each side, pairs drawn at random in both directions, nearest points of the template through space.",
         choices=("image", "csm"),
+    )
+
+
+@dataclass(frozen=True)
+class ViewConfig(Checked):
+    """`shic view`."""
+
+    most: int = setting(200, "Photos that a page shows, at most.", low=1)
+    first: str = setting(
+        "name",
+        "Which photos are shown where there are more than --most: the first by name, the unsure ones (lowest mean score), or spread evenly"
+        " over the names.",
+        choices=("name", "unsure", "spread"),
+    )
+    side: int = setting(
+        512,
+        "Longer side of a photo in the page, in pixels; of a larger one every n-th pixel is kept, with the file's own value.",
+        low=32,
+        high=4096,
+    )
+    near: float = setting(
+        10.0,
+        "A point is in view where a pixel's vertex lies within this distance of it along the surface; the largest on the mesh is 228.",
+        low=0,
+        high=228,
+    )
+
+
+@dataclass(frozen=True)
+class AnnotateConfig(Checked):
+    """`shic annotate`."""
+
+    side: int = setting(
+        1024,
+        "Longer side of a photo in the page, in pixels; points are saved in the photo's own.",
+        low=32,
+        high=4096,
     )
 
 

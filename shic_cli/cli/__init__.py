@@ -31,6 +31,8 @@ COMMANDS = {
     "eval": ("eval", "Score maps: geodesic error, keypoint transfer."),
     "remap": ("remap", "Lay a texture over photos."),
     "match": ("match", "Match two images through the template."),
+    "view": ("view", "Look at maps with the mouse: mesh beside photos."),
+    "annotate": ("annotate", "Click ground truth: points of photos and of the mesh."),
     "models": ("models", "List and fetch foundation models."),
     "info": ("info", "Say what a file is."),
     "doctor": ("doctor", "Check this machine and installation."),

@@ -1,4 +1,4 @@
-"""What a template needs to know about its surface: axes, mirror map, Laplace-Beltrami basis, geodesics,
+"""What a template needs to know about its surface: mirror map, Laplace-Beltrami basis, geodesics,
 texture coordinates.
 
 K vertices, F faces, T texture coordinates, Q eigenvectors. Everything is numpy and deterministic. What takes
@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.errors import InputError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import GEODESIC_MAXIMUM
 from shic_cli.surface.mesh import Mesh
@@ -81,33 +81,6 @@ def mirror_map(verts: np.ndarray, axis: int, place: float) -> np.ndarray:
         rest = rest[~mutual]
     good = np.linalg.norm(verts[pair] - images, axis=1) <= ASYMMETRIC * diagonal
     return np.where(good, pair, nearest)
-
-
-def orientation(verts: np.ndarray, up: str = "auto", front: str = "auto") -> np.ndarray:
-    """The rotation `(3, 3)` that takes the file's `up` axis to +y and its `front` axis to +z; SettingError if
-    they contradict.
-
-    `auto`: up is the first of +y, +z, +x that is neither the mirror plane's normal nor the front; the front
-    is the remaining axis in the mirror plane, in its positive direction.
-    """
-    if "auto" not in (up, front) and up[1] == front[1]:
-        raise SettingError(f"--up {up} and --front {front}: are one axis", "give two different axes")
-    guessed, taken = "auto" in (up, front), {"xyz"[mirror_plane(verts)[0]]}
-    if up == "auto":
-        up = next("+" + axis for axis in "yzx" if axis not in taken | {front[1]})
-    if front == "auto":
-        front = next("+" + axis for axis in "zxy" if axis not in {*taken, up[1]})
-    log.info(
-        "axes of the mesh file: %s is up, %s is the front%s",
-        up,
-        front,
-        "; if not, give --up and --front" if guessed else "",
-    )
-    rows = np.zeros((3, 3))
-    for row, axis in ((1, up), (2, front)):
-        rows[row, "xyz".index(axis[1])] = 1 if axis[0] == "+" else -1
-    rows[0] = np.cross(rows[1], rows[2])
-    return rows
 
 
 def laplacian_basis(

@@ -22,7 +22,7 @@ from shic_cli.files.names import meet
 from shic_cli.files.photos import decode, list_images
 from shic_cli.learning.model_file import load_model
 from shic_cli.parts.extractors.carried import check_config
-from shic_cli.surface.mesh import read_mesh
+from shic_cli.surface.mesh_file import read_mesh
 
 
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "é/ü.jpg", ".hidden", "a..b.png", "a b"])
@@ -134,7 +134,7 @@ def test_a_scene_that_shows_one_part_very_often(tmp_path: Path, monkeypatch: pyt
 
     path = ball(tmp_path, multiply)
     assert len(read_mesh(path).faces) == 1600
-    monkeypatch.setattr("shic_cli.surface.mesh.LARGEST", 1599)
+    monkeypatch.setattr("shic_cli.surface.allowance.MOST", 1599)
     with pytest.raises(InputError, match="over 1599 faces"):
         read_mesh(path)
 

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 
 from shic_cli.files.annotations import read_annotations
 from shic_cli.files.photos import MaskSource, list_images
-from shic_cli.surface.mesh import read_mesh
+from shic_cli.surface.mesh_file import read_mesh
 
 SCALE = 100.0  # of the mesh's own units
 
