@@ -94,7 +94,7 @@ class Model:
         return embeddings
 
     def match(self, a: Map, b: Map, number: int = 20, seed: int = 0) -> Matches:
-        """At most `number` positions `(P, 2)` of A and of B that show the same point, as `shic match` does."""
+        """At most `number` positions `(P, 2)` of A and of B that show the same point, as in `shic match`."""
         side_a = ThroughTemplate("a", a.vertex, a.score, self._paths)
         side_b = ThroughTemplate("b", b.vertex, b.score, self._paths)
         return correspondences(side_a, side_b, a.mask, number, chance(seed, "match"))
