@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 import trimesh
+from gltf_files import rich
 from PIL import Image
 
 from shic_cli.base.settings import (
@@ -191,7 +192,7 @@ def _meshes(folder: Path, ball: trimesh.Trimesh) -> list[Path]:
     )
     for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(ball)).items():
         (found[7] if name.endswith(".gltf") else folder / name).write_bytes(data)
-    return found
+    return [*found, rich().save(folder / "rich.glb")]
 
 
 def _pictures(folder: Path, masks: Path, chance: np.random.Generator) -> list[Path]:

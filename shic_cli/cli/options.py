@@ -35,6 +35,24 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers separated by commas", param, ctx)
 
 
+class Target(click.Path):
+    """The name of a file to write, as a Path; InputError where the name is empty or means a folder.
+
+    `folder`: a folder may be named too.
+    """
+
+    def __init__(self, folder: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self.folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from shic_cli.files.atomic import check_file_name
+
+        if not self.folder or not str(value):
+            check_file_name(value)
+        return super().convert(value, param, ctx)
+
+
 def settings(config: type, parameter: str = "config") -> Decorator:
     """One option for each field of the dataclass `config`; the command gets them as one object named
     `parameter`.
@@ -78,15 +96,10 @@ def _option(each: Any) -> Decorator:
     )
 
 
-def output(default: str = "", help: str = "File to write.") -> Decorator:
-    """`-o`, a Path; None where there is no default and none was given."""
+def output(default: str = "", help: str = "File to write.", folder: bool = False) -> Decorator:
+    """`-o`, a Path to a file, or with `folder` to a folder too; None without a default if it is not given."""
     return click.option(
-        "-o",
-        "--output",
-        type=click.Path(path_type=Path),
-        default=default or None,
-        show_default=bool(default),
-        help=help,
+        "-o", "--output", type=Target(folder), default=default or None, show_default=bool(default), help=help
     )
 
 

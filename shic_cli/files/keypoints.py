@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -73,7 +74,15 @@ class EveryTwo(Sequence[Pair]):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, i: int) -> Pair:  # type: ignore[override]
+    @overload
+    def __getitem__(self, i: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Pair]: ...
+
+    def __getitem__(self, i: int | slice) -> Pair | list[Pair]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
         source, target = (self.names[number] for number in self.numbers[i])
         points, others = self.images[source], self.images[target]
         shared = tuple(key for key in points if key in others)

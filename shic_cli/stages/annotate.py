@@ -134,7 +134,7 @@ class Work:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _object(self, number: int, entry: dict[str, Any], points: list[tuple]) -> dict[str, Any]:
-        """One object. Its box takes in every point, since dp_x and dp_y run over it; points are pixels' middles."""
+        """One object. Its box takes in every point, since dp_x and dp_y run over it."""
         x, y, vertex = (np.array(column) for column in zip(*points, strict=True))
         left, top, width, height = entry["box"]
         right, bottom = max(left + width, int(x.max()) + 1), max(top + height, int(y.max()) + 1)
@@ -266,7 +266,7 @@ class Annotator:
             return Answer.json({key: self.work.state[key] for key in ("names", "vertices", "images")})
 
     def _claim(self, request: Request) -> Answer:
-        """Whether the tab that asks may write: the first one, one whose predecessor is silent, or by force."""
+        """Whether the tab that asks may write: the first, one whose predecessor is silent, or by force."""
         asked = parse_json(request.body, "the request")
         session, force = get(asked, "session", str, "the request"), asked.get("force") is True
         with self.lock:

@@ -35,8 +35,8 @@ log = logging.getLogger("shic")
 
 @dataclass(frozen=True)
 class PagePoint:
-    """An annotated point beside a map: the pixel, the right vertex, the map's (-1: none), the geodesic error, and
-    whether the map mixes up left and right there.
+    """An annotated point beside a map: the pixel, the right vertex, the map's (-1: none), the geodesic error,
+    and whether the map mixes up left and right there.
     """
 
     x: int
@@ -117,7 +117,7 @@ def _mean_score(name: str, layers: Sequence[Layer]) -> float:
 
 
 def write_view(path: Path, page: Page, overwrite: bool, track: Track = plain_track) -> None:
-    """Write the page. A photo that can't be used is named and left out; PartialError says how many at the end."""
+    """Write the page. A photo that can't be used is named and left out; PartialError says how many."""
     failures, photos = Failures(), []
 
     def bodies() -> Iterator[dict]:

@@ -158,5 +158,5 @@ def test_its_pictures_are_a_class_of_the_data_set(
 
 def test_what_is_no_rigged_animal_is_refused(rigged: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "a.glb").write_bytes(b"solid")
-    with pytest.raises(SystemExit, match=r"a\.glb: is not glTF binary"):
+    with pytest.raises(SystemExit, match=r"a\.glb: is not glTF"):
         rigged.Rig.read(tmp_path / "a.glb", 1)
