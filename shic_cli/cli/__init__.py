@@ -34,6 +34,7 @@ COMMANDS = {
     "match": ("match", "Match two images through the template."),
     "view": ("view", "Look at maps with the mouse: mesh beside photos."),
     "annotate": ("annotate", "Click ground truth: points of photos and of the mesh."),
+    "export": ("export", "Take results to other programs: glb, ply, csv, COCO, mp4, ONNX."),
     "models": ("models", "List and fetch foundation models."),
     "info": ("info", "Say what a file is."),
     "doctor": ("doctor", "Check this machine and installation."),
