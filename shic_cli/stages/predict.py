@@ -16,6 +16,7 @@ from shic_cli.base.errors import Failures, InputError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import PredictConfig
 from shic_cli.files.atomic import atomic
+from shic_cli.files.items import ItemWriter
 from shic_cli.files.layouts import Surface
 from shic_cli.files.names import picture_path
 from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo, encode, listing
@@ -245,8 +246,8 @@ def predict(
     attrs = {"labels": "predicted", "template": predictor.template}
     given = {**sources, "images": listing(images)}
     params, mine = {**predictor.config.params(), **masks.settings}, part.of(images)
-    with part.writer(
-        path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite
+    with ItemWriter(
+        path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite, part=part
     ) as writer:
         left = [image for image in mine if image.name not in writer]
         found = each_photo(left, masks, predictor.predict_all, predictor.device, failures)
@@ -262,7 +263,7 @@ def predict(
                     score=score,
                 )
         failures.check(len(images))
-    part.end(path, failures, len(images), overwrite)
+    writer.end(failures, len(images))
 
 
 class Pictures:
