@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shic_cli.base.settings import MasksConfig
+
 if TYPE_CHECKING:
     from shic_cli.files.shards import Part
     from shic_cli.stages.local_server import LocalServer
@@ -67,6 +69,9 @@ def settings(config: type, parameter: str = "config") -> Decorator:
         return wrapper
 
     return decorate
+
+
+masks = settings(MasksConfig, "masks")
 
 
 def _option(each: Any) -> Decorator:
@@ -130,11 +135,6 @@ seed = click.option(
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-masks = click.option(
-    "--masks",
-    type=click.Path(path_type=Path),
-    help="Folder of masks with the photos' stems.  [default: a sibling folder masks/]",
-)
 masker = click.option(
     "--masker",
     default="auto",
