@@ -16,17 +16,15 @@ import cv2
 import numpy as np
 import torch
 
-from shic_cli import __version__
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import Failures, InputError, PictureError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import SynthConfig
 from shic_cli.files import pictures
-from shic_cli.files.atomic import Journal
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import decode, encode, list_images, listing
-from shic_cli.files.shards import WHOLE, Finished, Part
+from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.views import interpolate, pixel_vertex
 from shic_cli.parts import registry
 from shic_cli.parts.generators.contract import Scene
@@ -342,19 +340,10 @@ def collect(
     params = {**target.params, "masker": check.masker} if check else target.params
     attrs, failures, run = {"labels": "synthetic", "template": target.template.fingerprint}, Failures(), 0
     failures.names += missing
-    with (
-        part.writer(
-            target.path,
-            "shic/maps",
-            params=params,
-            sources=target.sources,
-            attrs=attrs,
-            overwrite=target.overwrite,
-        ) as out,
-        Dropped(part.path(target.path), out, bool(check) and not isinstance(out, Finished)) as dropped,
-    ):
+    shared = {"params": params, "sources": target.sources, "attrs": attrs, "overwrite": target.overwrite}
+    with ItemWriter(target.path, "shic/maps", **shared, part=part) as out:
         mine = part.of(sorted(numbers, key=picture_name))  # shares are runs of names
-        left = [i for i in mine if picture_name(i) not in out and picture_name(i) not in dropped]
+        left = [i for i in mine if picture_name(i) not in out]
         for i in track(left, len(left), "synth"):
             try:
                 picture, run = make(i), 0
@@ -366,21 +355,21 @@ def collect(
                     raise fault from error
                 continue
             if check and check.overlap(picture) < check.least:
-                dropped.add(picture_name(i))
+                out.drop(picture_name(i))
             else:
                 _add(out, picture_name(i), picture)
         if part.is_whole and not len(out) and failures.first:
             raise failures.first
         if part.is_whole and check and not len(out):
             raise InputError(
-                f"all {len(dropped)} pictures were dropped by --check {check.least:g}",
+                f"all {len(out.dropped)} pictures were dropped by --check {check.least:g}",
                 "give less, or another --masker",
             )
-        if check and not isinstance(out, Finished):
-            out.header["params"]["dropped"] = len(dropped)
+        if check and not out.finished:
+            out.header["params"]["dropped"] = len(out.dropped)
             fact = "%d of %d pictures dropped: their object is not where it was rendered (--check %g)"
-            log.info(fact, len(dropped), len(mine), check.least)
-    part.end(target.path, failures, len(numbers) + len(missing), target.overwrite)
+            log.info(fact, len(out.dropped), len(mine), check.least)
+    out.end(failures, len(numbers) + len(missing))
 
 
 def _add(out: ItemWriter, name: str, picture: Picture) -> None:
@@ -389,42 +378,3 @@ def _add(out: ItemWriter, name: str, picture: Picture) -> None:
         (picture.vertex >= 0).astype(np.float16),
     )
     out.add(name, encoded=encoded, mask=picture.mask, vertex=picture.vertex, score=score)
-
-
-class Dropped:
-    """The names of the pictures that a check dropped, kept in a journal beside `target` until that is
-    finished; `out` writes it.
-    """
-
-    def __init__(self, target: Path, out: ItemWriter | Finished, wanted: bool) -> None:
-        # Pictures of other settings say nothing of these: what `out` goes on from was checked when it was
-        # opened.
-        header, place = (
-            {**out.header, "shic_version": __version__},
-            target.with_name(f"{target.name}.dropped"),
-        )
-        self.out, self.journal = out, Journal(place, header, replace=True) if wanted else None
-        if not wanted and not isinstance(out, Finished) and place.with_name(f"{place.name}.journal").exists():
-            Journal(place, header, replace=True).close(
-                remove=True
-            )  # a killed run with a check left it, and this one has none
-        self.names = {record.decode() for record in self.journal.records()} if self.journal else set()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def add(self, name: str) -> None:
-        """Keep one name; a crash after this line does not lose it."""
-        assert self.journal is not None
-        self.journal.append(name.encode())
-        self.names.add(name)
-
-    def __enter__(self) -> Dropped:
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.journal:
-            self.journal.close(remove=kind is None or not len(self.out))
