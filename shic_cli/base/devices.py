@@ -72,6 +72,16 @@ def chance(seed: int, *parts: int | str) -> np.random.Generator:
     return np.random.default_rng([seed, *keys])
 
 
+def to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
+    """`tensors` of one shape, of float32 or whole numbers, as arrays; a GPU is waited for once."""
+    import torch
+
+    if tensors[0].device.type == "cpu":
+        return [tensor.numpy() for tensor in tensors]
+    both = torch.stack([tensor.double() for tensor in tensors]).cpu()
+    return [values.to(tensor.dtype).numpy() for values, tensor in zip(both, tensors, strict=True)]
+
+
 class Fitting:
     """How many things are done at a time: `size`, halved, with a warning, whenever the GPU's memory does not
     hold them.

@@ -215,7 +215,7 @@ class Batch:
 
     `features` dense `(B, C, h, w)` or at the points `(B, P, C)`, `flipped` the same of the N photos' mirror
     images or None, `yx` `(B, P, 2)` in pixels of `side`, `vertex` `(B, P)`, `mask` `(B, side, side)`,
-    `natural` `(B,)`.
+    `natural` `(B,)`, which is on the CPU: the host asks for it.
     """
 
     features: torch.Tensor
@@ -251,7 +251,7 @@ def collate(
         stack("yx", True),
         stack("vertex", True),
         stack("mask", False).float(),
-        torch.tensor([example.natural for example in examples], device=device),
+        torch.tensor([example.natural for example in examples]),
         at_points,
         side,
     )

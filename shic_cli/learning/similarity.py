@@ -91,7 +91,7 @@ class Bank:
         views = []
         for feature, yx, seen in zip(features, vertex_yx, visible, strict=True):
             index = seen.nonzero()[:, 0].to(feature.device)
-            views.append((_rows(feature, yx[seen].to(feature.device), size), index))
+            views.append((_rows(feature, yx.to(feature.device)[index], size), index))
         return cls(views, visible.shape[1])
 
     def similarities(self, queries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -199,7 +199,7 @@ def match(
     """`best_vertices` of `pool_similarities`, without Sigma where max pooling allows it.
 
     The best vertex over the best view is the best of all pairs, so each view only gives its best vertex for
-    each query. Views come in the order of their agreement; once no later view could win, even with a
+    each query. On a CPU views come in the order of their agreement; once no later view could win, even with a
     similarity of 1, the rest is left out.
     """
     if pool != "max":
@@ -208,10 +208,10 @@ def match(
     score = queries.new_full((len(queries),), -torch.inf)
     vertex = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     near = None
-    for i in bonus.argsort(descending=True, stable=True).tolist():
-        if (
-            agreement > 0 and score.min() > 1 + CLOSE + bonus[i]
-        ):  # without bonuses there is nothing to wait for
+    # a GPU compares with all views sooner than the host learns which ones are needed
+    ordered = agreement > 0 and queries.device.type == "cpu"
+    for i in bonus.argsort(descending=True, stable=True).tolist() if ordered else range(len(bonus)):
+        if ordered and score.min() > 1 + CLOSE + bonus[i]:
             break
         rows, index = bank.views[i]
         if not len(index):

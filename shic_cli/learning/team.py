@@ -34,8 +34,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(features)
-        # In double precision, as torch's own has it: in deep networks the last digits of the variance grow to
-        # percents of a gradient.
+        # Sums are in double precision, as torch's own has it: in deep networks the last digits of the variance
+        # grow to percents of a gradient. bfloat16 is for the layers around, as autocast has it on one rank.
+        kind = features.dtype
+        features = features.to(torch.promote_types(kind, torch.float32))
         count = torch.tensor(
             [features.numel() // features.shape[1]], dtype=torch.float64, device=features.device
         )
@@ -48,18 +50,20 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean.to(features), self.momentum)
             self.running_var.lerp_((variance * number / (number - 1)).to(features), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt().to(features)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(kind)
 
 
 class _Nothing(nn.Module):
-    """All parameters of `part` in a sum that is 0: its gradients add nothing to those that are there."""
+    """All parameters of `part` in a sum that is 0: its gradients add nothing to those that are there. Its
+    buffers stay outside, for every rank computes the same.
+    """
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.part = part
+        self.all = nn.ParameterList(part.parameters())
 
     def forward(self) -> torch.Tensor:
-        return sum((parameter * 0).sum() for parameter in self.part.parameters())
+        return sum((parameter * 0).sum() for parameter in self.all)
 
 
 class Together:
@@ -82,9 +86,7 @@ class Together:
                 if type(each) is nn.BatchNorm2d:
                     each.__class__ = SharedBatchNorm  # which has the same state
             with _meeting():
-                self.parallel = nn.parallel.DistributedDataParallel(
-                    _Nothing(part), forward_sync_buffers=False
-                )
+                self.parallel = nn.parallel.DistributedDataParallel(_Nothing(part))
 
     @property
     def is_first(self) -> bool:

@@ -114,7 +114,7 @@ class Trainer:
             together=TOGETHER[device.type],
             memory=MEMORY // share_of_machine(),
         )
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(
                 config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
@@ -162,9 +162,10 @@ class Trainer:
         grown beyond all measure.
         """
         where = f"epoch {self.epoch + 1}"
-        for name, value in self.map.state_dict().items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
+        values = {name: each for name, each in self.map.state_dict().items() if each.is_floating_point()}
+        finite = torch.stack([torch.isfinite(each).all() for each in values.values()]).tolist()
+        if not all(finite):
+            raise ShicError(f"{where}: {list(values)[finite.index(False)]} of the map is not finite", KEPT)
         start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
         if worst := next(
             (name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None

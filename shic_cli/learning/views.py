@@ -112,18 +112,21 @@ def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     padded = torch.nn.functional.pad(mask, (1, 1, 1, 1))
     off = ~padded.flatten(1).gather(1, row * (size + 2) + column)
     core = padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
-    view, *pixel = (
-        (mask & ~core).nonzero().unbind(1)
-    )  # the pixel nearest to a point beyond the mask is on its outline
-    outlines = torch.stack(pixel, 1).to(yx).split(view.bincount(minlength=len(mask)).tolist())
+    # the pixel nearest to a point beyond the mask is on its outline
+    outlines, moved = _by_view(mask & ~core), _by_view(off)
     yx = yx.clone()
-    for i, outline in enumerate(outlines):
-        if len(outline) and off[i].any():
-            distance = torch.cdist(
-                yx[i, off[i]], outline, compute_mode="donot_use_mm_for_euclid_dist"
-            )  # the quick way is not exact
-            yx[i, off[i]] = outline[distance.argmin(1)]
+    for i, (outline, (vertex,)) in enumerate(zip(outlines, (each.unbind(1) for each in moved), strict=True)):
+        if len(outline) and len(vertex):
+            # the quick way is not exact
+            distance = torch.cdist(yx[i, vertex], outline.to(yx), compute_mode="donot_use_mm_for_euclid_dist")
+            yx[i, vertex] = outline.to(yx)[distance.argmin(1)]
     return yx
+
+
+def _by_view(chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Of each view where `chosen` `(N, ...)` is true, `(P_i, ...)`; a GPU is waited for once for all views."""
+    view, *place = chosen.nonzero().unbind(1)
+    return torch.stack(place, 1).split(view.bincount(minlength=len(chosen)).tolist())
 
 
 def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwrite: bool = False) -> None:
