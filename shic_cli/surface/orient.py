@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 
 import numpy as np
-from scipy.spatial import ConvexHull, QhullError, KDTree
+from scipy.spatial import ConvexHull, KDTree, QhullError
 
 from shic_cli.base.errors import SettingError
 from shic_cli.surface.mesh import Mesh, surface_points

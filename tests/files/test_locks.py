@@ -17,6 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.files import atomic as outputs
 from shic_cli.files import locks

@@ -24,8 +24,8 @@ FREE = """
 copy_ _has_compatible_shallow_copy_type requires_grad_ numel dim size is_floating_point __len__
 """.split()  # noqa: SIM905
 WAITS = """
-item tolist __bool__ __float__ __int__ __index__ nonzero unique _unique2 masked_select equal allclose is_nonzero
-argwhere bincount cholesky __contains__
+item tolist __bool__ __float__ __int__ __index__ nonzero unique _unique2 masked_select equal allclose
+is_nonzero argwhere bincount cholesky __contains__
 """.split()  # noqa: SIM905
 SILENT = ("empty_cache", "set_rng_state", "current_stream")
 waits: Counter[str] = Counter()  # how often the host waited, by line

@@ -275,7 +275,7 @@ def test_missing_weights_are_named_with_the_line_that_gets_them(
 
 BAD = {
     "--side 100": (2, "no multiple of 64"),
-    "--views left": (2, "'left' is no view"),
+    "--views left": (2, "'left' is not a view"),
     "--only 1.5": (2, "is not whole"),
     "--check 0.5 --masker none": (2, "--check needs a masker"),
     "--offload model": (2, "saves a GPU's memory"),
