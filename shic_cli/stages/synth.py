@@ -18,7 +18,7 @@ import torch
 
 from shic_cli import __version__
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import Failures, InputError, PictureError, SettingError, ShicError
+from shic_cli.base.errors import Failures, InputError, PictureError, SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import SynthConfig
 from shic_cli.files import pictures
@@ -255,7 +255,9 @@ def synthesize(
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
         collect(target, chosen(config), make, check, track=track, part=part)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         part = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = getattr(part, "saves_memory", "give --device cpu, or a smaller --size")
         raise ShicError(
