@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from shic_cli import __version__
-from shic_cli.base.errors import ShicError
+from shic_cli.base.errors import ShicError, lacks_memory
 
 # Command -> (module below shic_cli.cli, one line of help), in the order of the pipeline.
 COMMANDS = {
@@ -209,9 +209,7 @@ def _run(args: list[str] | None, came: list[int]) -> None:
     except MemoryError:
         _fail("out of memory", "give smaller pictures, a smaller --batch or fewer --vertices", 1)
     except RuntimeError as error:
-        if (
-            type(error).__name__ != "OutOfMemoryError"
-        ):  # torch's, known by its name: torch is not imported here
+        if not lacks_memory(error):
             raise
         _fail(
             "out of GPU memory",
