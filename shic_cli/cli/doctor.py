@@ -27,7 +27,7 @@ def command(context: click.Context, weights: Path | None, as_json: bool) -> None
     if as_json:
         emit_json(report.as_json())
     else:
-        for section, values in report.found.items():
+        for section, values in report.sections.items():
             click.echo(f"{section}:")
             for name, value in values.items():
                 click.echo(f"  {name}: {_shown(name, value)}")
