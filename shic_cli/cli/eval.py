@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from shic_cli.base.settings import GeodesicConfig, PckConfig
+from shic_cli.base.settings import GeodesicConfig, MasksConfig, PckConfig
 from shic_cli.cli import options
 
 GEODESIC_FIGURES = ("images", "points", "mean", "median", "ci95", "gps", "left_right")
@@ -145,7 +145,7 @@ def pck(
     keypoints: Path,
     classes: tuple[str, ...],
     images: str | None,
-    masks: Path | None,
+    masks: MasksConfig,
     masker: str,
     baselines: tuple[str, ...],
     template: Path | None,
@@ -173,12 +173,10 @@ def pck(
     from shic_cli.cli.console import track
     from shic_cli.evaluation.pck_targets import Photos, TargetScorer
     from shic_cli.files.keypoints import read_pairs
-    from shic_cli.parts.maskers.make import make_masker
 
     _some_row(targets, baselines)
     torch_device = resolve_device(device)
-    mask_maker = make_masker(masker, torch_device, weights, classes[0] if len(classes) == 1 else "")
-    photos = Photos(images, masks, mask_maker)
+    photos = Photos(images, masks, masker, classes[0] if len(classes) == 1 else "")
     pairs = read_pairs(keypoints, classes)
     scorer = TargetScorer(pairs, photos, config, torch_device, template, weights, seed, track)
     results = scorer.score(_labels(targets), baselines)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.keypoints import Pair, image_names
 from shic_cli.files.layouts import Surface, Template
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.names import check_template, meet
-from shic_cli.files.photos import ImageFile, MaskSource
+from shic_cli.files.photos import ImageFile
 from shic_cli.stages.match import Distances, Paths, Side, ThroughTemplate, make_side
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def make_paths(surface: Surface | Template, protocol: str) -> Distances:
 
 
 def sides_of_maps(
-    pairs: list[Pair],
+    pairs: Sequence[Pair],
     maps: ItemReader,
     surface: Surface | Template,
     protocol: str = "image",
@@ -75,7 +76,7 @@ def sides_of_maps(
 
 
 def sides_of_model(
-    pairs: list[Pair],
+    pairs: Sequence[Pair],
     images: list[ImageFile],
     masks: MaskSource,
     predictor: Predictor,
@@ -89,31 +90,43 @@ def sides_of_model(
     """
     paths = make_paths(predictor.surface, protocol)
     return _over_images(
-        pairs, images, lambda image: make_side(predictor, masks.read(image), via, paths), track, "predict"
+        pairs,
+        images,
+        masks,
+        lambda image: make_side(predictor, masks.read(image), via, paths),
+        track,
+        "predict",
     )
 
 
 def masks_of_images(
-    pairs: list[Pair], images: list[ImageFile], masks: MaskSource, track: Track = plain_track
+    pairs: Sequence[Pair], images: list[ImageFile], masks: MaskSource, track: Track = plain_track
 ) -> dict[str, np.ndarray]:
     """The masks `(H, W)` of the photos of `pairs`, by name.
 
     Photos that are not among `images`, or that can't be used, are left out.
     """
-    return _over_images(pairs, images, lambda image: masks.read(image).mask, track, "read")
+    return _over_images(pairs, images, masks, lambda image: masks.read(image).mask, track, "read")
 
 
 def _over_images(
-    pairs: list[Pair], images: list[ImageFile], make: Callable[[ImageFile], Any], track: Track, word: str
+    pairs: Sequence[Pair],
+    images: list[ImageFile],
+    masks: MaskSource,
+    make: Callable[[ImageFile], Any],
+    track: Track,
+    word: str,
 ) -> dict[str, Any]:
     """The result of `make` for each photo of `pairs` that is among `images` and can be used, by name."""
     results, files = {}, {image.name: image for image in images}
     file_of_name = meet(image_names(pairs), list(files), stems=True)
+    masks.prepare([files[file] for file in file_of_name.values() if file is not None])
     failures = Failures()
     for name, file in track(file_of_name.items(), len(file_of_name), word):
         if file is not None:
             with failures.catch(file):
                 results[name] = make(files[file])
+    masks.notes.tell()
     return results
 
 
@@ -129,7 +142,11 @@ def through(sides: dict[str, Side]) -> Transfer:
 
 
 def pck(
-    pairs: list[Pair], sides: dict[str, Side], config: PckConfig, seed: int = 0, track: Track = plain_track
+    pairs: Sequence[Pair],
+    sides: dict[str, Side],
+    config: PckConfig,
+    seed: int = 0,
+    track: Track = plain_track,
 ) -> dict[str, Any]:
     """PCK of keypoints that are transferred through `sides`, which are photos by name; see `score`."""
     masks = {name: side.mask for name, side in sides.items()}
@@ -137,7 +154,7 @@ def pck(
 
 
 def score(
-    pairs: list[Pair],
+    pairs: Sequence[Pair],
     transfer: Transfer,
     masks: dict[str, np.ndarray],
     config: PckConfig,
@@ -189,7 +206,7 @@ def _length(mask: np.ndarray, protocol: str) -> float:
     return max(np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (0, 1)) * (1 + 2 * CSM_PADDING)
 
 
-def draw_csm(pairs: list[Pair]) -> tuple[list[Pair], np.ndarray]:
+def draw_csm(pairs: Sequence[Pair]) -> tuple[list[Pair], np.ndarray]:
     """CSM's draw: the ordered pairs that were drawn, and how often each was drawn `(N,)`.
 
     10,000 pairs of images are drawn with replacement and taken in both directions. Draws of one image twice,
@@ -213,7 +230,7 @@ def draw_csm(pairs: list[Pair]) -> tuple[list[Pair], np.ndarray]:
 
 
 def _figures(
-    pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray, config: PckConfig, seed: int
+    pairs: Sequence[Pair], right: list[np.ndarray], weights: np.ndarray, config: PckConfig, seed: int
 ) -> dict[str, Any]:
     """The figures of pairs at the first alpha, then at each alpha, then by class.
 
@@ -256,7 +273,7 @@ def _figures(
     }
 
 
-def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
+def _interval(pairs: Sequence[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
     """The 95 % interval of sum(sums) / sum(counts), by bootstrap.
 
     Pairs of a list are drawn again. If keypoints have names, every two images are a pair, and images are
@@ -276,7 +293,7 @@ def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int
     return [float(value) for value in np.percentile(shares, [2.5, 97.5])]
 
 
-def _mean_of_kinds(pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray) -> float | None:
+def _mean_of_kinds(pairs: Sequence[Pair], right: list[np.ndarray], weights: np.ndarray) -> float | None:
     """The mean over kinds of keypoint of the share that is right; None if the file names no kinds.
 
     `right` `(P,)` says for each pair which keypoints are right.

@@ -12,26 +12,27 @@ import torch
 
 from shic_cli.base.errors import SettingError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import PckConfig
+from shic_cli.base.settings import MasksConfig, PckConfig
 from shic_cli.evaluation import pck
 from shic_cli.evaluation.baselines import make_pixels
 from shic_cli.evaluation.external import GivenPairs
 from shic_cli.files.items import ItemReader
 from shic_cli.files.keypoints import Pair
-from shic_cli.files.photos import ImageFile, MaskSource, list_images
+from shic_cli.files.photos import ImageFile, list_images
 from shic_cli.learning.model_file import find_surface
-from shic_cli.parts.maskers.make import Masker
+from shic_cli.parts.maskers.make import make_masks
 from shic_cli.stages.match import Side
 from shic_cli.stages.predict import Predictor, mask_source
 
 
 @dataclass(frozen=True)
 class Photos:
-    """The annotated photos: their folder `images`, and the `masks` folder or the `masker` that is used."""
+    """The annotated photos: their folder `images`, how masks are found, the name of the masker and its class."""
 
     images: str | None
-    masks: Path | None = None
-    masker: Masker | None = None
+    masks: MasksConfig
+    masker: str = "auto"
+    class_name: str = ""
 
     def files(self, reason: str) -> list[ImageFile]:
         """The photos; SettingError with the `reason` why they are needed if no folder was given."""
@@ -48,7 +49,7 @@ class TargetScorer:
     of weights.
     """
 
-    pairs: list[Pair]
+    pairs: Sequence[Pair]
     photos: Photos
     config: PckConfig
     device: torch.device
@@ -96,7 +97,8 @@ class TargetScorer:
             return pck.sides_of_maps(self.pairs, maps, surface, self.config.protocol, self.track)
         images = self.photos.files("a model is scored on photos, and none are named")
         predictor = Predictor(target, self.device, weights=self.weights)
-        masks = mask_source(predictor, self.photos.masks, self.photos.masker)
+        photos = self.photos
+        masks = mask_source(predictor, photos.masks, photos.masker, self.weights, photos.class_name)
         return pck.sides_of_model(self.pairs, images, masks, predictor, via, self.config.protocol, self.track)
 
     def _masks(self) -> dict[str, np.ndarray]:
@@ -104,7 +106,8 @@ class TargetScorer:
         images = self.photos.files(
             "the sizes and masks of the photos are needed, and no maps file holds them"
         )
-        source = MaskSource(self.photos.masks, self.photos.masker)
+        photos = self.photos
+        source = make_masks(photos.masks, photos.masker, self.device, self.weights, photos.class_name)
         return pck.masks_of_images(self.pairs, images, source, self.track)
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from shic_cli.base.devices import TOGETHER, Fitting, ahead
 from shic_cli.base.errors import Failures, InputError, ShicError
-from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.files.photos import Crop, ImageFile
 from shic_cli.learning import pca
 from shic_cli.learning.views import Views
 from shic_cli.parts.extractors.joined import resample
@@ -98,6 +99,7 @@ def each_photo(
                     pairs.append((photo, *work([photo])))
         yield from pairs
         yield from [None] * (len(batch) - len(pairs))
+    masks.notes.tell()
 
 
 def view_features(

@@ -19,7 +19,7 @@ from scipy.spatial import KDTree
 
 from shic_cli.base.errors import InputError
 from shic_cli.base.settings import GEODESIC_MAXIMUM, GPS_KAPPA
-from shic_cli.files.photos import Photo
+from shic_cli.files.mask_sources import Photo
 from shic_cli.files.pictures import fit_height
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from shic_cli.files.arrays import read_arrays, source
 from shic_cli.files.atomic import check_target
 from shic_cli.files.items import Item, ItemReader
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import Crop, ImageFile, MaskSource, listing
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.files.photos import Crop, ImageFile, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning import similarity
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
@@ -129,6 +130,7 @@ def pseudo_gt(
         extractor = _extractor_of(images, template, config, device, weights)
         names, made_from, settings = images.names, {"features": source(images.path)}, {}
     else:
+        masks.prepare(part.of(images))
         extractor = make_extractor(config.extractor, device, weights)
         names = [image.name for image in images]
         made_from, settings = {"images": listing(images)}, masks.settings
@@ -142,8 +144,6 @@ def pseudo_gt(
     ) as writer:
         left = [name for name in part.of(names) if name not in writer]
         if left:  # a share that is finished needs no views
-            if not isinstance(images, ItemReader):
-                masks.prepare(next(image for image in images if image.name == left[0]))
             views = views or views_for(extractor, template, config, device)
             teacher = Teacher.make(extractor, views, config, track)
             for query in track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt"):

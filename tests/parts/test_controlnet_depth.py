@@ -301,7 +301,7 @@ def test_a_class_is_needed(shic: Run, tiny_generator: Path, small_template_file:
         assert status == 2 and "needs the name of the class" in err and "--class horse" in err
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="saving a GPU's memory needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_offload_gives_the_same_picture(paint: Run, offload: str):
     pytest.importorskip("accelerate")

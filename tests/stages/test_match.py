@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from shic_cli.base.errors import InputError
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import Photo
+from shic_cli.files.mask_sources import Photo
 from shic_cli.stages.match import (
     Matches,
     Paths,
