@@ -25,13 +25,19 @@ from shic_cli.cli import options
     type=click.FloatRange(0, 1),
     default=0.9,
     show_default=True,
-    help="Of the texture over the photo.",
+    help="Opacity of the texture over the photo.",
 )
 @options.device
 @options.overwrite
 def command(
-    maps: Path, texture: str, template: Path | None, output: Path | None, opacity: float, device: str, overwrite: bool
-) -> None:  # fmt: skip
+    maps: Path,
+    texture: str,
+    template: Path | None,
+    output: Path | None,
+    opacity: float,
+    device: str,
+    overwrite: bool,
+) -> None:
     """Lay a texture over the photos of the MAPS file.
 
     The picture of one image goes to STEM.remap.png beside MAPS, those of several to a folder named like it.

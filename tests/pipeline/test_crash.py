@@ -64,7 +64,7 @@ main(["train"])
         [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
     )
     assert (
-        done.returncode == 128 + number and f"shic: error: {word}\n  nothing finished is lost" in done.stderr
+        done.returncode == 128 + number and f"shic: error: {word}\n  finished work is kept" in done.stderr
     )
     assert "Traceback" not in done.stderr
 
