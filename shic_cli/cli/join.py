@@ -19,6 +19,7 @@ def command(parts: tuple[Path, ...], output: Path | None, overwrite: bool) -> No
     Nothing is computed or unpacked, and no weights or photos are needed. The parts are kept.
     """
     from shic_cli.cli.console import track
-    from shic_cli.files.shards import join, whole_path
+    from shic_cli.files.join import join
+    from shic_cli.files.shards import whole_path
 
     join(parts, output or whole_path(parts[0]), overwrite, track)

@@ -17,7 +17,7 @@ from shic_cli.files.atomic import check_target
 from shic_cli.files.items import ItemWriter
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import Crop, ImageFile, encode, listing
-from shic_cli.files.shards import WHOLE, Finished, Part
+from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.views import Views
 from shic_cli.parts.extractors.make import make_extractor
@@ -54,14 +54,13 @@ def _writer(
     overwrite: bool,
     part: Part = WHOLE,
     **more: Any,
-) -> ItemWriter | Finished:
+) -> ItemWriter:
     """The writer of a features file, or of a `part` of it."""
     attrs = {"extractor": extractor.name, "fingerprint": extractor.fingerprint, "template": template}
     params = {**config.params(), "extractor": extractor.settings, **more}
     root = getattr(extractor, "arrays", {})  # a basis
-    return part.writer(
-        path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite, root=root
-    )
+    shared = {"params": params, "sources": sources, "attrs": attrs, "root": root}
+    return ItemWriter(path, "shic/features", **shared, overwrite=overwrite, part=part)
 
 
 def write_photo_features(
@@ -97,7 +96,7 @@ def write_photo_features(
         for photo, (feature, crop) in filter(None, track(results, len(left), "features")):
             writer.add(photo.name, **_item(feature, photo.mask, crop, photo.data))
         failures.check(len(images))
-    part.end(path, failures, len(images), overwrite)
+    writer.end(failures, len(images))
 
 
 def write_view_features(

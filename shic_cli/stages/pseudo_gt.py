@@ -17,7 +17,7 @@ from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import PseudoGtConfig, RenderConfig
 from shic_cli.files.arrays import read_arrays, source
 from shic_cli.files.atomic import check_target
-from shic_cli.files.items import Item, ItemReader
+from shic_cli.files.items import Item, ItemReader, ItemWriter
 from shic_cli.files.layouts import Template
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import Crop, ImageFile, listing
@@ -139,8 +139,14 @@ def pseudo_gt(
     made_with = {**extractor.settings, "fingerprint": extractor.fingerprint}
     params = {**config.params(), "extractor": made_with, **settings}
     attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
-    with part.writer(
-        path, "shic/maps", params=params, sources={**sources, **made_from}, attrs=attrs, overwrite=overwrite
+    with ItemWriter(
+        path,
+        "shic/maps",
+        params=params,
+        sources={**sources, **made_from},
+        attrs=attrs,
+        overwrite=overwrite,
+        part=part,
     ) as writer:
         left = [name for name in part.of(names) if name not in writer]
         if left:  # a share that is finished needs no views
@@ -151,7 +157,7 @@ def pseudo_gt(
                     vertex, score = teacher.match(query.feature, query.crop, query.mask)
                     writer.add(query.name, encoded=query.data, mask=query.mask, vertex=vertex, score=score)
         failures.check(len(images))
-    part.end(path, failures, len(images), overwrite)
+    writer.end(failures, len(images))
 
 
 def _check_views(views: Views, template: Template) -> None:

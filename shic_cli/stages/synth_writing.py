@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from shic_cli import __version__
 from shic_cli.base.errors import Failures, InputError, PictureError, SettingError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import SynthConfig
-from shic_cli.files.atomic import Journal
 from shic_cli.files.items import ItemWriter
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import encode
-from shic_cli.files.shards import WHOLE, Finished, Part
+from shic_cli.files.shards import WHOLE, Part
 from shic_cli.parts.maskers.make import make_masker
 
 if TYPE_CHECKING:
@@ -95,19 +93,15 @@ def collect(
     params = {**target.params, "masker": check.masker} if check else target.params
     attrs, failures, run = {"labels": "synthetic", "template": target.template.fingerprint}, Failures(), 0
     failures.names += missing
-    with (
-        part.writer(
-            target.path,
-            "shic/maps",
-            params=params,
-            sources=target.sources,
-            attrs=attrs,
-            overwrite=target.overwrite,
-        ) as out,
-        Dropped(part.path(target.path), out, bool(check) and not isinstance(out, Finished)) as dropped,
-    ):
+    settings: dict[str, Any] = {
+        "params": params,
+        "sources": target.sources,
+        "attrs": attrs,
+        "overwrite": target.overwrite,
+    }
+    with ItemWriter(target.path, "shic/maps", **settings, part=part) as out:
         share = part.of(sorted(numbers, key=picture_name))  # a share is a run of names
-        left = [i for i in share if picture_name(i) not in out and picture_name(i) not in dropped]
+        left = [i for i in share if picture_name(i) not in out]
         for i in track(left, len(left), "synth"):
             try:
                 picture, run = make(i), 0
@@ -119,21 +113,21 @@ def collect(
                     raise fault from error
                 continue
             if check and check.overlap(picture) < check.least:
-                dropped.add(picture_name(i))
+                out.drop(picture_name(i))
             else:
                 _add(out, picture_name(i), picture)
         if part.is_whole and not len(out) and failures.first:
             raise failures.first
         if part.is_whole and check and not len(out):
             raise InputError(
-                f"all {len(dropped)} pictures were dropped by --check {check.least:g}",
+                f"all {len(out.dropped)} pictures were dropped by --check {check.least:g}",
                 "give a smaller --check, or another --masker",
             )
-        if check and not isinstance(out, Finished):
-            out.header["params"]["dropped"] = len(dropped)
+        if check and not out.finished:
+            out.header["params"]["dropped"] = len(out.dropped)
             fact = "%d of %d pictures dropped: their object is not where it was rendered (--check %g)"
-            log.info(fact, len(dropped), len(share), check.least)
-    part.end(target.path, failures, len(numbers) + len(missing), target.overwrite)
+            log.info(fact, len(out.dropped), len(share), check.least)
+    out.end(failures, len(numbers) + len(missing))
 
 
 def _add(out: ItemWriter, name: str, picture: Picture) -> None:
@@ -143,41 +137,3 @@ def _add(out: ItemWriter, name: str, picture: Picture) -> None:
         (picture.vertex >= 0).astype(np.float16),
     )
     out.add(name, encoded=encoded, mask=picture.mask, vertex=picture.vertex, score=score)
-
-
-class Dropped:
-    """The names of the pictures that a check dropped, kept in a journal beside `target` until it is finished.
-
-    `out` writes the target.
-    """
-
-    def __init__(self, target: Path, out: ItemWriter | Finished, wanted: bool) -> None:
-        # A journal of other settings is replaced; `out` compared its own settings when it was opened.
-        header, place = (
-            {**out.header, "shic_version": __version__},
-            target.with_name(f"{target.name}.dropped"),
-        )
-        self.out, self.journal = out, Journal(place, header, replace=True) if wanted else None
-        if not wanted and not isinstance(out, Finished) and place.with_name(f"{place.name}.journal").exists():
-            # a run with a check was killed and left its journal, which this run without a check removes
-            Journal(place, header, replace=True).close(remove=True)
-        self.names = {record.decode() for record in self.journal.records()} if self.journal else set()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def add(self, name: str) -> None:
-        """Keep one name; a crash after this call does not lose it."""
-        assert self.journal is not None
-        self.journal.append(name.encode())
-        self.names.add(name)
-
-    def __enter__(self) -> Dropped:
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.journal:
-            self.journal.close(remove=kind is None or not len(self.out))
