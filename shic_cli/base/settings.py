@@ -484,7 +484,9 @@ class ExportConfig(Checked):
         low=0,
         high=228,
     )
-    texture: str = setting("", "What an .mp4 shows: a picture, or checker, colors or grid, laid over the photos.")
+    texture: str = setting(
+        "", "What an .mp4 shows: a picture, or checker, colors or grid, laid over the photos."
+    )
     beside: bool = setting(False, "Show the photos in an .mp4 too, on the left.")
     fps: float = setting(25.0, "Photos a second in an .mp4.", low=0.1, high=240)
 
