@@ -99,10 +99,11 @@ def group(verbose: int, quiet: int) -> None:
     """Learn dense image-to-template correspondences for any class from one mesh and masked photos.
 
     \b
-    shic template prep trex.obj            # -> template.h5
-    shic pseudo-gt imgs/ -o pgt.h5         # renders the template and matches the photos to it
-    shic train                             # -> model.safetensors
-    shic predict img.jpg --remap tex.png   # -> img.maps.h5, img.colors.png, img.remap.png
+    shic template prep trex.obj                   # -> template.h5
+    shic pseudo-gt imgs/ -o pgt.h5                # renders the template and matches the photos to it
+    shic synth                                    # -> synth.h5: posed pictures with exact labels
+    shic train                                    # -> model.safetensors
+    shic predict imgs/trex01.jpg --remap checker  # -> maps, colours, a texture that follows the surface
     """
     from shic_cli.cli.console import configure
     from shic_cli.files.shards import Part

@@ -16,7 +16,7 @@ from shic_cli.base.settings import DP_SCALE
 from shic_cli.files.checks import parse_json, real_number, shorten
 
 LARGEST = 1e6  # pixels; no picture is so wide
-HINT = "see the README for what an annotation file holds"
+HINT = "docs/how-to/score.md says what an annotation file holds"
 
 
 @dataclass(frozen=True)

@@ -1,68 +1,229 @@
-"""The README's commands are real, and it names every command and every field."""
+"""README.md and the pages of docs/: their commands are real, they name every command, kind and field, their links
+lead somewhere, README's lines of Python run, and the site builds.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import click
 import pytest
 
+from shic_cli import __version__
+from shic_cli.base import result_settings, settings
 from shic_cli.cli import COMMANDS, group
+from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import LABELS, LAYOUTS
+from shic_cli.parts import registry
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-SCRIPTS = [README, *(path.read_text() for path in sorted(ROOT.glob("examples/*.sh")))]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in PAGES}
+README = TEXTS["README.md"]
 
 
 def shell_lines() -> list[str]:
     """Every `shic …` command in code blocks and example scripts, without what is around it."""
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.S)
-    lines = [line for text in [*blocks, *SCRIPTS[1:]] for line in text.splitlines()]
+    blocks = [block for text in TEXTS.values() for block in re.findall(r"```sh\n(.*?)```", text, re.S)]
+    scripts = [path.read_text("utf-8") for path in sorted(ROOT.glob("examples/*.sh"))]
+    lines = [line for text in [*blocks, *scripts] for line in text.splitlines()]
     found = [re.search(r"(?:^|[|&]\s*|^#\s+)shic ([a-z].*)", line.split("  #")[0]) for line in lines]
-    return [match.group(1).strip() for match in found if match]
+    return sorted({match.group(1).strip() for match in found if match})
+
+
+def commands_in_prose() -> list[str]:
+    """Every `shic …` in backticks."""
+    prose = [re.sub(r"```.*?```", "", text, flags=re.S) for text in TEXTS.values()]
+    return sorted({" ".join(line.split()) for text in prose for line in re.findall(r"`shic ([a-z][^`]*)`", text)})
+
+
+def find_command(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that the words name, and the words that are left."""
+    context = click.Context(group)
+    command: click.Command = group
+    while isinstance(command, click.Group) and words:
+        inner = command.get_command(context, words[0])
+        assert inner is not None, f"there is no command {words[0]}"
+        command, words = inner, words[1:]
+    return command, words
 
 
 @pytest.mark.parametrize("line", shell_lines())
-def test_every_command_line_is_one_that_shic_takes(line):
-    words = shlex.split(line.replace("$", ""), comments=True)
-    context = click.Context(group)
-    command: click.Command = group
-    while isinstance(command, click.Group):
-        found = command.get_command(context, words[0])
-        assert found is not None, f"shic {line}: there is no command {words[0]}"
-        command, words = found, words[1:]
-    command.make_context(
-        command.name, words
-    )  # raises for an option that is not there or a value that it does not take
+def test_every_command_line_is_one_that_shic_takes(line: str) -> None:
+    command, words = find_command(shlex.split(line.replace("$", ""), comments=True))
+    # raises for an option that is not there or a value that it does not take
+    command.make_context(command.name, words)
 
 
-def test_there_are_lines_to_check():
-    assert len(shell_lines()) >= 8
+@pytest.mark.parametrize("line", commands_in_prose())
+def test_every_command_in_prose_has_its_options(line: str) -> None:
+    command, words = find_command(line.split())
+    options = {name for each in command.params for name in (*each.opts, *each.secondary_opts)}
+    assert {word for word in words if word.startswith("--")} <= options | {"--help"}, line
 
 
-def test_readme_names_every_command():
-    table = re.findall(r"`shic ([a-z0-9-]+)", README)
-    assert set(COMMANDS) == set(table)
+def test_there_are_lines_to_check() -> None:
+    assert len(shell_lines()) >= 40 and len(commands_in_prose()) >= 20
 
 
-def test_readme_names_every_kind_and_field():
-    for kind, layout in LAYOUTS.items():
-        row = next(line for line in README.splitlines() if line.startswith(f"| `{kind}`"))
-        assert all(f"`{name}`" in row for name in {**layout.fields, **layout.items})
-    assert all(f"`{label}`" in README for label in LABELS)
+def test_the_pages_written_by_hand_name_every_command() -> None:
+    used = {line.split()[0] for line in [*shell_lines(), *commands_in_prose()]}
+    assert used >= set(COMMANDS), set(COMMANDS) - used
 
 
-def test_pictures_and_links_into_the_project_exist():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+def test_the_help_has_the_lines_of_the_readme() -> None:
+    block = README.partition("## Your own class")[2].partition("```sh\n")[2].partition("```")[0]
+    help = re.findall(r"^    (shic .*?)  +#", group.help or "", re.M)
+    own = [re.sub(r"  +#.*", "", line).strip() for line in block.splitlines()]
+    assert [line.split()[1] for line in help] == [line.split()[1] for line in own] and "shic synth" in help
 
 
-def test_every_setting_has_a_help_text():
+def test_the_files_page_names_every_kind_and_label() -> None:
+    page = TEXTS["docs/concepts/files.md"]
+    assert all(f"| `{kind}` |" in page for kind in LAYOUTS) and all(f"`{label}`" in page for label in LABELS)
+
+
+def test_pictures_and_links_into_the_project_exist() -> None:
+    for name, text in TEXTS.items():
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.S)):
+            path, _, anchor = target.partition("#")
+            if target.startswith("https://"):
+                continue
+            file = (ROOT / name).parent / path if path else ROOT / name
+            assert file.exists(), f"{name}: {target}"
+            if anchor and "<!-- made from" not in (written := file.read_text("utf-8")):
+                headings = re.findall(r"^#+ (.*)$", written, re.M)
+                slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+                assert anchor in slugs, f"{name}: {target}"
+
+
+def test_files_of_the_project_that_pages_name_exist() -> None:
+    for name, text in TEXTS.items():
+        for path in re.findall(r"`((?:examples|tests|docs|shic_cli|\.github)/[\w./-]*)`", text):
+            assert (ROOT / path).exists(), f"{name}: {path}"
+    promises = re.findall(r"`(test_\w+\.py)`", TEXTS["docs/results/promises.md"])
+    assert len(promises) > 15 and all(list(ROOT.glob(f"tests/**/{test}")) for test in promises)
+
+
+def test_every_setting_has_a_help_text() -> None:
     for name in COMMANDS:
         command = group.get_command(click.Context(group), name)
         for each in command.commands.values() if isinstance(command, click.Group) else [command]:
             assert each.help, name
             assert all(option.help for option in each.params if isinstance(option, click.Option)), name
+
+
+def test_the_readme_is_short_and_no_fact_is_in_two_places() -> None:
+    assert len(README.splitlines()) <= 110
+    homes: dict[str, str] = {}
+    for name, text in TEXTS.items():
+        for line in text.splitlines():
+            if (row := line.strip()).startswith("|") and re.search(r"\d\.\d", row):
+                assert homes.setdefault(row, name) == name, f"{row} is in {homes[row]} and in {name}"
+
+
+def test_the_versions_agree() -> None:
+    assert f"version: {__version__}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    assert f"{{{__version__}}}" in TEXTS["docs/citing.md"]
+    assert re.search(rf"^## {re.escape(__version__)} ", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+
+
+# README's lines of Python
+
+
+def test_the_lines_of_python_run(
+    album: Path, small_model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = small_model_file.parent
+    for kind, (photo, name) in itertools.product(("imgs", "masks"), (("photo0", "a"), ("photo1", "b"))):
+        (folder / kind).mkdir(exist_ok=True)
+        shutil.copy(album / kind / f"{photo}.png", folder / kind / f"{name}.png")
+    shutil.copy(album / "truth.h5", folder / "pgt.h5")
+    monkeypatch.chdir(folder)
+    lines = re.findall(r"```python\n(.*?)```", README, re.S)[0]
+    names: dict[str, Any] = {}
+    exec(lines, names)
+    assert names["a"].vertex.shape == names["a"].rgb.shape[:2] and (folder / "a.colors.png").is_file()
+    assert len(names["matches"].a) == len(names["matches"].b) == 20
+    printed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [name for name, _ in printed] == ItemReader(folder / "pgt.h5", "shic/maps").names
+
+
+# The site
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    """docs/hooks.py."""
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs/hooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_every_command_option_and_setting(hooks: ModuleType) -> None:
+    page = hooks.commands()
+    for name, command in hooks.leaves():
+        section = page.partition(f"## shic {name}\n")[2].partition("\n## shic")[0]
+        rows = [option for option in command.params if isinstance(option, click.Option)]
+        assert rows and section.count("\n| `") == len(rows), name
+        assert all(option.opts[-1] in section for option in rows), name
+    assert "| `--vertices INTEGER` | 5000 | Simplify or subdivide" in page and "(from 0)" in page
+    named = [*vars(settings).values(), *vars(result_settings).values()]
+    configs = [value for value in named if hasattr(value, "__dataclass_fields__")]
+    for each in [field for config in configs for field in config.__dataclass_fields__.values()]:
+        option = each.metadata["flag"] or each.name.replace("_", "-")
+        assert f"--{option}" in page, f"{each.name} is in no table"
+
+
+def test_the_reference_has_every_part_with_its_options(hooks: ModuleType) -> None:
+    page = hooks.parts()
+    assert all(f"| `{name}` | " in page for parts in registry.PARTS.values() for name in parts)
+    assert "`layer=" in page and "device=" not in page
+
+
+def test_the_reference_has_every_kind_and_field(hooks: ModuleType) -> None:
+    page = hooks.kinds()
+    for kind, layout in LAYOUTS.items():
+        section = page.partition(f"## `{kind}`")[2].partition("\n## ")[0]
+        assert all(f"| `{name}` |" in section for name in {**layout.fields, **layout.items}), kind
+        assert all(f"`{name}`" in section for name in layout.attrs), kind
+
+
+@pytest.mark.parametrize(
+    ("page", "link", "leads_to"),
+    [
+        ("index.md", "[a](docs/how-to/masks.md#x)", "[a](how-to/masks.md#x)"),
+        ("index.md", "![a](examples/demo.jpg)", "![a](examples/demo.jpg)"),
+        ("results/paper.md", "[a](../../examples/paper/README.md)", "[a](../project/paper.md)"),
+        ("results/accuracy.md", "[a](../../README.md)", "[a](../index.md)"),
+        ("project/contributing.md", "[a.py](shic_cli/a.py)", "a.py"),
+        ("citing.md", "[a](https://example.org/x)", "[a](https://example.org/x)"),
+    ],
+)
+def test_links_lead_through_the_site(hooks: ModuleType, page: str, link: str, leads_to: str) -> None:
+    assert hooks.relink(link, page) == leads_to
+
+
+def test_the_site_builds_and_shows_everything_once(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="the package mkdocs is not installed (pip install -e '.[docs]')")
+    pytest.importorskip("mkdocstrings_handlers.python", reason="mkdocstrings is not installed")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    start = (tmp_path / "site/index.html").read_text("utf-8")
+    assert "examples/demo.jpg" in start and (tmp_path / "site/examples/demo.jpg").is_file()
+    commands = (tmp_path / "site/reference/commands/index.html").read_text("utf-8")
+    assert "<h2 id=\"shic-template-prep\">" in commands and "made from" not in commands
+    python = (tmp_path / "site/reference/api/index.html").read_text("utf-8")
+    assert all(f'id="shic_cli.stages.model.{name}"' in python for name in ("load", "Model.predict", "Map.points"))
