@@ -473,6 +473,25 @@ class AnnotateConfig(Checked):
 
 
 @dataclass(frozen=True)
+class ExportConfig(Checked):
+    """`shic export`."""
+
+    size: int = setting(1024, "Side of the texture of a .glb in pixels.", low=16, high=8192)
+    number: int = setting(100, "DensePose points of each object in a .json.", low=1)
+    near: float = setting(
+        10.0,
+        "A keypoint is in a photo where a pixel's vertex lies within this distance along the surface, of 228.",
+        low=0,
+        high=228,
+    )
+    texture: str = setting(
+        "", "What an .mp4 shows: a picture, or checker, colors or grid, laid over the photos."
+    )
+    beside: bool = setting(False, "Show the photos in an .mp4 too, on the left.")
+    fps: float = setting(25.0, "Photos a second in an .mp4.", low=0.1, high=240)
+
+
+@dataclass(frozen=True)
 class DemoConfig(Checked):
     """`shic demo`; small enough for two CPU cores and four minutes."""
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     default=0.9,
     show_default=True,
-    help="Of the texture over the photo.",
+    help="Opacity of the texture over the photo.",
 )
 @options.device
 @options.overwrite
