@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from shic_cli.base.errors import ShicError
+from shic_cli.base.errors import ShicError, lacks_memory
 
 if TYPE_CHECKING:
     import torch
@@ -72,19 +72,41 @@ def chance(seed: int, *parts: int | str) -> np.random.Generator:
     return np.random.default_rng([seed, *keys])
 
 
+def to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
+    """`tensors` of one shape, of float32 or whole numbers, as arrays; a GPU is waited for once."""
+    import torch
+
+    if tensors[0].device.type == "cpu":
+        return [tensor.numpy() for tensor in tensors]
+    both = torch.stack([tensor.double() for tensor in tensors]).cpu()
+    return [values.to(tensor.dtype).numpy() for values, tensor in zip(both, tensors, strict=True)]
+
+
+def free_memory(device: torch.device) -> int:
+    """How many bytes are free on `device` now: of the GPU, or of the machine for the CPU."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 class Fitting:
-    """How many things are done at a time: `size`, halved, with a warning, whenever the GPU's memory does not
-    hold them.
+    """How many things are done at a time: `size`, halved, with a warning, whenever memory does not hold them.
+
+    Before that `make_room` is asked to give memory back; it says whether it did.
     """
 
-    def __init__(self, what: str, size: int) -> None:
-        self.what, self.size = what, size
+    def __init__(self, what: str, size: int, make_room: Callable[[], bool] = lambda: False) -> None:
+        self.what, self.size, self.make_room = what, size, make_room
 
     def run(self, work: Callable[[int], R], most: int) -> R:
         """What `work(size)` gives, with a size of at most `most`; it starts again with half as many when
         memory runs out.
 
-        torch.OutOfMemoryError when one alone is too many.
+        The error of `work` when one alone is too many.
         """
         import torch
 
@@ -92,16 +114,21 @@ class Fitting:
             size = min(self.size, most)
             try:
                 return work(size)
-            except torch.OutOfMemoryError:
-                if size <= 1:
+            except (RuntimeError, MemoryError) as error:
+                if not lacks_memory(error):
                     raise
-            self.size = (
-                size // 2
-            )  # outside of the clause above, in which the error holds on to what filled the memory
+                last = error if size <= 1 else None
+            # outside of the clause above, in which the error holds on to what filled the memory
+            if self.make_room():
+                log.warning("out of memory: %s goes on without what was kept for later", self.what)
+            elif last is not None:
+                raise last
+            else:
+                self.size = size // 2
+                log.warning(
+                    "out of memory: %s goes on with %d at a time in place of %d", self.what, self.size, size
+                )
             torch.cuda.empty_cache()
-            log.warning(
-                "out of GPU memory: %s goes on with %d at a time in place of %d", self.what, self.size, size
-            )
 
     def each(self, work: Callable[[Any], R], items: Any) -> Iterator[R]:
         """What `work` gives for the `items`, a sequence or a tensor, some at a time."""

@@ -107,6 +107,18 @@ class Failures:
             raise PartialError(f"{len(self.names)} of {total} inputs failed: {some}", "the rest is written")
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, of the machine or of a GPU.
+
+    numpy raises MemoryError, and torch's allocator for GPUs OutOfMemoryError. torch's allocator for CPUs,
+    cuBLAS, cuSOLVER, cuDNN and Warp raise a RuntimeError that only its words tell from others.
+    """
+    words = ("allocate memory", "ALLOC_FAILED", "out of memory", "Failed to allocate")
+    named = type(error).__name__ == "OutOfMemoryError"  # without an import of torch
+    told = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, MemoryError) or named or told
+
+
 def some(names: list[str]) -> str:
     """The first five of `names`, for a message."""
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

@@ -93,6 +93,7 @@ class TemplateConfig(Checked):
     eigenvectors: int = setting(
         64, "Q, Laplace-Beltrami eigenvectors without the constant one (sec. 4.1).", low=1
     )
+    keep: bool = setting(False, "Keep a ground under the object, or a backdrop around it.")
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
 
@@ -117,6 +118,29 @@ class RenderConfig(Checked):
         "normals", "How the surface is coloured (Table 5).", choices=("normals", "shaded", "depth")
     )
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
+
+
+@dataclass(frozen=True)
+class MasksConfig(Checked):
+    """How the masks of photos are found and read, by every command that takes photos."""
+
+    masks: str = setting(
+        "", "Folder of masks with the photos' names.  [default: a folder masks/ beside the photos]"
+    )
+    label: str = setting(
+        "", "The object's label in masks that are label maps: its number, its colour (#ff0000), or its name."
+    )
+    exif: str = setting(
+        "auto",
+        "Masks of photos with an EXIF flag were drawn on the turned photo (apply) or on its stored pixels (ignore).",
+        choices=("auto", "apply", "ignore"),
+    )
+
+    def params(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        return {
+            each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default
+        }
 
 
 @dataclass(frozen=True)
@@ -460,7 +484,9 @@ class ExportConfig(Checked):
         low=0,
         high=228,
     )
-    texture: str = setting("", "What an .mp4 shows: a picture, or checker, colors or grid, laid over the photos.")
+    texture: str = setting(
+        "", "What an .mp4 shows: a picture, or checker, colors or grid, laid over the photos."
+    )
     beside: bool = setting(False, "Show the photos in an .mp4 too, on the left.")
     fps: float = setting(25.0, "Photos a second in an .mp4.", low=0.1, high=240)
 

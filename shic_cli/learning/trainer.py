@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from shic_cli.base.devices import TOGETHER, Fitting, ahead
+from shic_cli.base.devices import TOGETHER, Fitting, ahead, free_memory
 from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import gather, share_of_machine
@@ -43,7 +43,7 @@ DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come 
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
 
 
-MEMORY = 4 << 30  # bytes of encoded pictures that are kept, by all ranks of a machine together
+MEMORY = 0.25  # share of the memory that is free when training starts, for encoded pictures that are kept
 
 
 def _kind(name: str) -> str:
@@ -66,6 +66,7 @@ class Trainer:
     mirror: torch.Tensor
     team: Together
     fitting: Fitting
+    masking: dict[str, str] = field(default_factory=dict)
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -80,6 +81,7 @@ class Trainer:
         weights: Path | None = None,
     ) -> Trainer:
         """A map that knows nothing yet: E = 0."""
+        masking = masking_of(readers)
         labels = {reader.header.attrs["labels"] for reader in readers}
         encoder = make_extractor(
             config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders"
@@ -112,9 +114,9 @@ class Trainer:
             cells=decoder.cells,
             seed=seed,
             together=TOGETHER[device.type],
-            memory=MEMORY // share_of_machine(),
+            memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
         )
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(
                 config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
@@ -123,7 +125,7 @@ class Trainer:
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(
             config, template, examples, device, seed, found, optimizer, geodesic, mirror,
-            Together(found), Fitting("training", config.batch),
+            Together(found), Fitting("training", config.batch, examples.make_room), masking,
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
@@ -162,9 +164,10 @@ class Trainer:
         grown beyond all measure.
         """
         where = f"epoch {self.epoch + 1}"
-        for name, value in self.map.state_dict().items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
+        values = {name: each for name, each in self.map.state_dict().items() if each.is_floating_point()}
+        finite = torch.stack([torch.isfinite(each).all() for each in values.values()]).tolist()
+        if not all(finite):
+            raise ShicError(f"{where}: {list(values)[finite.index(False)]} of the map is not finite", KEPT)
         start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
         if worst := next(
             (name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None
@@ -368,8 +371,23 @@ class Trainer:
             "channels": encoder.dim,
             "dim": self.config.dim,
             "template": self.template.fingerprint,
+            "masking": self.masking,
             "params": {**self.config.params(), "seed": self.seed},
             "sources": sources,
             "losses": self.history[-1],
         }
         return Saved(self.map.cpu(), Surface.of(self.template), meta)
+
+
+def masking_of(readers: list[ItemReader]) -> dict[str, str]:
+    """The `masker` that masked the photos of the maps files and the object's `class`, where the files say them."""
+    found: dict[str, str] = {}
+    for header in (reader.header for reader in readers):
+        made_of_photos = header.attrs["labels"] == "pseudo"
+        for key, name in (
+            (("masker", "masker"), ("class", "class")) if made_of_photos else (("class", "class_name"),)
+        ):
+            value = header.params.get(name)
+            if isinstance(value, str) and value:
+                found.setdefault(key, value)
+    return found

@@ -25,8 +25,9 @@ from shic_cli.files.checks import check_indices, parse_json
 from shic_cli.files.items import Item, ItemReader
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.locks import Lock
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.names import check_template
-from shic_cli.files.photos import ImageFile, MaskSource, decode
+from shic_cli.files.photos import ImageFile, decode
 from shic_cli.stages.local_server import Answer, LocalServer, Request
 from shic_cli.stages.page import jpeg, packed, photo_data, shown_size, surface_data, write_page
 

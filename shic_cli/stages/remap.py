@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 import torch
 
-from shic_cli.base.errors import Failures, InputError
+from shic_cli.base.errors import Failures, InputError, PartialError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import BUILTIN_TEXTURES
+from shic_cli.files.arrays import source
+from shic_cli.files.atomic import Journal, atomic, check_target
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Surface
-from shic_cli.files.names import check_template
-from shic_cli.files.photos import decode
+from shic_cli.files.names import check_template, picture_path
+from shic_cli.files.photos import decode, encode
 from shic_cli.surface.mesh import vertex_normals
 from shic_cli.surface.surface_points import SurfacePoints
 
@@ -196,15 +198,17 @@ def remap(
     opacity: float,
     device: torch.device,
     track: Track = plain_track,
+    done: Container[str] = (),
 ) -> None:
-    """Call `write(name, picture)` with each image of a maps file under the texture.
+    """Call `write(name, picture)` with each image of a maps file, covered by the texture.
 
-    InputError if the maps are of another template. An image that fails is named and left out, and
-    PartialError at the end says how many.
+    Images in `done` are left out. InputError if the maps are of another template. An image that fails is
+    named and left out, and PartialError at the end says how many.
     """
     check_template(maps, surface.fingerprint)
     failures, finder = Failures(), SurfacePoints(surface, device)
-    for name in track(maps.names, len(maps), "remap"):
+    left = [name for name in maps.names if name not in done]
+    for name in track(left, len(left), "remap"):
         with failures.catch(name):
             item = maps[name]
             rgb, _ = decode(item.encoded.tobytes(), name)
@@ -216,6 +220,55 @@ def remap(
             write(name, lay(rgb, item.vertex, finder, texture, opacity))
     failures.check(len(maps))
     failures.report(len(maps))
+
+
+def remap_into(
+    folder: Path,
+    maps: ItemReader,
+    surface: Surface,
+    texture: str,
+    opacity: float,
+    device: torch.device,
+    *,
+    overwrite: bool = False,
+    track: Track = plain_track,
+) -> None:
+    """Write `STEM.remap.png` of every image of a maps file below `folder`, as `remap` makes them.
+
+    A run that was interrupted goes on when it is given again. Otherwise pictures that are there are kept:
+    ShicError names the first one before any is made, unless `overwrite`.
+    """
+    paint = load_texture(texture, surface)
+    check_template(maps, surface.fingerprint)
+    paths = {name: picture_path(folder, name, ".remap.png") for name in maps.names}
+    made_by = {"maps": source(maps.path)["sha256"], "template": surface.fingerprint, "opacity": opacity}
+    made_by["texture"] = texture if texture in BUILTIN_TEXTURES else source(texture)["sha256"]
+    folder.mkdir(parents=True, exist_ok=True)
+    journal, complete = Journal(folder / ".remap", made_by, replace=overwrite), False
+    try:
+        if not journal.continued and not overwrite:
+            for path in filter(Path.exists, paths.values()):
+                check_target(path, overwrite=False)
+        done = {record.decode() for record in journal.records()}
+        owner = {paths[name]: name for name in reversed(maps.names)}
+
+        def write(name: str, picture: np.ndarray) -> None:
+            if owner[paths[name]] != name:
+                raise InputError(
+                    f"{name}: its picture would replace that of {owner[paths[name]]}", "rename one"
+                )
+            paths[name].parent.mkdir(parents=True, exist_ok=True)
+            with atomic(paths[name]) as partial:
+                partial.write_bytes(encode(picture))
+            journal.append(name.encode())
+
+        remap(maps, surface, paint, write, opacity, device, track, done)
+        complete = True
+    except PartialError:
+        complete = True
+        raise
+    finally:
+        journal.close(remove=complete or not next(journal.records(), None))
 
 
 def _spacing(position: np.ndarray, inside: np.ndarray) -> float:
