@@ -19,10 +19,10 @@ import trimesh
 from gltf_files import rich
 from PIL import Image
 
+from shic_cli.base.result_settings import PckConfig
 from shic_cli.base.settings import (
     FeatureConfig,
     MasksConfig,
-    PckConfig,
     PredictConfig,
     PseudoGtConfig,
     RenderConfig,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command("remap")
 @click.argument("maps", type=click.Path(path_type=Path))
-@click.option("--texture", required=True, help="A picture, or checker, colors or grid.")
+@click.option("--texture", required=True, help="A picture file, or checker, colors or grid.")
 @click.option(
     "--template",
     type=click.Path(path_type=Path),
@@ -44,7 +44,8 @@ def command(
 ) -> None:
     """Lay a texture over the photos of the MAPS file.
 
-    The picture of one image goes to STEM.remap.png beside MAPS, those of several to a folder named like it.
+    The picture of one image goes to STEM.remap.png beside MAPS; those of several go to a folder named like
+    MAPS.
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track, write_picture

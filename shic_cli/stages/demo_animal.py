@@ -111,7 +111,8 @@ def rest_mesh(vertices: int) -> tuple[np.ndarray, np.ndarray]:
     points, corners = IsoSurfaceMarchingCubes.extract(
         values, 0.0, lower=wp.vec3(*lower), upper=wp.vec3(*upper)
     )
-    fine_verts, fine_faces = np.asarray(points.numpy()), np.asarray(corners.numpy()).reshape(-1, 3)
+    fine_verts: Any = points.numpy()
+    fine_faces: Any = corners.numpy().reshape(-1, 3)
     verts, faces = fast_simplification.simplify(fine_verts, fine_faces, target_count=2 * vertices)[:2]
     return verts.astype(np.float32), faces.astype(np.int32)
 

@@ -13,7 +13,7 @@ import torch
 
 from shic_cli.base.errors import InputError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import ExportConfig
+from shic_cli.base.result_settings import ExportConfig
 from shic_cli.files.arrays import opened, read_template
 from shic_cli.files.atomic import atomic
 from shic_cli.files.checks import check_indices

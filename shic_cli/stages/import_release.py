@@ -312,7 +312,7 @@ def _rows(mesh: Mesh, count: int, fact: str, path: Path) -> np.ndarray:
     if count == len(mesh.verts):
         return np.arange(count)
     if count == len(mesh.source):
-        return KDTree(mesh.source).query(mesh.verts)[1]
+        return np.asarray(KDTree(mesh.source).query(mesh.verts)[1])
     numbers = " or ".join(str(number) for number in dict.fromkeys((len(mesh.source), len(mesh.verts))))
     raise InputError(
         f"{fact}, but {path} has {numbers} vertices", "give the unchanged mesh of this class from the release"

@@ -111,7 +111,7 @@ def test_a_name_cannot_lead_out_of_the_folder(
 def test_bad_inputs(shic: Shic, one: Path) -> None:
     for words, said in (
         (("none.h5", "--texture", "grid"), "none.h5: there is no such file"),
-        (("a.maps.h5", "--texture", "none.png"), "none.png: is no picture file"),
+        (("a.maps.h5", "--texture", "none.png"), "none.png: can't be read"),
         (
             ("a.maps.h5", "--texture", "grid", "--template", "a.maps.h5"),
             "expected shic/template, found shic/maps",
