@@ -1,5 +1,6 @@
-"""What `mkdocs build` takes from elsewhere: README.md and other pages of the project, and the reference, which
-is made from the commands, the settings, the parts and the layouts themselves.
+"""What `mkdocs build` takes from elsewhere: README.md and other pages of the project, and the reference.
+
+The reference is made from the commands, the settings, the parts and the layouts themselves.
 """
 
 from __future__ import annotations
@@ -103,17 +104,29 @@ def _command(name: str, command: click.Command) -> str:
     rows = [_option(each, context) for each in command.params if isinstance(each, click.Option)]
     head = "| option | default | meaning |\n|---|---|---|"
     return "\n".join(
-        [f"## shic {name}\n", f"```text\nshic {name} {usage}\n```\n", _prose(command.help or ""), head, *rows, ""]
+        [
+            f"## shic {name}\n",
+            f"```text\nshic {name} {usage}\n```\n",
+            _prose(command.help or ""),
+            head,
+            *rows,
+            "",
+        ]
     )
 
 
 def _prose(help: str) -> str:
     """A help text as Markdown: what click leaves as it is typed (`\\b`) becomes a block."""
     paragraphs = inspect.cleandoc(help).split("\n\n")
-    return "\n\n".join(
-        f"```text\n{text.removeprefix(chr(8)).strip(chr(10))}\n```" if text.startswith("\b") else _plain(text)
-        for text in paragraphs
-    ) + "\n"
+    return (
+        "\n\n".join(
+            f"```text\n{text.removeprefix(chr(8)).strip(chr(10))}\n```"
+            if text.startswith("\b")
+            else _plain(text)
+            for text in paragraphs
+        )
+        + "\n"
+    )
 
 
 def _option(option: click.Option, context: click.Context) -> str:
@@ -154,12 +167,16 @@ def parts() -> str:
 
 
 def _parts(kind: str) -> str:
-    rows = [f"## {kind.capitalize()}\n", "| name | what it is | options and their defaults |", "|---|---|---|"]
+    rows = [
+        f"## {kind.capitalize()}\n",
+        "| name | what it is | options and their defaults |",
+        "|---|---|---|",
+    ]
     for name in registry.PARTS[kind]:
         part = registry.find(kind, name)
         taken = inspect.signature(part).parameters.values()
         options = [
-            f"`{each.name}={'/'.join(map(str, each.default)) if isinstance(each.default, tuple) else each.default}`"
+            f"`{each.name}={_value(each.default)}`"
             for each in taken
             if each.kind is each.KEYWORD_ONLY
             and each.default is not each.empty
@@ -168,6 +185,13 @@ def _parts(kind: str) -> str:
         first = inspect.cleandoc(part.__doc__ or "").split("\n\n")[0]
         rows.append(f"| `{name}` | {_plain(first)} | {', '.join(options)} |")
     return "\n".join([*rows, ""])
+
+
+def _value(default: Any) -> str:
+    """A default as the user types it."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return "/".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def kinds() -> str:
@@ -185,14 +209,16 @@ def _fields(heading: str, layout: dict[str, Field]) -> list[str]:
         return []
     rows = [f"| {heading} | type | axes | what it holds |", "|---|---|---|---|"]
     for name, each in layout.items():
-        axes = ", ".join(map(str, each.axes))
-        rows.append(f"| `{name}` | {each.dtype} | {axes} | {_plain(each.doc)}{' (optional)' if each.optional else ''} |")
+        axes, doc = ", ".join(map(str, each.axes)), _plain(each.doc) + " (optional)" * each.optional
+        rows.append(f"| `{name}` | {each.dtype} | {axes} | {doc} |")
     return [*rows, ""]
 
 
 def results() -> str:
     """The table of results, which README.md alone holds."""
-    return re.findall(r"<!-- results -->\n(.*?)<!-- end -->", (ROOT / "README.md").read_text("utf-8"), re.S)[0]
+    return re.findall(r"<!-- results -->\n(.*?)<!-- end -->", (ROOT / "README.md").read_text("utf-8"), re.S)[
+        0
+    ]
 
 
 REFERENCE = {

@@ -2,8 +2,8 @@
 with random weights, and the default pipeline with seconds and peak memory a stage.
 
 Results go into one JSON, which is written after every part. The same line goes on: parts that are done are
-not done again, and one that fails costs that part alone. At the end the rows for the table of docs/results/speed.md are
-printed.
+not done again, and one that fails costs that part alone. At the end the rows for the table of
+docs/results/speed.md are printed.
 """
 
 from __future__ import annotations

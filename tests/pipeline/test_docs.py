@@ -1,5 +1,5 @@
-"""README.md and the pages of docs/: their commands are real, they name every command, kind and field, their links
-lead somewhere, README's lines of Python run, and the site builds.
+"""README.md and the pages of docs/: their commands are real, they name every command, kind and field, their
+links lead somewhere, README's lines of Python run, and the site builds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from shic_cli.files.layouts import LABELS, LAYOUTS
 from shic_cli.parts import registry
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in PAGES}
 README = TEXTS["README.md"]
 
@@ -43,7 +48,9 @@ def shell_lines() -> list[str]:
 def commands_in_prose() -> list[str]:
     """Every `shic …` in backticks."""
     prose = [re.sub(r"```.*?```", "", text, flags=re.S) for text in TEXTS.values()]
-    return sorted({" ".join(line.split()) for text in prose for line in re.findall(r"`shic ([a-z][^`]*)`", text)})
+    return sorted(
+        {" ".join(line.split()) for text in prose for line in re.findall(r"`shic ([a-z][^`]*)`", text)}
+    )
 
 
 def find_command(words: list[str]) -> tuple[click.Command, list[str]]:
@@ -218,12 +225,23 @@ def test_links_lead_through_the_site(hooks: ModuleType, page: str, link: str, le
 def test_the_site_builds_and_shows_everything_once(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="the package mkdocs is not installed (pip install -e '.[docs]')")
     pytest.importorskip("mkdocstrings_handlers.python", reason="mkdocstrings is not installed")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    words = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(tmp_path / "site"),
+    ]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     start = (tmp_path / "site/index.html").read_text("utf-8")
     assert "examples/demo.jpg" in start and (tmp_path / "site/examples/demo.jpg").is_file()
     commands = (tmp_path / "site/reference/commands/index.html").read_text("utf-8")
-    assert "<h2 id=\"shic-template-prep\">" in commands and "made from" not in commands
+    assert '<h2 id="shic-template-prep">' in commands and "<!-- made from" not in commands
     python = (tmp_path / "site/reference/api/index.html").read_text("utf-8")
-    assert all(f'id="shic_cli.stages.model.{name}"' in python for name in ("load", "Model.predict", "Map.points"))
+    assert all(
+        f'id="shic_cli.stages.model.{name}"' in python for name in ("load", "Model.predict", "Map.points")
+    )
