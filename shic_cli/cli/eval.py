@@ -14,7 +14,7 @@ from shic_cli.cli import options
 if TYPE_CHECKING:
     import torch
 
-    from shic_cli.parts.maskers.make import Masker
+    from shic_cli.parts.maskers.make import ObjectFinder
 
 GEODESIC_FIGURES = ("images", "points", "mean", "median", "ci95", "gps", "left_right")
 GPS_FIGURES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75")
@@ -220,7 +220,7 @@ def _ways(label: str, path: Path, via: str) -> dict[str, str]:
 
 
 def _sides(
-    pairs: list, target: Path, images: str | None, masks: Path | None, masker: Masker | None, template: Path | None, config: PckConfig,
+    pairs: list, target: Path, images: str | None, masks: Path | None, masker: ObjectFinder | None, template: Path | None, config: PckConfig,
     weights: Path | None, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
     from shic_cli.cli.console import track
@@ -245,7 +245,9 @@ def _sides(
     )
 
 
-def _masks(pairs: list, images: str | None, masks: Path | None, masker: Masker | None) -> dict[str, Any]:
+def _masks(
+    pairs: list, images: str | None, masks: Path | None, masker: ObjectFinder | None
+) -> dict[str, Any]:
     from shic_cli.cli.console import track
     from shic_cli.evaluation.pck import masks_of_images
     from shic_cli.files.photos import MaskSource, list_images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from shic_cli.base.errors import Failures, InputError, ShicError
 from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo
 from shic_cli.learning import pca
 from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.joined import resample
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def cut(photo: Photo, side: int) -> tuple[Crop, torch.Tensor, torch.Tensor]:
     return crop, image, torch.from_numpy(crop.cut(photo.mask, side))[None]
 
 
-def extract(extractor: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def extract(extractor: Extractor, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Features f4 `(B, D, h, w)`, not normalised, of `images` `(B, 3, S, S)` and `masks` `(B, 1, S, S)`;
     InputError if not finite.
     """
@@ -41,13 +42,13 @@ def extract(extractor: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.
     return features
 
 
-def decoder_input(encoder: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def decoder_input(encoder: Extractor, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """What a decoder gets of pictures, as `extract`; unit vectors unless `encoder.unit` is False."""
     features = extract(encoder, images, masks)
-    return F.normalize(features, dim=1) if getattr(encoder, "unit", True) else features
+    return F.normalize(features, dim=1) if encoder.unit else features
 
 
-def photo_features(extractor: Any, photos: Sequence[Photo]) -> list[tuple[torch.Tensor, Crop]]:
+def photo_features(extractor: Extractor, photos: Sequence[Photo]) -> list[tuple[torch.Tensor, Crop]]:
     """Of each photo unit features `(D, h, w)` of the crop around its mask, and that crop; one call of the
     extractor.
     """
@@ -101,7 +102,7 @@ def each_photo(
 
 
 def view_features(
-    extractor: Any, views: Views, batch: int = 8, numbers: Sequence[int] | None = None
+    extractor: Extractor, views: Views, batch: int = 8, numbers: Sequence[int] | None = None
 ) -> Iterator[torch.Tensor]:
     """Unit features `(D, h, w)` of rendered views one after the other (those of `numbers`), resampled to the
     extractor's side if need be.
@@ -122,7 +123,7 @@ def view_features(
 
 
 def fit_basis(
-    extractor: Any, features: Iterable[torch.Tensor], masks: torch.Tensor, components: int
+    extractor: Extractor, features: Iterable[torch.Tensor], masks: torch.Tensor, components: int
 ) -> tuple[pca.Projected, Iterator[torch.Tensor]]:
     """`extractor` projected to the principal components of views' unit `features` `(D, h, w)`, and those so
     projected, one by one.
@@ -134,7 +135,9 @@ def fit_basis(
     return projected, (F.normalize(projected.project(feature[None].float())[0], dim=0) for feature in kept)
 
 
-def with_basis(extractor: Any, arrays: dict[str, np.ndarray], path: Path | str, needed: bool = False) -> Any:
+def with_basis(
+    extractor: Extractor, arrays: dict[str, np.ndarray], path: Path | str, needed: bool = False
+) -> Extractor:
     """`extractor` in the basis that `arrays` of the features file `path` hold, or itself without; InputError
     if one is `needed`.
     """

@@ -18,11 +18,13 @@ from shic_cli.files.items import ItemWriter
 from shic_cli.files.photos import Crop, ImageFile, MaskSource, encode, listing
 from shic_cli.files.shards import WHOLE, Finished, Part
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
+from shic_cli.learning.pca import Projected
 from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 
 
-def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weights: Path | None) -> Any:
+def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weights: Path | None) -> Extractor:
     """The extractor, in the basis of the features file `basis`; InputError if that was fitted to another
     extractor's features.
     """
@@ -45,7 +47,7 @@ def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weigh
 
 def _writer(
     path: Path,
-    extractor: Any,
+    extractor: Extractor,
     config: FeatureConfig,
     template: str,
     sources: dict[str, Any],
@@ -55,7 +57,7 @@ def _writer(
 ) -> ItemWriter | Finished:
     attrs = {"extractor": extractor.name, "fingerprint": extractor.fingerprint, "template": template}
     params = {**config.params(), "extractor": extractor.settings, **more}
-    root = getattr(extractor, "arrays", {})  # a basis
+    root = extractor.arrays if isinstance(extractor, Projected) else {}  # the basis
     return part.writer(
         path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite, root=root
     )

@@ -5,7 +5,6 @@ those of the template.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from shic_cli.learning.encode import photo_features, view_features
 from shic_cli.learning.similarity import best_vertices, pool_similarities, sample
 from shic_cli.learning.views import Views, interpolate, vertex_positions
 from shic_cli.parts import registry
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.stages.predict import Predictor
 from shic_cli.stages.pseudo_gt import Teacher, views_for
@@ -128,7 +128,7 @@ def write_trained_heatmap(
 
 
 def _draw(
-    extractor: Any, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor
+    extractor: Extractor, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor
 ) -> np.ndarray:
     """Three rows of `views`: as rendered, the similarity S of their pixels, and Sigma on the surface with its
     maximum.

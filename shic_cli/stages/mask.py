@@ -25,7 +25,7 @@ from shic_cli.files.atomic import atomic
 from shic_cli.files.photos import SMALLEST, Crop, ImageFile, check_mask, decode, encode, read_mask
 from shic_cli.files.pictures import contact_sheet, fit_height, outline
 from shic_cli.parts.maskers.contract import Found, main_object
-from shic_cli.parts.maskers.make import Masker
+from shic_cli.parts.maskers.make import ObjectFinder
 
 log = logging.getLogger("shic")
 
@@ -158,7 +158,7 @@ class MaskWriter:
     def __init__(
         self,
         folder: Path,
-        masker: Masker,
+        masker: ObjectFinder,
         config: MaskConfig,
         overwrite: bool = False,
         pictures: Path | None = None,
@@ -327,7 +327,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 def write_masks(
     images: Sequence[ImageFile],
-    masker: Masker,
+    masker: ObjectFinder,
     folder: Path,
     config: MaskConfig,
     *,

@@ -25,7 +25,9 @@ from shic_cli.learning.encode import cut, decoder_input, each_photo
 from shic_cli.learning.model_file import load_model, require
 from shic_cli.learning.similarity import peak, sample
 from shic_cli.parts.extractors.carried import Carried
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.parts.maskers.make import ObjectFinder
 from shic_cli.stages.remap import lay, load_texture
 from shic_cli.surface.geodesic_median import Median
 from shic_cli.surface.surface_points import SurfacePoints
@@ -99,7 +101,9 @@ class Predictor:
             else self.config.estimate == "median"
         )
 
-    def _make_encoder(self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
+    def _make_encoder(
+        self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None
+    ) -> Extractor:
         """The encoder whose tensors the model file carries; when it carries none, the extractor that it
         names.
         """
@@ -214,13 +218,11 @@ class Predictor:
         return mask
 
 
-def mask_source(
-    predictor: Predictor, folder: Path | None, masker: Callable[[np.ndarray], np.ndarray] | None
-) -> MaskSource:
+def mask_source(predictor: Predictor, folder: Path | None, masker: ObjectFinder | None) -> MaskSource:
     """Where the masks of a prediction come from: last the masker that was asked for by name, else, where it
     can, the model itself.
     """
-    by_name = masker is not None and getattr(masker, "asked", "") != "auto"
+    by_name = masker is not None and masker.asked != "auto"
     return MaskSource(folder, masker if by_name or predictor.needs_mask else predictor.find_mask)
 
 

@@ -25,6 +25,7 @@ from shic_cli.learning import similarity
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.pca import Projected
 from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.stages.render import render_views
 
@@ -35,13 +36,13 @@ class Teacher:
     made them.
     """
 
-    extractor: Any
+    extractor: Extractor
     bank: similarity.Bank
     config: PseudoGtConfig
 
     @classmethod
     def make(
-        cls, extractor: Any, views: Views, config: PseudoGtConfig, track: Track = plain_track
+        cls, extractor: Extractor, views: Views, config: PseudoGtConfig, track: Track = plain_track
     ) -> Teacher:
         """Compute the features of the views; with `config.pca`, of an extractor without a basis, in one that
         is fitted to them.
@@ -76,7 +77,9 @@ class Teacher:
         return vertices, scores
 
 
-def views_for(extractor: Any, template: Template, config: PseudoGtConfig, device: torch.device) -> Views:
+def views_for(
+    extractor: Extractor, template: Template, config: PseudoGtConfig, device: torch.device
+) -> Views:
     """The template's views as `config` says, at the side that `extractor` takes."""
     shared = {name: getattr(config, name) for name in ("azimuths", "elevations", "style", "renderer")}
     return render_views(template, RenderConfig(size=extractor.side, **shared), device)
@@ -177,7 +180,7 @@ def pseudo_gt(
 
 def _extractor_of(
     features: ItemReader, config: PseudoGtConfig, device: torch.device, weights: Path | None
-) -> Any:
+) -> Extractor:
     """The extractor that a features file was made with, in its basis; errors when it is another one now, or
     than `config` asks for.
     """

@@ -19,7 +19,7 @@ from shic_cli.base.settings import MaskConfig, PredictConfig
 from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo, encode, list_images, read_mask
 from shic_cli.learning.encode import cut
 from shic_cli.parts.maskers.contract import Found
-from shic_cli.parts.maskers.make import Masker
+from shic_cli.parts.maskers.make import ObjectFinder
 from shic_cli.stages.mask import MaskWriter, check_places, doubts, mask_name, write_masks
 from shic_cli.stages.predict import Predictor
 
@@ -35,7 +35,7 @@ def box(top: int, left: int, height: int, width: int, shape: tuple[int, int] = S
 LARGE, SMALL = box(5, 3, 30, 40), box(40, 70, 12, 15)
 
 
-class Fixed(Masker):
+class Fixed(ObjectFinder):
     """A masker whose answer is set, and which counts its calls."""
 
     def __init__(self, *found: Found, name: str = "fixed") -> None:

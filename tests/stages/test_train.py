@@ -116,7 +116,7 @@ class Patches:
     settings: ClassVar[dict] = {}
 
     def __init__(self, argument: str = "", *, device: torch.device | str = "cpu") -> None:
-        pass
+        self.device = torch.device(device)
 
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(images, 8) + 0.01

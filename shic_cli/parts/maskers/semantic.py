@@ -1,6 +1,4 @@
-"""Semantic segmentation: any checkpoint of the transformers library that gives every pixel a label, one of
-which is the class.
-"""
+"""Semantic segmentation: any checkpoint of transformers that labels every pixel and knows the class."""
 
 from __future__ import annotations
 
@@ -16,13 +14,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError, MissingError, SettingError
-from shic_cli.parts.maskers.contract import Found, pieces
+from shic_cli.parts.maskers.contract import Found, MaskerDefaults, pieces
 from shic_cli.parts.weights import AGAIN, load, locate
 
-GAP = 0.02  # of the photo's longer side: an object that a pole or a rope cuts in two stays one
+GAP = 0.02  # of the photo's longer side: an object stays one where a pole or a rope cuts it in two
 BACKGROUND = {"background", "unlabeled", "other"}
 
-# What data sets call one thing (VOC, COCO, ADE20K, Cityscapes), in singular, words run together.
+# Names that data sets (VOC, COCO, ADE20K, Cityscapes) have for one thing: singular, without spaces.
 SAME = (
     {"airplane", "aeroplane", "plane"},
     {"motorcycle", "motorbike"},
@@ -37,22 +35,27 @@ SAME = (
 PLURALS = (("people", "person"), ("men", "man"), ("mice", "mouse"), ("geese", "goose"), ("oxen", "ox"))
 
 
-class Semantic:
-    """The pieces of a photo that have the label of a class, with the mean probability of that label as their
-    score.
+class Semantic(MaskerDefaults):
+    """Finds the pieces of a photo that have the label of a class; the score is the label's mean probability.
 
-    `label` names a label of the checkpoint, or its number, in place of the class's name. `side` is the longer
-    side of what the network gets, in pixels; 0 leaves it to the checkpoint's image processor. A label map
-    does not tell two objects that touch. Where it has a background, pieces that another thing joins, as a
-    rider does the halves of a horse, are one object.
+    `label` names a label of the checkpoint, or gives its number, in place of the class's name. `side` is the
+    longer side, in pixels, of what the network gets; 0 leaves it to the checkpoint's image processor. A label
+    map can't separate two objects that touch. Where the checkpoint has a label for the background, pieces
+    that another thing joins are one object, as the halves of a horse under its rider.
     """
 
     name = "semantic"
 
     def __init__(
-        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, class_name: str = "",
-        label: str = "", side: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        argument: str = "",
+        *,
+        device: torch.device | str = "cpu",
+        weights: Path | None = None,
+        class_name: str = "",
+        label: str = "",
+        side: int = 0,
+    ) -> None:
         if not argument:
             raise SettingError(
                 f"{self.name}: names no model", f"write {self.name}:FOLDER or {self.name}:OWNER/NAME"
@@ -66,7 +69,7 @@ class Semantic:
         labels = self._model.config.id2label
         self.label = find_label(label or class_name, labels, str(folder))
         backgrounds = [
-            number for number, each in labels.items() if _joined(each) & BACKGROUND and number != self.label
+            number for number, name in labels.items() if _joined(name) & BACKGROUND and number != self.label
         ]
         self.background = backgrounds[0] if backgrounds else None
 
@@ -79,8 +82,8 @@ class Semantic:
         logits = self._model(self._prepare(small).to(self.device)).logits[0].float()
         if not torch.isfinite(logits).all():
             raise InputError(f"{self.name}: its answer is not finite", "its weights are broken")
-        # A label's lead over the best other one is a single channel: 150 labels at a photo's size would take
-        # gigabytes.
+        # Only the lead of a label over the best other one is resampled: 150 labels at the size of a photo
+        # would take gigabytes.
         channels = [_lead(logits, self.label), logits.softmax(0)[self.label]]
         channels += [_lead(logits, self.background)] if self.background is not None else []
         maps = (
@@ -89,19 +92,17 @@ class Semantic:
             .numpy()
         )
         bridge = maps[2] < 0 if self.background is not None else None
-        found = pieces(maps[0] > 0, round(GAP * max(rgb.shape[:2])), bridge)
-        return [Found(piece, float(maps[1][piece].mean())) for piece in found]
+        masks = pieces(maps[0] > 0, round(GAP * max(rgb.shape[:2])), bridge)
+        return [Found(mask, float(maps[1][mask].mean())) for mask in masks]
 
 
 def _lead(logits: torch.Tensor, label: int) -> torch.Tensor:
-    """How far a label is ahead of the best other one, `(h, w)`, of `logits` `(L, h, w)`."""
+    """How far `label` is ahead of the best other one, `(h, w)`, in `logits` `(L, h, w)`."""
     return logits[label] - torch.cat([logits[:label], logits[label + 1 :]]).amax(0)
 
 
 def _processor(folder: Path) -> Callable[[Image.Image], torch.Tensor]:
-    """What turns a picture into the network's input `(1, 3, h, w)`, by the checkpoint's own settings, of the
-    whole picture.
-    """
+    """Turns a whole picture into the network's input `(1, 3, h, w)`, by the settings of the checkpoint."""
     from transformers import AutoImageProcessor
 
     try:
@@ -127,10 +128,10 @@ def _line(error: Exception) -> str:
 
 
 def find_label(wanted: str, labels: Mapping[int, str], where: str) -> int:
-    """The number of the label that `wanted` means: a number, a label, one of its synonyms ("aeroplane,
-    airplane"), or their plural.
+    """The number of the label that `wanted` means.
 
-    SettingError that lists the labels when none fits, when several do, or when nothing is `wanted`.
+    It is a number, a label, a synonym of it, as in the label "aeroplane, airplane", or the plural of one of
+    them. SettingError that lists the labels when none fits, when several do, or when `wanted` is empty.
     """
     listed = ", ".join(f"{number} {_names(label)[0]}" for number, label in sorted(labels.items()))
     if not wanted.strip():
@@ -164,17 +165,17 @@ def find_label(wanted: str, labels: Mapping[int, str], where: str) -> int:
 
 
 def _names(label: Any) -> list[str]:
-    """A label's synonyms; data sets separate them by commas or semicolons."""
+    """The synonyms in a label, which data sets separate by commas or semicolons."""
     return [name.strip() for name in re.split(r"[,;]", str(label)) if name.strip()] or [str(label)]
 
 
 def _joined(name: str) -> set[str]:
-    """Letters and digits in lower case: "Dining Table", "dining-table" and "diningtable" are one."""
+    """The letters and digits in lower case: "Dining Table" and "dining-table" are both "diningtable"."""
     return {re.sub(r"[\W_]", "", name.lower())}
 
 
 def _numbers(name: str) -> set[str]:
-    """The word as it is and what it may be the plural of."""
+    """The word itself, and the words that it may be the plural of."""
     (word,) = _joined(name)
     ends = [
         (end, single)
@@ -187,6 +188,6 @@ def _numbers(name: str) -> set[str]:
 
 
 def _general(name: str) -> set[str]:
-    """The same, and what other data sets call it."""
+    """The words of `_numbers`, and the names that other data sets have for the same thing."""
     words = _numbers(name)
     return words.union(*(group for group in SAME if group & words))
