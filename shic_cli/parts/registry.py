@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from shic_cli.base.errors import MissingError, SettingError, ShicError, UnfinishedError
-from shic_cli.parts.contract import Contract, PartDefaults, check_part, completed
+from shic_cli.parts.contract import Contract, PartDefaults, check_part, completed, said
 
 if TYPE_CHECKING:
     from shic_cli.parts.extractors.contract import Extractor
@@ -159,11 +159,6 @@ def _loaded(point: EntryPoint, contract: Contract) -> type:
     if not isinstance(part, type):
         raise contract.error(point.name, point.value, f"is of type {type(part).__name__}, not a class")
     return part
-
-
-def said(error: Exception) -> str:
-    """The kind of an error and the first line of what it says."""
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": ")
 
 
 def resolve(

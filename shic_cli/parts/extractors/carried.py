@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from shic_cli.base.errors import InputError
+from shic_cli.parts.checkpoints import load_tensors
 from shic_cli.parts.extractors.contract import ExtractorDefaults
 from shic_cli.parts.extractors.vit import IMAGENET
-from shic_cli.parts.weights import load_tensors
 
 
 class Carried(ExtractorDefaults):

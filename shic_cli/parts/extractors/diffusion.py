@@ -19,8 +19,9 @@ from torch import nn
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.parts import registry
+from shic_cli.parts.checkpoints import AGAIN, OTHER, fingerprint_of, load
 from shic_cli.parts.extractors.pretrained import Pretrained, number_format
-from shic_cli.parts.weights import AGAIN, OTHER, fingerprint_of, full_name, load, locate
+from shic_cli.parts.weights import full_name, locate
 
 log = logging.getLogger("shic")
 
@@ -29,7 +30,7 @@ CELL = 64  # pixels a side of the UNet's coarsest cell: 8 for a cell of the late
 
 @dataclass(frozen=True)
 class Tap:
-    """A place to read in a UNet: `channels` of the input of `module`, with `after` of its output."""
+    """A place to read in a UNet: the first `channels` of what enters `module`, or (`after`) leaves it."""
 
     module: nn.Module
     channels: int

@@ -13,8 +13,9 @@ from torch import nn
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.parts import registry
+from shic_cli.parts.checkpoints import fingerprint_of, load
 from shic_cli.parts.extractors.pretrained import Pretrained, number_format
-from shic_cli.parts.weights import fingerprint_of, full_name, load, locate
+from shic_cli.parts.weights import full_name, locate
 
 FACETS = ("token", "query", "key", "value")
 BACKGROUNDS = ("keep", "black")

@@ -12,11 +12,12 @@ import torch
 
 from shic_cli.base.errors import InputError, MissingError, PictureError, SettingError
 from shic_cli.base.settings import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
+from shic_cli.parts.checkpoints import load, silenced
 from shic_cli.parts.extractors.diffusion import check_kind, read_scheduler, read_tokenizer
 from shic_cli.parts.extractors.pretrained import number_format
 from shic_cli.parts.generators.conditions import Conditioner
 from shic_cli.parts.generators.contract import GeneratorDefaults, Scene
-from shic_cli.parts.weights import load, locate, silenced
+from shic_cli.parts.weights import locate
 
 log = logging.getLogger("shic")
 

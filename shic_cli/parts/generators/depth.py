@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from shic_cli.base.errors import InputError
+from shic_cli.parts.checkpoints import AGAIN, load
 from shic_cli.parts.extractors.vit import read_normalisation
-from shic_cli.parts.weights import AGAIN, load, locate
+from shic_cli.parts.weights import locate
 
 OBJECT = (0.35, 1.0)  # of white: the object's farthest and its nearest point; white is near
 BEHIND = 0.3  # of white: the nearest point of a background, behind the whole object

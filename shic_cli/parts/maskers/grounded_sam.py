@@ -10,9 +10,10 @@ import torch
 from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError, SettingError
+from shic_cli.parts.checkpoints import AGAIN, load
 from shic_cli.parts.extractors.pretrained import number_format
 from shic_cli.parts.maskers.contract import Found, MaskerDefaults
-from shic_cli.parts.weights import AGAIN, BUNDLES, load, locate
+from shic_cli.parts.weights import BUNDLES, locate
 
 DETECTORS = ("grounding-dino", "mm-grounding-dino")
 PADDED = ("sam", "sam_hq")  # they get the photo in its shape, in a black square; later ones get it squeezed

@@ -14,8 +14,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError, MissingError, SettingError
+from shic_cli.parts.checkpoints import AGAIN, first_line, load
 from shic_cli.parts.maskers.contract import Found, MaskerDefaults, pieces
-from shic_cli.parts.weights import AGAIN, load, locate
+from shic_cli.parts.weights import locate
 
 GAP = 0.02  # of the photo's longer side: an object stays one where a pole or a rope cuts it in two
 BACKGROUND = {"background", "unlabeled", "other"}
@@ -111,20 +112,17 @@ def _processor(folder: Path) -> Callable[[Image.Image], torch.Tensor]:
         )
     except ImportError as error:
         raise MissingError(
-            f"{folder}: its image processor needs a package that is not here ({_line(error)})", "install it"
+            f"{folder}: its image processor needs a package that is not here ({first_line(error)})",
+            "install it",
         ) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
-            f"{folder}: its preprocessor_config.json can't be used ({_line(error)})", AGAIN
+            f"{folder}: its preprocessor_config.json can't be used ({first_line(error)})", AGAIN
         ) from error
     options = {"return_tensors": "pt"} | (
         {"do_center_crop": False} if getattr(processor, "do_center_crop", False) else {}
     )
     return lambda picture: processor(images=picture, **options)["pixel_values"]
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(" .:") or type(error).__name__
 
 
 def find_label(wanted: str, labels: Mapping[int, str], where: str) -> int:
