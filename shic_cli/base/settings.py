@@ -93,6 +93,7 @@ class TemplateConfig(Checked):
     eigenvectors: int = setting(
         64, "Q, Laplace-Beltrami eigenvectors without the constant one (sec. 4.1).", low=1
     )
+    keep: bool = setting(False, "Keep a ground under the object, or a backdrop around it.")
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
 
@@ -117,6 +118,29 @@ class RenderConfig(Checked):
         "normals", "How the surface is coloured (Table 5).", choices=("normals", "shaded", "depth")
     )
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
+
+
+@dataclass(frozen=True)
+class MasksConfig(Checked):
+    """How the masks of photos are found and read, by every command that takes photos."""
+
+    masks: str = setting(
+        "", "Folder of masks with the photos' names.  [default: a folder masks/ beside the photos]"
+    )
+    label: str = setting(
+        "", "The object's label in masks that are label maps: its number, its colour (#ff0000), or its name."
+    )
+    exif: str = setting(
+        "auto",
+        "Masks of photos with an EXIF flag were drawn on the turned photo (apply) or on its stored pixels (ignore).",
+        choices=("auto", "apply", "ignore"),
+    )
+
+    def params(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        return {
+            each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default
+        }
 
 
 @dataclass(frozen=True)
@@ -408,6 +432,43 @@ class PckConfig(Checked):
         "image: as SD-DINO and the paper, errors against the padded image's side; csm: as CSM, errors against the side of the square around"
         " the object's box and 5 % on each side, pairs drawn at random in both directions, nearest points of the template through space.",
         choices=("image", "csm"),
+    )
+
+
+@dataclass(frozen=True)
+class ViewConfig(Checked):
+    """`shic view`."""
+
+    most: int = setting(200, "Photos that a page shows, at most.", low=1)
+    first: str = setting(
+        "name",
+        "Which photos are shown where there are more than --most: the first by name, the unsure ones (lowest mean score), or spread evenly"
+        " over the names.",
+        choices=("name", "unsure", "spread"),
+    )
+    side: int = setting(
+        512,
+        "Longer side of a photo in the page, in pixels; of a larger one every n-th pixel is kept, with the file's own value.",
+        low=32,
+        high=4096,
+    )
+    near: float = setting(
+        10.0,
+        "A point is in view where a pixel's vertex lies within this distance of it along the surface; the largest on the mesh is 228.",
+        low=0,
+        high=228,
+    )
+
+
+@dataclass(frozen=True)
+class AnnotateConfig(Checked):
+    """`shic annotate`."""
+
+    side: int = setting(
+        1024,
+        "Longer side of a photo in the page, in pixels; points are saved in the photo's own.",
+        low=32,
+        high=4096,
     )
 
 

@@ -31,7 +31,9 @@ def command() -> None:
 )
 @click.option("--uv-template", type=click.Path(path_type=Path), help="PNG to write: the texture to paint on.")
 @click.option(
-    "--picture", type=click.Path(path_type=Path), help="PNG to write: the template from four sides."
+    "--picture",
+    type=click.Path(path_type=Path),
+    help="PNG to write: the template from four sides.  [default: beside the template, .png]",
 )
 @options.device
 @options.overwrite
@@ -45,6 +47,8 @@ def prep(
     --vertices 0 keeps the mesh's vertices in their order. Nothing in a pkl is run: only arrays of numbers are
       taken out of it.
     """
+    import logging
+
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
     from shic_cli.files.atomic import atomic, check_target
@@ -52,7 +56,14 @@ def prep(
     from shic_cli.stages.template import prepare, with_catalogue, write
     from shic_cli.stages.template_pictures import sides_picture, uv_picture
 
-    pictures = {path: draw for path, draw in ((uv_template, uv_picture), (picture, sides_picture)) if path}
+    picture = picture or output.with_suffix(".png")
+    pictures = {picture: sides_picture}
+    if uv_template == picture:
+        raise click.UsageError(
+            f"{picture} is the file of two pictures: give another --picture or --uv-template"
+        )
+    if uv_template:
+        pictures[uv_template] = uv_picture
     for target in (output, *pictures):
         check_target(target, overwrite)
     made = prepare(mesh, config, track, resolve_device(device))
@@ -62,3 +73,4 @@ def prep(
     for path, draw in pictures.items():
         with atomic(path, overwrite) as partial:
             partial.write_bytes(encode(draw(made)))
+    logging.getLogger("shic").info("wrote %s; %s shows which way it stands and faces", output, picture)

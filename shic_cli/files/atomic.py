@@ -1,15 +1,16 @@
-"""Writing without loss: atomic targets, and a journal that a killed run leaves behind and the next one reads.
+"""Files that appear whole or not at all, and journals from which an interrupted run goes on.
 
-A target appears whole or not at all: everything is written to a partial file beside it and renamed, under a
-lock. A long run appends each finished item to `TARGET.journal`; a torn last record is cut off when the same
-command is given again, and the finished items are kept. When the target is in place the journal goes; of a
-run that was killed between the two, its last mark tells that it is over.
+Everything is written to a partial file beside the target, under a lock, and then renamed to the target. A
+long run appends each finished item to `TARGET.journal`. When the same command is given again, it keeps the
+finished items; an incomplete last record is cut off. The journal is removed once the target is in place. If
+the run is killed just before that, the last record of the journal says that the target is finished.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,46 +22,60 @@ from typing import Any
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.files.locks import Lock
 
-RECORD = struct.Struct("<4sQI")  # magic, length, CRC-32 of what follows
+RECORD = struct.Struct("<4sQI")  # magic, length and CRC-32 of the payload that follows
 MAGIC = b"SHJ1"
-MARK = struct.Struct("<4sQqI")  # magic, size and time of change (ns) of the finished target, CRC-32 of these
+MARK = struct.Struct("<4sQqI")  # magic, size and modification time (ns) of the finished target, CRC-32
 MARKED = b"SHJE"
-PATIENCE = 10.0  # seconds that a short write waits for another one's end
+PATIENCE = 10.0  # seconds that a short write waits for another run to end
+KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFLNK: "a symbolic link in a circle"}
 
 
-def check_target(path: Path, overwrite: bool) -> None:
-    """Raise ShicError if `path` is there already and `overwrite` was not asked for, or if it can't be written
-    to.
+def check_file_name(name: str | Path) -> None:
+    """Raise InputError if the target `name` is empty or names a folder: `.`, `..` or `folder/`."""
+    if not str(name):
+        raise InputError("the name of the file to write is empty", "give a file name with -o")
+    if os.path.basename(str(name)) in ("", ".", ".."):
+        raise InputError(f"{name}: names a folder, not a file", "give a file name with -o")
+
+
+def check_target(path: Path, overwrite: bool) -> Path:
+    """The file to write for the target `path`: the one that a symbolic link points to, else `path` itself.
+
+    ShicError if the file exists and `overwrite` is false. InputError if `path` is a folder, a named pipe or a
+    device, which are never replaced, or if its folder can't be written to.
     """
-    if path.exists() and not overwrite:
-        _tidy(path)
+    check_file_name(path)
+    file = Path(os.path.realpath(path)) if path.is_symlink() else path
+    try:
+        mode = file.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    if mode is not None and not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is {KINDS.get(stat.S_IFMT(mode), 'a device')}", "give a file name with -o")
+    if mode is not None and not overwrite:
+        _tidy(file)
         raise ShicError(f"{path}: is there already and is kept", "give --overwrite, or another name")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder", "give a file name with -o")
-    if not path.parent.is_dir():
+    folder = file.parent
+    if not folder.is_dir():
         raise InputError(
-            f"{path.parent}: there is no such folder to write to", f"make it with `mkdir -p {path.parent}`"
+            f"{folder}: there is no such folder to write to", f"make it with `mkdir -p {folder}`"
         )
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        where = path.parent if path.parent != Path() else Path.cwd()
-        raise InputError(f"{where}: can't be written to", "name a file in another folder with -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{folder.absolute()}: can't be written to", "name a file in another folder with -o")
+    return file
 
 
 def _beside(target: Path) -> tuple[Path, Path, Path]:
     """The partial file, the journal and the checkpoint of a target."""
-    return tuple(
-        target.with_name(name)
-        for name in (
-            f".{target.stem}.partial{target.suffix}",
-            f"{target.name}.journal",
-            f"{target.name}.checkpoint",
-        )
-    )
+    partial = target.with_name(f".{target.stem}.partial{target.suffix}")
+    journal, checkpoint = (target.with_name(f"{target.name}.{end}") for end in ("journal", "checkpoint"))
+    return partial, journal, checkpoint
 
 
 def _tidy(target: Path) -> None:
-    """Remove what a run left beside `target` that was killed when it had put it in place; leave what another
-    run needs.
+    """Remove what a run that was killed after finishing `target` left beside it.
+
+    Files that another run still needs are kept.
     """
     partial, journal, checkpoint = _beside(target)
     if not any(path.exists() for path in (partial, journal, target.with_name(f".{target.name}.lock"))):
@@ -73,59 +88,61 @@ def _tidy(target: Path) -> None:
 
 
 def _is_over(journal: Path, target: Path) -> bool:
-    """Whether the last that the journal says is that `target`, as it is there, was finished from it."""
+    """Whether the journal ends with a mark that matches `target`: its run was complete."""
     try:
         with open(journal, "rb") as file:
             file.seek(-MARK.size, os.SEEK_END)
-            data, found = file.read(), target.stat()
+            data, status = file.read(), target.stat()
         magic, size, changed, crc = MARK.unpack(data)
     except (OSError, struct.error):
         return False
-    return (
-        magic == MARKED
-        and crc == zlib.crc32(data[:-4])
-        and (size, changed) == (found.st_size, found.st_mtime_ns)
-    )
+    is_mark = magic == MARKED and crc == zlib.crc32(data[:-4])
+    return is_mark and (size, changed) == (status.st_size, status.st_mtime_ns)
 
 
 @contextmanager
 def atomic(path: Path, overwrite: bool = True) -> Iterator[Path]:
-    """A partial file's path to write to; it becomes `path` when the block ends well and is removed when it
-    does not.
+    """The path of a partial file to write to, which replaces `path` when the block ends without an error.
+
+    If the block raises, the partial file is removed and `path` stays as it was. A symbolic link stays; the
+    file that it points to is replaced.
     """
     path = Path(path)
-    check_target(path, overwrite)
-    with Lock(path, PATIENCE):
-        check_target(path, overwrite)  # another run may have made it meanwhile
-        with replacing(path) as partial:
+    file = check_target(path, overwrite)
+    with Lock(file, PATIENCE):
+        check_target(path, overwrite)  # another run may have made it in the meantime
+        with replacing(file, path) as partial:
             yield partial
 
 
 @contextmanager
-def replacing(path: Path, last: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """As `atomic`, for who holds the lock; `last` gets the finished partial file before it is put in place.
+def replacing(
+    file: Path, path: Path | None = None, last: Callable[[Path], None] | None = None
+) -> Iterator[Path]:
+    """As `atomic`, for a caller that holds the lock of `file`; errors name `path`.
 
-    Its name is always the same, so that what a killed run left is used again.
+    `last` is called with the finished partial file before it is renamed. The partial file of a target has
+    always the same name, so that one left by a killed run is overwritten.
     """
-    partial = _beside(path)[0]
+    partial = _beside(file)[0]
     try:
         yield partial
-        os.umask(umask := os.umask(0))  # there is no other way to ask for it
-        partial.chmod(0o666 & ~umask)  # some libraries write files that nobody else may read
+        os.umask(umask := os.umask(0))  # the umask can only be read by setting it
+        partial.chmod(0o666 & ~umask)  # some libraries write files that only the owner may read
         if last is not None:
             last(partial)
-        os.replace(partial, path)
+        os.replace(partial, file)
     except OSError as error:
-        error.filename = str(path)
+        error.filename = str(path or file)
         raise
     finally:
         partial.unlink(missing_ok=True)
 
 
 class Sink:
-    """A new file for h5py to write through: an error is kept for `check` and not shown to HDF5.
+    """A new file that h5py writes through. It keeps a write error for `check` and hides it from HDF5.
 
-    HDF5 can't give up a file that it could not write to the end (a full disk): it tries again when the
+    HDF5 can't give up a file that it failed to write, for example on a full disk: it tries again when the
     process ends, and crashes.
     """
 
@@ -143,7 +160,7 @@ class Sink:
 
     def readinto(self, buffer: memoryview) -> int:
         count = self.file.readinto(buffer)
-        buffer[count:] = bytes(len(buffer) - count)  # beyond what could be written
+        buffer[count:] = bytes(len(buffer) - count)  # zeros for what could not be written
         return len(buffer)
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
@@ -160,14 +177,14 @@ class Sink:
             self.error = error
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing to do: the file is not buffered."""
 
     def drop(self, error: BaseException) -> None:
-        """Let all that is still written go nowhere."""
+        """Discard everything that is written from now on."""
         self.error = self.error or error
 
     def check(self) -> None:
-        """Raise what went wrong."""
+        """Raise the error that a write met."""
         if self.error is not None:
             raise self.error
 
@@ -187,41 +204,38 @@ def _write_all(file: Any, data: bytes | memoryview) -> None:
 
 
 class Journal:
-    """An append-only file of records beside `target`, which is locked meanwhile; `header` says what made
-    them.
+    """An append-only file of records beside `target`, which is locked until `close`.
 
-    An existing journal whose header equals `header` goes on. One with another header is started again if
-    `replace`, else ShicError names the first setting that differs. `checkpoint` is the path of a file that
-    goes with the journal.
+    `header` describes the run. A journal with the same header is continued. One with another header starts
+    again when `replace` is true; else ShicError names the first setting that differs.
+    `checkpoint` is the path of a file that belongs to the journal.
     """
 
     def __init__(self, target: Path, header: dict[str, Any], replace: bool = False) -> None:
-        self.target, (_, self.path, self.checkpoint) = target, _beside(target)
-        check_target(target, replace)
-        self.lock = Lock(target)
+        self.target, self.place = target, check_target(target, replace)
+        _, self.path, self.checkpoint = _beside(self.place)
+        self.lock = Lock(self.place)
         try:
-            check_target(target, replace)  # another run may have finished it meanwhile
-            self.file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - lives as long as the object
+            check_target(target, replace)  # another run may have finished it in the meantime
+            self.file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
             self.end = 0
-            self._open(target, json.loads(json.dumps(header)), replace)
+            self._open(json.loads(json.dumps(header)), replace)
         except BaseException:
             self.lock.release()
             raise
 
-    def _open(self, target: Path, header: dict[str, Any], replace: bool) -> None:
+    def _open(self, header: dict[str, Any], replace: bool) -> None:
         first = next(self._scan(), None)
         difference = first_difference(json.loads(first), header) if first else ""
         if first is None or (difference and replace):
-            self.checkpoint.unlink(
-                missing_ok=True
-            )  # before there is a journal that it would seem to belong to
+            self.checkpoint.unlink(missing_ok=True)  # first, so that it never lies beside a newer journal
             self._truncate(0)
             self.append(json.dumps(header).encode())
             return
         if difference:
             self.file.close()
             raise ShicError(
-                f"{target}: an unfinished run is there with other settings ({difference})",
+                f"{self.target}: an unfinished run is there with other settings ({difference})",
                 "give the same settings to go on, or --overwrite to start again",
             )
         for _ in self._scan():
@@ -229,7 +243,7 @@ class Journal:
         self._truncate(self.end)
 
     def _scan(self) -> Iterator[bytes]:
-        """The whole records in turn; `end` is where the last whole one ends."""
+        """The whole records in turn; afterwards `end` is the end of the last whole one."""
         self.end = 0
         while True:
             self.file.seek(self.end)
@@ -251,7 +265,7 @@ class Journal:
         self.end = size
 
     def append(self, payload: bytes) -> None:
-        """Add one record; whole or, if the process dies meanwhile, not at all."""
+        """Add one record. If the process dies while it is written, the next run cuts it off."""
         self.lock.check()
         try:
             _write_all(self.file, RECORD.pack(MAGIC, len(payload), zlib.crc32(payload)) + payload)
@@ -262,34 +276,33 @@ class Journal:
         self.end += RECORD.size + len(payload)
 
     def records(self) -> Iterator[bytes]:
-        """The records after the header, in the order of writing."""
+        """The records after the header, in the order in which they were added."""
         scan = self._scan()
         next(scan)
         yield from scan
 
     @contextmanager
     def finishing(self) -> Iterator[Path]:
-        """The target's partial file, to write; it is put in place when the block ends well, and the journal
-        is marked as over.
+        """The path of the target's partial file, which replaces the target when the block ends well.
+
+        The journal is marked as complete just before that.
         """
-        with replacing(self.target, self._mark) as partial:
+        with replacing(self.place, self.target, self._mark) as partial:
             yield partial
 
     def _mark(self, partial: Path) -> None:
         self.lock.check()
-        found = partial.stat()
-        mark = MARK.pack(MARKED, found.st_size, found.st_mtime_ns, 0)[:-4]
+        status = partial.stat()
+        mark = MARK.pack(MARKED, status.st_size, status.st_mtime_ns, 0)[:-4]
         self._truncate(self.end)
         _write_all(self.file, mark + zlib.crc32(mark).to_bytes(4, "little"))
 
     def close(self, remove: bool = False) -> None:
-        """Close the journal and give up its lock; `remove` it, and the checkpoint, when its target is in
-        place.
-        """
+        """Close the journal and release its lock; `remove` deletes it and its checkpoint."""
         try:
             if remove:
-                with suppress(OSError), open(self.target, "rb") as target:
-                    os.fsync(target.fileno())  # the journal is all there is until the target is on the disk
+                with suppress(OSError), open(self.place, "rb") as target:
+                    os.fsync(target.fileno())  # only then is the journal no longer needed
                 self.checkpoint.unlink(missing_ok=True)
                 self.path.unlink(missing_ok=True)
             self.file.close()
@@ -298,10 +311,11 @@ class Journal:
 
 
 def first_difference(old: Any, new: Any, where: str = "") -> str:
-    """`name: old, now new` for the first leaf in which two JSON values differ, empty when they are equal."""
+    """`name: old, now new` for the first entry in which two JSON values differ; empty if they are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
-            if found := first_difference(old.get(key), new.get(key), f"{where}.{key}" if where else key):
-                return found
+            path = f"{where}.{key}" if where else key
+            if difference := first_difference(old.get(key), new.get(key), path):
+                return difference
         return ""
     return "" if old == new else f"{where}: {old!r}, now {new!r}"

@@ -1,101 +1,84 @@
 """The right to write a file, held by one process at a time, on file systems with locks and without.
 
-Where the file system has locks, `.NAME.lock` beside the target is locked (flock): the lock ends with its
-process, whatever happens. Where it has none (some network and container mounts), `.NAME.owner` is created by
-whoever comes first and says who that is. Its owner touches it every BEAT seconds; one whose process is gone
-from this machine, or that was not touched for STALE seconds, is taken over.
+Where the file system has locks, `.NAME.lock` beside the target is locked (flock). Such a lock ends with its
+process, however that ends. Where it has none (some network and container mounts), the process that comes
+first creates `.NAME.owner`, which says which process that is, and touches it every BEAT seconds. Another
+process takes the lock over if the owner is gone from this machine, or has not touched the file for STALE
+seconds. The library filelock does both; this module chooses which, and turns its errors into ShicError.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
-import json
 import os
-import socket
-import threading
-import time
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from shic_cli.base.errors import ShicError
 
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # what flock says where there are none
+if TYPE_CHECKING:
+    from filelock import SoftFileLease
+
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # errors of flock where there are no locks
 BEAT, STALE = 20.0, 300.0  # seconds
-PAUSE = 0.05  # seconds between two tries
+PAUSE = 0.05  # seconds between two attempts
 
 
 class Lock:
-    """Holds the right to write `target` until `release`, for at most `wait` seconds waiting for it; ShicError
-    if another run has it.
+    """Holds the right to write `target` until `release`; waits up to `wait` seconds for it.
+
+    ShicError if another run still holds it then.
     """
 
     def __init__(self, target: Path, wait: float = 0.0) -> None:
+        from filelock import FileLock, Timeout
+
         self.target = target
         self.path, self.owner = (target.with_name(f".{target.name}.{end}") for end in ("lock", "owner"))
-        self.file: BinaryIO | None = None
-        self.beat: threading.Event | None = None  # set to end the thread that touches `owner`
-        self.token = json.dumps(
-            {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-        ).encode()
-        until = time.monotonic() + wait
-        while not self._take():
-            if time.monotonic() >= until:
-                hint = "wait for it to end, or write to another file"
-                raise ShicError(f"{target}: another run is writing it{self._who()}", hint)
-            time.sleep(PAUSE)
-
-    def _take(self) -> bool:
-        file = open(self.path, "a+b")  # noqa: SIM115 - lives as long as the lock
+        self.lease: SoftFileLease | None = None  # only on a file system without locks
+        self.file = FileLock(self.path, thread_local=False, poll_interval=PAUSE, fallback_to_soft=False)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        except OSError as error:
-            file.close()
-            if error.errno not in NO_LOCKS:
-                raise
-            self.path.unlink(missing_ok=True)
-            return self._take_owner()
-        if not _is_at(
-            file, self.path
-        ):  # its holder has removed it: the lock of a file that nobody else finds
-            file.close()
-            return False
-        self.file = file
-        return True
+            try:
+                self.file.acquire(timeout=wait)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                self.path.unlink(missing_ok=True)
+                self.lease = self._lease(wait)
+        except Timeout as error:
+            hint = "wait for it to end, or write to another file"
+            raise ShicError(f"{target}: another run is writing it{self._who()}", hint) from error
 
-    def _take_owner(self) -> bool:
-        try:
-            with open(self.owner, "xb") as file:
-                file.write(self.token)
-        except FileExistsError:
-            return self._remove_stale() and self._take_owner()
-        self.beat = threading.Event()
-        threading.Thread(target=_touch, args=(self.owner, self.beat), daemon=True).start()
-        return True
+    def _lease(self, wait: float) -> SoftFileLease:
+        """The owner's file, created and kept fresh; Timeout if another process holds it all that time."""
+        from filelock import SoftFileLease
 
-    def _remove_stale(self) -> bool:
-        """Remove the owner's file if its owner is gone. It is moved away and read again first: another run
-        may have been quicker.
+        lease = SoftFileLease(
+            self.owner, lease_duration=STALE, heartbeat_interval=BEAT, thread_local=False, poll_interval=PAUSE
+        )
+        self._remove_stale()
+        lease.acquire(timeout=wait)
+        return lease
+
+    def _remove_stale(self) -> None:
+        """Remove the owner's file if it was not touched for STALE seconds.
+
+        It is moved aside and read again before that, because another process may have taken it over just now.
         """
-        with contextlib.suppress(OSError):
-            found = self.owner.read_bytes()
-            if not _is_gone(found, self._age()):
-                return False
+        with suppress(OSError):
+            content = self.owner.read_bytes()
+            if self._age() <= STALE:
+                return
             aside = self.owner.with_name(f"{self.owner.name}.{os.getpid()}")
             os.rename(self.owner, aside)
-            if aside.read_bytes() != found:
-                os.rename(aside, self.owner)
-            else:
+            if aside.read_bytes() == content:
                 aside.unlink()
-                return True
-        return False
+            else:
+                os.rename(aside, self.owner)
 
     def _age(self) -> float:
-        """Seconds since the owner's file was touched, by the file system's own clock."""
+        """Seconds since the owner's file was touched, by the clock of the file system."""
         probe = self.owner.with_name(f"{self.owner.name}.{os.getpid()}.probe")
         try:
             probe.write_bytes(b"")
@@ -104,36 +87,29 @@ class Lock:
             probe.unlink(missing_ok=True)
 
     def _who(self) -> str:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            owner = json.loads(self.owner.read_bytes())
-            return f" (process {owner['pid']} on {owner['host']})"
+        with suppress(OSError, ValueError, KeyError):
+            entries = dict(line.split("=", 1) for line in self.owner.read_text().splitlines() if "=" in line)
+            return f" (process {int(entries['pid'])} on {entries['host']})"
         return ""
 
     def check(self) -> None:
-        """ShicError if another run has taken the lock over, which it does when this process stood still for
-        long.
-        """
-        with contextlib.suppress(FileNotFoundError):
-            if self.beat is None or self.owner.read_bytes() == self.token:
+        """ShicError if another run has taken the lock over, which happens when this process was suspended."""
+        if self.lease is None:
+            return
+        with suppress(OSError):
+            if f"token={self.lease.token}\n" in self.owner.read_text():
                 return
-        raise ShicError(
-            f"{self.target}: another run has taken it over, since this one stood still",
-            "give the same line again",
-        )
+        fact = f"{self.target}: another run has taken it over, because this one was suspended"
+        raise ShicError(fact, "give the same line again")
 
     def release(self) -> None:
-        """Give the right up and remove the lock's file."""
-        if self.beat is not None:
-            self.beat.set()
-            with contextlib.suppress(OSError):
-                if self.owner.read_bytes() == self.token:
-                    self.owner.unlink()
-            self.beat = None
-        if self.file is not None:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-            self.file.close()
-            self.file = None
+        """Release the lock and remove its file."""
+        if self.lease is not None:
+            self.lease.release()
+        if self.file.is_locked:
+            with suppress(OSError):
+                self.path.unlink()  # a process that waits notices that the file it has open was removed
+            self.file.release()
 
     def __enter__(self) -> Lock:
         return self
@@ -142,58 +118,17 @@ class Lock:
         self.release()
 
 
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-def _touch(path: Path, ended: threading.Event) -> None:
-    while not ended.wait(BEAT):
-        with contextlib.suppress(OSError):
-            os.utime(path)
-
-
-def _is_gone(found: bytes, age: float) -> bool:
-    """Whether the owner that wrote `found`, `age` seconds after it last gave a sign of life, has ended."""
-    if age > STALE:
-        return True
-    try:
-        owner = json.loads(found)
-        here, pid, started = owner["host"] == socket.gethostname(), int(owner["pid"]), owner["started"]
-    except (ValueError, KeyError, TypeError):
-        return False  # it is being written
-    if not here:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return _started(pid) != started  # another process has its number by now
-
-
-def _started(pid: int) -> str:
-    """When a process started, in ticks; empty where the system does not say."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
 def has_locks(folder: Path) -> bool:
-    """Whether the file system of `folder` has locks: whether a second opening of a locked file is kept out."""
+    """Whether the file system of `folder` has locks: whether a locked file can't be locked once more."""
+    from filelock import FileLock, Timeout
+
     path = folder / f".shic.{os.getpid()}.lock"
+    one, other = (FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False) for _ in range(2))
     try:
-        with open(path, "a+b") as one, open(path, "a+b") as other:
-            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            try:
-                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+        with one, other:
             return False
+    except Timeout:
+        return True
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

@@ -224,8 +224,9 @@ def _explain(repository: str, file: str, error: Exception) -> ShicError | None:
     if isinstance(error, RepositoryNotFoundError):
         fact = f"{repository}: there is no such repository on {hub}"
         return InputError(fact, f"check the name; a private one needs {log_in}")
-    has_answer = isinstance(error, HfHubHTTPError) and error.response is not None
-    status = error.response.status_code if has_answer else 0
+    status = 0
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status = error.response.status_code
     if status in (401, 403):
         fact = f"{repository}: {hub} refuses (status {status})"
         return ShicError(fact, f"check that your token may read it: {log_in}")

@@ -249,6 +249,7 @@ def synthesize(
     sources = dict(sources or {})
     if config.backgrounds:
         sources["backgrounds"] = listing(list_images([config.backgrounds]))
+    check = Check.of(config, masker, device, weights)
     try:
         maker = Synthesizer(template.verts, template.faces, config, device, weights)
         poser = Poser.of(template, config.poses)
@@ -258,9 +259,7 @@ def synthesize(
             return maker.make(rng, poser(rng))
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
-        collect(
-            target, chosen(config), make, Check.of(config, masker, device, weights), track=track, part=part
-        )
+        collect(target, chosen(config), make, check, track=track, part=part)
     except torch.OutOfMemoryError as error:
         generator = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = f"{generator.saves_memory}; what is finished is kept"

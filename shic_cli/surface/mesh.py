@@ -1,29 +1,23 @@
-"""Meshes: reading, cleaning, resampling and normalising them. K vertices, F faces, M vertices of the mesh
-file.
-"""
+"""Meshes: cleaning, resampling and normalising them. K vertices, F faces, M vertices of the mesh file."""
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial import KDTree
 
 from shic_cli.base.errors import InputError
 
 log = logging.getLogger("shic")
 
-CATALOGUE = ".pkl"  # of the DensePose mesh catalogue
-KINDS = (".obj", ".ply", ".off", ".stl", ".glb", ".gltf", CATALOGUE)
-LARGEST = 20_000_000  # faces
-SMALL, LARGE = 1e-30, 1e30  # of the longest side; the cubes of such numbers are still numbers
 MERGE = 1e-6  # vertices nearer than this share of the longest side are one: exporters round
-MUCH = 0.1  # of the surface: more than debris
+MUCH = 0.1  # of the surface: what a largest part may lack before its parts are grown together
+SAID = 0.05  # of the faces or of the surface: losing more is a warning
+NEAR = 0.03  # of the longest side: a place that is farther from the new surface is lost
 # a face with less area than this share of the longest side squared has none; more would tear thin faces out
 FLAT = 1e-14
 
@@ -48,153 +42,12 @@ class Mesh:
         return replace(self, verts=self.verts @ matrix.T + offset, source=self.source @ matrix.T + offset)
 
     def chosen(self, keep: np.ndarray) -> Mesh:
-        """The mesh with only the faces where `keep` (F,), and the vertices that they use in their old order."""
+        """The mesh with only the faces where `keep` (F,), and their vertices in their old order."""
         faces = self.faces[keep]
         used = np.zeros(len(self.verts), bool)
         used[faces] = True
         uv = None if self.corner_uv is None else self.corner_uv[keep]
         return replace(self, verts=self.verts[used], faces=(np.cumsum(used) - 1)[faces], corner_uv=uv)
-
-
-def read_mesh(path: Path) -> Mesh:
-    """The mesh in `path` as it is there, all parts of a scene in one; InputError if it is no mesh.
-
-    Only geometry is read: materials and pictures that the file names are not opened.
-    """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file", "check the path")
-    if path.suffix.lower() not in KINDS:
-        raise InputError(
-            f"{path}: is not a kind of mesh file that is read", f"known endings: {' '.join(KINDS)}"
-        )
-    try:
-        mesh = _of_catalogue(path) if path.suffix.lower() == CATALOGUE else _joined(*_parts(path))
-    except InputError:
-        raise
-    except Exception as error:  # trimesh's readers raise whatever their parsing stumbles over
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(
-            f"{path}: can't be read as a mesh ({reason})", "check that the file is whole, or export it again"
-        ) from error
-    if not len(mesh.faces):
-        raise InputError(
-            f"{path}: holds no faces", "give a surface mesh; a point cloud has to be meshed first"
-        )
-    if mesh.faces.min() < 0 or mesh.faces.max() >= len(mesh.verts):
-        raise InputError(f"{path}: a face names a vertex that is not there", "check that the file is whole")
-    if not (np.isfinite(mesh.verts).all() and np.isfinite(mesh.source).all()):
-        raise InputError(f"{path}: has vertices that are not finite numbers", "export it again")
-    if not SMALL <= mesh.side <= LARGE or np.abs(mesh.source).max() > LARGE:
-        raise InputError(
-            f"{path}: its longest side is {mesh.side:g}", f"scale it to between {SMALL:g} and {LARGE:g}"
-        )
-    return mesh
-
-
-class _Beside:
-    """The files of a mesh's own folder and those below, by the names that it gives them."""
-
-    def __init__(self, path: Path) -> None:
-        self.folder = path.parent.resolve()
-
-    def get(self, name: str) -> bytes:
-        """The file's bytes; ValueError if it is not below the folder."""
-        path = (self.folder / name).resolve()
-        if not path.is_relative_to(self.folder):
-            raise ValueError(f"it names {name}, which is not below its folder")
-        return path.read_bytes()
-
-    __getitem__ = get
-
-
-def _of_catalogue(path: Path) -> Mesh:
-    """The mesh in a file of the DensePose mesh catalogue: a pickled dictionary of `vertices` (K, 3) and
-    `faces` (F, 3).
-    """
-    from shic_cli.files.catalogue import read_arrays
-
-    verts, faces = read_arrays(path, ("vertices", "faces"))
-    if (
-        any(each.ndim != 2 or each.shape[1] != 3 for each in (verts, faces))
-        or (faces != np.rint(faces)).any()
-    ):
-        raise InputError(
-            f"{path}: vertices and faces are {verts.shape} and {faces.shape}",
-            "a mesh has three columns of each",
-        )
-    if len(verts) and not verts.any():
-        raise InputError(
-            f"{path}: all {len(verts)} vertices are zero, as in the public copies whose shapes are not given away",
-            "use the .obj template of the class from the SHIC authors' release: shic template prep CLASS.obj --vertices 0",
-        )
-    verts = verts.astype(float)
-    return Mesh(verts, faces.astype(np.int64), None, verts)
-
-
-def _parts(path: Path) -> tuple[list, np.ndarray | None]:
-    """trimesh's meshes in `path`, each at its place in the scene, and the `v` lines `(M, 3)` of an OBJ file,
-    else None.
-
-    An OBJ file's own lines are wanted because trimesh repeats vertices at seams and leaves out those without
-    a face.
-    """
-    import trimesh
-
-    source, data = None, path.read_bytes()
-    if path.suffix.lower() == ".obj":
-        text = data.decode(errors="replace")  # names and comments may be in any encoding
-        lines = (line.split() for line in text.splitlines())
-        source = np.array([line[1:4] for line in lines if line and line[0] == "v"], float).reshape(-1, 3)
-        data = text.encode()
-    beside = (
-        _Beside(path) if path.suffix.lower() == ".gltf" else None
-    )  # the other kinds have all of their geometry in one file
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scene = trimesh.load_scene(
-            io.BytesIO(data),
-            file_type=path.suffix.lower()[1:],
-            resolver=beside,
-            process=False,
-            skip_materials=True,
-        )
-    placed = [scene.graph[node] for node in scene.graph.nodes_geometry]
-    surfaces = [
-        (matrix, scene.geometry[name])
-        for matrix, name in placed
-        if isinstance(scene.geometry[name], trimesh.Trimesh)
-    ]
-    if (
-        sum(len(surface.faces) for _, surface in surfaces) > LARGEST
-    ):  # a scene of a few kilobytes can show one part a million times
-        raise ValueError(f"over {LARGEST} faces")
-    return [surface.copy().apply_transform(matrix) for matrix, surface in surfaces], source
-
-
-def _joined(meshes: list, source: np.ndarray | None) -> Mesh:
-    """One Mesh of trimesh's `meshes`; `source` are the file's own vertices where trimesh splits them, else
-    None.
-    """
-    starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
-    verts = np.concatenate([np.zeros((0, 3)), *(mesh.vertices for mesh in meshes)])
-    faces = np.concatenate(
-        [
-            np.zeros((0, 3), np.int64),
-            *(mesh.faces + start for mesh, start in zip(meshes, starts, strict=False)),
-        ]
-    )
-    uvs = [getattr(mesh.visual, "uv", None) for mesh in meshes]
-    whole = bool(uvs) and all(
-        np.shape(uv) == (len(mesh.vertices), 2) for uv, mesh in zip(uvs, meshes, strict=True)
-    )
-    uv = np.concatenate(uvs)[faces] if whole and faces.size and faces.max() < len(verts) else None
-    if uv is not None and not (np.isfinite(uv).all() and uv.min() >= -1e-4 and uv.max() <= 1 + 1e-4):
-        log.info("the mesh's texture coordinates leave the unit square and are not used")
-        uv = None
-    if source is None:
-        return Mesh(verts, faces, uv, verts)
-    # the file's own vertices come first, so that merging gives its order back
-    return Mesh(np.concatenate([source, verts]), faces + len(source), uv, source)
 
 
 def clean(mesh: Mesh, name: str = "mesh") -> Mesh:
@@ -212,8 +65,13 @@ def sound(mesh: Mesh, name: str = "mesh") -> Mesh:
     """
     merged = _merged(mesh)
     kept = merged.chosen(_sound_faces(merged))
-    if len(kept.faces) < len(mesh.faces):
-        log.info("%s: dropped %d degenerate or double faces", name, len(mesh.faces) - len(kept.faces))
+    lost = 1 - len(kept.faces) / len(mesh.faces)
+    if lost:
+        log.log(
+            logging.WARNING if lost > SAID else logging.INFO,
+            "%s: dropped %d degenerate or double faces, %.1f %% of the faces",
+            name, len(mesh.faces) - len(kept.faces), 100 * lost,
+        )  # fmt: skip
     if not len(kept.faces):
         raise InputError(f"{name}: has no face with an area", "give a surface mesh")
     return kept
@@ -257,8 +115,9 @@ def largest_part(mesh: Mesh, name: str = "mesh") -> Mesh:
 
 
 def say_dropped(mesh: Mesh, kept: Mesh, name: str) -> None:
-    """Log which connected components of `mesh` are not in `kept`; a warning where they are more than debris."""
-    parts, before = (len(np.unique(part_areas(each)[0])) for each in (kept, mesh))
+    """Log which connected components of `mesh` are not in `kept`; a warning where they are over SAID."""
+    parts, before = (len(np.unique(part_areas(shape)[0])) for shape in (kept, mesh))
+    of_faces = 1 - len(kept.faces) / len(mesh.faces)
     share = 1 - face_areas(kept.verts, kept.faces).sum() / face_areas(mesh.verts, mesh.faces).sum()
     fact = (
         "kept the largest connected component"
@@ -266,9 +125,9 @@ def say_dropped(mesh: Mesh, kept: Mesh, name: str) -> None:
         else f"kept {parts} connected components that touch"
     )
     log.log(
-        logging.WARNING if share > MUCH else logging.INFO,
-        "%s: %s; dropped %d others with %d faces, %.1f %% of the surface",
-        name, fact, before - parts, len(mesh.faces) - len(kept.faces), 100 * share,
+        logging.WARNING if max(share, of_faces) > SAID else logging.INFO,
+        "%s: %s; dropped %d others with %d faces, %.1f %% of the faces, %.1f %% of the surface",
+        name, fact, before - parts, len(mesh.faces) - len(kept.faces), 100 * of_faces, 100 * share,
     )  # fmt: skip
 
 
@@ -302,8 +161,18 @@ def face_areas(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
 
 
+def surface_points(mesh: Mesh, count: int) -> np.ndarray:
+    """`(count, 3)` points spread evenly over the surface, the same every time."""
+    rng = np.random.default_rng(0)
+    total = np.cumsum(face_areas(mesh.verts, mesh.faces))
+    face = np.searchsorted(total, (np.arange(count) + rng.random(count)) / count * total[-1])
+    p, q, r = mesh.verts[mesh.faces[np.minimum(face, len(total) - 1)]].swapaxes(0, 1)
+    a, b = np.sqrt(rng.random((count, 1))), rng.random((count, 1))
+    return (1 - a) * p + a * (1 - b) * q + a * b * r
+
+
 def vertex_normals(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """`(K, 3)` unit normals of the vertices, the faces around each weighted by area; 0 where there is none."""
+    """`(K, 3)` unit normals of the vertices, the faces around weighted by area; 0 where there are none."""
     a, b, c = verts[faces].swapaxes(0, 1)
     normals = np.zeros(verts.shape)
     for corner in faces.T:
@@ -329,7 +198,19 @@ def resample(mesh: Mesh, target: int, name: str = "mesh") -> Mesh:
     )
     if len(found.verts) > 1.2 * target:
         log.warning("%s: can't be simplified to %d vertices without folding over", name, target)
+    lost = lost_share(mesh, found)
+    if lost > SAID:
+        log.warning(
+            "%s: %.1f %% of the surface is lost in %d vertices; look at the picture, and give more --vertices",
+            name, 100 * lost, len(found.verts),
+        )  # fmt: skip
     return found
+
+
+def lost_share(before: Mesh, after: Mesh) -> float:
+    """The share of the surface of `before` that is farther than NEAR from the one of `after`."""
+    distance = KDTree(surface_points(after, 20_000)).query(surface_points(before, 4000))[0]
+    return float((distance > NEAR * before.side).mean())
 
 
 def _simplified(mesh: Mesh, target: int, name: str) -> Mesh:

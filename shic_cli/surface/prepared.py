@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +12,11 @@ from shic_cli.base.errors import InputError, SettingError
 from shic_cli.base.settings import TemplateConfig
 from shic_cli.surface import geometry
 from shic_cli.surface.colors import vertex_colors
-from shic_cli.surface.mesh import MUCH, Mesh, largest_part, normalised, part_areas, read_mesh, resample, sound
+from shic_cli.surface.mesh import MUCH, Mesh, largest_part, normalised, part_areas, resample, sound
+from shic_cli.surface.mesh_file import read_mesh
+from shic_cli.surface.orient import orientation
+from shic_cli.surface.scene import without_surroundings
 
-if TYPE_CHECKING:
-    pass
 log = logging.getLogger("shic")
 
 
@@ -33,8 +34,11 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
             "--remesh on --vertices 0: a new surface has other vertices", "give their number with --vertices"
         )
     path = Path(path)
-    mesh = largest_part(_whole(sound(read_mesh(path), path.name), config, path.name), path.name)
-    mesh = normalised(mesh.moved(geometry.orientation(mesh.verts, config.up, config.front)))
+    mesh = read_mesh(path)
+    if not config.keep:
+        mesh = without_surroundings(mesh, path.name)
+    mesh = largest_part(_whole(sound(mesh, path.name), config, path.name), path.name)
+    mesh = normalised(mesh.moved(orientation(mesh, path.suffix.lower(), config.up, config.front)))
     axis, _ = geometry.mirror_plane(mesh.verts)
     mesh = normalised(resample(mesh, config.vertices, path.name))
     if len(mesh.verts) > LARGEST:

@@ -45,6 +45,7 @@ def test_a_mesh_becomes_template_h5_with_pictures(folder: Path, capsys: pytest.C
         "vertices": 300,
         "remesh": "auto",
         "eigenvectors": 8,
+        "keep": False,
         "up": "auto",
         "front": "auto",
     }
@@ -55,6 +56,29 @@ def test_a_mesh_becomes_template_h5_with_pictures(folder: Path, capsys: pytest.C
     )
     out, err = capsys.readouterr()
     assert out == "" and "axes of the mesh file" in err and "subdivided" in err
+
+
+def test_a_picture_is_made_beside_the_template_and_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "made").mkdir()
+    words = ("animal.obj", "--vertices", "200", "--eigenvectors", "8")
+    assert run(*words, "-o", "made/beast.h5") == 0
+    assert cv2.imread("made/beast.png").shape == (512, 2048, 3)
+    assert "made/beast.png shows which way it stands and faces" in capsys.readouterr().err
+    (folder / "template.png").write_text("mine")
+    assert run(*words) == 1
+    assert (folder / "template.png").read_text() == "mine" and not (folder / "template.h5").exists()
+
+
+def test_unsure_axes_are_a_warning_that_names_the_options(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--vertices", "200", "--eigenvectors", "8", "--picture", "sides.png", "--overwrite")
+    assert run("animal.obj", *words) == 0
+    assert "say so with --up and --front" in " ".join(capsys.readouterr().err.split())
+    assert run("animal.obj", *words, "--up", "+z", "--front", "-y") == 0
+    assert "leaves it open" not in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_there_is_kept_unless_overwrite(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

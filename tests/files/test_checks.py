@@ -22,7 +22,7 @@ from shic_cli.files.names import meet
 from shic_cli.files.photos import decode, list_images
 from shic_cli.learning.model_file import load_model
 from shic_cli.parts.extractors.carried import check_config
-from shic_cli.surface.mesh import read_mesh
+from shic_cli.surface.mesh_file import read_mesh
 
 
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "é/ü.jpg", ".hidden", "a..b.png", "a b"])
@@ -134,7 +134,7 @@ def test_a_scene_that_shows_one_part_very_often(tmp_path: Path, monkeypatch: pyt
 
     path = ball(tmp_path, multiply)
     assert len(read_mesh(path).faces) == 1600
-    monkeypatch.setattr("shic_cli.surface.mesh.LARGEST", 1599)
+    monkeypatch.setattr("shic_cli.surface.allowance.MOST", 1599)
     with pytest.raises(InputError, match="over 1599 faces"):
         read_mesh(path)
 
@@ -179,8 +179,8 @@ def put(**values: Any) -> Callable[[dict, dict, bytearray], None]:
         (put(channels=10**9), "another size"),  # 1 TB of layers, had they been made
         (put(dim=10**9), "another size"),
         (put(channels=-1), "another size"),
-        (put(channels="80"), "channels is missing, or no int"),
-        (put(decoder=[]), "decoder is missing, or no str"),
+        (put(channels="80"), "channels is missing, or is not of type int"),
+        (put(decoder=[]), "decoder is missing, or is not of type str"),
         (put(decoder="x"), "a tensor is missing"),
         (fill("C", float("nan")), "C is not finite"),
         (fill("surface.verts", float("inf")), "surface.verts holds numbers that are not finite"),

@@ -18,7 +18,8 @@ import trimesh
 import shic_cli
 
 PACKAGE = Path(shic_cli.__file__).parent
-READERS_OF_PICKLES = {"catalogue.py": {"pickletools"}}  # reads a pickle's instructions, and runs none
+# Follows a pickle's instructions with stand-ins of its own in place of every function and class.
+READERS_OF_PICKLES = {"catalogue.py": {"pickle", "pickletools"}}
 MODULES = {
     *(
         "pickle",
@@ -46,6 +47,9 @@ CALLS = {
         "os.popen",
         "shutil.unpack_archive",
         "os.startfile",
+        "pickle.load",
+        "pickle.loads",
+        "pickle.Unpickler",  # only as a base class, with a find_class that looks up no name
     ),
     *(
         "subprocess.getoutput",
@@ -152,6 +156,8 @@ def test_a_dictionary_of_options_trusts_no_code_either() -> None:
             "f.from_pretrained(n, trust_remote_code=True)",
             "archive.extractall(p)",
             "import tarfile",
+            "pickle.loads(p)",
+            "pickle.Unpickler(p).load()",
         ),
         *("shutil.unpack_archive(p)", "os.execv(a, b)", "torch.hub.load(a, b)", "f(trust_remote_code=x)"),
     ],

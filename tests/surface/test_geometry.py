@@ -1,15 +1,13 @@
-"""Axes, mirror map, Laplace-Beltrami basis, geodesics and texture coordinates against known answers."""
+"""Mirror map, Laplace-Beltrami basis, geodesics and texture coordinates against known answers."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 
 import numpy as np
 import pytest
 import trimesh
 
-from shic_cli.base.errors import SettingError
 from shic_cli.surface import geometry, mesh
 
 
@@ -110,40 +108,6 @@ def test_asymmetry_is_warned_about_over_two_percent(
     mirror = geometry.mirror_map(bent, *geometry.mirror_plane(bent))
     assert "not symmetric" in caplog.text
     assert mirror.min() >= 0 and mirror.max() < len(bent)
-
-
-AXES = [sign + axis for axis in "xyz" for sign in "+-"]
-
-
-@pytest.mark.parametrize(
-    "up, front", [pair for pair in itertools.product(AXES, AXES) if pair[0][1] != pair[1][1]]
-)
-def test_given_axes_become_up_and_front_by_a_rotation(animal: np.ndarray, up: str, front: str) -> None:
-    rotation = geometry.orientation(animal, up, front)
-    unit = {
-        sign + axis: (1 if sign == "+" else -1) * np.eye(3)["xyz".index(axis)]
-        for sign in "+-"
-        for axis in "xyz"
-    }
-    np.testing.assert_array_equal(rotation @ unit[up], [0, 1, 0])
-    np.testing.assert_array_equal(rotation @ unit[front], [0, 0, 1])
-    assert np.linalg.det(rotation) == pytest.approx(1)
-
-
-def test_axes_are_guessed_from_the_mirror_plane(animal: np.ndarray) -> None:
-    np.testing.assert_array_equal(geometry.orientation(animal), np.eye(3))  # in our axes already
-    along_x = animal[:, [2, 1, 0]]  # mirror normal z: up is +y, the front is +x
-    np.testing.assert_array_equal(geometry.orientation(along_x), [[0, 0, -1], [0, 1, 0], [1, 0, 0]])
-    lying = animal[:, [1, 0, 2]]  # mirror normal y: up is +z, the front is +x
-    np.testing.assert_array_equal(geometry.orientation(lying), [[0, 1, 0], [0, 0, 1], [1, 0, 0]])
-    np.testing.assert_array_equal(geometry.orientation(animal, up="-y") @ [0, -1, 0], [0, 1, 0])
-    np.testing.assert_array_equal(geometry.orientation(animal, front="+y")[1:], [[0, 0, 1], [0, 1, 0]])
-
-
-@pytest.mark.parametrize("up, front", [("+y", "-y"), ("+z", "+z")])
-def test_contradicting_axes_are_a_setting_error(animal: np.ndarray, up: str, front: str) -> None:
-    with pytest.raises(SettingError, match="one axis"):
-        geometry.orientation(animal, up, front)
 
 
 def signed_areas(uv: np.ndarray, face_uv: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import trimesh
 
 from shic_cli.base.errors import InputError
 from shic_cli.surface import mesh
+from shic_cli.surface.mesh_file import read_mesh
 
 SEAMS = """v 0 0 0
 v 9 9 9
@@ -39,7 +40,7 @@ def volume(found: mesh.Mesh) -> float:
 
 def test_obj_keeps_its_own_vertices_in_order_despite_seams_and_unreferenced_ones(tmp_path: Path) -> None:
     (tmp_path / "seams.obj").write_bytes(b"# made by Ren\xe9\nmtllib missing.mtl\n" + SEAMS.encode())
-    read = mesh.read_mesh(tmp_path / "seams.obj")
+    read = read_mesh(tmp_path / "seams.obj")
     expected = [[0, 0, 0], [9, 9, 9], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1]]
     np.testing.assert_array_equal(read.source, expected)
     found = mesh.clean(read)
@@ -51,7 +52,7 @@ def test_obj_keeps_its_own_vertices_in_order_despite_seams_and_unreferenced_ones
 
 @pytest.mark.parametrize("name", ["ball.stl", "ball.ply", "ball.off", "ball.obj", "ball.glb"])
 def test_every_format_gives_the_same_closed_surface(tmp_path: Path, name: str) -> None:
-    found = mesh.clean(mesh.read_mesh(saved(tmp_path, trimesh.creation.icosphere(2), name)))
+    found = mesh.clean(read_mesh(saved(tmp_path, trimesh.creation.icosphere(2), name)))
     assert found.verts.shape == (162, 3) and found.faces.shape == (320, 3)
     assert trimesh.Trimesh(found.verts, found.faces, process=False).is_watertight
 
@@ -62,7 +63,7 @@ def test_scene_nodes_are_moved_to_their_places(tmp_path: Path) -> None:
         trimesh.creation.box(), transform=trimesh.transformations.translation_matrix([0, 5, 0])
     )
     scene.export(tmp_path / "scene.glb")
-    np.testing.assert_allclose(mesh.read_mesh(tmp_path / "scene.glb").verts.mean(0), [0, 5, 0], atol=1e-6)
+    np.testing.assert_allclose(read_mesh(tmp_path / "scene.glb").verts.mean(0), [0, 5, 0], atol=1e-6)
 
 
 def test_largest_component_is_kept_and_the_rest_is_named(
@@ -71,7 +72,7 @@ def test_largest_component_is_kept_and_the_rest_is_named(
     small = trimesh.creation.icosphere(3, radius=0.2).apply_translation([3, 0, 0])  # more faces, less surface
     path = saved(tmp_path, trimesh.util.concatenate([small, trimesh.creation.icosphere(2)]), "two.ply")
     with caplog.at_level(logging.INFO, "shic"):
-        found = mesh.clean(mesh.read_mesh(path), path.name)
+        found = mesh.clean(read_mesh(path), path.name)
     assert len(found.faces) == 320 and abs(found.verts).max() < 1.01
     assert "two.ply: kept the largest connected component; dropped 1 others with 1280 faces" in caplog.text
 
@@ -108,7 +109,7 @@ def test_longest_edges_are_split_until_the_target_and_the_shape_stays(target: in
 def test_texture_coordinates_that_are_not_pairs_are_left_out(tmp_path: Path, places: str) -> None:
     corners = "\n".join(f"vt {places}" for _ in range(3))
     (tmp_path / "flat.obj").write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\n{corners}\nf 1/1 2/2 3/3\n")
-    found = mesh.read_mesh(tmp_path / "flat.obj")
+    found = read_mesh(tmp_path / "flat.obj")
     assert len(found.faces) == 1 and (found.corner_uv is None or found.corner_uv.shape == (1, 3, 2))
 
 
@@ -175,6 +176,6 @@ def test_bad_input_is_an_input_error_that_names_the_file_and_a_next_step(tmp_pat
     if BAD[name] is not None:
         (tmp_path / name).write_text(BAD[name])
     with pytest.raises(InputError) as caught:
-        mesh.clean(mesh.read_mesh(tmp_path / name), name)
+        mesh.clean(read_mesh(tmp_path / name), name)
     assert name in caught.value.message and caught.value.hint
     assert "\n" not in caught.value.message

@@ -74,7 +74,7 @@ def test_what_touches_nothing_is_dropped_and_the_rest_is_as_fine_as_alone(
     with caplog.at_level(logging.INFO, "shic"):
         found, _ = surface(tmp_path / "two.ply", TemplateConfig(vertices=2000, up="+y", front="+z"))
     assert (
-        "two.ply: kept 3 connected components that touch; dropped 1 others with 320 faces, 22.5 %"
+        "two.ply: kept 3 connected components that touch; dropped 1 others with 320 faces, 11.0 %"
         in caplog.text
     )
     assert "two.ply: remeshed" in caplog.text

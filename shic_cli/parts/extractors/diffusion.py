@@ -4,6 +4,9 @@ A picture is encoded, noise of one time step is added, and the values inside the
 UNet of diffusers runs once, without guidance, and stops at the last place that is read.
 """
 
+# pyright: reportPrivateImportUsage=false
+# diffusers imports its names when they are asked for, which pyright takes for private ones.
+
 from __future__ import annotations
 
 import contextlib
@@ -16,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.parts import registry
@@ -56,22 +60,27 @@ def read_taps(
         if len(values) == len(taps):
             raise _Enough
 
-    hooks = [
-        tap.module.register_forward_hook(lambda _module, _args, out, tap=tap: keep(tap, out))
-        if tap.after
-        else tap.module.register_forward_pre_hook(lambda _module, args, tap=tap: keep(tap, args[0]))
-        for tap in taps
-    ]
+    def hook(tap: Tap) -> RemovableHandle:
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            keep(tap, inputs[0])
+
+        def after(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            keep(tap, output)
+
+        module = tap.module
+        return module.register_forward_hook(after) if tap.after else module.register_forward_pre_hook(before)
+
+    hooks = [hook(tap) for tap in taps]
     try:
         with contextlib.suppress(_Enough):
             unet(noisy, step, text)
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
     return values
 
 
-def decoder_tap(unet: nn.Module, block: int) -> Tap:
+def decoder_tap(unet: Any, block: int) -> Tap:
     """The input of the third layer of `up_blocks[block]`, without the skip connection that follows in it."""
     resnets = unet.up_blocks[block].resnets
     return Tap(resnets[2], resnets[1].out_channels)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 
 import torch
@@ -93,7 +92,8 @@ class Sd(Diffusion):
 
     def levels(self, images: torch.Tensor) -> list[torch.Tensor]:
         """What each tap reads of the whole picture, `(B, C, h, w)` on a grid of its own, coarsest first."""
-        corners = list(product(starts(images.shape[-1], self.window, self.stride), repeat=2))
+        along = starts(images.shape[-1], self.window, self.stride)
+        corners = [(y, x) for y in along for x in along]
         windows = torch.cat([images[..., y : y + self.window, x : x + self.window] for y, x in corners])
         parts = [self.read(self.encode(part), self.noise, self.taps) for part in windows.split(self.batch)]
         pieces = [

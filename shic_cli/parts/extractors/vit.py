@@ -103,15 +103,16 @@ class Vit(Pretrained):
                 f"give 0 to {len(blocks) - 1}, or -1 for the final output",
             )
         self.layer = layer if self.facet == "token" else layer % len(blocks)
-        self._tap = None if self.layer < 0 else blocks[self.layer]
+        tap = None if self.layer < 0 else blocks[self.layer]
+        self.dim: int = self._model.config.hidden_size
         if self.facet != "token":
-            self._tap = _projection(self._tap, self.facet)
-            if self._tap is None:
-                raise InputError(
-                    f"{folder}: its blocks have no {self.facet} projection of their own", "give facet=token"
-                )
-        self.dim = self._model.config.hidden_size if self.facet == "token" else self._tap.out_features
-        if self._tap is not None:
+            tap = _projection(blocks[self.layer], self.facet)
+            if tap is None:
+                fact = f"{folder}: its blocks have no {self.facet} projection of their own"
+                raise InputError(fact, "give facet=token")
+            self.dim = tap.out_features
+        self._tap = tap
+        if tap is not None:
             del blocks[self.layer + 1 :]
 
     def _checked_side(self, side: int) -> int:
@@ -158,7 +159,11 @@ class Vit(Pretrained):
         if self._tap is None:
             return self._model(pixels, **options).last_hidden_state
         caught: list[torch.Tensor] = []
-        hook = self._tap.register_forward_hook(lambda module, inputs, output: caught.append(output))
+
+        def catch(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            caught.append(output)
+
+        hook = self._tap.register_forward_hook(catch)
         try:
             self._model(pixels, **options)
         finally:

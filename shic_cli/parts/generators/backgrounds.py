@@ -98,7 +98,7 @@ def meadow(size: int, rng: np.random.Generator) -> np.ndarray:
     scene, (y, _) = _ground(size, horizon, rng), _axes(size)
     for inverse in np.linspace(0.02, 0.08, rng.integers(1, 4)):
         height = rng.uniform(0.1, 0.4)
-        waves = rng.uniform(0.03, 0.12) * _wave(size, rng.integers(4, 9), rng)
+        waves = rng.uniform(0.03, 0.12) * _wave(size, int(rng.integers(4, 9)), rng)
         ridge = horizon + 0.08 - height + waves
         np.maximum(scene, np.where(y > ridge, np.float32(inverse), 0), out=scene)
     for _ in range(rng.integers(3, 9)):

@@ -1,5 +1,8 @@
 """The paper's generator (sec. 3.5): Stable Diffusion 1.5, bound by a ControlNet to a picture of depth."""
 
+# pyright: reportPrivateImportUsage=false
+# diffusers imports its names when they are asked for, which pyright takes for private ones.
+
 from __future__ import annotations
 
 import importlib.util
@@ -104,8 +107,8 @@ class ControlnetDepth(GeneratorDefaults):
                 **parts,
                 tokenizer=tokenizer,
                 scheduler=scheduler,
-                safety_checker=None,
-                feature_extractor=None,
+                safety_checker=None,  # pyright: ignore[reportArgumentType]
+                feature_extractor=None,  # pyright: ignore[reportArgumentType]
                 requires_safety_checker=False,
             )
         pipe.set_progress_bar_config(disable=True)

@@ -51,7 +51,7 @@ class DepthAnything:
         self.folder, self.device = locate(name, weights), torch.device(device)
         self._model = load(DepthAnythingForDepthEstimation, self.folder, device=self.device)
         self._metric = self._model.config.depth_estimation_type == "metric"
-        self._mean, self._std = (np.float32(values) for values in read_normalisation(self.folder))
+        self._mean, self._std = (np.asarray(values, np.float32) for values in read_normalisation(self.folder))
 
     @torch.no_grad()
     def __call__(self, rgb: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -44,6 +45,14 @@ class MaskerDefaults(PartDefaults, Protocol):
     """What a masker may have, with the value that counts where it does not have it."""
 
     needs_class: bool = False  # True: it is not made without a class's name, and the user is told so
+
+    @classmethod
+    def check_class(cls, argument: str, weights: Path | None, class_name: str) -> None:
+        """Nothing; SettingError where the part can tell, without its weights, that it knows no such class.
+
+        Called before the first photo is read. `class_name` is "" where the user names none.
+        """
+        return
 
 
 class Masker(MaskerDefaults, Protocol):

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from shic_cli.base.errors import InputError, SettingError, ShicError
-from shic_cli.files.photos import MaskSource
+from shic_cli.base.settings import MasksConfig
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.parts import registry
 from shic_cli.parts.maskers.contract import LEAST, Found, Masker, main_object
 
@@ -25,14 +26,14 @@ def make_masker(
 
 
 def make_masks(
-    folder: Path | None,
+    config: MasksConfig,
     masker: str,
     device: torch.device | str = "cpu",
     weights: Path | None = None,
     class_name: str = "",
 ) -> MaskSource:
-    """The masks of photos: from an alpha channel, `folder` or a sibling folder masks/, else by `masker`."""
-    return MaskSource(folder, make_masker(masker, device, weights, class_name))
+    """The masks of photos, as `config` says how they are found and read, else by the masker of that name."""
+    return MaskSource(config, make_masker(masker, device, weights, class_name), class_name)
 
 
 class ObjectFinder:
@@ -49,12 +50,14 @@ class ObjectFinder:
         which = "maskers" if self.class_name else "classless maskers"
         self.name = registry.resolve("maskers", name, device, weights, which, level=logging.DEBUG)
         self._made: Masker | None = None
-        part = registry.find("maskers", registry.Spec.parse(self.name).name)
+        spec = registry.Spec.parse(self.name)
+        part = registry.find("maskers", spec.name)
         if part.needs_class and not self.class_name:
             raise SettingError(
                 f"--masker {name}: finds objects by the name of their class, and there is none",
                 "name the class, for example --class horse",
             )
+        part.check_class(spec.argument, weights, spec.options.get("label") or self.class_name)
 
     @property
     def settings(self) -> dict[str, str]:

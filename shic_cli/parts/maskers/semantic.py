@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from shic_cli.base.errors import InputError, MissingError, SettingError
+from shic_cli.base.errors import InputError, MissingError, SettingError, ShicError
+from shic_cli.files.class_names import find_label, joined
 from shic_cli.parts.checkpoints import AGAIN, first_line, load
 from shic_cli.parts.maskers.contract import Found, MaskerDefaults, pieces
 from shic_cli.parts.weights import locate
 
 GAP = 0.02  # of the photo's longer side: an object stays one where a pole or a rope cuts it in two
 BACKGROUND = {"background", "unlabeled", "other"}
-
-# Names that data sets (VOC, COCO, ADE20K, Cityscapes) have for one thing: singular, without spaces.
-SAME = (
-    {"airplane", "aeroplane", "plane"},
-    {"motorcycle", "motorbike"},
-    {"bicycle", "bike"},
-    {"couch", "sofa"},
-    {"television", "tv", "tvmonitor", "televisionreceiver"},
-    {"person", "human", "people", "pedestrian"},
-    {"cow", "cattle"},
-    {"automobile", "car"},
-    {"pottedplant", "houseplant"},
-)
-PLURALS = (("people", "person"), ("men", "man"), ("mice", "mouse"), ("geese", "goose"), ("oxen", "ox"))
 
 
 class Semantic(MaskerDefaults):
@@ -70,9 +55,23 @@ class Semantic(MaskerDefaults):
         labels = self._model.config.id2label
         self.label = find_label(label or class_name, labels, str(folder))
         backgrounds = [
-            number for number, name in labels.items() if _joined(name) & BACKGROUND and number != self.label
+            number for number, name in labels.items() if joined(name) & BACKGROUND and number != self.label
         ]
         self.background = backgrounds[0] if backgrounds else None
+
+    @classmethod
+    def check_class(cls, argument: str, weights: Path | None, class_name: str) -> None:
+        """SettingError that lists the labels in the checkpoint's config.json when none is `class_name`.
+
+        A fault of the checkpoint itself is told when it is loaded.
+        """
+        try:
+            folder = locate(argument, weights)
+            labels = json.loads((folder / "config.json").read_bytes())["id2label"]
+            numbered = {int(number): str(name) for number, name in labels.items()}
+        except (ShicError, OSError, ValueError, TypeError, KeyError, AttributeError):
+            return
+        find_label(class_name, numbered, str(folder))
 
     @torch.no_grad()
     def __call__(self, rgb: np.ndarray) -> list[Found]:
@@ -123,69 +122,3 @@ def _processor(folder: Path) -> Callable[[Image.Image], torch.Tensor]:
         {"do_center_crop": False} if getattr(processor, "do_center_crop", False) else {}
     )
     return lambda picture: processor(images=picture, **options)["pixel_values"]
-
-
-def find_label(wanted: str, labels: Mapping[int, str], where: str) -> int:
-    """The number of the label that `wanted` means.
-
-    It is a number, a label, a synonym of it, as in the label "aeroplane, airplane", or the plural of one of
-    them. SettingError that lists the labels when none fits, when several do, or when `wanted` is empty.
-    """
-    listed = ", ".join(f"{number} {_names(label)[0]}" for number, label in sorted(labels.items()))
-    if not wanted.strip():
-        raise SettingError(
-            f"{where}: which of its labels is the object?", f"give --class; there are: {listed}"
-        )
-    if wanted.isdecimal() and int(wanted) in labels:
-        return int(wanted)
-    for forms in (_joined, _numbers, _general):
-        fits = [
-            number
-            for number, label in labels.items()
-            if any(forms(wanted) & forms(name) for name in _names(label))
-        ]
-        first = [number for number in fits if forms(wanted) & forms(_names(labels[number])[0])]
-        if len(fits) == 1 or len(first) == 1:
-            return (first if len(first) == 1 else fits)[0]
-        if fits:
-            several = ", ".join(f"{number} {labels[number]}" for number in fits)
-            raise SettingError(
-                f"{where}: {wanted!r} fits several of its labels", f"give its option label=NUMBER: {several}"
-            )
-    near = difflib.get_close_matches(
-        wanted.lower(), [name for label in labels.values() for name in _names(label)], n=1
-    )
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise SettingError(
-        f"{where}: none of its labels is {wanted!r}",
-        f"{hint}give --class or its option label=; there are: {listed}",
-    )
-
-
-def _names(label: Any) -> list[str]:
-    """The synonyms in a label, which data sets separate by commas or semicolons."""
-    return [name.strip() for name in re.split(r"[,;]", str(label)) if name.strip()] or [str(label)]
-
-
-def _joined(name: str) -> set[str]:
-    """The letters and digits in lower case: "Dining Table" and "dining-table" are both "diningtable"."""
-    return {re.sub(r"[\W_]", "", name.lower())}
-
-
-def _numbers(name: str) -> set[str]:
-    """The word itself, and the words that it may be the plural of."""
-    (word,) = _joined(name)
-    ends = [
-        (end, single)
-        for end, single in (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"))
-        if len(word) > len(end) + 1
-    ]
-    return {word} | {
-        word.removesuffix(end) + single for end, single in (*ends, *PLURALS) if word.endswith(end)
-    }
-
-
-def _general(name: str) -> set[str]:
-    """The words of `_numbers`, and the names that other data sets have for the same thing."""
-    words = _numbers(name)
-    return words.union(*(group for group in SAME if group & words))

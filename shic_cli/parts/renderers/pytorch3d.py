@@ -37,11 +37,7 @@ class Pytorch3dRenderer(RendererDefaults):
 
         A pixel whose centre lies exactly on the edge between two faces may see neither.
         """
-        from pytorch3d.renderer import (  # pyright: ignore[reportMissingImports]
-            MeshRasterizer,
-            PerspectiveCameras,
-            RasterizationSettings,
-        )
+        from pytorch3d.renderer import MeshRasterizer, PerspectiveCameras, RasterizationSettings  # pyright: ignore[reportMissingImports]
         from pytorch3d.structures import Meshes  # pyright: ignore[reportMissingImports]
 
         number, cameras = len(cameras), cameras.to(self.device)

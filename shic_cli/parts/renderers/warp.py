@@ -16,7 +16,7 @@ class WarpRenderer(RendererDefaults):
 
     def __init__(self, argument: str = "", *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.where = prepared(cast, self.device)
+        self.where = prepared(cast, self.device)  # pyright: ignore[reportArgumentType]
 
     def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments:
         """Fragments of `verts` `(K, 3)` and `faces` `(F, 3)`; Warp writes into the tensors without a copy."""
