@@ -54,7 +54,7 @@ class ObjectFinder:
         part = registry.find("maskers", spec.name)
         if part.needs_class and not self.class_name:
             raise SettingError(
-                f"--masker {name}: finds objects by the name of their class, and there is none",
+                f"--masker {name}: finds objects by the name of their class, and none was given",
                 "name the class, for example --class horse",
             )
         part.check_class(spec.argument, weights, spec.options.get("label") or self.class_name)
