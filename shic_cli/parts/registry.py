@@ -21,7 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from shic_cli.base.errors import MissingError, SettingError, ShicError, UnfinishedError
+from shic_cli.base.errors import MissingError, SettingError, ShicError, UnfinishedError, lacks_memory
 from shic_cli.parts.contract import Contract, PartDefaults, check_part, completed, said
 
 if TYPE_CHECKING:
@@ -265,10 +265,10 @@ def _made(part: Any, spec: Spec, contract: Contract, given: dict[str, Any]) -> A
         return part(spec.argument, **given)
     try:
         return part(spec.argument, **given)
-    except (ShicError, MemoryError):
+    except ShicError:
         raise
-    except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+    except Exception as error:  # the part of another package may raise anything
+        if lacks_memory(error):
             raise
         fault = f"making it with {', '.join(given)} raises {said(error)}"
         raise contract.error(spec.name, part, fault) from error

@@ -51,7 +51,7 @@ class Silhouette(ExtractorDefaults):
     def _describe(self, mass: torch.Tensor) -> torch.Tensor:
         """The square root `(80, h, w)` of how full each bin around every cell of `mass` `(h, w)` is, 0..1."""
         side = mass.shape[-1]
-        kernel = bins(side, mass.sum().clamp_min(1).sqrt().item(), mass.device)
+        kernel = bins(side, mass.sum().clamp_min(1).sqrt(), mass.device)
         spectrum = torch.fft.rfft2(mass, s=(2 * side, 2 * side))
         filled = torch.fft.irfft2(spectrum * torch.fft.rfft2(kernel).conj(), s=(2 * side, 2 * side))
         # The mass itself would let the large outer bins outweigh the inner ones. The square root brings out
@@ -60,7 +60,7 @@ class Silhouette(ExtractorDefaults):
         return share.sqrt()
 
 
-def bins(side: int, scale: float, device: torch.device) -> torch.Tensor:
+def bins(side: int, scale: torch.Tensor | float, device: torch.device) -> torch.Tensor:
     """How much a cell at each offset belongs to each bin, `(80, 2 side, 2 side)`, negative offsets wrapped.
 
     `scale` is the square root of the object's area, in cells.

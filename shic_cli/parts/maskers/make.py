@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from shic_cli.base.errors import InputError, SettingError, ShicError
+from shic_cli.base.errors import InputError, SettingError, ShicError, lacks_memory
 from shic_cli.base.settings import MasksConfig
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.parts import registry
@@ -78,7 +78,7 @@ class ObjectFinder:
         try:
             answer = masker(rgb)
         except (MemoryError, RuntimeError) as error:
-            if not _is_memory(error):
+            if not lacks_memory(error):
                 raise
             size = f"a photo of {rgb.shape[1]} by {rgb.shape[0]} pixels"
             raise InputError(f"{self.name}: out of memory on {size}", _saves_memory(masker)) from error
@@ -99,15 +99,6 @@ class ObjectFinder:
                 error.stops_all = True  # every other photo would meet it too
                 raise
         return self._made
-
-
-def _is_memory(error: BaseException) -> bool:
-    """Whether `error` is a lack of memory: numpy's, torch's on a GPU, or torch's on a CPU.
-
-    The last one is a plain RuntimeError, told by its text.
-    """
-    is_oom = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return is_oom or "allocate memory" in str(error)
 
 
 def _saves_memory(masker: Masker) -> str:
