@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from shic_cli import __version__
-from shic_cli.base.errors import ShicError
+from shic_cli.base.errors import ShicError, lacks_memory
 
 # Command -> (module below shic_cli.cli, one line of help), in the order of the pipeline.
 COMMANDS = {
@@ -34,6 +34,7 @@ COMMANDS = {
     "match": ("match", "Match two images through the template."),
     "view": ("view", "Look at maps with the mouse: mesh beside photos."),
     "annotate": ("annotate", "Click ground truth: points of photos and of the mesh."),
+    "export": ("export", "Take results to other programs: glb, ply, csv, COCO, mp4, ONNX."),
     "models": ("models", "List and fetch foundation models."),
     "info": ("info", "Describe a file."),
     "doctor": ("doctor", "Check this machine and installation."),
@@ -215,7 +216,7 @@ def _run(args: list[str] | None, came: list[int]) -> None:
     except MemoryError:
         _fail("out of memory", "give smaller pictures, a smaller --batch or fewer --vertices", 1)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's class; torch is not imported here
+        if not lacks_memory(error):
             raise
         _fail(
             "out of GPU memory",

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from shic_cli.base.settings import DemoConfig
+from shic_cli.base.result_settings import DemoConfig
 from shic_cli.cli import options
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import h5py
 import numpy as np
@@ -168,7 +168,7 @@ def attribute(item: h5py.Group, name: str, where: str) -> str | int | None:
         if not known or not scalar or held.get_storage_size() > LONGEST:
             raise InputError(f"{where}: the attribute {name} is no text and no whole number", AGAIN)
         with _frugal():
-            value = item.attrs[name]
+            value: Any = item.attrs[name]
         text = value.decode() if isinstance(value, bytes) else value
         if isinstance(text, str):
             text.encode()  # fails for the surrogates that h5py makes of broken UTF-8

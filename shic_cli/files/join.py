@@ -73,7 +73,7 @@ def is_finished(path: Path, wanted: dict[str, Any], overwrite: bool) -> bool:
 def read_header(path: Path) -> Header:
     """The header of a part; InputError if the file is no part."""
     with opened(path) as (_, header):
-        shard = header.params.get("shard")
+        shard: Any = header.params.get("shard")
         is_pair = isinstance(shard, list) and [type(number) for number in shard] == [int, int]
         if not is_pair or not 1 <= shard[0] <= shard[1]:
             raise InputError(f"{path}: is no part of a file", "give files that were made with --shard")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from shic_cli.base.devices import TOGETHER, Fitting, ahead
+from shic_cli.base.devices import TOGETHER, Fitting, ahead, free_memory
 from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import gather, share_of_machine
@@ -43,7 +43,7 @@ DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come 
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
 
 
-MEMORY = 4 << 30  # bytes of encoded pictures that are kept, by all ranks of a machine together
+MEMORY = 0.25  # share of the memory that is free when training starts, for encoded pictures that are kept
 
 
 def _kind(name: str) -> str:
@@ -114,9 +114,9 @@ class Trainer:
             cells=decoder.cells,
             seed=seed,
             together=TOGETHER[device.type],
-            memory=MEMORY // share_of_machine(),
+            memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
         )
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(
                 config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
@@ -125,7 +125,7 @@ class Trainer:
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(
             config, template, examples, device, seed, found, optimizer, geodesic, mirror,
-            Together(found), Fitting("training", config.batch), masking,
+            Together(found), Fitting("training", config.batch, examples.make_room), masking,
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
@@ -164,9 +164,10 @@ class Trainer:
         grown beyond all measure.
         """
         where = f"epoch {self.epoch + 1}"
-        for name, value in self.map.state_dict().items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
+        values = {name: each for name, each in self.map.state_dict().items() if each.is_floating_point()}
+        finite = torch.stack([torch.isfinite(each).all() for each in values.values()]).tolist()
+        if not all(finite):
+            raise ShicError(f"{where}: {list(values)[finite.index(False)]} of the map is not finite", KEPT)
         start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
         if worst := next(
             (name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None

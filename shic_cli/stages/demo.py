@@ -14,7 +14,8 @@ import torch
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import DP_SCALE, DemoConfig, SynthConfig
+from shic_cli.base.result_settings import DemoConfig
+from shic_cli.base.settings import DP_SCALE, SynthConfig
 from shic_cli.files.annotations import read_annotations
 from shic_cli.files.arrays import read_template
 from shic_cli.files.atomic import atomic

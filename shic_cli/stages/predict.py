@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shic_cli.base.devices import Fitting
+from shic_cli.base.devices import Fitting, to_host
 from shic_cli.base.errors import Failures, InputError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MasksConfig, PredictConfig
@@ -205,7 +205,7 @@ class Predictor:
             return vertex, share.gather(1, vertex[:, None])[:, 0]
 
         best = list(self.fitting.each(work, pixels))
-        vertex, score = (torch.cat(each).cpu().numpy() for each in zip(*best, strict=True))
+        vertex, score = to_host(*map(torch.cat, zip(*best, strict=True)))
         return vertex, score
 
     def find_mask(self, rgb: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from shic_cli.base.devices import to_host
 from shic_cli.base.errors import Failures, InputError, SettingError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import PseudoGtConfig, RenderConfig
@@ -71,8 +72,9 @@ class Teacher:
         queries = feature[:, cells[:, 0], cells[:, 1]].T
         vertex, score = similarity.match(self.bank, F.normalize(queries.float(), dim=1), **self.pooling)
         vertices, scores = np.full(mask.shape, -1, np.int32), np.zeros(mask.shape, np.float32)
-        vertices[tuple(pixels.T)] = vertex.cpu().numpy()[cell_of_pixel]
-        scores[tuple(pixels.T)] = score.cpu().numpy()[cell_of_pixel]
+        vertex, score = to_host(vertex, score)
+        vertices[tuple(pixels.T)] = vertex[cell_of_pixel]
+        scores[tuple(pixels.T)] = score[cell_of_pixel]
         return vertices, scores
 
 

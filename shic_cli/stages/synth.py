@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import PictureError, SettingError, ShicError
+from shic_cli.base.errors import PictureError, SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import SynthConfig
 from shic_cli.files import pictures
@@ -53,7 +53,7 @@ class Picture:
     @property
     def mask(self) -> np.ndarray:
         """The object `(S, S)` bool; `vertex` may lack its rim."""
-        return self.fragments.mask[0].cpu().numpy()
+        return self.fragments.mask[0].numpy()
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Framer:
             )
         size, erode = self.config.size, self.config.erode
         fragments = self.render(frame, size)
-        vertex = pixel_vertex(fragments, self._tensor(self.faces))[0].cpu().numpy().astype(np.int32)
+        vertex = pixel_vertex(fragments, torch.from_numpy(self.faces))[0].numpy().astype(np.int32)
         if erode > 0:
             vertex[
                 cv2.distanceTransform((vertex >= 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
@@ -125,26 +125,21 @@ class Framer:
         )
 
     def render(self, frame: Frame, size: int) -> Fragments:
-        """The mesh in `frame`, `size` pixels a side."""
-        return self.renderer(
-            self._tensor(frame.verts), self._tensor(self.faces), frame.cameras.to(self.device), size
-        )
+        """The mesh in `frame`, `size` pixels a side, on the CPU whatever the device: one picture is small."""
+        verts, faces = (torch.from_numpy(each).to(self.device) for each in (frame.verts, self.faces))
+        return self.renderer(verts, faces, frame.cameras.to(self.device), size).cpu()
 
     def scene(self, frame: Frame, size: int) -> Scene:
         """The scene of `frame` for a generator, `size` pixels a side."""
         fragments = self.render(frame, size)
-        rotation = frame.cameras.rotation[0].cpu().numpy()
+        rotation = frame.cameras.rotation[0].numpy()
         # row vectors, from world to view
         normals = vertex_normals(frame.verts, self.faces).astype(np.float32) @ rotation
-        values = self._tensor(np.concatenate([normals, self.verts], 1))
-        image = interpolate(fragments, self._tensor(self.faces), values)[0].cpu().numpy()
+        values = torch.from_numpy(np.concatenate([normals, self.verts], 1))
+        image = interpolate(fragments, torch.from_numpy(self.faces), values)[0].numpy()
         normal = image[..., :3] / np.linalg.norm(image[..., :3], axis=-1, keepdims=True).clip(1e-6)
-        mask = (fragments.face[0] >= 0).cpu().numpy()
-        depth = fragments.zbuf[0].cpu().numpy()
+        mask, depth = fragments.mask[0].numpy(), fragments.zbuf[0].numpy()
         return Scene(mask, depth, normal, image[..., 3:], rotation[1], frame.azimuth, frame.elevation)
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device)
 
 
 class Synthesizer(Framer):
@@ -262,7 +257,9 @@ def synthesize(
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
         collect(target, chosen(config), make, check, track=track, part=part)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         part = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = getattr(part, "saves_memory", "give --device cpu, or a smaller --size")
         raise ShicError(

@@ -4,10 +4,7 @@ nothing along.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from two_ranks import torchrun
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.files.atomic import Journal
@@ -42,27 +40,6 @@ SYNTH = (
     "--masker",
     "grabcut",
 )
-
-
-def torchrun(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
-    """Run `program` in two processes that torchrun starts in `folder`; it may call `shic(*words)`."""
-    begin = "import faulthandler, os\nfaulthandler.dump_traceback_later(120, exit=True)  # who waits for ever says where\n"
-    begin += "from shic_cli.cli import main\nrank = int(os.environ['RANK'])\n"
-    begin += "def shic(*words):\n    try: main(list(words))\n    except SystemExit as ended: assert not ended.code, (words, ended.code)\n"
-    (folder / "program.py").write_text(begin + program)
-    root, tests = Path(__file__).parents[2], Path(__file__).parents[1]
-    paths = os.pathsep.join([str(root), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
-    line = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "program.py",
-    ]
-    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def same(a: Path, b: Path) -> bool:
