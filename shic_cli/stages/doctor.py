@@ -31,9 +31,10 @@ PACKAGES = {
     "numpy": ("numpy", "1.26"),
     "torch": ("torch", "2.6"),
     "h5py": ("h5py", "3.10"),
+    "filelock": ("filelock", "4.3"),
     "scipy": ("scipy", "1.11"),
     "opencv-python-headless": ("cv2", "4.9"),
-    "pillow": ("PIL", "10.1"),
+    "pillow": ("PIL", "11.3"),
     "safetensors": ("safetensors", "0.4.3"),
     "huggingface-hub": ("huggingface_hub", "1.0"),
     "transformers": ("transformers", "5.0"),
@@ -42,6 +43,7 @@ PACKAGES = {
     "trimesh": ("trimesh", "4.5"),
     "potpourri3d": ("potpourri3d", "1.2"),
     "xatlas": ("xatlas", "0.0.9"),
+    "DracoPy": ("DracoPy", "1.7"),
     "fast-simplification": ("fast_simplification", "0.1.7"),
     "networkx": ("networkx", "3.0"),
     "matplotlib": ("matplotlib", "3.8"),
@@ -49,7 +51,7 @@ PACKAGES = {
     "rich": ("rich", "13.7"),
     "click": ("click", "8.1"),
 }
-OPTIONAL = {"pytorch3d": "pytorch3d", "accelerate": "accelerate"}
+OPTIONAL = {"pytorch3d": "pytorch3d", "accelerate": "accelerate", "pillow-heif": "pillow_heif"}
 GROUPS = ("shic.extractors", "shic.renderers", "shic.generators", "shic.maskers")
 VARIABLES = re.compile(r"(SHIC|HF|HDF5|OMP|CUDA|WARP|XDG_CACHE|MKL|TORCH|TRANSFORMERS)_\w+")
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY")

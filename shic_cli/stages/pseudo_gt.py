@@ -155,8 +155,10 @@ def pseudo_gt(
     ) as writer:
         left = [name for name in part.of(names) if name not in writer]
         if left:  # a share that is finished needs no views
-            views = views or views_for(extractor, template, config, device)
-            teacher = Teacher.make(extractor, views, config, track)
+            # no name here holds the rendered views, so that their memory is free while photos are matched
+            teacher = Teacher.make(
+                extractor, views or views_for(extractor, template, config, device), config, track
+            )
             for query in track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt"):
                 if query is not None:
                     vertex, score = teacher.match(query.feature, query.crop, query.mask)
