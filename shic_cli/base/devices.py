@@ -1,4 +1,4 @@
-"""Where tensors live, where chance comes from, and how much is done at a time."""
+"""Devices, random generators, and batches that fit the memory."""
 
 from __future__ import annotations
 
@@ -53,9 +53,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16; others only imitate it, more slowly than they compute in
-    float32.
-    """
+    """Whether the device computes in bfloat16; others emulate it, more slowly than float32."""
     import torch
 
     if device.type == "cuda":
@@ -65,9 +63,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def chance(seed: int, *parts: int | str) -> np.random.Generator:
-    """A random generator of its own for `parts` (a stage, an image, an epoch), so that any of them can be
-    made again alone.
-    """
+    """The random generator of `parts` (a stage, an image, an epoch), so that each can be made again alone."""
     keys = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
     return np.random.default_rng([seed, *keys])
 
@@ -94,19 +90,18 @@ def free_memory(device: torch.device) -> int:
 
 
 class Fitting:
-    """How many things are done at a time: `size`, halved, with a warning, whenever memory does not hold them.
+    """A batch size that is halved, with a warning, whenever the memory does not suffice.
 
-    Before that `make_room` is asked to give memory back; it says whether it did.
+    `make_room` is called before that, to give memory back; it returns whether it did.
     """
 
     def __init__(self, what: str, size: int, make_room: Callable[[], bool] = lambda: False) -> None:
         self.what, self.size, self.make_room = what, size, make_room
 
     def run(self, work: Callable[[int], R], most: int) -> R:
-        """What `work(size)` gives, with a size of at most `most`; it starts again with half as many when
-        memory runs out.
+        """The result of `work(size)`, where size is at most `most`, and halved as often as memory runs out.
 
-        The error of `work` when one alone is too many.
+        Raises the error of `work` if a batch of one is too large.
         """
         import torch
 
@@ -118,7 +113,7 @@ class Fitting:
                 if not lacks_memory(error):
                     raise
                 last = error if size <= 1 else None
-            # outside of the clause above, in which the error holds on to what filled the memory
+            # After the clause above, because in it the error keeps alive what fills the memory.
             if self.make_room():
                 log.warning("out of memory: %s goes on without what was kept for later", self.what)
             elif last is not None:
@@ -131,20 +126,18 @@ class Fitting:
             torch.cuda.empty_cache()
 
     def each(self, work: Callable[[Any], R], items: Any) -> Iterator[R]:
-        """What `work` gives for the `items`, a sequence or a tensor, some at a time."""
+        """The results of `work` for batches of `items`, a sequence or a tensor."""
         start = 0
         while start < len(items):
-            found, done = self.run(
+            results, done = self.run(
                 lambda size, start=start: (work(items[start : start + size]), size), len(items) - start
             )
-            yield found
+            yield results
             start += done
 
 
 def ahead(calls: Iterable[Callable[[], R]]) -> Iterator[R]:
-    """What each of `calls` gives, in their order; the next is made in a thread of its own while the last is
-    used.
-    """
+    """The result of each of `calls`, in their order; a thread makes the next one while the last is used."""
     with ThreadPoolExecutor(1) as thread:
         waiting = None
         for call in calls:

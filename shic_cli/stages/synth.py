@@ -1,13 +1,11 @@
-"""Synthetic pictures with exact labels (sec. 3.5): the template seen from somewhere, painted by a generator,
-labelled by its projection.
+"""Synthetic pictures with exact labels (sec. 3.5): a generator paints a view of the template.
 
-Axes: K vertices, F faces, S by S pixels.
+The labels come from the template's projection. Axes: K vertices, F faces, S by S pixels.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +14,20 @@ import cv2
 import numpy as np
 import torch
 
-from shic_cli import __version__
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import Failures, InputError, PictureError, SettingError, ShicError, lacks_memory
+from shic_cli.base.errors import PictureError, SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import SynthConfig
 from shic_cli.files import pictures
-from shic_cli.files.atomic import Journal
-from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import decode, encode, list_images, listing
-from shic_cli.files.shards import WHOLE, Finished, Part
+from shic_cli.files.photos import decode, list_images, listing
+from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.views import interpolate, pixel_vertex
 from shic_cli.parts import registry
 from shic_cli.parts.generators.contract import Scene
-from shic_cli.parts.maskers.make import make_masker
 from shic_cli.parts.renderers.contract import Fragments
+from shic_cli.stages.synth_writing import Check, Target, collect
 from shic_cli.surface.cameras import Cameras, look_at
 from shic_cli.surface.mesh import vertex_normals
 from shic_cli.surface.poses import Poser
@@ -39,14 +35,14 @@ from shic_cli.surface.viewpoints import parse_views, random_viewpoint
 
 log = logging.getLogger("shic")
 
-BLANK = 8  # grey levels between a picture's darkest and brightest channel: less shows nothing
-GIVE_UP = 5  # pictures that fail one after the other: the next ones would too
+BLANK = 8  # grey levels; a picture whose values span less than this shows nothing
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A synthetic picture `rgb` (S, S, 3) uint8, its labels `vertex` (S, S) i4 with -1 for none, and the
-    render they come from.
+    """A synthetic picture `rgb` `(S, S, 3)` uint8 and its labels `vertex` `(S, S)` i4, -1 for none.
+
+    `cameras` and `fragments` are the camera and the render from which the labels come.
     """
 
     rgb: np.ndarray
@@ -56,14 +52,15 @@ class Picture:
 
     @property
     def mask(self) -> np.ndarray:
-        """The object, `(S, S)` bool; `vertex` may leave out its rim."""
+        """The object `(S, S)` bool; `vertex` may lack its rim."""
         return self.fragments.mask[0].numpy()
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A pose `verts` (K, 3) of the mesh, and the camera that sees it from `azimuth` and `elevation`, in
-    degrees.
+    """A pose `verts` `(K, 3)` of the mesh, and the camera that sees it.
+
+    `azimuth` and `elevation` are the camera's, in degrees.
     """
 
     verts: np.ndarray
@@ -73,8 +70,9 @@ class Frame:
 
 
 class Framer:
-    """Random views of a mesh, `verts` (K, 3) and `faces` (F, 3): where the camera stands, the labels, and
-    what a generator sees.
+    """Random views of a mesh: the camera, the labels, and the scene for a generator.
+
+    `verts` are `(K, 3)` and `faces` `(F, 3)`.
     """
 
     def __init__(
@@ -84,7 +82,7 @@ class Framer:
             if len(limits := getattr(config, name)) != 2 or limits[0] > limits[1]:
                 given = ",".join(f"{value:g}" for value in limits)
                 raise SettingError(
-                    f"--{name} {given}: is no range",
+                    f"--{name} {given}: is not a range",
                     "give the lowest and the highest value, separated by a comma",
                 )
         parse_views(config.views, config.elevation)
@@ -93,13 +91,17 @@ class Framer:
         self.renderer = registry.make("renderers", config.renderer, device=device)
 
     def frame(self, rng: np.random.Generator, verts: np.ndarray | None = None) -> Frame:
-        """A viewpoint of the settings' ranges; `verts` (K, 3) is a pose of the mesh, in its vertex order."""
+        """A random view within the ranges of the settings.
+
+        `verts` `(K, 3)` is a pose of the mesh, in its vertex order.
+        """
         posed = self.verts if verts is None else np.asarray(verts, np.float32)
         return Frame(posed, *random_camera(posed, self.config, rng))
 
     def label(self, frame: Frame, rgb: np.ndarray) -> Picture:
-        """The picture of `frame` that `rgb` (S, S, 3) uint8 is at any size; PictureError when it shows
-        nothing or no label is left.
+        """The labelled picture of `frame` that a generator painted as `rgb`, uint8 RGB of any size.
+
+        PictureError if it shows nothing, or if no label is left.
         """
         if np.ptp(rgb) < BLANK:
             raise PictureError(
@@ -128,12 +130,11 @@ class Framer:
         return self.renderer(verts, faces, frame.cameras.to(self.device), size).cpu()
 
     def scene(self, frame: Frame, size: int) -> Scene:
-        """What a generator sees of `frame`, `size` pixels a side."""
+        """The scene of `frame` for a generator, `size` pixels a side."""
         fragments = self.render(frame, size)
         rotation = frame.cameras.rotation[0].numpy()
-        normals = (
-            vertex_normals(frame.verts, self.faces).astype(np.float32) @ rotation
-        )  # row vectors: world to view
+        # row vectors, from world to view
+        normals = vertex_normals(frame.verts, self.faces).astype(np.float32) @ rotation
         values = torch.from_numpy(np.concatenate([normals, self.verts], 1))
         image = interpolate(fragments, torch.from_numpy(self.faces), values)[0].numpy()
         normal = image[..., :3] / np.linalg.norm(image[..., :3], axis=-1, keepdims=True).clip(1e-6)
@@ -142,13 +143,19 @@ class Framer:
 
 
 class Synthesizer(Framer):
-    """Makes pictures of a mesh, `verts` (K, 3) and `faces` (F, 3); a picture depends on the generator `rng`
-    that it is asked with alone.
+    """Makes pictures of a mesh with `verts` `(K, 3)` and `faces` `(F, 3)`.
+
+    A picture depends only on the random generator `rng` with which it is made.
     """
 
     def __init__(
-        self, verts: np.ndarray, faces: np.ndarray, config: SynthConfig, device: torch.device, weights: Path | None = None
-    ) -> None:  # fmt: skip
+        self,
+        verts: np.ndarray,
+        faces: np.ndarray,
+        config: SynthConfig,
+        device: torch.device,
+        weights: Path | None = None,
+    ) -> None:
         config = settled(config, device, weights)
         super().__init__(verts, faces, config, device)
         self.generator = registry.make(
@@ -156,10 +163,9 @@ class Synthesizer(Framer):
         )
 
     def make(self, rng: np.random.Generator, verts: np.ndarray | None = None) -> Picture:
-        """One picture, from a viewpoint of the settings' ranges; `verts` (K, 3) is a pose of the mesh, in its
-        vertex order.
+        """One picture from a random viewpoint; PictureError if the generator gives none.
 
-        PictureError when the generator gives none.
+        `verts` `(K, 3)` is a pose of the mesh, in its vertex order.
         """
         frame = self.frame(rng, verts)
         scene = self.scene(frame, self.generator.side(self.config.size))
@@ -167,8 +173,10 @@ class Synthesizer(Framer):
 
 
 def settled(config: SynthConfig, device: torch.device, weights: Path | None = None) -> SynthConfig:
-    """`config` with `auto` replaced: the generator that this machine can use, and the views and the erosion
-    that it is made for.
+    """`config` with every `auto` replaced.
+
+    The generator is one that this machine can use; the views and the erosion are those that the generator is
+    made for.
     """
     auto = "" if config.class_name.strip() else "classless generators"
     name = registry.resolve("generators", config.generator, device, weights, auto)
@@ -181,28 +189,27 @@ def settled(config: SynthConfig, device: torch.device, weights: Path | None = No
 def random_camera(
     verts: np.ndarray, config: SynthConfig, rng: np.random.Generator
 ) -> tuple[Cameras, float, float]:
-    """A camera on the CPU, its azimuth and its elevation in degrees: one of the views of `config`, the rest
-    inside its ranges.
+    """A random camera on the CPU, its azimuth and its elevation in degrees.
 
-    The longer side of the projected `verts` (K, 3) takes a share of the frame inside `config.fill`; the whole
-    of it is in the frame.
+    The camera sees one of the views of `config` and stays in its ranges. The longer side of the projected
+    `verts` `(K, 3)` takes a share of the frame within `config.fill`, and the frame holds the whole object.
     """
     azimuth, elevation = random_viewpoint(parse_views(config.views, config.elevation), config.elevation, rng)
-    roll, fov = rng.uniform(-config.roll, config.roll), rng.uniform(*config.fov)
+    roll, fov = rng.uniform(-config.roll, config.roll), rng.uniform(config.fov[0], config.fov[1])
     places = (torch.tensor([value], dtype=torch.float32) for value in (azimuth, elevation, roll, fov))
     points = torch.from_numpy(verts)
-    fitted = look_at(*places).fit(points, rng.uniform(*config.fill))
+    fitted = look_at(*places).fit(points, rng.uniform(config.fill[0], config.fill[1]))
     yx, _ = fitted.project(points, config.size)
-    extent = (
-        (yx[0].amax(0) - yx[0].amin(0)).flip(0) * 2 / config.size
-    )  # width and height in normalised device coordinates
+    # width and height in normalised device coordinates
+    extent = (yx[0].amax(0) - yx[0].amin(0)).flip(0) * 2 / config.size
     shift = (1 - extent / 2).clamp(min=0) * torch.from_numpy(rng.uniform(-1, 1, 2).astype(np.float32))
     return replace(fitted, principal=fitted.principal + shift), azimuth, elevation
 
 
 def contact_sheet(path: Path, colors: np.ndarray, number: int = 12) -> np.ndarray:
-    """The first pictures of a maps file, each beside its labels in the template's `colors` (K, 3), as one
-    picture `(H, W, 3)` uint8.
+    """The first `number` pictures of a maps file, each beside its labels, as one picture `(H, W, 3)` uint8.
+
+    `colors` `(K, 3)` are the template's.
     """
     items = [item for item, _ in zip(ItemReader(path, "shic/maps"), range(number), strict=False)]
     photos = [decode(item.encoded.tobytes(), item.name)[0] for item in items]
@@ -212,11 +219,6 @@ def contact_sheet(path: Path, colors: np.ndarray, number: int = 12) -> np.ndarra
     return pictures.contact_sheet(
         [image for pair in zip(photos, labels, strict=True) for image in pair], 6, side=192
     )
-
-
-def picture_name(i: int) -> str:
-    """What picture `i` is called in the maps file."""
-    return f"synth_{i:05d}.jpg"
 
 
 def synthesize(
@@ -233,12 +235,12 @@ def synthesize(
     track: Track = plain_track,
     part: Part = WHOLE,
 ) -> None:
-    """Write `config.number` pictures, or `config.only`, or a `part` of them, to the maps file `path`, labels
-    `synthetic`; an unfinished run goes on.
+    """Write `config.number` pictures, or those of `config.only`, or a `part`, to the maps file `path`.
 
-    Picture i depends on `seed` and i only, so any of them can be made again alone. Each shows a random pose
-    of the template, unless `config.poses` is 0. With `config.check` those are dropped whose object is not
-    where `masker` finds one. PartialError when a generator failed at some.
+    The labels are `synthetic`. An unfinished run continues. Picture i depends on `seed` and i only, so each
+    can be made again alone. It shows a random pose of the template, unless `config.poses` is 0. With
+    `config.check`, pictures are dropped if their object is not where `masker` finds one. PartialError if a
+    generator failed for some.
     """
     config = settled(config, device, weights)
     sources = dict(sources or {})
@@ -266,162 +268,13 @@ def synthesize(
 
 
 def chosen(config: SynthConfig) -> list[int]:
-    """The numbers of the pictures to make: `config.only`, else all of `config.number`. SettingError for one
-    that is not whole.
+    """The numbers of the pictures to make: `config.only`, or else all of `config.number`.
+
+    SettingError if one is not a whole number.
     """
     if any(value != int(value) for value in config.only):
         raise SettingError(
-            f"--only {','.join(f'{value:g}' for value in config.only)}: is not whole",
+            f"--only {','.join(f'{value:g}' for value in config.only)}: is not a whole number",
             "give pictures' numbers, 0 and up",
         )
     return sorted({int(value) for value in config.only}) or list(range(config.number))
-
-
-@dataclass(frozen=True)
-class Target:
-    """The maps file to write: its path, the template of its labels, and what it records."""
-
-    path: Path
-    template: Template
-    params: dict[str, Any]
-    sources: dict[str, Any]
-    overwrite: bool
-
-
-@dataclass(frozen=True)
-class Check:
-    """Whether a picture shows its object where it was rendered: what `find` sees must overlap that by
-    `least`, an IoU.
-    """
-
-    least: float
-    masker: str
-    find: Callable[[np.ndarray], np.ndarray]
-
-    @classmethod
-    def of(cls, config: SynthConfig, masker: str, device: torch.device, weights: Path | None) -> Check | None:
-        """The check that `config` asks for, with the masker of that name; None for none."""
-        if not config.check:
-            return None
-        find = make_masker(masker, device, weights, config.class_name)
-        if find is None:
-            raise SettingError("--check needs a masker", "give one with --masker")
-        return cls(config.check, find.name, find)
-
-    def overlap(self, picture: Picture) -> float:
-        """The intersection over union of the object that was rendered and the one that is found; 0 where none
-        is.
-        """
-        try:
-            found = self.find(picture.rgb)
-        except InputError:
-            return 0.0
-        return float((found & picture.mask).sum() / max((found | picture.mask).sum(), 1))
-
-
-def collect(
-    target: Target,
-    numbers: list[int],
-    make: Callable[[int], Picture],
-    check: Check | None = None,
-    *,
-    missing: Sequence[str] = (),
-    track: Track = plain_track,
-    part: Part = WHOLE,
-) -> None:
-    """Write the pictures that `make` gives for `numbers` as the maps file `target`, or a `part` of it; an
-    unfinished run goes on.
-
-    Those that do not pass the `check` are dropped and counted, once for good: their names are kept beside the
-    target until it is finished. PartialError (status 4) when `make` failed at some, or there were `missing`
-    ones already.
-    """
-    params = {**target.params, "masker": check.masker} if check else target.params
-    attrs, failures, run = {"labels": "synthetic", "template": target.template.fingerprint}, Failures(), 0
-    failures.names += missing
-    with (
-        part.writer(
-            target.path,
-            "shic/maps",
-            params=params,
-            sources=target.sources,
-            attrs=attrs,
-            overwrite=target.overwrite,
-        ) as out,
-        Dropped(part.path(target.path), out, bool(check) and not isinstance(out, Finished)) as dropped,
-    ):
-        mine = part.of(sorted(numbers, key=picture_name))  # shares are runs of names
-        left = [i for i in mine if picture_name(i) not in out and picture_name(i) not in dropped]
-        for i in track(left, len(left), "synth"):
-            try:
-                picture, run = make(i), 0
-            except PictureError as error:
-                fault = PictureError(f"{picture_name(i)}: {error.message}", error.hint)
-                failures.note(picture_name(i), fault)
-                run += 1
-                if run == GIVE_UP:
-                    raise fault from error
-                continue
-            if check and check.overlap(picture) < check.least:
-                dropped.add(picture_name(i))
-            else:
-                _add(out, picture_name(i), picture)
-        if part.is_whole and not len(out) and failures.first:
-            raise failures.first
-        if part.is_whole and check and not len(out):
-            raise InputError(
-                f"all {len(dropped)} pictures were dropped by --check {check.least:g}",
-                "give less, or another --masker",
-            )
-        if check and not isinstance(out, Finished):
-            out.header["params"]["dropped"] = len(dropped)
-            fact = "%d of %d pictures dropped: their object is not where it was rendered (--check %g)"
-            log.info(fact, len(dropped), len(mine), check.least)
-    part.end(target.path, failures, len(numbers) + len(missing), target.overwrite)
-
-
-def _add(out: ItemWriter, name: str, picture: Picture) -> None:
-    encoded, score = (
-        np.frombuffer(encode(picture.rgb, ".jpg"), np.uint8),
-        (picture.vertex >= 0).astype(np.float16),
-    )
-    out.add(name, encoded=encoded, mask=picture.mask, vertex=picture.vertex, score=score)
-
-
-class Dropped:
-    """The names of the pictures that a check dropped, kept in a journal beside `target` until that is
-    finished; `out` writes it.
-    """
-
-    def __init__(self, target: Path, out: ItemWriter | Finished, wanted: bool) -> None:
-        # Pictures of other settings say nothing of these: what `out` goes on from was checked when it was
-        # opened.
-        header, place = (
-            {**out.header, "shic_version": __version__},
-            target.with_name(f"{target.name}.dropped"),
-        )
-        self.out, self.journal = out, Journal(place, header, replace=True) if wanted else None
-        if not wanted and not isinstance(out, Finished) and place.with_name(f"{place.name}.journal").exists():
-            Journal(place, header, replace=True).close(
-                remove=True
-            )  # a killed run with a check left it, and this one has none
-        self.names = {record.decode() for record in self.journal.records()} if self.journal else set()
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def add(self, name: str) -> None:
-        """Keep one name; a crash after this line does not lose it."""
-        assert self.journal is not None
-        self.journal.append(name.encode())
-        self.names.add(name)
-
-    def __enter__(self) -> Dropped:
-        return self
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.journal:
-            self.journal.close(remove=kind is None or not len(self.out))

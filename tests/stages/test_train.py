@@ -379,7 +379,7 @@ def test_synthetic_pictures_alone_are_enough(folder, album, shic):
     status, _, err = shic("train", *SHORT)
     assert (
         status == 0
-        and "there is no pgt.h5: learning from synth.h5 alone" in err
+        and "there is no pgt.h5: training on synth.h5 alone" in err
         and "photos are left out" not in err
     )
     assert [Path(name).name for name in read_meta(folder / "model.safetensors")["sources"]] == [
