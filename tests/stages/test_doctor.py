@@ -51,7 +51,7 @@ def test_the_packages_are_those_of_the_project() -> None:
     assert sorted(wanted["dependencies"]) == sorted(
         f"{name}>={least}" for name, (_, least) in doctor.PACKAGES.items()
     )
-    extras = [each for name, each in wanted["optional-dependencies"].items() if name not in ("test", "bench")]
+    extras = [each for name, each in wanted["optional-dependencies"].items() if name not in ("test", "dev")]
     assert set(doctor.OPTIONAL) == {text.partition(">=")[0] for each in extras for text in each}
 
 
