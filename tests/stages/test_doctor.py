@@ -51,7 +51,7 @@ def test_the_packages_are_those_of_the_project() -> None:
     assert sorted(wanted["dependencies"]) == sorted(
         f"{name}>={least}" for name, (_, least) in doctor.PACKAGES.items()
     )
-    tools = ("test", "bench", "dev")
+    tools = ("test", "dev", "docs")
     extras = [names for extra, names in wanted["optional-dependencies"].items() if extra not in tools]
     assert set(doctor.OPTIONAL) == {text.partition(">=")[0] for names in extras for text in names}
 

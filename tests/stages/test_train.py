@@ -450,6 +450,7 @@ def test_what_does_not_fit_is_done_in_parts_with_the_same_result(
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5 * one.abs().max().item())
     assert len(grads[0]) > 5 and said == [
+        "out of memory: training goes on without what was kept for later",
         "out of memory: training goes on with 3 at a time in place of 7",
         "out of memory: training goes on with 1 at a time in place of 3",
     ]
