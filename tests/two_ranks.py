@@ -7,13 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+BEGIN = """
+import faulthandler, os
+faulthandler.dump_traceback_later(280, exit=True)  # who waits for ever says where
+from shic_cli.cli import main
+rank = int(os.environ["RANK"])
+def shic(*words):
+    try:
+        main(list(words))
+    except SystemExit as ended:
+        assert not ended.code, (words, ended.code)
+"""
+
 
 def torchrun(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     """Run `program` in two processes that torchrun starts in `folder`; it may call `shic(*words)`."""
-    begin = "import faulthandler, os\nfaulthandler.dump_traceback_later(120, exit=True)  # who waits for ever says where\n"
-    begin += "from shic_cli.cli import main\nrank = int(os.environ['RANK'])\n"
-    begin += "def shic(*words):\n    try: main(list(words))\n    except SystemExit as ended: assert not ended.code, (words, ended.code)\n"
-    (folder / "program.py").write_text(begin + program)
+    (folder / "program.py").write_text(BEGIN + program)
     root, tests = Path(__file__).parents[1], Path(__file__).parent
     paths = os.pathsep.join([str(root), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
     line = [

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from shic_cli.base.result_settings import GeodesicConfig, PckConfig
 from shic_cli.base.settings import MasksConfig
 from shic_cli.cli import options
+
+if TYPE_CHECKING:
+    from shic_cli.evaluation.geodesic import Predictions
+    from shic_cli.files.layouts import Template
 
 GEODESIC_FIGURES = ("images", "points", "mean", "median", "ci95", "gps", "left_right")
 GPS_FIGURES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75")
@@ -90,8 +94,7 @@ def geodesic(
     """
     from shic_cli.cli.console import track
     from shic_cli.evaluation import report as reports
-    from shic_cli.evaluation.baselines import make_vertices
-    from shic_cli.evaluation.geodesic import open_predictions, scored, summary
+    from shic_cli.evaluation.geodesic import scored, summary
     from shic_cli.evaluation.gps import with_precision
     from shic_cli.files.annotations import read_annotations
     from shic_cli.files.arrays import read_template
@@ -99,8 +102,7 @@ def geodesic(
     _some_row(predictions, baselines)
     page = reports.prepare(report, overwrite) if report else None
     points, surface = read_annotations(annotations, config.dp_scale), read_template(template)
-    rows = {label: open_predictions(path, surface) for label, path in _labels(predictions).items()}
-    rows |= {name: make_vertices(name, surface, seed) for name in baselines}
+    rows = _rows(predictions, baselines, surface, seed)
     entries = {name: scored(row, points, surface, track) for name, row in rows.items()}
     results = {name: summary(objects, seed) for name, objects in entries.items()}
     if config.gps:
@@ -190,6 +192,17 @@ def _some_row(files: tuple[Path, ...], baselines: tuple[str, ...]) -> None:
     """UsageError if there is nothing to score."""
     if not files and not baselines:
         raise click.UsageError("nothing to score: name a file of predictions, or a --baseline")
+
+
+def _rows(
+    paths: tuple[Path, ...], baselines: tuple[str, ...], template: Template, seed: int
+) -> dict[str, Predictions]:
+    """The rows of the table of geodesic errors, by name: files of predictions, then baselines."""
+    from shic_cli.evaluation.baselines import make_vertices
+    from shic_cli.evaluation.geodesic import open_predictions
+
+    files = {label: open_predictions(path, template) for label, path in _labels(paths).items()}
+    return files | {name: make_vertices(name, template, seed) for name in baselines}
 
 
 def _labels(paths: tuple[Path, ...]) -> dict[str, Path]:

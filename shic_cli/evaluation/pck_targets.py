@@ -28,7 +28,7 @@ from shic_cli.stages.predict import Predictor, mask_source
 
 @dataclass(frozen=True)
 class Photos:
-    """The annotated photos: their folder `images`, how masks are found, the name of the masker and its class."""
+    """The annotated photos: their folder `images`, how masks are found, and the masker with its class."""
 
     images: str | None
     masks: MasksConfig

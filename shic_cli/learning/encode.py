@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.photos import Crop, ImageFile
 from shic_cli.learning import pca
 from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.joined import resample
 
 T = TypeVar("T")
@@ -29,7 +30,7 @@ def cut(photo: Photo, side: int) -> tuple[Crop, torch.Tensor, torch.Tensor]:
     return crop, image, torch.from_numpy(crop.cut(photo.mask, side))[None]
 
 
-def extract(extractor: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def extract(extractor: Extractor, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """Features f4 `(B, D, h, w)`, not normalised, of `images` `(B, 3, S, S)` and `masks` `(B, 1, S, S)`.
 
     InputError if a feature is not finite.
@@ -41,13 +42,13 @@ def extract(extractor: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.
     return features
 
 
-def decoder_input(encoder: Any, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+def decoder_input(encoder: Extractor, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """A decoder's input: the features of `extract`, as unit vectors unless `encoder.unit` is False."""
     features = extract(encoder, images, masks)
-    return F.normalize(features, dim=1) if getattr(encoder, "unit", True) else features
+    return F.normalize(features, dim=1) if encoder.unit else features
 
 
-def photo_features(extractor: Any, photos: Sequence[Photo]) -> list[tuple[torch.Tensor, Crop]]:
+def photo_features(extractor: Extractor, photos: Sequence[Photo]) -> list[tuple[torch.Tensor, Crop]]:
     """For each photo the unit features `(D, h, w)` of the crop around its mask, and the crop.
 
     All photos go through one call of the extractor.
@@ -103,7 +104,7 @@ def each_photo(
 
 
 def view_features(
-    extractor: Any, views: Views, batch: int = 8, numbers: Sequence[int] | None = None
+    extractor: Extractor, views: Views, batch: int = 8, numbers: Sequence[int] | None = None
 ) -> Iterator[torch.Tensor]:
     """One after the other, unit features `(D, h, w)` of the views, or of those with `numbers`.
 
@@ -124,7 +125,7 @@ def view_features(
 
 
 def fit_basis(
-    extractor: Any, features: Iterable[torch.Tensor], masks: torch.Tensor, components: int
+    extractor: Extractor, features: Iterable[torch.Tensor], masks: torch.Tensor, components: int
 ) -> tuple[pca.Projected, Iterator[torch.Tensor]]:
     """`extractor` projected to the principal components of `features`, and the projected features.
 
@@ -136,7 +137,9 @@ def fit_basis(
     return projected, (F.normalize(projected.project(feature[None].float())[0], dim=0) for feature in kept)
 
 
-def with_basis(extractor: Any, arrays: dict[str, np.ndarray], path: Path | str, needed: bool = False) -> Any:
+def with_basis(
+    extractor: Extractor, arrays: dict[str, np.ndarray], path: Path | str, needed: bool = False
+) -> Extractor:
     """`extractor` in the basis that `arrays` of the features file `path` hold, or `extractor` itself if none.
 
     InputError if a basis is `needed` and there is none, or if only half of it is there.

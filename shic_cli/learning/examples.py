@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from shic_cli.learning import augment
 from shic_cli.learning.decoders import coarsen
 from shic_cli.learning.encode import decoder_input
 from shic_cli.learning.similarity import sample
+from shic_cli.parts.extractors.contract import Extractor
 
 CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
 
@@ -60,7 +60,7 @@ class Examples:
     def __init__(
         self,
         readers: Sequence[ItemReader],
-        encoder: Any,
+        encoder: Extractor,
         *,
         points: int,
         vertices: int,

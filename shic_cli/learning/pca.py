@@ -15,15 +15,16 @@ import torch
 from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError, SettingError
+from shic_cli.parts.extractors.contract import Extractor, ExtractorDefaults
 
 
-class Projected:
+class Projected(ExtractorDefaults):
     """An extractor whose unit features `(B, D, h, w)` are projected to `(B, N, h, w)`.
 
     They are first centred by `mean` `(D,)`, then projected by `basis` `(D, N)`.
     """
 
-    def __init__(self, extractor: Any, mean: np.ndarray, basis: np.ndarray) -> None:
+    def __init__(self, extractor: Extractor, mean: np.ndarray, basis: np.ndarray) -> None:
         if basis.shape[0] != extractor.dim:
             raise InputError(
                 f"the basis is for features of length {len(basis)}, {extractor.name} gives {extractor.dim}",

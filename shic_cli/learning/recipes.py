@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from shic_cli.base.devices import has_bfloat16
 from shic_cli.base.settings import TrainConfig
 
 if TYPE_CHECKING:
     import torch
+
+    from shic_cli.parts.extractors.contract import Extractor
 
 # What a setting that is auto, 0 or -1 stands for. A pointwise decoder is small and learns more from many
 # short steps; a U-Net is trained from scratch, and what sees the whole object lives on outlines, which
@@ -44,7 +46,7 @@ MEASURED = {
 
 
 def settle(
-    config: TrainConfig, encoder: Any, device: torch.device, labels: Collection[str] = ()
+    config: TrainConfig, encoder: Extractor, device: torch.device, labels: Collection[str] = ()
 ) -> TrainConfig:
     """`config` with every setting that is left open replaced by what it stands for with this encoder,
     `config.recipe` and these labels.
@@ -52,7 +54,7 @@ def settle(
     Only a device that computes in bfloat16 gets it. Photos count for a U-Net only where it has nothing
     better: no synthetic pictures, or annotated ones among the photos.
     """
-    own = getattr(encoder, "decoder", "pointwise" if encoder.sees_whole_object else "convolutional")
+    own = encoder.decoder or ("pointwise" if encoder.sees_whole_object else "convolutional")
     decoder = own if config.decoder == "auto" else config.decoder
     meant = dict(PAPER)
     if config.recipe == "auto":

@@ -41,7 +41,8 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         # Sums are in double precision, as in torch's own: in deep networks an error in the last digits of the
-        # variance grows to percents of a gradient. Inputs in bfloat16 are normalised in float32, as by autocast.
+        # variance grows to percents of a gradient. Inputs in bfloat16 are normalised in float32, as with
+        # autocast.
         kind = input.dtype
         input = input.to(torch.promote_types(kind, torch.float32))
         count = torch.tensor([input.numel() // input.shape[1]], dtype=torch.float64, device=input.device)

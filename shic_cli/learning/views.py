@@ -126,7 +126,7 @@ def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _by_view(chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """For each view the places `(P_i, ...)` where `chosen` `(N, ...)` is true; all with one wait for a GPU."""
+    """For each view the places `(P_i, ...)` where `chosen` `(N, ...)` is true, with one wait for a GPU."""
     view, *place = chosen.nonzero().unbind(1)
     return torch.stack(place, 1).split(view.bincount(minlength=len(chosen)).tolist())
 

@@ -1,16 +1,13 @@
-"""The interchangeable parts by name: extractors, renderers, generators and maskers.
+"""The parts that a user can swap, by name: extractors, renderers, generators and maskers.
 
-A part is a class. Built-in ones are named below; another package adds its own by an entry point in the group
-`shic.extractors`, `shic.renderers`, `shic.generators` or `shic.maskers`. Nothing is imported until its name
-is asked for.
+A part is a class that keeps the contract of its kind (extractors/contract.py and so on; docs/contracts.md).
+The built-in parts are named below. Another package adds its own by an entry point in the group
+`shic.extractors`, `shic.renderers`, `shic.generators` or `shic.maskers`. A part is imported when its name is
+asked for, not before.
 
-A part is asked for as `name`, `name:argument` or `name:argument,option=value,...`
-(`vit:FOLDER,layer=9,facet=key`) and made as `Part(argument, device=device, **options)`: its options are the
-keyword parameters of its constructor, converted to the type of their default. One that takes `weights` gets
-the folder that the user keeps weights in, or None; a masker that takes `class_name` gets what --class says.
-It may have a class method `check(weights)` that raises MissingError when it can't be used on this machine, a
-tuple `slow_on` of the kinds of device where `auto` passes it over, and a tuple `folders` of the options that
-name other weights than those that `check` looks for.
+A part is asked for as `name`, `name:argument` or `name:argument,option=value,...`, for example
+`vit:FOLDER,layer=9,facet=key`, and made as `Part(argument, device=device, **options)`. Its options are the
+keyword parameters of its constructor; a value gets the type of the parameter's default.
 """
 
 from __future__ import annotations
@@ -20,11 +17,18 @@ import importlib
 import inspect
 import logging
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from shic_cli.base.errors import MissingError, SettingError, UnfinishedError
+from shic_cli.base.errors import MissingError, SettingError, ShicError, UnfinishedError, lacks_memory
+from shic_cli.parts.contract import Contract, PartDefaults, check_part, completed, said
+
+if TYPE_CHECKING:
+    from shic_cli.parts.extractors.contract import Extractor
+    from shic_cli.parts.generators.contract import Generator, GeneratorDefaults
+    from shic_cli.parts.maskers.contract import Masker, MaskerDefaults
+    from shic_cli.parts.renderers.contract import Renderer
 
 log = logging.getLogger("shic")
 
@@ -58,30 +62,28 @@ PARTS: dict[str, dict[str, str]] = {
     },
 }
 
-# What `auto` tries, best first; the last of each needs neither weights nor an optional package. Encoders are
-# extractors that are frozen below a trained map: there a small one does. Pixels as they are only serve where
-# synthetic pictures teach what they show.
+# What `auto` tries, best first. The last of each needs neither weights nor an optional package. An encoder is
+# an extractor that is frozen below a trained map; a small one does there. `picture` serves only where
+# synthetic pictures teach what its pixels show.
 AUTO: dict[str, tuple[str, ...]] = {
     "extractors": ("sd-dino", "dinov2", "silhouette"),
     "encoders": ("dinov2-small", "picture"),
     "photo encoders": ("dinov2-small", "silhouette"),
     "renderers": ("pytorch3d", "warp"),
     "generators": ("controlnet-depth", "plain"),
-    "classless generators": ("plain",),  # where no class is named: a prompt needs one
+    "classless generators": ("plain",),  # where no class is named; a prompt would need one
     "maskers": ("grounded-sam", "grabcut"),
     "classless maskers": ("grabcut",),  # where no class is named
 }
 
-GIVEN = (
-    "device",
-    "weights",
-    "class_name",
-)  # keyword parameters of a part that commands fill in: they are no options of it
+# Keyword parameters of a constructor that commands fill in. They are no options of the part, and only a
+# constructor that has them gets them; `device` is given to all.
+GIVEN = ("device", "weights", "class_name", "config")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A part as the user asks for it: its `name`, what follows the colon, and its options as they were typed."""
+    """A part as the user asks for it: its `name`, the text after the colon, and its options as typed."""
 
     name: str
     argument: str
@@ -89,7 +91,10 @@ class Spec:
 
     @classmethod
     def parse(cls, text: str) -> Spec:
-        """From `name[:argument][,option=value...]`; SettingError when an option has no value, or comes twice."""
+        """The parts of `name[:argument][,option=value...]`.
+
+        SettingError when an option has no value, or is given twice.
+        """
         head, *pairs = text.split(",")
         name, _, argument = head.partition(":")
         options: dict[str, str] = {}
@@ -110,18 +115,28 @@ def names(kind: str) -> list[str]:
     return [*PARTS[kind], *(name for name in extra if name not in PARTS[kind])]
 
 
-def find(kind: str, name: str) -> type:
-    """The class of the part `name`; SettingError with the nearest names if there is none."""
+def contract_of(kind: str) -> Contract:
+    """The contract of `kind`: extractors, renderers, generators or maskers."""
+    return importlib.import_module(f"shic_cli.parts.{kind}.contract").CONTRACT
+
+
+@overload
+def find(kind: Literal["generators"], name: str) -> type[GeneratorDefaults]: ...
+@overload
+def find(kind: Literal["maskers"], name: str) -> type[MaskerDefaults]: ...
+@overload
+def find(kind: str, name: str) -> type[PartDefaults]: ...
+def find(kind: str, name: str) -> type[PartDefaults]:
+    """The class of the part `name`, with the contract's defaults for what it lacks.
+
+    SettingError with the nearest names if there is no such part, MissingError if it can't be imported, and
+    PartError if its module raises another error or its class lacks a method.
+    """
     if name in PARTS[kind]:
         module, _, attribute = PARTS[kind][name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return completed(getattr(importlib.import_module(module), attribute), name, contract_of(kind))
     for point in entry_points(group=f"shic.{kind}", name=name):
-        try:
-            return point.load()
-        except ImportError as error:
-            raise MissingError(
-                f"{name}: {point.value} can't be imported ({error})", "reinstall the package that adds it"
-            ) from error
+        return completed(_loaded(point, contract_of(kind)), name, contract_of(kind))
     near = difflib.get_close_matches(name, names(kind), n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise SettingError(
@@ -129,80 +144,147 @@ def find(kind: str, name: str) -> type:
     )
 
 
-def check(part: type, weights: Path | None = None) -> None:
-    """MissingError when `part` can't be used on this machine."""
-    if hasattr(part, "check"):
-        part.check(weights)
+def _loaded(point: EntryPoint, contract: Contract) -> type:
+    """The class that an entry point names; MissingError for a failed import, PartError for another fault."""
+    try:
+        part = point.load()
+    except ImportError as error:
+        raise MissingError(
+            f"{contract.kind[:-1]} {point.name}: {point.value} can't be imported ({error})",
+            f"reinstall the package that adds it; {contract.hint}",
+        ) from error
+    except Exception as error:  # the module of another package may raise anything
+        fault = f"importing it raises {said(error)}"
+        raise contract.error(point.name, point.value, fault) from error
+    if not isinstance(part, type):
+        raise contract.error(point.name, point.value, f"is of type {type(part).__name__}, not a class")
+    return part
 
 
 def resolve(
-    kind: str, name: str, device: object = "cpu", weights: Path | None = None, auto: str = "", level: int = logging.INFO
-) -> str:  # fmt: skip
-    """The name that `name` stands for: itself, or for `auto` the best part that this machine can use on
-    `device`.
+    kind: str,
+    name: str,
+    device: object = "cpu",
+    weights: Path | None = None,
+    auto: str = "",
+    level: int = logging.INFO,
+) -> str:
+    """The name that `name` stands for: itself, or for `auto` the best part that can be used on `device`.
 
-    `auto` names the list of AUTO to try, that of `kind` unless given; what it took is logged at `level`.
+    `auto` names the list of AUTO to try; "" is the list of `kind`. What was taken is logged at `level`.
     """
     if name != "auto":
         return name
     where = str(device).partition(":")[0]
     for candidate in AUTO[auto or kind]:
         part = find(kind, candidate)
-        if where in getattr(part, "slow_on", ()):
+        if where in part.slow_on:
             continue
         try:
-            check(part, weights)
+            part.check(weights)
         except MissingError as error:
-            loud = isinstance(error, UnfinishedError)  # who began a download wants it used
-            log.log(
-                logging.WARNING if loud else logging.DEBUG,
-                "%s: auto passed %s over: %s; %s",
-                kind[:-1],
-                candidate,
-                error.message,
-                error.hint,
-            )
+            # A download that was begun and not finished is told loudly: its user wants that part.
+            loud = logging.WARNING if isinstance(error, UnfinishedError) else logging.DEBUG
+            passed_over = "%s: auto passed %s over: %s; %s"
+            log.log(loud, passed_over, kind[:-1], candidate, error.message, error.hint)
             continue
         log.log(level, "%s: auto took %s", (auto or kind).split()[-1][:-1], candidate)
         return candidate
     raise AssertionError(f"the last of AUTO[{auto or kind!r}] can always be used")
 
 
+@overload
+def make(
+    kind: Literal["extractors"],
+    name: str,
+    *,
+    device: object = "cpu",
+    weights: Path | None = None,
+    **options: Any,
+) -> Extractor: ...
+@overload
+def make(
+    kind: Literal["renderers"],
+    name: str,
+    *,
+    device: object = "cpu",
+    weights: Path | None = None,
+    **options: Any,
+) -> Renderer: ...
+@overload
+def make(
+    kind: Literal["generators"],
+    name: str,
+    *,
+    device: object = "cpu",
+    weights: Path | None = None,
+    **options: Any,
+) -> Generator: ...
+@overload
+def make(
+    kind: Literal["maskers"],
+    name: str,
+    *,
+    device: object = "cpu",
+    weights: Path | None = None,
+    **options: Any,
+) -> Masker: ...
 def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None = None, **options: Any) -> Any:
-    """A part made by `name`, `name:argument` or `name:argument,option=value`.
+    """A part made by `name`, `name:argument` or `name:argument,option=value`, checked against its contract.
 
-    MissingError (status 3) when it lacks a package or its weights, SettingError when it has no such option.
+    MissingError (status 3) when it lacks a package or its weights, SettingError when it has no such option,
+    PartError when it does not keep its contract.
     """
     spec = Spec.parse(resolve(kind, name, device, weights))
-    part = find(kind, spec.name)
-    if not spec.argument and not set(spec.options) & set(
-        getattr(part, "folders", ())
-    ):  # `check` looks for its own weights alone
-        check(part, weights)
+    part, contract = find(kind, spec.name), contract_of(kind)
+    if not spec.argument and not set(spec.options) & set(part.folders):  # `check` knows its own weights alone
+        part.check(weights)
     taken = inspect.signature(part).parameters
-    if "weights" in taken:
-        options["weights"] = weights
+    given = {"weights": weights, **options}
+    given = {key: value for key, value in given.items() if key in taken or key not in GIVEN}
     known = {
-        key: each.default
-        for key, each in taken.items()
-        if each.kind is each.KEYWORD_ONLY and key not in (*GIVEN, *options)
+        key: parameter.default
+        for key, parameter in taken.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and key not in (*GIVEN, *given)
     }
-    options |= {key: _convert(name, key, value, known) for key, value in spec.options.items()}
-    return part(spec.argument, device=device, **options)
+    for key, default in known.items():
+        if not isinstance(default, str | int | float | tuple):
+            fault = (
+                f"the default of its option {key} is {default!r}, not a text, a number, yes or no, or a tuple"
+            )
+            raise contract.error(spec.name, part, fault)
+    given |= {key: _convert(name, key, value, known) for key, value in spec.options.items()}
+    made = _made(part, spec, contract, {"device": device, **given})
+    check_part(made, spec.name, contract)
+    return made
 
 
-def spell(part: type, argument: str, options: dict[str, Any]) -> str:
-    """How a part is asked for: `name[:argument][,option=value...]`, without the options that are at their
-    default.
-    """
+def _made(part: Any, spec: Spec, contract: Contract, given: dict[str, Any]) -> Any:
+    """`part` made as `spec` says; PartError for what the constructor of another package's part raises."""
+    if spec.name in PARTS[contract.kind]:
+        return part(spec.argument, **given)
+    try:
+        return part(spec.argument, **given)
+    except ShicError:
+        raise
+    except Exception as error:  # the part of another package may raise anything
+        if lacks_memory(error):
+            raise
+        fault = f"making it with {', '.join(given)} raises {said(error)}"
+        raise contract.error(spec.name, part, fault) from error
+
+
+def spell(part: type[Any], argument: str, options: dict[str, Any]) -> str:
+    """How a part is asked for: `name[:argument][,option=value...]`, without the options at their default."""
     taken = inspect.signature(part).parameters
     changed = [f",{key}={_example(value)}" for key, value in options.items() if value != taken[key].default]
     return part.name + (f":{argument}" if argument else "") + "".join(changed)
 
 
 def _convert(name: str, key: str, text: str, known: dict[str, Any]) -> Any:
-    """The option's value, of the type of its default in `known`; a tuple's items are whole numbers separated
-    by `/`.
+    """The value of an option, of the type of its default in `known`.
+
+    The items of a tuple are whole numbers separated by `/`.
     """
     if key not in known:
         has = f"it has: {', '.join(known)}" if known else "it has none"

@@ -31,16 +31,20 @@ PACKAGES = {
     "numpy": ("numpy", "1.26"),
     "torch": ("torch", "2.6"),
     "h5py": ("h5py", "3.10"),
-    "scipy": ("scipy", "1.11"),
-    "opencv-python-headless": ("cv2", "4.9"),
-    "pillow": ("PIL", "10.1"),
+    "scipy": ("scipy", "1.11.1"),
+    "opencv-python-headless": ("cv2", "4.9.0.80"),
+    "pillow": ("PIL", "11.3"),
+    "av": ("av", "12"),
+    "DracoPy": ("DracoPy", "1.7"),
+    "filelock": ("filelock", "4.3.1"),
+    "psutil": ("psutil", "5.9"),
     "safetensors": ("safetensors", "0.4.3"),
     "huggingface-hub": ("huggingface_hub", "1.0"),
     "transformers": ("transformers", "5.0"),
     "diffusers": ("diffusers", "0.36"),
     "warp-lang": ("warp", "1.19"),
     "trimesh": ("trimesh", "4.5"),
-    "potpourri3d": ("potpourri3d", "1.2"),
+    "potpourri3d": ("potpourri3d", "1.2.1"),
     "xatlas": ("xatlas", "0.0.9"),
     "fast-simplification": ("fast_simplification", "0.1.7"),
     "networkx": ("networkx", "3.0"),
@@ -49,7 +53,13 @@ PACKAGES = {
     "rich": ("rich", "13.7"),
     "click": ("click", "8.1"),
 }
-OPTIONAL = {"pytorch3d": "pytorch3d", "accelerate": "accelerate"}
+OPTIONAL = {
+    "pytorch3d": "pytorch3d",
+    "accelerate": "accelerate",
+    "pillow-heif": "pillow_heif",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+}
 GROUPS = ("shic.extractors", "shic.renderers", "shic.generators", "shic.maskers")
 VARIABLES = re.compile(r"(SHIC|HF|HDF5|OMP|CUDA|WARP|XDG_CACHE|MKL|TORCH|TRANSFORMERS)_\w+")
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY")

@@ -19,11 +19,13 @@ from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import Crop, ImageFile, encode, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
+from shic_cli.learning.pca import Projected
 from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 
 
-def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weights: Path | None) -> Any:
+def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weights: Path | None) -> Extractor:
     """The extractor, in the basis of the features file `basis` if there is one.
 
     InputError if that basis was fitted to another extractor's features.
@@ -47,7 +49,7 @@ def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weigh
 
 def _writer(
     path: Path,
-    extractor: Any,
+    extractor: Extractor,
     config: FeatureConfig,
     template: str,
     sources: dict[str, Any],
@@ -58,7 +60,7 @@ def _writer(
     """The writer of a features file, or of a `part` of it."""
     attrs = {"extractor": extractor.name, "fingerprint": extractor.fingerprint, "template": template}
     params = {**config.params(), "extractor": extractor.settings, **more}
-    root = getattr(extractor, "arrays", {})  # a basis
+    root = extractor.arrays if isinstance(extractor, Projected) else {}  # the basis
     shared = {"params": params, "sources": sources, "attrs": attrs, "root": root}
     return ItemWriter(path, "shic/features", **shared, overwrite=overwrite, part=part)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from shic_cli.learning.encode import photo_features, view_features
 from shic_cli.learning.similarity import best_vertices, pool_similarities, sample
 from shic_cli.learning.views import Views, interpolate, vertex_positions
 from shic_cli.parts import registry
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.stages.predict import Predictor
 from shic_cli.stages.pseudo_gt import Teacher, views_for
@@ -141,7 +141,7 @@ def write_trained_heatmap(
 
 
 def _draw(
-    extractor: Any, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor
+    extractor: Extractor, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor
 ) -> np.ndarray:
     """Three rows of `views`: their pictures, the similarity S of their pixels, and Sigma on the surface.
 

@@ -28,7 +28,7 @@ from shic_cli.files.masks import read_mask
 from shic_cli.files.photos import SMALLEST, Crop, ImageFile, decode, encode
 from shic_cli.files.pictures import contact_sheet, fit_height, outline
 from shic_cli.parts.maskers.contract import Found, main_object
-from shic_cli.parts.maskers.make import Masker
+from shic_cli.parts.maskers.make import ObjectFinder
 
 log = logging.getLogger("shic")
 
@@ -165,7 +165,7 @@ class MaskWriter:
     def __init__(
         self,
         folder: Path,
-        masker: Masker,
+        masker: ObjectFinder,
         config: MaskConfig,
         overwrite: bool = False,
         pictures: Path | None = None,
@@ -335,7 +335,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 def write_masks(
     images: Sequence[ImageFile],
-    masker: Masker,
+    masker: ObjectFinder,
     folder: Path,
     config: MaskConfig,
     *,

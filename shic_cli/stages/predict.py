@@ -28,6 +28,7 @@ from shic_cli.learning.encode import cut, decoder_input, each_photo
 from shic_cli.learning.model_file import load_model, require
 from shic_cli.learning.similarity import peak, sample
 from shic_cli.parts.extractors.carried import Carried
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.parts.maskers.make import make_masker
 from shic_cli.stages.remap import lay, load_texture
@@ -107,7 +108,9 @@ class Predictor:
             else self.config.estimate == "median"
         )
 
-    def _make_encoder(self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
+    def _make_encoder(
+        self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None
+    ) -> Extractor:
         """The encoder whose tensors the model file carries; when it carries none, the extractor that it
         names.
         """

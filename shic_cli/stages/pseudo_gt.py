@@ -27,6 +27,7 @@ from shic_cli.learning import similarity
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.pca import Projected
 from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.stages.render import render_views
 
@@ -35,13 +36,13 @@ from shic_cli.stages.render import render_views
 class Teacher:
     """The template's side of Eq. 2: its views' features at visible vertices, and their extractor."""
 
-    extractor: Any
+    extractor: Extractor
     bank: similarity.Bank
     config: PseudoGtConfig
 
     @classmethod
     def make(
-        cls, extractor: Any, views: Views, config: PseudoGtConfig, track: Track = plain_track
+        cls, extractor: Extractor, views: Views, config: PseudoGtConfig, track: Track = plain_track
     ) -> Teacher:
         """The teacher with the features of `views`.
 
@@ -78,7 +79,9 @@ class Teacher:
         return vertices, scores
 
 
-def views_for(extractor: Any, template: Template, config: PseudoGtConfig, device: torch.device) -> Views:
+def views_for(
+    extractor: Extractor, template: Template, config: PseudoGtConfig, device: torch.device
+) -> Views:
     """The template's views that `config` describes, at the side that `extractor` takes."""
     shared = {name: getattr(config, name) for name in ("azimuths", "elevations", "style", "renderer")}
     return render_views(template, RenderConfig(size=extractor.side, **shared), device)
@@ -152,8 +155,10 @@ def pseudo_gt(
     ) as writer:
         left = [name for name in part.of(names) if name not in writer]
         if left:  # a share that is finished needs no views
-            views = views or views_for(extractor, template, config, device)
-            teacher = Teacher.make(extractor, views, config, track)
+            # no name here holds the rendered views, so that their memory is free while photos are matched
+            teacher = Teacher.make(
+                extractor, views or views_for(extractor, template, config, device), config, track
+            )
             for query in track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt"):
                 if query is not None:
                     vertex, score = teacher.match(query.feature, query.crop, query.mask)
@@ -174,7 +179,7 @@ def _extractor_of(
     config: PseudoGtConfig,
     device: torch.device,
     weights: Path | None,
-) -> Any:
+) -> Extractor:
     """The extractor that made a features file of photos, in its basis.
 
     Errors if the file holds features of views of another template, or if its extractor is not the present one

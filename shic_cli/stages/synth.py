@@ -180,9 +180,9 @@ def settled(config: SynthConfig, device: torch.device, weights: Path | None = No
     """
     auto = "" if config.class_name.strip() else "classless generators"
     name = registry.resolve("generators", config.generator, device, weights, auto)
-    part = registry.find("generators", registry.Spec.parse(name).name)
-    views = getattr(part, "views", "any") if config.views == "auto" else config.views
-    erode = getattr(part, "erode", 0) if config.erode < 0 else config.erode
+    generator = registry.find("generators", registry.Spec.parse(name).name)
+    views = generator.views if config.views == "auto" else config.views
+    erode = generator.erode if config.erode < 0 else config.erode
     return replace(config, generator=name, views=views, erode=erode)
 
 
@@ -260,11 +260,9 @@ def synthesize(
     except RuntimeError as error:
         if not lacks_memory(error):
             raise
-        part = registry.find("generators", registry.Spec.parse(config.generator).name)
-        hint = getattr(part, "saves_memory", "give --device cpu, or a smaller --size")
-        raise ShicError(
-            f"out of GPU memory in {config.generator}", hint + "; what is finished is kept"
-        ) from error
+        generator = registry.find("generators", registry.Spec.parse(config.generator).name)
+        hint = f"{generator.saves_memory}; what is finished is kept"
+        raise ShicError(f"out of GPU memory in {config.generator}", hint) from error
 
 
 def chosen(config: SynthConfig) -> list[int]:

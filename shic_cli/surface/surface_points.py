@@ -54,7 +54,7 @@ class SurfacePoints:
         return face, np.stack(bary, 1)
 
     def _smooth(self, vertex: torch.Tensor) -> torch.Tensor:
-        """Smoothed positions `(P, 3)` of the P pixels of `vertex` `(H, W)`, on the CPU, that have a vertex."""
+        """Smoothed positions `(P, 3)`, on the CPU, of the P pixels of `vertex` `(H, W)` with a vertex."""
         inside = (vertex >= 0).nonzero()
         own = self.verts[vertex[vertex >= 0].to(self.device)]
         patch, near = self._scales(vertex)

@@ -15,7 +15,7 @@ from tiny_maskers import save_grounding_dino, save_sam, save_segformer
 from shic_cli.files.arrays import read_arrays
 from shic_cli.files.items import ItemReader
 from shic_cli.files.masks import read_mask
-from shic_cli.parts.maskers.make import Masker
+from shic_cli.parts.maskers.make import ObjectFinder
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -35,7 +35,7 @@ def semantic(bare: Path) -> str:
     save_segformer(bare / "seg")
     photos = [cv2.imread(str(path))[..., ::-1] for path in sorted((bare / "imgs").iterdir())]
     for label in range(6):
-        masker = Masker(f"semantic:{bare}/seg,label={label}")
+        masker = ObjectFinder(f"semantic:{bare}/seg,label={label}")
         masks = [masker(photo) for photo in photos]
         if all(0 < mask.mean() < 0.99 for mask in masks):
             return f"semantic:{bare}/seg,label={label}"

@@ -19,11 +19,12 @@ from tiny_maskers import LABELS, save_grounding_dino, save_sam, save_sam2, save_
 from shic_cli.base.errors import Failures, InputError, MissingError, SettingError
 from shic_cli.files.class_names import find_label
 from shic_cli.parts import registry
+from shic_cli.parts.contract import PartError
 from shic_cli.parts.maskers import grounded_sam
 from shic_cli.parts.maskers.contract import Found, main_object, pieces
 from shic_cli.parts.maskers.grabcut import GrabCut
 from shic_cli.parts.maskers.grounded_sam import Detector, GroundedSam, Segmenter
-from shic_cli.parts.maskers.make import Masker
+from shic_cli.parts.maskers.make import ObjectFinder
 from shic_cli.parts.maskers.semantic import Semantic, _processor
 
 
@@ -134,23 +135,23 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_masker_may_give_one_mask_or_objects(
     plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    masker = Masker("plain", class_name="horse")
+    masker = ObjectFinder("plain", class_name="horse")
     monkeypatch.setattr(Plugin, "answer", box(5, 5, 9, 9))
     assert np.array_equal(masker(scene()), box(5, 5, 9, 9)) and masker.objects(scene())[0].score is None
     monkeypatch.setattr(Plugin, "answer", np.zeros((60, 90), bool))
     assert not masker(scene()).any() and masker.objects(scene()) == []
     monkeypatch.setattr(Plugin, "answer", np.ones((3, 4), bool))
-    with pytest.raises(InputError, match=r"plain: gave a mask of \(3, 4\)"):
+    with pytest.raises(PartError, match=r"gave a mask that is bool \(3, 4\), not bool \(60, 90\)"):
         masker(scene())
-    named = Masker("named", weights=tmp_path, class_name=" horse ")
+    named = ObjectFinder("named", weights=tmp_path, class_name=" horse ")
     assert [each.score for each in named.objects(scene())] == [0.75, 0.5]
     assert (named._made.class_name, named._made.weights) == ("horse", tmp_path)
     assert named.settings == {"masker": "named", "class": "horse"}
-    with pytest.raises(SettingError, match="finds objects by their name") as caught:
-        Masker("named")
+    with pytest.raises(SettingError, match="finds objects by the name of their class") as caught:
+        ObjectFinder("named")
     assert "--class" in caught.value.hint
     with pytest.raises(SettingError, match="there is no option 'class_name'"):
-        Masker("named,class_name=cow", class_name="horse")(scene())
+        ObjectFinder("named,class_name=cow", class_name="horse")(scene())
 
 
 @pytest.mark.parametrize(
@@ -166,11 +167,11 @@ def test_out_of_memory_says_what_saves_memory(
 ) -> None:
     monkeypatch.setattr(Plugin, "answer", error)
     with pytest.raises(InputError, match="plain: out of memory on a photo of 90 by 60 pixels") as caught:
-        Masker("plain")(scene())
+        ObjectFinder("plain")(scene())
     assert "--device cpu" in caught.value.hint
     monkeypatch.setattr(Plugin, "answer", RuntimeError("another fault"))
     with pytest.raises(RuntimeError, match="another fault"):
-        Masker("plain")(scene())
+        ObjectFinder("plain")(scene())
 
 
 def test_a_masker_that_cant_be_made_ends_the_run(tmp_path: Path) -> None:
@@ -180,26 +181,28 @@ def test_a_masker_that_cant_be_made_ends_the_run(tmp_path: Path) -> None:
     failures, broken = Failures(), tmp_path / "broken"
     broken.mkdir()
     with pytest.raises(InputError, match=r"config\.json"), failures.catch("a.jpg"):
-        Masker(f"semantic:{broken}", class_name="horse")(scene())
+        ObjectFinder(f"semantic:{broken}", class_name="horse")(scene())
     with pytest.raises(MissingError), failures.catch("a.jpg"):
-        Masker("grounded-sam", class_name="horse")(scene())
+        ObjectFinder("grounded-sam", class_name="horse")(scene())
     with pytest.raises(SettingError, match="none of its labels"), failures.catch("a.jpg"):
-        Masker(f"semantic:{save_segformer(tmp_path / 'seg')}", class_name="zebra")(scene())
+        ObjectFinder(f"semantic:{save_segformer(tmp_path / 'seg')}", class_name="zebra")(scene())
     assert failures.names == []
 
 
 def test_auto_takes_grounded_sam_where_its_weights_and_a_name_are(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert Masker("auto", class_name="horse", weights=tmp_path).name == "grabcut"
+    assert ObjectFinder("auto", class_name="horse", weights=tmp_path).name == "grabcut"
     save_grounding_dino(tmp_path / "grounding-dino-tiny")
-    assert Masker("auto", class_name="horse", weights=tmp_path).name == "grabcut"  # the other half is missing
+    assert (
+        ObjectFinder("auto", class_name="horse", weights=tmp_path).name == "grabcut"
+    )  # the other half is missing
     save_sam(tmp_path / "sam-base")
     caplog.set_level(logging.INFO, "shic")
-    masker = Masker("auto", class_name="horse", weights=tmp_path)
+    masker = ObjectFinder("auto", class_name="horse", weights=tmp_path)
     assert masker.name == "grounded-sam" and not caplog.messages  # nothing is said until it is needed
-    assert Masker("auto", weights=tmp_path).name == "grabcut"
-    masker._part()
+    assert ObjectFinder("auto", weights=tmp_path).name == "grabcut"
+    masker._masker()
     assert caplog.messages == ["masker: auto took grounded-sam"]
 
 
@@ -212,7 +215,7 @@ def test_maskers_take_photos_of_few_pixels(tmp_path: Path, size: tuple[int, int]
         f"grounded-sam:{tmp_path}/gd,segmenter={tmp_path}/sam,side=96,threshold=0.01",
         "grabcut",
     ):
-        for found in Masker(name, class_name="horse").objects(rgb):
+        for found in ObjectFinder(name, class_name="horse").objects(rgb):
             assert found.mask.shape == size and found.mask.dtype == bool and found.mask.any()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from shic_cli.base.errors import MissingError, SettingError
@@ -26,6 +27,9 @@ class Part:
     def check(cls, weights: Path | None = None) -> None:
         if cls.lack:
             raise MissingError(cls.lack, "get them")
+
+    def __call__(self, rgb: np.ndarray) -> np.ndarray:
+        return np.zeros(rgb.shape[:2], bool)
 
 
 class Lacking(Part):
@@ -84,11 +88,11 @@ def test_missing_weights_are_status_3(plugin: None) -> None:
 def test_auto_takes_the_first_that_lacks_nothing(plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.AUTO, "maskers", ("lacking", "good", "grabcut"))
     assert registry.resolve("maskers", "auto") == "good"
-    assert type(registry.make("maskers", "auto")) is Part
+    assert isinstance(registry.make("maskers", "auto"), Part)
     assert registry.resolve("maskers", "anything") == "anything"
 
 
-class Optioned:
+class Optioned(Part):
     def __init__(self, argument: str = "", *, device: object = "cpu", weights: Path | None = None, layer: int = -1, scale: float = 1.0,
                  facet: str = "token", blocks: tuple[int, ...] = (0, 1), flip: bool = False) -> None:  # fmt: skip
         self.values = (argument, weights, layer, scale, facet, blocks, flip)

@@ -312,7 +312,7 @@ def test_models_that_are_no_plain_vision_transformer(tmp_path):
         image_size=32, patch_size=4, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4
     )
     SwinModel(swin).save_pretrained(tmp_path / "swin")
-    with pytest.raises(InputError, match=r"one token a patch|not a vision transformer"):
+    with pytest.raises(InputError, match=r"one token for each patch|not a vision transformer"):
         make_extractor(f"vit:{tmp_path / 'swin'}", CPU)(*pictures(32))
 
 

@@ -19,18 +19,10 @@ from shic_cli.base.settings import FeatureConfig
 from shic_cli.files.items import ItemWriter
 from shic_cli.files.photos import encode
 from shic_cli.parts import registry
+from shic_cli.parts.checkpoints import Checkpoint, fingerprint_of, load
 from shic_cli.parts.extractors.silhouette import Silhouette
 from shic_cli.parts.pull import choose
-from shic_cli.parts.weights import (
-    BUNDLES,
-    MODELS,
-    Checkpoint,
-    expand,
-    fingerprint_of,
-    full_name,
-    load,
-    locate,
-)
+from shic_cli.parts.weights import BUNDLES, MODELS, expand, full_name, locate
 from shic_cli.stages.features import write_view_features
 
 CPU = torch.device("cpu")

@@ -70,7 +70,13 @@ def test_the_plugin_serves_a_command(
     status, _, err = shic("features", "imgs", "--extractor", "box", "-o", "box.h5")
     assert status == 0, err
     reader = ItemReader(tmp_path / "box.h5", "shic/features")
-    assert reader.header.attrs["extractor"] == "box" and reader["a.png"].feature.shape == (20, 64, 64)
+    assert reader.header.attrs["extractor"] == "box" and reader["a.png"].feature.shape == (6, 64, 64)
+
+
+def test_the_plugin_is_the_one_of_the_contracts_page() -> None:
+    page = (EXAMPLES.parent / "docs/contracts.md").read_text()
+    for file in ("shic_box.py", "pyproject.toml"):
+        assert (EXAMPLES / "plugin_extractor" / file).read_text() in page
 
 
 def test_without_the_plugin_its_name_is_unknown(

@@ -39,6 +39,7 @@ class Broken:
     bad = float("nan")
 
     def __init__(self, argument: str = "", *, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
         self.calls.clear()
 
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

@@ -51,8 +51,9 @@ def test_the_packages_are_those_of_the_project() -> None:
     assert sorted(wanted["dependencies"]) == sorted(
         f"{name}>={least}" for name, (_, least) in doctor.PACKAGES.items()
     )
-    extras = [each for name, each in wanted["optional-dependencies"].items() if name not in ("test", "bench")]
-    assert set(doctor.OPTIONAL) == {text.partition(">=")[0] for each in extras for text in each}
+    tools = ("test", "dev", "docs")
+    extras = [names for extra, names in wanted["optional-dependencies"].items() if extra not in tools]
+    assert set(doctor.OPTIONAL) == {text.partition(">=")[0] for names in extras for text in names}
 
 
 def test_every_way_of_being_broken_is_found_and_the_next_package_still_tried(

@@ -21,7 +21,7 @@ from shic_cli.files.masks import read_mask
 from shic_cli.files.photos import Crop, ImageFile, encode, list_images
 from shic_cli.learning.encode import cut
 from shic_cli.parts.maskers.contract import Found
-from shic_cli.parts.maskers.make import Masker
+from shic_cli.parts.maskers.make import ObjectFinder
 from shic_cli.stages.mask import MaskWriter, check_places, doubts, mask_name, write_masks
 from shic_cli.stages.predict import Predictor
 
@@ -37,7 +37,7 @@ def box(top: int, left: int, height: int, width: int, shape: tuple[int, int] = S
 LARGE, SMALL = box(5, 3, 30, 40), box(40, 70, 12, 15)
 
 
-class Fixed(Masker):
+class Fixed(ObjectFinder):
     """A masker whose answer is set, and which counts its calls."""
 
     def __init__(self, *found: Found, name: str = "fixed") -> None:

@@ -117,7 +117,7 @@ class Patches:
     settings: ClassVar[dict] = {}
 
     def __init__(self, argument: str = "", *, device: torch.device | str = "cpu") -> None:
-        pass
+        self.device = torch.device(device)
 
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.avg_pool2d(images, 8) + 0.01
@@ -450,6 +450,7 @@ def test_what_does_not_fit_is_done_in_parts_with_the_same_result(
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5 * one.abs().max().item())
     assert len(grads[0]) > 5 and said == [
+        "out of memory: training goes on without what was kept for later",
         "out of memory: training goes on with 3 at a time in place of 7",
         "out of memory: training goes on with 1 at a time in place of 3",
     ]

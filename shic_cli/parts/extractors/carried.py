@@ -1,4 +1,4 @@
-"""The encoder that a model file carries within itself, so that nothing else is needed."""
+"""The encoder that a model file carries within itself, so that the model needs no other file."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 import torch
 
 from shic_cli.base.errors import InputError
+from shic_cli.parts.checkpoints import load_tensors
+from shic_cli.parts.extractors.contract import ExtractorDefaults
 from shic_cli.parts.extractors.vit import IMAGENET
-from shic_cli.parts.weights import load_tensors
 
 
-class Carried:
-    """Features `(B, D, h, w)` of a DINOv2 given by its `config` and `tensors`, h = w = side / patch: patch
-    tokens after the last norm.
+class Carried(ExtractorDefaults):
+    """Features `(B, D, h, w)` of a DINOv2 from `config` and `tensors`: its patch tokens after the last norm.
 
-    `tensors` have the names of transformers' checkpoints, and position embeddings for `side` pixels.
-    InputError if they don't fit.
+    h = w = side / patch. `tensors` have the names of a checkpoint of transformers; their position embeddings
+    are for `side` pixels. InputError if `config` and `tensors` don't fit each other.
     """
 
     name = "carried"
     needs_mask = False
     sees_whole_object = False
-    unit = False  # the release's decoder takes its tokens at their own length
+    unit = False  # the decoder of the authors' release takes the tokens at their own length
 
     def __init__(
         self, config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str = "cpu"
@@ -47,8 +47,9 @@ class Carried:
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Features `(B, D, h, w)` f4, not normalised, of `images` `(B, 3, side, side)` RGB in 0..1; `masks`
-        are not used.
+        """Features f4 `(B, D, h, w)` of `images` `(B, 3, side, side)` RGB in 0..1; `masks` are not used.
+
+        They are no unit vectors.
         """
         images = images.to(self.device, torch.float32)
         mean, std = (images.new_tensor(values)[:, None, None] for values in IMAGENET)
@@ -58,32 +59,32 @@ class Carried:
 
 
 def check_config(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    """InputError unless `config` says of the network what `tensors` say: a file's word alone could ask for
-    one of any size.
+    """InputError unless `config` and `tensors` describe the same network.
+
+    Without this check a damaged file could ask for a network of any size.
     """
     hint = "make the model again with `shic models import`"
     try:
-        width, patch = (
-            tensors["embeddings.cls_token"].shape[-1],
-            tensors["embeddings.patch_embeddings.projection.weight"].shape[-1],
-        )
+        width = tensors["embeddings.cls_token"].shape[-1]
+        patch = tensors["embeddings.patch_embeddings.projection.weight"].shape[-1]
         cells = math.isqrt(tensors["embeddings.position_embeddings"].shape[1] - 1)
     except (KeyError, IndexError, ValueError) as error:
-        raise InputError(
-            f"the model's encoder: its embeddings are missing or damaged ({error})", hint
-        ) from error
+        fact = f"the model's encoder: its embeddings are missing or damaged ({error})"
+        raise InputError(fact, hint) from error
     depth = sum(name.endswith(".norm1.weight") for name in tensors)
-    told = {
+    described = {
         "hidden_size": width,
         "num_hidden_layers": depth,
         "patch_size": patch,
         "image_size": patch * cells,
     }
     heads = config.get("num_attention_heads")
-    if {**config, "num_attention_heads": 0} != {**told, "num_attention_heads": 0} or min(told.values()) < 1:
-        raise InputError("the model's encoder: its settings are not those of its tensors", hint)
+    if {**config, "num_attention_heads": 0} != {**described, "num_attention_heads": 0} or min(
+        described.values()
+    ) < 1:
+        raise InputError("the model's encoder: its settings do not fit its tensors", hint)
     if type(heads) is not int or heads < 1 or width % heads:
-        raise InputError(f"the model's encoder: {width} channels can't be shared by {heads} heads", hint)
+        raise InputError(f"the model's encoder: {width} channels can't be divided among {heads} heads", hint)
 
 
 def _digest(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:

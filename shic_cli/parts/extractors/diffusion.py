@@ -1,8 +1,11 @@
-"""Stable Diffusion as a source of features: a picture is encoded, noised to one time step, and the UNet is
-read inside.
+"""Stable Diffusion as a source of features.
 
-Built on diffusers; the UNet runs once, without guidance, and no further than to the last place that is read.
+A picture is encoded, noise of one time step is added, and the values inside the UNet are the features. The
+UNet of diffusers runs once, without guidance, and stops at the last place that is read.
 """
+
+# pyright: reportPrivateImportUsage=false
+# diffusers imports its names when they are asked for, which pyright takes for private ones.
 
 from __future__ import annotations
 
@@ -16,22 +19,22 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.parts import registry
+from shic_cli.parts.checkpoints import AGAIN, OTHER, fingerprint_of, load
 from shic_cli.parts.extractors.pretrained import Pretrained, number_format
-from shic_cli.parts.weights import AGAIN, OTHER, fingerprint_of, full_name, load, locate
+from shic_cli.parts.weights import full_name, locate
 
 log = logging.getLogger("shic")
 
-CELL = 64  # pixels a side of the coarsest cell in the UNet: 8 a latent, halved three times
+CELL = 64  # pixels a side of the UNet's coarsest cell: 8 for a cell of the latent, doubled three times
 
 
 @dataclass(frozen=True)
 class Tap:
-    """A place to read in a UNet: the first `channels` of what enters `module`, or, with `after`, of what
-    leaves it.
-    """
+    """A place to read in a UNet: the first `channels` of what enters `module`, or (`after`) leaves it."""
 
     module: nn.Module
     channels: int
@@ -39,56 +42,55 @@ class Tap:
 
 
 class _Enough(Exception):
-    """Raised in the hook of the last tap: what comes after it in the UNet is not needed."""
+    """Raised in the hook of the last tap: the rest of the UNet is not needed."""
 
 
 def read_taps(
     unet: nn.Module, taps: Sequence[Tap], noisy: torch.Tensor, step: int, text: torch.Tensor
 ) -> list[torch.Tensor]:
-    """What each tap reads, float32 `(B, C, h, w)`, in one pass of `noisy` `(B, 4, H, W)` under `text` `(B, T,
-    E)`.
+    """What each tap reads, f4 `(B, C, h, w)`, in one pass of the latents `noisy` `(B, 4, H, W)`.
 
-    `taps` are in the order in which the UNet reaches them; the pass ends at the last.
+    `text` `(B, T, E)` is the embedded prompt. `taps` are in the order in which the UNet reaches them; the
+    pass ends at the last.
     """
-    found: list[torch.Tensor] = []
+    values: list[torch.Tensor] = []
 
     def keep(tap: Tap, value: torch.Tensor) -> None:
-        found.append(value[:, : tap.channels].to(torch.float32, copy=True))
-        if len(found) == len(taps):
+        values.append(value[:, : tap.channels].to(torch.float32, copy=True))
+        if len(values) == len(taps):
             raise _Enough
 
-    hooks = [
-        tap.module.register_forward_hook(lambda _module, _args, out, tap=tap: keep(tap, out))
-        if tap.after
-        else tap.module.register_forward_pre_hook(lambda _module, args, tap=tap: keep(tap, args[0]))
-        for tap in taps
-    ]
+    def hook(tap: Tap) -> RemovableHandle:
+        def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            keep(tap, inputs[0])
+
+        def after(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            keep(tap, output)
+
+        module = tap.module
+        return module.register_forward_hook(after) if tap.after else module.register_forward_pre_hook(before)
+
+    hooks = [hook(tap) for tap in taps]
     try:
         with contextlib.suppress(_Enough):
             unet(noisy, step, text)
     finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+        for handle in hooks:
+            handle.remove()
+    return values
 
 
-def decoder_tap(unet: nn.Module, block: int) -> Tap:
-    """What enters the third layer of `up_blocks[block]`, without the skip connection that is concatenated
-    after it.
-    """
+def decoder_tap(unet: Any, block: int) -> Tap:
+    """The input of the third layer of `up_blocks[block]`, without the skip connection that follows in it."""
     resnets = unet.up_blocks[block].resnets
     return Tap(resnets[2], resnets[1].out_channels)
 
 
 class Diffusion(Pretrained):
-    """What extractors on Stable Diffusion 1 and 2 share: loading, the prompt, latents, noise, and what the
-    files record.
+    """What extractors on Stable Diffusion 1 and 2 share: loading, the prompt, latents, noise and fingerprint.
 
     A subclass gives `taps` and `__call__`.
     """
-
-    needs_mask = False
-    sees_whole_object = False
 
     def __init__(
         self, argument: str, device: torch.device | str, weights: Path | None, options: dict[str, Any]
@@ -113,10 +115,9 @@ class Diffusion(Pretrained):
         self._weights = fingerprint_of(folder, "unet", "vae", "text_encoder")
 
     def _identity(self) -> dict[str, Any]:
-        kept = round(
-            float(self.scheduler.alphas_cumprod[self.step]), 6
-        )  # all that the noise schedule does here
-        return {"weights": self._weights, "alphas_cumprod": kept, "tokens": self._tokens, **self._matter}
+        # The noise schedule matters through this one number: the share of the picture that the noise leaves.
+        share = round(float(self.scheduler.alphas_cumprod[self.step]), 6)
+        return {"weights": self._weights, "alphas_cumprod": share, "tokens": self._tokens, **self._matter}
 
     def _load(self, folder: Path, prompt: str) -> None:
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -128,41 +129,39 @@ class Diffusion(Pretrained):
         tokens, self.text = _encode_prompt(folder, prompt, self.dtype, self.device)
         self._tokens = hashlib.sha256(str(tokens).encode()).hexdigest()[:16]
         self.vae = load(AutoencoderKL, folder / "vae", dtype=self.dtype)
-        self.vae.decoder = self.vae.post_quant_conv = (
-            None  # before it moves to the device; nothing is ever decoded
-        )
+        self.vae.decoder = self.vae.post_quant_conv = None  # nothing is decoded: they need no device memory
         self.vae.to(self.device)
         self.unet = load(UNet2DConditionModel, folder / "unet", dtype=self.dtype, device=self.device)
         check_kind(folder, self.unet.config, self.vae.config, self.text.shape[-1])
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Latents float32 `(B, 4, H/8, W/8)` of `images` `(B, 3, H, W)` in 0..1: the posterior's mean, scaled
-        as the UNet wants it.
+        """Latents f4 `(B, 4, H/8, W/8)` of `images` `(B, 3, H, W)` in 0..1, scaled as the UNet wants them.
+
+        They are the mean of the posterior, not a sample.
         """
         values = (images.to(self.device, torch.float32) * 2 - 1).to(self.dtype)
         return self.vae.encode(values).latent_dist.mode().float() * self.vae.config.scaling_factor
 
     def draw(self, count: int, side: int) -> torch.Tensor:
-        """Noise `(count, 4, side/8, side/8)` of the seed; drawn on the CPU, so that it is the same on every
-        device.
-        """
+        """Noise `(count, 4, side/8, side/8)` of the seed, drawn on the CPU to be the same on every device."""
         shape = (count, self.unet.config.in_channels, side // 8, side // 8)
         return torch.randn(shape, generator=torch.Generator().manual_seed(self.seed)).to(self.device)
 
     def read(self, latents: torch.Tensor, noise: torch.Tensor, taps: Sequence[Tap]) -> list[torch.Tensor]:
-        """What `taps` read, float32 `(B, C, h, w)` each, of `latents` with `noise` at the time step, both
-        `(B, 4, H, W)` or one for all.
+        """What each tap reads, f4 `(B, C, h, w)`, of `latents` with `noise` of the time step.
+
+        Both are `(B, 4, H, W)`, or `(1, 4, H, W)` where one serves for all.
         """
         latents, noise = torch.broadcast_tensors(latents, noise)
         steps = torch.full((len(latents),), self.step, device=self.device)
-        noisy = self.scheduler.add_noise(latents, noise, steps).to(
-            self.dtype
-        )  # in float32: the schedule rounds badly in half
-        return read_taps(self.unet, taps, noisy, self.step, self.text.expand(len(latents), -1, -1))
+        noisy = self.scheduler.add_noise(latents, noise, steps)  # in float32: half rounds the schedule badly
+        return read_taps(
+            self.unet, taps, noisy.to(self.dtype), self.step, self.text.expand(len(latents), -1, -1)
+        )
 
 
 def check_side(part: str, option: str, pixels: int) -> None:
-    """SettingError unless `pixels` is a multiple of the coarsest cell: else windows would end inside cells."""
+    """SettingError unless `pixels` is a multiple of the coarsest cell: no window may end inside a cell."""
     if pixels < CELL or pixels % CELL:
         near = max(CELL, round(pixels / CELL) * CELL)
         raise SettingError(
@@ -171,8 +170,9 @@ def check_side(part: str, option: str, pixels: int) -> None:
 
 
 def read_scheduler(cls: Any, folder: Path) -> Any:
-    """The noise schedule below `folder` as the scheduler `cls`: whichever it was saved with, they all add
-    noise alike.
+    """The noise schedule in `folder`/scheduler as the scheduler `cls`; InputError when there is none.
+
+    It may have been saved with another scheduler: all of them add noise in the same way.
     """
     try:
         return cls.from_pretrained(str(folder / "scheduler"), local_files_only=True)
@@ -181,21 +181,19 @@ def read_scheduler(cls: Any, folder: Path) -> Any:
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """The CLIP tokenizer below `folder`; InputError when there is none."""
+    """The CLIP tokenizer in `folder`/tokenizer; InputError when there is none."""
     from transformers import CLIPTokenizer
 
     try:
         return CLIPTokenizer.from_pretrained(str(folder / "tokenizer"), local_files_only=True)
-    except Exception as error:  # the library raises anything at all for a tokenizer that is wrong
+    except Exception as error:  # the library may raise anything for a wrong tokenizer
         raise InputError(f"{folder / 'tokenizer'}: can't be read as a tokenizer", AGAIN) from error
 
 
 def _encode_prompt(
     folder: Path, prompt: str, dtype: torch.dtype, device: torch.device
 ) -> tuple[list[int], torch.Tensor]:
-    """The prompt's T tokens and their embedding `(1, T, E)`. The text encoder is freed again: it is needed
-    once.
-    """
+    """The T tokens of the prompt and their embedding `(1, T, E)`; the text encoder is freed afterwards."""
     from transformers import CLIPTextModel
 
     tokenizer = read_tokenizer(folder)
@@ -213,8 +211,9 @@ def _encode_prompt(
 
 
 def check_kind(folder: Path, unet: Any, vae: Any, width: int) -> None:
-    """InputError unless the settings of the UNet and the VAE are those of a Stable Diffusion 1 or 2 that
-    makes pictures from text.
+    """InputError unless the settings of UNet and VAE are those of a Stable Diffusion 1 or 2 for text.
+
+    `width` is the length of the text encoder's output.
     """
     facts = {
         "the UNet and the VAE disagree about the latents": unet.in_channels != vae.latent_channels,

@@ -1,4 +1,4 @@
-"""Several extractors as one: `a+b` gives the features of both, each with the same say."""
+"""Several extractors as one: `a+b` gives the features of both, with the same share in a comparison."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from shic_cli.parts.extractors.contract import Extractor, ExtractorDefaults
 
-class Joined:
-    """Unit features `(B, D, h, w)`, D the sum over the `parts`, on the finest of their grids; a cosine is the
-    mean of the parts' cosines.
 
-    Each part gets the pictures at its own side, its features are made unit vectors, resampled to the finest
-    grid (bilinear), made unit vectors again and concatenated.
+class Joined(ExtractorDefaults):
+    """Unit features `(B, D, h, w)` of several `parts`; D is the sum of theirs, h and w are the finest grid's.
+
+    Each part gets the pictures at its own side. Its features are made unit vectors, resampled to the finest
+    grid (bilinear) and made unit vectors again; then those of all parts are concatenated. So the cosine of
+    two features is the mean of the parts' cosines.
     """
 
-    def __init__(self, parts: Sequence[Any], name: str = "") -> None:
+    def __init__(self, parts: Sequence[Extractor], name: str = "") -> None:
         self.parts = tuple(parts)
         self.name = name or "+".join(part.name for part in self.parts)
         self.needs_mask = any(part.needs_mask for part in self.parts)
@@ -32,20 +34,18 @@ class Joined:
 
     @property
     def fingerprint(self) -> str:
-        """Equal when those of every part are."""
+        """Equal where the fingerprints of every part are."""
         return "+".join(part.fingerprint for part in self.parts)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Unit features `(B, D, h, w)` of `images` `(B, 3, side, side)` and `masks` `(B, 1, side, side)`,
-        both in 0..1.
-        """
-        found = [
+        """Unit features `(B, D, h, w)` of `images` `(B, 3, side, side)` and `masks` `(B, 1, side, side)`."""
+        features = [
             F.normalize(part(resample(images, part.side), resample(masks, part.side)).float(), dim=1)
             for part in self.parts
         ]
-        finest = max(feature.shape[-1] for feature in found)
-        return torch.cat([self._refine(feature, finest) for feature in found], 1) / len(found) ** 0.5
+        finest = max(feature.shape[-1] for feature in features)
+        return torch.cat([self._refine(feature, finest) for feature in features], 1) / len(features) ** 0.5
 
     @staticmethod
     def _refine(feature: torch.Tensor, cells: int) -> torch.Tensor:
@@ -55,7 +55,7 @@ class Joined:
 
 
 def resample(pictures: torch.Tensor, side: int) -> torch.Tensor:
-    """`pictures` `(B, C, H, H)` at `(B, C, side, side)`, without aliasing."""
+    """`pictures` `(B, C, H, H)` resampled to `(B, C, side, side)`, bilinear and without aliasing."""
     if pictures.shape[-1] == side:
         return pictures
     return F.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)

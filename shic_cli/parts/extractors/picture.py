@@ -1,6 +1,4 @@
-"""The embedded encoder: the mask and the colours inside it, for a decoder that learns to see by itself. It
-needs no weights.
-"""
+"""The embedded encoder: the mask and the colours inside it. It needs no weights."""
 
 from __future__ import annotations
 
@@ -8,23 +6,25 @@ from typing import Any
 
 import torch
 
-FLAT = 0.02  # of full brightness; colours that vary less than this are not stretched further
+from shic_cli.parts.extractors.contract import ExtractorDefaults
+
+FLAT = 0.02  # of full brightness: colours that vary less than this are stretched as if they varied by it
 
 
-class Picture:
-    """Pixels `(B, 4, side, side)`: the mask in -1..1, and R, G and B inside it with mean 0 and a standard
-    deviation of 1, 0 outside.
+class Picture(ExtractorDefaults):
+    """Pixels `(B, 4, side, side)`: the mask in -1..1, and the colours inside it.
 
-    Not unit vectors, and nothing to match pixels by: an encoder for the decoder `unet`, which is trained from
-    scratch. What no outline shows (near and far legs, head and rump from straight ahead) is there to be
-    learned from synthetic pictures.
+    R, G and B have mean 0 and standard deviation 1 inside the mask, and are 0 outside. These features are no
+    unit vectors, and pixels can't be matched by them. They are for the decoder `unet`, which is trained from
+    scratch. It can learn from synthetic pictures what no outline shows: near and far legs, head and rump
+    from straight ahead.
     """
 
     name = "picture"
     needs_mask = True
     sees_whole_object = False
-    unit = False  # contrast is in the features' length
-    decoder = "unet"  # what `auto` takes
+    unit = False  # the length of a feature is its contrast
+    decoder = "unet"
     side = 128
     dim = 4
 
@@ -33,12 +33,12 @@ class Picture:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the features depend on, for the files made with them."""
+        """What the features depend on, for the files that are made with them."""
         return {"name": self.name, "side": self.side}
 
     @property
     def fingerprint(self) -> str:
-        """Equal fingerprints mean comparable features; this part has no weights."""
+        """Equal where features can be compared; there are no weights, so that only the side counts."""
         return f"picture-{self.side}"
 
     @torch.no_grad()

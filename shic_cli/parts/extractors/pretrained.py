@@ -1,6 +1,4 @@
-"""What the extractors with weights share: where the weights are, the number format, and what files record of
-them.
-"""
+"""What extractors with weights share: the check for them, the number format, and what files record."""
 
 from __future__ import annotations
 
@@ -13,17 +11,17 @@ import torch
 
 from shic_cli.base.devices import has_bfloat16
 from shic_cli.base.errors import SettingError
+from shic_cli.parts.extractors.contract import ExtractorDefaults
 from shic_cli.parts.weights import locate
 
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 
-class Pretrained:
-    """An extractor with weights: a subclass sets `dtype`, gives `_identity`, and in `model` names what an
-    empty argument stands for.
+class Pretrained(ExtractorDefaults):
+    """An extractor with weights; a subclass sets `dtype`, and gives `_identity` and the rest of the contract.
 
-    Fingerprints begin with `kind`: extractors of one kind are comparable under whatever name they were asked
-    for.
+    `model` is the model that an empty argument stands for; "" means that there is none. A fingerprint begins
+    with `kind`, not with the name: features of one kind can be compared whatever name was asked for.
     """
 
     name: str
@@ -33,7 +31,7 @@ class Pretrained:
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
-        """MissingError when the model that an empty argument stands for is not on this machine."""
+        """MissingError when `model` is not on this machine, SettingError when there is none."""
         if not cls.model:
             raise SettingError(
                 f"{cls.name}: names no model", f"write {cls.name}:FOLDER or {cls.name}:OWNER/NAME"
@@ -42,23 +40,24 @@ class Pretrained:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the features depend on, for the files made with them."""
+        """What the features depend on, for the files that are made with them."""
         return {"name": self.name, "precision": str(self.dtype).removeprefix("torch."), **self._identity()}
 
     @property
     def fingerprint(self) -> str:
-        """Equal fingerprints mean comparable features. The precision does not count: it moves them by
-        rounding only.
-        """
+        """Equal where features can be compared. The precision does not count: it only rounds them."""
         return f"{self.kind}-" + hashlib.sha256(json.dumps(self._identity()).encode()).hexdigest()[:16]
 
     def _identity(self) -> dict[str, Any]:
-        """The weights' fingerprint and every setting that matters, as JSON values."""
+        """The fingerprint of the weights and every setting that features depend on, as JSON values."""
         raise NotImplementedError
 
 
 def number_format(part: str, precision: str, device: torch.device, on_cuda: torch.dtype) -> torch.dtype:
-    """The format that `precision` names; auto is `on_cuda` on a GPU that has it, and float32 elsewhere."""
+    """The format that `precision` names; auto is `on_cuda` on a GPU that has it, and float32 elsewhere.
+
+    `part` is the name in the error message.
+    """
     if precision not in PRECISIONS:
         raise SettingError(
             f"{part}: there is no precision {precision!r}", f"there are: {', '.join(PRECISIONS)}"

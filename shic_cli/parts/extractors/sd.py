@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from pathlib import Path
 
 import torch
@@ -14,33 +13,44 @@ from shic_cli.parts.extractors.diffusion import Diffusion, Tap, check_side, deco
 
 
 class Sd(Diffusion):
-    """Features `(B, 3200, 60, 60)` of Stable Diffusion 1.5's UNet, for pictures of 960 pixels a side; each
-    depends on its picture alone.
+    """Features `(B, 3200, 60, 60)` of Stable Diffusion 1.5's UNet, for pictures of 960 pixels a side.
 
-    The picture is cut into windows of 512 pixels that overlap, all with the same noise, at time step 100.
-    Read is what enters the third layer of the UNet's up blocks 0, 1 and 2 (1280, 1280 and 640 channels on 8,
-    16 and 32 cells a window), averaged where windows overlap; the coarse levels are enlarged to the finest
-    and concatenated after it.
+    The picture is cut into overlapping windows of 512 pixels, which all get the same noise at time step 100.
+    The features are the inputs of the third layer of the UNet's up blocks 0, 1 and 2: 1280, 1280 and 640
+    channels on 8, 16 and 32 cells of a window. They are averaged where windows overlap. The coarse levels are
+    enlarged to the finest and concatenated after it. A picture's features depend on that picture alone.
 
-    This is SD-DINO's recipe with GeoAware-SC's concatenation. What differs: the picture is a square crop
-    around the mask and not the whole one, resampled by area or linearly and not by Lanczos; there is no
-    learned captioner, `prompt` (none by default; it can hold no comma) is what the UNet is told, for example
-    `prompt=a photo of a horse`, as the class is unknown here; there is no PCA of each pair of pictures, so
-    that views stay comparable; each level is enlarged to the finest at once. GeoAware-SC's FreeU is left out.
+    This is the recipe of SD-DINO with the concatenation of GeoAware-SC, with these differences. The picture
+    is a square crop around the mask, not the whole photo, and is resampled by area or linearly, not by
+    Lanczos. There is no learned captioner: the UNet is told `prompt`, for example `prompt=a photo of a
+    horse`, which is empty by default and can hold no comma. There is no PCA for each pair of pictures, so
+    that views stay comparable. Each level is enlarged to the finest in one step. GeoAware-SC's FreeU is left
+    out.
 
-    `step` is the time step (GeoAware-SC takes 50), `blocks` are the up blocks, `batch` the windows that run
-    at once. Precision `auto` is float16 on CUDA, else float32. Sides, `window` and `stride` are multiples of
-    64; a picture no larger than a window is one window.
+    `step` is the time step (GeoAware-SC takes 50), `blocks` are the up blocks, `batch` is how many windows
+    run together. `precision` auto is float16 on CUDA, else float32. `side`, `window` and `stride` are
+    multiples of 64; a picture that is no larger than a window is one window.
     """
 
     name = kind = "sd"
     model = "sd15"
 
     def __init__(
-        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, prompt: str = "", side: int = 960,
-        step: int = 100, blocks: tuple[int, ...] = (0, 1, 2), window: int = 512, stride: int = 448, seed: int = 42, batch: int = 4,
+        self,
+        argument: str = "",
+        *,
+        device: torch.device | str = "cpu",
+        weights: Path | None = None,
+        prompt: str = "",
+        side: int = 960,
+        step: int = 100,
+        blocks: tuple[int, ...] = (0, 1, 2),
+        window: int = 512,
+        stride: int = 448,
+        seed: int = 42,
+        batch: int = 4,
         precision: str = "auto",
-    ) -> None:  # fmt: skip
+    ) -> None:
         check_side(self.name, "window", window)
         check_side(self.name, "stride", stride)
         if stride > window:
@@ -71,8 +81,9 @@ class Sd(Diffusion):
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor:
-        """Features `(B, D, h, w)` of `images` `(B, 3, S, S)` in 0..1, finest level first; `masks` are not
-        looked at.
+        """Features `(B, D, h, w)` of `images` `(B, 3, S, S)` in 0..1; `masks` are not used.
+
+        The channels of the finest level come first.
         """
         levels = self.levels(images)[::-1]
         size = levels[0].shape[-2:]
@@ -80,8 +91,9 @@ class Sd(Diffusion):
         return torch.cat([levels[0], *enlarged], 1)
 
     def levels(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """What each tap reads over the whole picture, `(B, C, h, w)` with its own grid, coarsest first."""
-        corners = list(product(starts(images.shape[-1], self.window, self.stride), repeat=2))
+        """What each tap reads of the whole picture, `(B, C, h, w)` on a grid of its own, coarsest first."""
+        along = starts(images.shape[-1], self.window, self.stride)
+        corners = [(y, x) for y in along for x in along]
         windows = torch.cat([images[..., y : y + self.window, x : x + self.window] for y, x in corners])
         parts = [self.read(self.encode(part), self.noise, self.taps) for part in windows.split(self.batch)]
         pieces = [
@@ -91,16 +103,14 @@ class Sd(Diffusion):
 
 
 def starts(side: int, window: int, stride: int) -> list[int]:
-    """Where windows start that cover `side` pixels: each `stride` after the last, the final one moved back to
-    end with the picture.
-    """
+    """Where the windows that cover `side` pixels start: `stride` apart, the last moved back to the end."""
     return sorted({min(start, side - window) for start in range(0, side - window + stride, stride)})
 
 
 def stitch(pieces: torch.Tensor, corners: Sequence[tuple[int, int]], window: int) -> torch.Tensor:
-    """The maps `(B, C, H, W)` that `pieces` `(W, B, C, h, h)` cover, averaged where they overlap.
+    """The maps `(B, C, H, H)` that `pieces` `(N, B, C, h, h)` of N windows cover, averaged where they meet.
 
-    `corners` are the (y, x) of the W windows of `window` pixels a side; they fall on the borders of cells.
+    `corners` are the (y, x) in pixels of the windows of `window` pixels a side, on the borders of cells.
     """
     size = pieces.shape[-1]
     places = [(y * size // window, x * size // window) for y, x in corners]
@@ -113,22 +123,32 @@ def stitch(pieces: torch.Tensor, corners: Sequence[tuple[int, int]], window: int
 
 
 class Dift(Diffusion):
-    """Features `(B, 1280, 48, 48)` of Stable Diffusion 2.1's UNet for pictures of 768 pixels a side, as in
-    DIFT.
+    """DIFT's features `(B, 1280, 48, 48)` of Stable Diffusion 2.1's UNet, for pictures of 768 pixels a side.
 
-    Read is what leaves up block 1 at time step 261, averaged over an `ensemble` of 8 draws of noise, the same
-    draws for every picture. `prompt` is what the UNet is told (none by default; it can hold no comma). What
-    differs from DIFT: pictures keep their aspect, and the latent is the posterior's mean in place of a
-    sample. `batch` is how many draws run at once; precision `auto` is float16 on CUDA, else float32.
+    They are the output of up block 1 at time step 261, averaged over an `ensemble` of 8 draws of noise, the
+    same draws for every picture. `prompt` is what the UNet is told; it is empty by default and can hold no
+    comma. Two things differ from DIFT: pictures keep their aspect, and the latent is the mean of the
+    posterior, not a sample of it. `batch` is how many draws run together. `precision` auto is float16 on
+    CUDA, else float32.
     """
 
     name = kind = "dift"
     model = "sd21"
 
     def __init__(
-        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, prompt: str = "", side: int = 768,
-        step: int = 261, ensemble: int = 8, seed: int = 42, batch: int = 8, precision: str = "auto",
-    ) -> None:  # fmt: skip
+        self,
+        argument: str = "",
+        *,
+        device: torch.device | str = "cpu",
+        weights: Path | None = None,
+        prompt: str = "",
+        side: int = 768,
+        step: int = 261,
+        ensemble: int = 8,
+        seed: int = 42,
+        batch: int = 8,
+        precision: str = "auto",
+    ) -> None:
         if ensemble < 1:
             raise SettingError(f"{self.name}: ensemble={ensemble} is out of range", "give 1 or more")
         options = {"prompt": prompt, "side": side, "step": step, "ensemble": ensemble}
@@ -142,11 +162,10 @@ class Dift(Diffusion):
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor | None = None) -> torch.Tensor:
-        """Features `(B, D, S/16, S/16)` of `images` `(B, 3, S, S)` in 0..1; `masks` are not looked at."""
+        """Features `(B, D, S/16, S/16)` of `images` `(B, 3, S, S)` in 0..1; `masks` are not used."""
         return torch.stack([self._average(self.encode(image[None])) for image in images])
 
     def _average(self, latent: torch.Tensor) -> torch.Tensor:
-        """The mean `(D, h, w)` over the draws of noise, for one picture's `latent` `(1, 4, h, w)`."""
-        return torch.cat(
-            [self.read(latent, part, self.taps)[0] for part in self.noise.split(self.batch)]
-        ).mean(0)
+        """The mean `(D, h, w)` over the draws of noise, for the `latent` `(1, 4, H, W)` of one picture."""
+        draws = [self.read(latent, some, self.taps)[0] for some in self.noise.split(self.batch)]
+        return torch.cat(draws).mean(0)

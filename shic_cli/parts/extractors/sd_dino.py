@@ -17,40 +17,41 @@ CELL, PATCH = 16, 14  # pixels a side of the finest cell of `sd`, and of a patch
 
 
 class SdDino(Joined):
-    """Unit features `(B, 3968, 60, 60)` for pictures of 960 pixels a side: `sd` and DINOv2 base, each with
-    half of the say (sec. 3.3).
+    """Unit features `(B, 3968, 60, 60)` of `sd` and DINOv2 base, for pictures of 960 pixels (sec. 3.3).
 
-    DINOv2 sees the picture at 840 pixels, so that its patches are the cells of `sd`; they are resampled from
-    the crop of 960 pixels and not from the photo, which is one more difference from SD-DINO than `sd` has.
-    Its features are those of block 11, before the last norm. The argument is another Stable Diffusion 1;
-    `prompt`, `step`, `seed` and `batch` are as in `sd`. Precision `auto` is float16 for Stable Diffusion and
-    bfloat16 for DINOv2 on CUDA, else float32.
+    Both count the same in a cosine. DINOv2 sees the picture at 840 pixels, so that its patches are the cells
+    of `sd`. Those 840 pixels are resampled from the crop of 960 and not from the photo, which SD-DINO does.
+    The features of DINOv2 are those of block 11, before the last norm. The argument names another Stable
+    Diffusion 1; `prompt`, `step`, `seed` and `batch` are as in `sd`. `precision` auto is float16 for Stable
+    Diffusion and bfloat16 for DINOv2 on CUDA, else float32.
     """
 
     name = "sd-dino"
-    slow_on = ("cpu",)  # over a minute a picture
+    slow_on = ("cpu",)  # a picture takes over a minute there
 
     def __init__(
-        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, prompt: str = "", side: int = 960,
-        step: int = 100, seed: int = 42, batch: int = 4, precision: str = "auto",
-    ) -> None:  # fmt: skip
-        options = {
-            "prompt": prompt,
-            "side": side,
-            "step": step,
-            "seed": seed,
-            "batch": batch,
-            "precision": precision,
-        }
+        self,
+        argument: str = "",
+        *,
+        device: torch.device | str = "cpu",
+        weights: Path | None = None,
+        prompt: str = "",
+        side: int = 960,
+        step: int = 100,
+        seed: int = 42,
+        batch: int = 4,
+        precision: str = "auto",
+    ) -> None:
+        drawn = {"prompt": prompt, "side": side, "step": step, "seed": seed, "batch": batch}
+        options = {**drawn, "precision": precision}
         sd = Sd(argument, device=device, weights=weights, **options)
-        dino = Dinov2Base(
-            device=device, weights=weights, layer=11, side=side // CELL * PATCH, precision=precision
-        )
+        patches = side // CELL * PATCH
+        dino = Dinov2Base(device=device, weights=weights, layer=11, side=patches, precision=precision)
         super().__init__([sd, dino], registry.spell(type(self), full_name(argument), options))
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
-        """MissingError when the weights of either are not on this machine."""
+        """MissingError when the weights of Stable Diffusion or of DINOv2 are not on this machine."""
         for name in (Sd.model, Dinov2Base.model):
             try:
                 locate(name, weights)

@@ -1,6 +1,4 @@
-"""Vision transformers as extractors: any of the transformers library's by folder or hub name, DINOv2 and
-DINOv3 by their own.
-"""
+"""Vision transformers as extractors: any of the transformers library, DINOv2 and DINOv3 by their names."""
 
 from __future__ import annotations
 
@@ -15,52 +13,53 @@ from torch import nn
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.parts import registry
+from shic_cli.parts.checkpoints import fingerprint_of, load
 from shic_cli.parts.extractors.pretrained import Pretrained, number_format
-from shic_cli.parts.weights import fingerprint_of, full_name, load, locate
+from shic_cli.parts.weights import full_name, locate
 
 FACETS = ("token", "query", "key", "value")
 BACKGROUNDS = ("keep", "black")
-IMAGENET = (
-    (0.485, 0.456, 0.406),
-    (0.229, 0.224, 0.225),
-)  # mean and standard deviation of its pixels, RGB in 0..1
-UNUSED = ("pooler", "embeddings.mask_token")  # tensors that no feature depends on; some checkpoints lack them
+# Mean and standard deviation of ImageNet's pixels, RGB in 0..1.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+UNUSED = (
+    "pooler",
+    "embeddings.mask_token",
+)  # no feature depends on these tensors, and some checkpoints lack them
 
 
 class Vit(Pretrained):
-    """Features `(B, D, h, w)` of a vision transformer's patches, h = w = side / patch; CLS and register
-    tokens are dropped.
+    """Features `(B, D, h, w)` of the patches of a vision transformer, h = w = side / patch.
 
-    `layer` -1 is the final output, after the last norm; 0 and up the output of that block, before any norm.
-    `facet` query, key or value is what that block's attention projects its input to, all heads together
-    (before DINOv3 rotates it by position). `side` 0 is the size that the model was made for; at another one
-    its position embeddings are interpolated. `precision` auto is bfloat16 on CUDA, for its range is that of
-    float32, and float32 elsewhere; it does not count in the fingerprint. `background` black shows the object
-    as renders do, on black, and then needs a mask; by default the photo stays as it is, for the model has
-    seen photos and not cut-outs, and a trained map must tell the object from its background.
+    CLS and register tokens are dropped. `layer` -1 is the final output, after the last norm; 0 and up is the
+    output of that block, before any norm. `facet` query, key or value is what the attention of that block
+    projects its input to, all heads together, before DINOv3 rotates it by position. `side` 0 is the size
+    that the model was made for; at another side its position embeddings are interpolated. `precision` auto
+    is bfloat16 on CUDA, which has the range of float32, and float32 elsewhere. `background` black puts the
+    object on black, as renders do, and then needs a mask. The default, keep, leaves the photo as it is: the
+    model was trained on whole photos, and a trained map must tell the object from its background.
     """
 
     name = kind = "vit"
-    sees_whole_object = False
-    usual_side = 0
+    usual_side = 0  # the side that `side` 0 stands for; 0: the size that the model was made for
 
     def __init__(
-        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, layer: int = -1,
-        facet: str = "token", side: int = 0, precision: str = "auto", background: str = "keep",
-    ) -> None:  # fmt: skip
-        given = {
-            "layer": layer,
-            "facet": facet,
-            "side": side,
-            "precision": precision,
-            "background": background,
-        }
-        self.name = registry.spell(type(self), full_name(argument), given)
+        self,
+        argument: str = "",
+        *,
+        device: torch.device | str = "cpu",
+        weights: Path | None = None,
+        layer: int = -1,
+        facet: str = "token",
+        side: int = 0,
+        precision: str = "auto",
+        background: str = "keep",
+    ) -> None:
+        own = {"layer": layer, "facet": facet, "side": side, "precision": precision, "background": background}
+        self.name = registry.spell(type(self), full_name(argument), own)
         for option, choices in (("facet", FACETS), ("background", BACKGROUNDS)):
-            if given[option] not in choices:
-                raise SettingError(
-                    f"{self.name}: there is no {option} {given[option]!r}", f"there are: {', '.join(choices)}"
-                )
+            if own[option] not in choices:
+                fact = f"{self.name}: there is no {option} {own[option]!r}"
+                raise SettingError(fact, f"there are: {', '.join(choices)}")
         self.device, self.facet, self.background = torch.device(device), facet, background
         self.needs_mask = background == "black"
         self.dtype = number_format(self.name, precision, self.device, torch.bfloat16)
@@ -96,9 +95,7 @@ class Vit(Pretrained):
         ]
 
     def _tap_block(self, folder: Path, layer: int) -> None:
-        """Choose the module whose output is the feature (None: the whole model) and leave out the blocks
-        above it.
-        """
+        """Choose the module whose output is the feature, None for the model's own; drop the later blocks."""
         blocks = self._lists()[0]
         if not -1 <= layer < len(blocks):
             raise SettingError(
@@ -106,18 +103,20 @@ class Vit(Pretrained):
                 f"give 0 to {len(blocks) - 1}, or -1 for the final output",
             )
         self.layer = layer if self.facet == "token" else layer % len(blocks)
-        self._tap = None if self.layer < 0 else blocks[self.layer]
+        tap = None if self.layer < 0 else blocks[self.layer]
+        self.dim: int = self._model.config.hidden_size
         if self.facet != "token":
-            self._tap = _projection(self._tap, self.facet)
-            if self._tap is None:
-                raise InputError(
-                    f"{folder}: its blocks have no {self.facet} projection of their own", "give facet=token"
-                )
-        self.dim = self._model.config.hidden_size if self.facet == "token" else self._tap.out_features
-        if self._tap is not None:
+            tap = _projection(blocks[self.layer], self.facet)
+            if tap is None:
+                fact = f"{folder}: its blocks have no {self.facet} projection of their own"
+                raise InputError(fact, "give facet=token")
+            self.dim = tap.out_features
+        self._tap = tap
+        if tap is not None:
             del blocks[self.layer + 1 :]
 
     def _checked_side(self, side: int) -> int:
+        """`side`; SettingError with the nearest sides unless it is a multiple of the patch."""
         below = max(side, 0) // self.patch * self.patch
         if side == below > 0:
             return side
@@ -132,8 +131,9 @@ class Vit(Pretrained):
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Features `(B, D, h, w)` f4, not normalised, of `images` `(B, 3, side, side)` RGB in 0..1 and
-        `masks` `(B, 1, side, side)`.
+        """Features f4 `(B, D, h, w)`, no unit vectors, of `images` `(B, 3, side, side)` RGB in 0..1.
+
+        `masks` `(B, 1, side, side)` in 0..1 count only where the background is black.
         """
         images = images.to(self.device, torch.float32)
         if self.background == "black":
@@ -144,23 +144,26 @@ class Vit(Pretrained):
         extra = tokens.shape[1] - cells**2  # CLS, distillation and register tokens come before the patches
         if tokens.ndim != 3 or extra < 0:
             raise InputError(
-                f"{self.name}: the model does not give one token a patch",
-                "it is no plain vision transformer; give another",
+                f"{self.name}: the model does not give one token for each patch",
+                "it is no plain vision transformer; give another model",
             )
         return tokens[:, extra:].float().transpose(1, 2).unflatten(2, (cells, cells))
 
     def _tokens(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the tapped module gives `(B, T, D)`, prefix tokens first."""
+        """What the chosen module gives of `pixels`, `(B, T, D)`, CLS and register tokens first."""
         options = {}
         resized = self.side != _square(self._model.config.image_size)
         if resized and "interpolate_pos_encoding" in inspect.signature(self._model.forward).parameters:
-            options["interpolate_pos_encoding"] = (
-                True  # DINOv2 always does, and DINOv3 has no table of positions
-            )
+            # DINOv2 has no such parameter, as it always does; DINOv3 has no table of positions.
+            options["interpolate_pos_encoding"] = True
         if self._tap is None:
             return self._model(pixels, **options).last_hidden_state
         caught: list[torch.Tensor] = []
-        hook = self._tap.register_forward_hook(lambda module, given, out: caught.append(out))
+
+        def catch(module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+            caught.append(output)
+
+        hook = self._tap.register_forward_hook(catch)
         try:
             self._model(pixels, **options)
         finally:
@@ -169,15 +172,13 @@ class Vit(Pretrained):
 
 
 class Dinov2Small(Vit):
-    """`Vit` with DINOv2 small at 224 pixels: the paper's encoder, 16 by 16 patch tokens after the last norm
-    (sec. 4.1).
-    """
+    """`Vit` with DINOv2 small at 224 pixels: the paper's encoder (sec. 4.1), 16 by 16 patch tokens."""
 
     name, model, usual_side = "dinov2-small", "dinov2-small", 224
 
 
 class Dinov2Base(Vit):
-    """`Vit` with DINOv2 base, half of the paper's pseudo-labels (sec. 3.3)."""
+    """`Vit` with DINOv2 base, one of the two models of the paper's pseudo-labels (sec. 3.3)."""
 
     name, model = "dinov2-base", "dinov2-base"
 
@@ -207,38 +208,34 @@ class Dinov3Small(Vit):
 
 
 def _square(size: Any) -> int:
-    """A side in pixels from a configuration's number or pair; 0 when the pair is no square."""
+    """A side in pixels from a number or a pair of a configuration; 0 when the pair is no square."""
     if isinstance(size, Sequence):
         return size[0] if len(set(size)) == 1 else 0
     return size
 
 
 def _projection(block: nn.Module, facet: str) -> nn.Linear | None:
-    """The layer of a block's attention that makes `facet`, under either of the names that transformers gives
-    it.
-    """
-    ends = (f"{facet[0]}_proj", facet)
-    found = [
-        part
-        for name, part in block.named_modules()
-        if name.rpartition(".")[2] in ends and isinstance(part, nn.Linear)
+    """The layer of a block's attention that makes `facet`; None unless there is exactly one."""
+    names = (f"{facet[0]}_proj", facet)  # transformers has two names for it
+    layers = [
+        module
+        for name, module in block.named_modules()
+        if name.rpartition(".")[2] in names and isinstance(module, nn.Linear)
     ]
-    return found[0] if len(found) == 1 else None
+    return layers[0] if len(layers) == 1 else None
 
 
 def read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of R, G and B in 0..1 from the folder's preprocessor_config.json, else
-    ImageNet's.
-    """
+    """Mean and standard deviation of R, G and B in 0..1, from preprocessor_config.json, else ImageNet's."""
     path = folder / "preprocessor_config.json"
     if not path.exists():
         return IMAGENET
     try:
-        said = json.loads(path.read_text())
-        if not said.get("do_normalize", True):
+        settings = json.loads(path.read_text())
+        if not settings.get("do_normalize", True):
             return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         mean, std = (
-            tuple(map(float, said.get(key, usual)))
+            tuple(map(float, settings.get(key, usual)))
             for key, usual in zip(("image_mean", "image_std"), IMAGENET, strict=True)
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:

@@ -1,6 +1,4 @@
-"""What lies behind a synthetic object: random crops of photos, or four built-in scenes whose depth is known,
-so that no model is needed.
-"""
+"""Backgrounds of synthetic pictures: random crops of photos, or built-in scenes whose depth is known."""
 
 from __future__ import annotations
 
@@ -16,8 +14,9 @@ log = logging.getLogger("shic")
 
 
 class Photos:
-    """The photos in `folder`; those that can't be read, or have fewer than `smallest` pixels a side, are
-    passed over.
+    """The photos in `folder`, as backgrounds.
+
+    Photos that can't be read, or have fewer than `smallest` pixels a side, are passed over.
     """
 
     def __init__(self, folder: str, smallest: int = 0) -> None:
@@ -25,7 +24,7 @@ class Photos:
         self._unfit: set[int] = set()
 
     def crop(self, rng: np.random.Generator) -> np.ndarray:
-        """A random square `(s, s, 3)` uint8 of a random photo; InputError when none can be used."""
+        """A random square `(S, S, 3)` uint8 of a random photo; InputError when none can be used."""
         for i in rng.permutation(len(self.files)):
             try:
                 rgb = self._read(i)
@@ -54,41 +53,39 @@ class Photos:
 
 
 def built_in(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Inverse depth `(S, S)` f4 in 0..1 of one of SCENES, drawn at random; 1 is the nearest that it has, 0 is
-    endlessly far.
-    """
+    """Inverse depth f4 `(S, S)` of one of SCENES, drawn at random: 1 is the nearest, 0 infinitely far."""
     scene = SCENES[rng.choice(sorted(SCENES))](size, rng).clip(0)
     return (scene / scene.max()).astype(np.float32)
 
 
-# A plane's inverse depth is linear in the picture, so each scene is a maximum of ramps. x and y are -1..1, y
-# grows downwards, and inverse depth is 1 where the ground meets the lower edge.
+# The inverse depth of a plane is linear in the picture, so each scene is a maximum of ramps. x and y are in
+# -1..1, y grows downwards, and inverse depth is 1 where the ground meets the lower edge.
 
 
 def _axes(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """y `(S, 1)` and x `(1, S)` of the pixels."""
     along = np.linspace(-1, 1, size, dtype=np.float32)
     return along[:, None], along[None]
 
 
 def _wave(size: int, cells: int, rng: np.random.Generator) -> np.ndarray:
     """A smooth random line `(S,)` in about -1..1."""
-    return cv2.resize(
-        rng.standard_normal((1, cells), dtype=np.float32), (size, 1), interpolation=cv2.INTER_CUBIC
-    )[0]
+    noise = rng.standard_normal((1, cells), dtype=np.float32)
+    return cv2.resize(noise, (size, 1), interpolation=cv2.INTER_CUBIC)[0]
 
 
 def _ground(size: int, horizon: float, rng: np.random.Generator) -> np.ndarray:
-    """Ground from the `horizon` down, with soft bumps."""
+    """Ground below the `horizon`, with soft bumps."""
     y, _ = _axes(size)
-    bumps = cv2.resize(
-        rng.standard_normal((12, 12), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC
-    )
+    noise = rng.standard_normal((12, 12), dtype=np.float32)
+    bumps = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     return ((y - horizon) / (1 - horizon)).clip(0) * (1 + 0.04 * bumps)
 
 
 def _blob(scene: np.ndarray, x: float, y: float, width: float, height: float, inverse: float) -> None:
-    """Put a round thing of half-axes `width` and `height` at `inverse` depth into `scene`, in place, where
-    nothing is nearer.
+    """Put a round thing at `inverse` depth into `scene`, in place, where nothing is nearer.
+
+    `x`, `y` is its centre, `width` and `height` are its half-axes.
     """
     rows, columns = _axes(len(scene))
     inside = 1 - ((columns - x) / width) ** 2 - ((rows - y) / height) ** 2
@@ -100,12 +97,9 @@ def meadow(size: int, rng: np.random.Generator) -> np.ndarray:
     horizon = rng.uniform(-0.4, 0.2)
     scene, (y, _) = _ground(size, horizon, rng), _axes(size)
     for inverse in np.linspace(0.02, 0.08, rng.integers(1, 4)):
-        ridge = (
-            horizon
-            + 0.08
-            - rng.uniform(0.1, 0.4)
-            + rng.uniform(0.03, 0.12) * _wave(size, rng.integers(4, 9), rng)
-        )
+        height = rng.uniform(0.1, 0.4)
+        waves = rng.uniform(0.03, 0.12) * _wave(size, int(rng.integers(4, 9)), rng)
+        ridge = horizon + 0.08 - height + waves
         np.maximum(scene, np.where(y > ridge, np.float32(inverse), 0), out=scene)
     for _ in range(rng.integers(3, 9)):
         inverse = rng.uniform(0.08, 0.6)
@@ -137,9 +131,9 @@ def street(size: int, rng: np.random.Generator) -> np.ndarray:
     scene = np.maximum(scene, np.where(y > horizon - rng.uniform(0.05, 0.2), np.float32(0.08), 0))
     for side in (-1, 1):
         wall = side * (x - vanishing) / rng.uniform(0.7, 1.4)
-        height = rng.uniform(0.8, 2.5) * (
-            1 + 0.25 * (np.floor(rng.uniform(0.5, 1) / wall.clip(0.05)) % 2)
-        )  # house by house
+        height = rng.uniform(0.8, 2.5)
+        is_taller = np.floor(rng.uniform(0.5, 1) / wall.clip(0.05)) % 2  # every second house
+        height = height * (1 + 0.25 * is_taller)
         base = horizon + wall * (1 - horizon)
         np.maximum(scene, np.where((y > horizon - height * wall) & (y < base), wall, 0), out=scene)
     return scene
@@ -159,16 +153,10 @@ def room(size: int, rng: np.random.Generator) -> np.ndarray:
         np.maximum(scene, plane, out=scene)
     for _ in range(rng.integers(1, 5)):
         inverse, place = rng.uniform(back, 0.9), rng.uniform(-1, 1)
-        width, height, foot = (
-            inverse * rng.uniform(0.15, 0.5),
-            inverse * rng.uniform(0.3, 1.1),
-            horizon + inverse * (1 - horizon),
-        )
-        np.maximum(
-            scene,
-            np.where((abs(x - place) < width) & (y < foot) & (y > foot - height), np.float32(inverse), 0),
-            out=scene,
-        )
+        width, height = inverse * rng.uniform(0.15, 0.5), inverse * rng.uniform(0.3, 1.1)
+        foot = horizon + inverse * (1 - horizon)
+        is_box = (abs(x - place) < width) & (y < foot) & (y > foot - height)
+        np.maximum(scene, np.where(is_box, np.float32(inverse), 0), out=scene)
     return scene
 
 

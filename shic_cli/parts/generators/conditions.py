@@ -1,6 +1,4 @@
-"""What a depth-conditioned generator is told of one picture: inverse depth, a prompt and a seed (sec. 3.5,
-appendix 7.3).
-"""
+"""What a depth-conditioned generator gets of one picture: inverse depth, a prompt, a seed (appendix 7.3)."""
 
 from __future__ import annotations
 
@@ -19,12 +17,12 @@ from shic_cli.parts.generators.depth import DepthAnything, as_picture, blend
 from shic_cli.surface.viewpoints import view_of
 
 SMALLEST = 64  # pixels a side of a background photo: the depth of a smaller one is a blur
-CELL = 64  # pixels; what the side has to be a multiple of
+CELL = 64  # pixels; the side has to be a multiple of it
 
 
 @dataclass(frozen=True)
 class Condition:
-    """`picture` (S, S, 3) uint8, white is near; the `prompt` and the `negative` one; the `seed` of the noise."""
+    """`picture` `(S, S, 3)` uint8, white is near; the `prompt`, the `negative` prompt, the noise's `seed`."""
 
     picture: np.ndarray
     prompt: str
@@ -33,8 +31,9 @@ class Condition:
 
 
 class Conditioner:
-    """Makes the condition of a scene. It needs weights only for photos as backgrounds: those of `depth`, a
-    Depth Anything.
+    """Makes the condition of a scene.
+
+    Only photos as backgrounds need weights: those of `depth`, a Depth Anything.
     """
 
     def __init__(
@@ -60,13 +59,11 @@ class Conditioner:
         self.depth = DepthAnything(depth, device, weights) if config.backgrounds else None
 
     def side(self, size: int) -> int:
-        """The side to paint at for pictures of `size` pixels: that of the settings, or one that is no smaller
-        than the picture.
-        """
+        """The side to paint at, in pixels: that of the settings, but no smaller than the picture's `size`."""
         return max(self.config.side, -(-size // CELL) * CELL)
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> Condition:
-        """The condition of `scene`, of its side; every choice comes from `rng`."""
+        """The condition of `scene`, at the side of the scene; every random choice comes from `rng`."""
         side = len(scene.mask)
         if self.photos and self.depth:
             background = cv2.resize(

@@ -1,6 +1,7 @@
-"""The paper's generator: Stable Diffusion 1.5 paints the depth of the object and of a background, held to it
-by a ControlNet (sec. 3.5).
-"""
+"""The paper's generator (sec. 3.5): Stable Diffusion 1.5, bound by a ControlNet to a picture of depth."""
+
+# pyright: reportPrivateImportUsage=false
+# diffusers imports its names when they are asked for, which pyright takes for private ones.
 
 from __future__ import annotations
 
@@ -14,11 +15,12 @@ import torch
 
 from shic_cli.base.errors import InputError, MissingError, PictureError, SettingError
 from shic_cli.base.settings import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
+from shic_cli.parts.checkpoints import load, silenced
 from shic_cli.parts.extractors.diffusion import check_kind, read_scheduler, read_tokenizer
 from shic_cli.parts.extractors.pretrained import number_format
 from shic_cli.parts.generators.conditions import Conditioner
-from shic_cli.parts.generators.contract import Scene
-from shic_cli.parts.weights import load, locate, silenced
+from shic_cli.parts.generators.contract import GeneratorDefaults, Scene
+from shic_cli.parts.weights import locate
 
 log = logging.getLogger("shic")
 
@@ -30,12 +32,12 @@ SCHEDULERS = {
 }
 
 
-class ControlnetDepth:
-    """Paints a scene by its inverse depth. The argument is another Stable Diffusion 1.5, `control` another
-    ControlNet for depth with white near, `depth` another Depth Anything; each a model's name or its folder.
-    No safety checker is loaded.
+class ControlnetDepth(GeneratorDefaults):
+    """Paints a scene by its inverse depth.
 
-    A picture's noise is drawn on the CPU from a seed of its own, so that it is the same on every device.
+    The argument is another Stable Diffusion 1.5, `control` another ControlNet for depth where white is near,
+    `depth` another Depth Anything; each is a model's name or its folder. No safety checker is loaded. The
+    noise of a picture is drawn on the CPU from the picture's own seed: it is the same on every device.
     """
 
     name = "controlnet-depth"
@@ -46,9 +48,15 @@ class ControlnetDepth:
     saves_memory = "give --offload model or sequential, --slicing, --precision float16, or --device cpu"
 
     def __init__(
-        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, config: SynthConfig | None = None,
-        control: str = "control-depth", depth: str = "depth-anything",
-    ) -> None:  # fmt: skip
+        self,
+        argument: str = "",
+        *,
+        device: torch.device | str = "cpu",
+        weights: Path | None = None,
+        config: SynthConfig | None = None,
+        control: str = "control-depth",
+        depth: str = "depth-anything",
+    ) -> None:
         self.config, self.device = config or SynthConfig(), torch.device(device)
         self.conditioner = Conditioner(self.config, device, weights, depth)
         self.dtype = number_format(self.name, self.config.precision, self.device, torch.float16)
@@ -94,13 +102,13 @@ class ControlnetDepth:
         scheduler = read_scheduler(getattr(diffusers, SCHEDULERS[self.config.scheduler]), folder)
         tokenizer = read_tokenizer(folder)
         self._check_prompts(tokenizer, parts["text_encoder"].config.max_position_embeddings)
-        with silenced(CLIPTextModel):  # importing the pipeline says which packages other pipelines need
+        with silenced(CLIPTextModel):  # this import warns of packages that only other pipelines need
             pipe = diffusers.StableDiffusionControlNetPipeline(
                 **parts,
                 tokenizer=tokenizer,
                 scheduler=scheduler,
-                safety_checker=None,
-                feature_extractor=None,
+                safety_checker=None,  # pyright: ignore[reportArgumentType]
+                feature_extractor=None,  # pyright: ignore[reportArgumentType]
                 requires_safety_checker=False,
             )
         pipe.set_progress_bar_config(disable=True)
@@ -113,9 +121,7 @@ class ControlnetDepth:
         return pipe.to(self.device) if self.config.offload == "none" else pipe
 
     def _check_prompts(self, tokenizer: Any, limit: int) -> None:
-        """Say once, in place of the library's words about each picture, that a prompt is longer than the text
-        encoder reads.
-        """
+        """Warn once where a prompt is longer than the text encoder reads, not at each picture."""
         for option, text in (
             ("--prompt", self.conditioner.prompt("front")),
             ("--negative", self.config.negative),
@@ -128,21 +134,26 @@ class ControlnetDepth:
                 )
 
     def side(self, size: int) -> int:
-        """The side that Stable Diffusion paints at, for a picture of `size` pixels."""
+        """The side that Stable Diffusion paints at, in pixels, for a picture of `size` pixels."""
         return self.conditioner.side(size)
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-        """The picture `(S, S, 3)` uint8; PictureError when it has NaNs."""
+        """The picture `(S, S, 3)` uint8 of `scene`; PictureError when it has NaNs."""
         from PIL import Image
 
-        told = self.conditioner(scene, rng)
-        log.debug("seed %d: %s", told.seed, told.prompt)
+        condition = self.conditioner(scene, rng)
+        log.debug("seed %d: %s", condition.seed, condition.prompt)
         with silenced(type(self.pipe)), silenced(type(self.pipe.text_encoder)):
             rgb = self.pipe(
-                told.prompt, Image.fromarray(told.picture), negative_prompt=told.negative, num_inference_steps=self.config.steps,
-                guidance_scale=self.config.guidance, controlnet_conditioning_scale=self.config.strength,
-                generator=torch.Generator().manual_seed(told.seed), output_type="np",
-            ).images[0]  # fmt: skip
+                condition.prompt,
+                Image.fromarray(condition.picture),
+                negative_prompt=condition.negative,
+                num_inference_steps=self.config.steps,
+                guidance_scale=self.config.guidance,
+                controlnet_conditioning_scale=self.config.strength,
+                generator=torch.Generator().manual_seed(condition.seed),
+                output_type="np",
+            ).images[0]
         if not np.isfinite(rgb).all():
             number = str(self.dtype).removeprefix("torch.")
             raise PictureError(
@@ -153,9 +164,7 @@ class ControlnetDepth:
 
 
 def check_offload(offload: str, device: torch.device) -> None:
-    """SettingError when there is no GPU to keep weights away from, MissingError when the package that does it
-    is not here.
-    """
+    """SettingError when `device` is no GPU, MissingError when the package accelerate is missing."""
     if device.type != "cuda":
         raise SettingError(
             f"--offload {offload}: saves a GPU's memory, and the device is {device}",

@@ -1,6 +1,4 @@
-"""Inverse depth: of the object, of photos by Depth Anything, and both in one picture for a ControlNet (sec.
-3.5). White is near.
-"""
+"""Inverse depth of the object and of photos, and both in one picture for a ControlNet (sec. 3.5)."""
 
 from __future__ import annotations
 
@@ -11,19 +9,20 @@ import numpy as np
 import torch
 
 from shic_cli.base.errors import InputError
+from shic_cli.parts.checkpoints import AGAIN, load
 from shic_cli.parts.extractors.vit import read_normalisation
-from shic_cli.parts.weights import AGAIN, load, locate
+from shic_cli.parts.weights import locate
 
-OBJECT = (0.35, 1.0)  # of white, for the object's farthest and nearest point
-BEHIND = 0.3  # the brightest that a background gets: the object is always in front
-SIDE = 518  # pixels; what Depth Anything was trained at
+OBJECT = (0.35, 1.0)  # of white: the object's farthest and its nearest point; white is near
+BEHIND = 0.3  # of white: the nearest point of a background, behind the whole object
+SIDE = 518  # pixels; Depth Anything was trained at this side
 
 
 def blend(depth: np.ndarray, mask: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Inverse depth `(S, S)` f4 in 0..1 of the object in front of a background, larger is nearer.
+    """Inverse depth f4 `(S, S)` in 0..1 of the object in front of a background; larger is nearer.
 
-    `depth` (S, S) is the object's distance in `mask`, in any unit; `background` (S, S) is inverse depth on
-    any scale.
+    `depth` `(S, S)` is the distance of the object inside `mask`, in any unit. `background` `(S, S)` is
+    inverse depth on any scale.
     """
     low, high = float(background.min()), float(background.max())
     out = (BEHIND * (background - low) / max(high - low, 1e-9)).astype(np.float32)
@@ -40,10 +39,10 @@ def as_picture(inverse: np.ndarray) -> np.ndarray:
 
 
 class DepthAnything:
-    """Predicts inverse depth `(S, S)` f4 of square photos `(S, S, 3)` uint8: larger is nearer, without a
-    scale.
+    """Predicts inverse depth f4 `(S, S)` of square photos `(S, S, 3)` uint8; larger is nearer, on any scale.
 
-    `name` is a model's name or its folder. Made for the relative kind; a metric one's metres are inverted.
+    `name` is a model's name or its folder. The models of relative depth predict just that; the metres that a
+    model of metric depth predicts are inverted.
     """
 
     def __init__(self, name: str, device: torch.device | str = "cpu", weights: Path | None = None) -> None:
@@ -52,18 +51,17 @@ class DepthAnything:
         self.folder, self.device = locate(name, weights), torch.device(device)
         self._model = load(DepthAnythingForDepthEstimation, self.folder, device=self.device)
         self._metric = self._model.config.depth_estimation_type == "metric"
-        self._mean, self._std = (np.float32(each) for each in read_normalisation(self.folder))
+        self._mean, self._std = (np.asarray(values, np.float32) for values in read_normalisation(self.folder))
 
     @torch.no_grad()
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
-        """Inverse depth of `rgb`; InputError when the prediction is no number."""
+        """The inverse depth of `rgb`; InputError when the prediction is not finite."""
         side = SIDE // self._model.config.patch_size * self._model.config.patch_size
-        small = cv2.resize(
-            rgb, (side, side), interpolation=cv2.INTER_AREA if side < len(rgb) else cv2.INTER_CUBIC
-        )
+        how = cv2.INTER_AREA if side < len(rgb) else cv2.INTER_CUBIC
+        small = cv2.resize(rgb, (side, side), interpolation=how)
         values = torch.from_numpy((small / np.float32(255) - self._mean) / self._std).permute(2, 0, 1)[None]
-        found = self._model(values.to(self.device)).predicted_depth[0].float().cpu().numpy()
-        if not np.isfinite(found).all():
+        depth = self._model(values.to(self.device)).predicted_depth[0].float().cpu().numpy()
+        if not np.isfinite(depth).all():
             raise InputError(f"{self.folder}: predicts no numbers (NaN)", AGAIN)
-        found = 1 / found.clip(1e-3) if self._metric else found
-        return cv2.resize(found, (len(rgb), len(rgb)), interpolation=cv2.INTER_LINEAR)
+        depth = 1 / depth.clip(1e-3) if self._metric else depth
+        return cv2.resize(depth, (len(rgb), len(rgb)), interpolation=cv2.INTER_LINEAR)

@@ -1,6 +1,4 @@
-"""The generator without weights: a random coat, light and background for every picture (sec. 3.5, in place of
-a diffusion model).
-"""
+"""The generator without weights: every picture gets a random coat, light and background (sec. 3.5)."""
 
 from __future__ import annotations
 
@@ -11,13 +9,13 @@ from scipy.spatial.transform import Rotation
 
 from shic_cli.base.settings import SynthConfig
 from shic_cli.parts.generators.backgrounds import Photos
-from shic_cli.parts.generators.contract import Scene
+from shic_cli.parts.generators.contract import GeneratorDefaults, Scene
 
-LATTICE = 16  # nodes a side of the periodic lattice that solid noise is read from
+LATTICE = 16  # nodes a side of the periodic lattice from which solid noise is interpolated
 
 
-class Plain:
-    """Paints a scene with solid noise, one or two soft lights, and colour noise, shapes or photos behind it."""
+class Plain(GeneratorDefaults):
+    """Paints the object with solid noise under one or two soft lights, before noise, shapes or photos."""
 
     def __init__(
         self, argument: str = "", *, device: object = "cpu", config: SynthConfig | None = None
@@ -26,16 +24,15 @@ class Plain:
         self.photos = Photos(folder) if folder else None
 
     def side(self, size: int) -> int:
-        """Twice the picture's side: four samples a pixel smooth the edges."""
+        """Twice the side of the picture: four samples for each pixel smooth the edges."""
         return 2 * size
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> np.ndarray:
-        """The picture `(S, S, 3)` uint8."""
+        """The picture `(S, S, 3)` uint8 of `scene`."""
         size = len(scene.mask)
-        # What lies behind needs no smooth edges: painted at half the side it costs a quarter.
-        behind = (
-            photo(self.photos, size // 2, rng) if self.photos else background(size // 2, rng)
-        ) * np.float32(rng.uniform(0.7, 1.2))
+        # The background needs no smooth edges: at half the side it costs a quarter of the time.
+        behind = photo(self.photos, size // 2, rng) if self.photos else background(size // 2, rng)
+        behind = behind * np.float32(rng.uniform(0.7, 1.2))
         picture = cv2.resize(behind, (size, size), interpolation=cv2.INTER_LINEAR)
         points, normals = scene.point[scene.mask], scene.normal[scene.mask]
         colors = coat(points, normals @ scene.up, rng)
@@ -45,25 +42,25 @@ class Plain:
 
 
 def photo(photos: Photos, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square `(S, S, 3)` in 0..1 of a random photo."""
+    """A random square f4 `(S, S, 3)` in 0..1 of a random photo."""
     return cv2.resize(photos.crop(rng), (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def random_color(rng: np.random.Generator, vivid: float = 0.6) -> np.ndarray:
-    """A colour `(3,)` in 0..1, any hue, saturation up to `vivid`."""
+    """A random colour f4 `(3,)` in 0..1 of any hue, with a saturation up to `vivid`."""
     hue, saturation, value = rng.uniform(0, 6), rng.uniform(0, vivid), rng.uniform(0.15, 0.95)
     pure = np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3).clip(1, 2) - 1
     return (value * (1 - saturation * (1 - pure))).astype(np.float32)
 
 
 def solid_noise(points: np.ndarray, cells: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise `(P,)` in about -1..1 with `cells` bumps a unit at `points` (P, 3); turned at random to
-    hide the lattice.
+    """Smooth noise `(P,)` in about -1..1 at `points` `(P, 3)`, with `cells` bumps in each unit of length.
+
+    The lattice is turned and shifted at random, so that it does not show.
     """
     lattice = rng.uniform(-1, 1, (LATTICE,) * 3).astype(np.float32)
-    where = points @ Rotation.random(random_state=rng).as_matrix().astype(np.float32) * cells + rng.uniform(
-        0, LATTICE, 3
-    ).astype(np.float32)
+    turn = Rotation.random(None, rng).as_matrix().astype(np.float32)
+    where = points @ turn * cells + rng.uniform(0, LATTICE, 3).astype(np.float32)
     whole = np.floor(where)
     share = where - whole
     where = whole + share * share * (3 - 2 * share)  # smoothstep: no creases at the lattice's planes
@@ -71,32 +68,31 @@ def solid_noise(points: np.ndarray, cells: float, rng: np.random.Generator) -> n
 
 
 def step(values: np.ndarray, threshold: float, softness: float) -> np.ndarray:
-    """0 below `threshold` and 1 above it `(P, 1)`, over a width of `softness`."""
+    """A soft step `(P, 1)` of `values` `(P,)`: 0 below `threshold`, 1 above, over a width of `softness`."""
     return ((values - threshold) / softness + 0.5).clip(0, 1)[:, None]
 
 
 def coat(points: np.ndarray, upward: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colours `(P, 3)` in 0..1 at surface `points` (P, 3): plain, patches, spots or stripes, countershaded by
-    `upward` (P,), and grain.
+    """Colours `(P, 3)` in about 0..1 at surface `points` `(P, 3)`: one of five patterns, shade and grain.
+
+    `upward` `(P,)` is how far the surface faces up, -1..1: half of the coats have another colour below.
     """
     base, second, belly = (random_color(rng) for _ in range(3))
     colors = np.broadcast_to(base, points.shape)
     kind = rng.choice(["plain", "patches", "spots", "stripes", "bands"])
     if kind == "patches":
-        pattern = solid_noise(points, rng.uniform(3, 7), rng) + 0.3 * solid_noise(
-            points, rng.uniform(12, 20), rng
-        )
+        large = solid_noise(points, rng.uniform(3, 7), rng)
+        pattern = large + 0.3 * solid_noise(points, rng.uniform(12, 20), rng)
         colors = colors + step(pattern, rng.uniform(-0.2, 0.3), rng.uniform(0.05, 0.4)) * (second - base)
     elif kind == "spots":
         pattern = solid_noise(points, rng.uniform(12, 28), rng)
         colors = colors + step(pattern, rng.uniform(0.1, 0.35), rng.uniform(0.05, 0.3)) * (second - base)
     elif kind == "stripes":
         axis = np.array([0, 0, 1], np.float32) + rng.normal(0, 0.4, 3).astype(np.float32)
-        phase = points @ axis * rng.uniform(25, 70) + rng.uniform(1, 3) * solid_noise(
-            points, rng.uniform(4, 9), rng
-        )
+        phase = points @ axis * rng.uniform(25, 70)
+        phase = phase + rng.uniform(1, 3) * solid_noise(points, rng.uniform(4, 9), rng)
         colors = colors + step(np.sin(phase), rng.uniform(-0.5, 0.5), rng.uniform(0.2, 1)) * (second - base)
-    elif kind == "bands":  # one colour passes into the other along some direction
+    elif kind == "bands":  # one colour turns into the other along some direction
         along = points @ rng.normal(0, 1, 3).astype(np.float32) + 0.1 * solid_noise(points, 6, rng)
         colors = colors + step(along, rng.uniform(-0.2, 0.2), rng.uniform(0.1, 0.6)) * (second - base)
     if rng.random() < 0.5:
@@ -107,9 +103,7 @@ def coat(points: np.ndarray, upward: np.ndarray, rng: np.random.Generator) -> np
 
 
 def occlusion(scene: Scene) -> np.ndarray:
-    """How far each object pixel `(P,)` lies behind what is around it, 0..1: soft shadow between limbs, from
-    the blurred depth.
-    """
+    """How far each object pixel lies behind its surroundings, `(P,)` in 0..1: soft shadow between limbs."""
     inside = scene.mask.astype(np.float32)
     near, far = scene.depth[scene.mask].min(), scene.depth[scene.mask].max()
     sigma = 0.03 * len(inside)
@@ -121,8 +115,9 @@ def occlusion(scene: Scene) -> np.ndarray:
 def illuminate(
     colors: np.ndarray, normals: np.ndarray, up: np.ndarray, hidden: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """`colors` (P, 3) under ambient light and one or two lights from above or the side, darker where `hidden`
-    (P,).
+    """`colors` `(P, 3)` under ambient light and one or two lamps, darker by `hidden` `(P,)` in 0..1.
+
+    `normals` `(P, 3)` and `up` `(3,)` are unit vectors in view space.
     """
     light = np.full(colors.shape, rng.uniform(0.25, 0.55), np.float32)
     gloss, lamps = np.zeros(len(colors), np.float32), rng.integers(1, 3)
@@ -131,12 +126,8 @@ def illuminate(
         direction = (direction / np.linalg.norm(direction)).astype(np.float32)
         wrap = rng.uniform(0, 0.6)  # a large light reaches round the edge of its shadow
         tint = 1 + 0.25 * (random_color(rng) - 0.5)
-        light += (
-            ((normals @ direction + wrap) / (1 + wrap)).clip(0)[:, None]
-            * tint
-            * rng.uniform(0.4, 0.9)
-            / lamps
-        )
+        share = ((normals @ direction + wrap) / (1 + wrap)).clip(0)[:, None]
+        light += share * tint * rng.uniform(0.4, 0.9) / lamps
         half = direction + np.array([0, 0, -1], np.float32)
         gloss += (normals @ half / max(np.linalg.norm(half), 1e-6)).clip(0) ** rng.uniform(8, 60)
     light *= (1 - rng.uniform(0.2, 0.8) * hidden)[:, None]
@@ -145,30 +136,22 @@ def illuminate(
 
 
 def color_noise(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Cloudy colour `(S, S, 3)` in about 0..1: two colours mixed by noise of several scales, each scale
-    weaker or not as chance has it.
+    """Cloudy colour f4 `(S, S, 3)` in about 0..1: two colours mixed by noise of several scales.
+
+    Each scale is weaker than the coarser one before it, by a random factor.
     """
     fall, mix, hue = rng.uniform(0.4, 0.9), np.zeros((size, size), np.float32), rng.uniform(0, 0.4)
     for i, cells in enumerate((3, 6, 12, 24, 48, 96)):
-        mix += (
-            cv2.resize(
-                rng.standard_normal((cells, cells), dtype=np.float32),
-                (size, size),
-                interpolation=cv2.INTER_CUBIC,
-            )
-            * fall**i
-        )
+        noise = rng.standard_normal((cells, cells), dtype=np.float32)
+        mix += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC) * fall**i
     first, second = random_color(rng), random_color(rng)
-    tint = cv2.resize(
-        rng.standard_normal((5, 5, 3), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC
-    )
+    noise = rng.standard_normal((5, 5, 3), dtype=np.float32)
+    tint = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     return first + (0.5 + 0.35 * mix)[..., None] * (second - first) + 0.3 * hue * tint
 
 
 def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A background `(S, S, 3)` in about 0..1: cloudy colour, a gradient or a horizon, often with shapes, more
-    or less out of focus.
-    """
+    """A background f4 `(S, S, 3)` in about 0..1: clouds, a gradient or a horizon; often shapes; blurred."""
     kind = rng.choice(["noise", "gradient", "horizon"])
     picture = color_noise(size, rng)
     if kind == "gradient":
@@ -179,9 +162,8 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
         picture = rng.uniform(0, 0.5) * (picture - 0.5) + first + share * (second - first)
     elif kind == "horizon":
         sky = random_color(rng) + np.linspace(0, rng.uniform(0, 0.3), size, dtype=np.float32)[:, None, None]
-        line = cv2.resize(
-            rng.standard_normal((1, 9), dtype=np.float32), (size, 1), interpolation=cv2.INTER_CUBIC
-        )[0]
+        noise = rng.standard_normal((1, 9), dtype=np.float32)
+        line = cv2.resize(noise, (size, 1), interpolation=cv2.INTER_CUBIC)[0]
         height = size * (rng.uniform(0.2, 0.8) + rng.uniform(0, 0.1) * line)
         picture = np.where((np.arange(size)[:, None] < height)[..., None], sky, picture)
     picture = np.ascontiguousarray(picture, np.float32)
@@ -191,7 +173,7 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_shapes(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw some ellipses, polygons and trunks of random colours into `picture` (S, S, 3), in place."""
+    """Draw some ellipses, polygons and bars of random colours into `picture` f4 `(S, S, 3)`, in place."""
     size = len(picture)
     for _ in range(rng.integers(3, 25)):
         center, color = rng.uniform(0, size, 2), [float(channel) for channel in random_color(rng)]
@@ -205,10 +187,5 @@ def draw_shapes(picture: np.ndarray, rng: np.random.Generator) -> None:
             cv2.fillPoly(picture, [cv2.convexHull(corners.astype(np.int32))], color)
         else:
             end = center + rng.normal(0, 2 * reach, 2)
-            cv2.line(
-                picture,
-                center.astype(int).tolist(),
-                end.astype(int).tolist(),
-                color,
-                int(1 + reach * rng.uniform(0.02, 0.3)),
-            )
+            width = int(1 + reach * rng.uniform(0.02, 0.3))
+            cv2.line(picture, center.astype(int).tolist(), end.astype(int).tolist(), color, width)

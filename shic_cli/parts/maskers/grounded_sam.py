@@ -1,6 +1,4 @@
-"""Grounding DINO finds boxes of what a name says, SAM cuts out what is in them: no training, any class that
-has a name.
-"""
+"""Grounding DINO finds boxes around what a name says, and SAM cuts out the object in each: for any class."""
 
 from __future__ import annotations
 
@@ -12,40 +10,47 @@ import torch
 from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError, SettingError
+from shic_cli.parts.checkpoints import AGAIN, load
 from shic_cli.parts.extractors.pretrained import number_format
-from shic_cli.parts.maskers.contract import Found
-from shic_cli.parts.weights import AGAIN, BUNDLES, load, locate
+from shic_cli.parts.maskers.contract import Found, MaskerDefaults
+from shic_cli.parts.weights import BUNDLES, locate
 
 DETECTORS = ("grounding-dino", "mm-grounding-dino")
-PADDED = (
-    "sam",
-    "sam_hq",
-)  # the photo keeps its shape, black fills up the square; later models get it squeezed into the square
+PADDED = ("sam", "sam_hq")  # they get the photo in its shape, in a black square; later ones get it squeezed
 SEGMENTERS = (*PADDED, "sam2", "sam2_video", "sam3_tracker", "sam3_video")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # mean and standard deviation that SAM 3 wants
-LONGEST = 1333 / 800  # Grounding DINO's longer side at most, in its shorter sides
-LEAST = 96  # pixels a side below which the detector's coarsest grid has no two cells, and it fails
-MOST = 20  # boxes of a photo, the best
-SAME = 0.7  # masks that overlap by more than this (IoU) are of one object
+HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # the mean and the standard deviation that SAM 3 wants
+LONGEST = 1333 / 800  # the longer side of what Grounding DINO gets, in shorter sides, at most
+LEAST = 96  # pixels a side: below it the coarsest grid of the detector is a single cell, and it fails
+MOST = 20  # boxes that are kept of a photo, the best
+SAME = 0.7  # IoU: masks that overlap by more than this are of one object
 
 
-class GroundedSam:
-    """The objects of the class `class_name` in a photo, with the detector's scores.
+class GroundedSam(MaskerDefaults):
+    """Finds the objects of the class `class_name` in a photo, with the scores of the detector.
 
-    The argument is the detector, Grounding DINO or MM Grounding DINO; `segmenter` is SAM, SAM-HQ, SAM 2 or
-    SAM 3's tracker; each by a name of `shic models list`, a folder or OWNER/NAME. `threshold` is the least
-    score of a box, `prompt` what to look for in place of the class's name. `side` is the shorter side of what
-    the detector gets, in pixels.
+    The argument is the detector, Grounding DINO or MM Grounding DINO. `segmenter` is SAM, SAM-HQ, SAM 2 or
+    the tracker of SAM 3. Each is a name of `shic models list`, a folder or OWNER/NAME. `threshold` is the
+    least score of a box, and `prompt` what to look for in place of the class's name. `side` is the shorter
+    side, in pixels, of what the detector gets.
     """
 
     name = "grounded-sam"
     needs_class = True
 
     def __init__(
-        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, class_name: str = "",
-        segmenter: str = "sam-base", prompt: str = "", threshold: float = 0.3, side: int = 800, precision: str = "float32",
-    ) -> None:  # fmt: skip
+        self,
+        argument: str = "",
+        *,
+        device: torch.device | str = "cpu",
+        weights: Path | None = None,
+        class_name: str = "",
+        segmenter: str = "sam-base",
+        prompt: str = "",
+        threshold: float = 0.3,
+        side: int = 800,
+        precision: str = "float32",
+    ) -> None:
         if not 0 < threshold < 1 or side < LEAST:
             raise SettingError(
                 f"{self.name}: threshold={threshold} or side={side} is out of range",
@@ -59,23 +64,24 @@ class GroundedSam:
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
-        """MissingError when the models that it takes by default are not on this machine."""
+        """MissingError when its default models are not on this machine."""
         for name in BUNDLES[cls.name]:
             locate(name, weights)
 
     def __call__(self, rgb: np.ndarray) -> list[Found]:
         """The objects in `rgb` `(H, W, 3)` uint8, the surest first."""
         boxes, scores = self.detector(rgb, self.threshold)
-        found: list[Found] = []
+        objects: list[Found] = []
         for mask, score in zip(self.segmenter(rgb, boxes), scores.tolist(), strict=True):
-            if mask.any() and not any(_overlap(mask, other.mask) > SAME for other in found):
-                found.append(Found(mask, score))
-        return found
+            if mask.any() and not any(_overlap(mask, other.mask) > SAME for other in objects):
+                objects.append(Found(mask, score))
+        return objects
 
 
 class Detector:
-    """Boxes of what `prompt` says; Grounding DINO from `folder`, in float32, for its deformable attention
-    knows nothing else.
+    """Finds boxes around what `prompt` says, with the Grounding DINO in `folder`.
+
+    It runs in float32: its deformable attention has no other format.
     """
 
     def __init__(self, folder: Path, prompt: str, side: int, device: torch.device) -> None:
@@ -91,14 +97,14 @@ class Detector:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{folder}: its tokenizer can't be loaded", AGAIN) from error
         text = prompt.strip().lower().rstrip(".")
-        self._text = dict(
-            tokenizer(f"{text}.", return_tensors="pt").to(device)
-        )  # it was trained on phrases that end in a full stop
+        # The model was trained on phrases that end in a full stop.
+        self._text = dict(tokenizer(f"{text}.", return_tensors="pt").to(device))
 
     @torch.no_grad()
     def __call__(self, rgb: np.ndarray, threshold: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Boxes `(n, 4)` as x0, y0, x1, y1 in pixels of `rgb` `(H, W, 3)` uint8, and their scores `(n,)`,
-        best first, above `threshold`.
+        """Boxes `(n, 4)` in `rgb` `(H, W, 3)` uint8 and their scores `(n,)` above `threshold`, best first.
+
+        A box is x0, y0, x1, y1 in pixels.
         """
         height, width = rgb.shape[:2]
         scale = min(self.side / min(height, width), int(LONGEST * self.side) / max(height, width))
@@ -122,7 +128,7 @@ class Detector:
 
 
 class Segmenter:
-    """What is in each box, by a model of the SAM family from `folder`."""
+    """Cuts out the object in each box, with the model of the SAM family in `folder`."""
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         from transformers import AutoModelForMaskGeneration
@@ -136,22 +142,16 @@ class Segmenter:
 
     @torch.no_grad()
     def __call__(self, rgb: np.ndarray, boxes: torch.Tensor) -> list[np.ndarray]:
-        """The mask `(H, W)` bool of the object in each of `boxes` `(n, 4)`, in pixels of `rgb` `(H, W, 3)`
-        uint8.
-        """
+        """The mask bool `(H, W)` of the object in each of `boxes` `(n, 4)` in `rgb` `(H, W, 3)` uint8."""
         if not len(boxes):
             return []
         height, width = rgb.shape[:2]
         size = (self.side, self.side)
         if self.padded:
-            size = (
-                max(1, round(height * self.side / max(height, width))),
-                max(1, round(width * self.side / max(height, width))),
-            )
-        pixels = F.pad(
-            _normalised(rgb, size, self.statistics, self.device),
-            (0, self.side - size[1], 0, self.side - size[0]),
-        )
+            longest = max(height, width)
+            size = (max(1, round(height * self.side / longest)), max(1, round(width * self.side / longest)))
+        pixels = _normalised(rgb, size, self.statistics, self.device)
+        pixels = F.pad(pixels, (0, self.side - size[1], 0, self.side - size[0]))
         inside = boxes * boxes.new_tensor([size[1] / width, size[0] / height] * 2)
         out = self._model(
             pixel_values=pixels.to(self.dtype),
@@ -162,9 +162,8 @@ class Segmenter:
         for logits in out.pred_masks[0].float():  # one at a time: at the size of a photo they are large
             logits = logits[None, :1]
             if self.padded:
-                logits = F.interpolate(logits, (self.side, self.side), mode="bilinear", align_corners=False)[
-                    ..., : size[0], : size[1]
-                ]
+                logits = F.interpolate(logits, (self.side, self.side), mode="bilinear", align_corners=False)
+                logits = logits[..., : size[0], : size[1]]
             logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
             masks.append((logits[0, 0] > 0).cpu().numpy())
         return masks
@@ -181,8 +180,9 @@ def _check_kind(model: Any, folder: Path, kinds: tuple[str, ...], wanted: str) -
 def _normalised(
     rgb: np.ndarray, size: tuple[int, int], statistics: tuple, device: torch.device
 ) -> torch.Tensor:
-    """`rgb` `(H, W, 3)` uint8 resampled to `size`, as f4 `(1, 3, h, w)`, less the mean, in standard
-    deviations.
+    """`rgb` `(H, W, 3)` uint8 resampled to `size`, as f4 `(1, 3, h, w)` with mean 0 and deviation 1.
+
+    `statistics` are the mean and the standard deviation of each channel in 0..1.
     """
     pixels = torch.tensor(rgb, device=device).permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)

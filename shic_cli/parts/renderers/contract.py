@@ -1,9 +1,9 @@
-"""Renderers: one file a part, imported only when its name is asked for.
+"""The contract of a renderer: a mesh and cameras go in, what each pixel sees of the mesh comes out.
 
-A renderer is made as `Renderer(argument, device=device)` and called as `renderer(verts, faces, cameras,
-size)`: it gives the fragments of the surface `verts` (K, 3), `faces` (F, 3) in pictures of `size` pixels a
-side. Both sides of a face are seen. Everything that follows from fragments is shared code in learning/views.py, so
-that renderers can't differ.
+A renderer is made once for a run, as `Part(argument, device=device)`; `argument` is the text after the colon
+of `--renderer name:argument`, and further keyword parameters are options, as for every part. It is called
+for all the views at once. Pictures, depth and visibility are made from its fragments by code that all
+renderers share (learning/views.py), so that renderers can't differ in them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from typing import Protocol
 
 import torch
 
+from shic_cli.parts.contract import Contract, PartDefaults
 from shic_cli.surface.cameras import Cameras
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel's centre sees: `face` i8 (N, H, W), `bary` f4 (N, H, W, 3) and view-space depth `zbuf`
-    f4 (N, H, W); -1 is none.
+    """What the centre of each pixel sees, of N views of H by W pixels; -1 where it sees no surface.
+
+    `face` i8 `(N, H, W)` is the number of the nearest face, `bary` f4 `(N, H, W, 3)` the barycentric
+    coordinates on it, `zbuf` f4 `(N, H, W)` its depth in view space, in units of the mesh.
     """
 
     face: torch.Tensor
@@ -27,14 +30,14 @@ class Fragments:
     zbuf: torch.Tensor
 
     def __getitem__(self, index: slice | torch.Tensor) -> Fragments:
-        """Some of the views."""
+        """The fragments of some of the views."""
         return Fragments(self.face[index], self.bary[index], self.zbuf[index])
 
     def cpu(self) -> Fragments:
-        """The same on the CPU; a GPU is waited for once."""
+        """The same fragments on the CPU. The three tensors are copied as one, with one wait for a GPU."""
         if self.face.device.type == "cpu":
             return self
-        face, zbuf = (each.double()[..., None] for each in (self.face, self.zbuf))
+        face, zbuf = (tensor.double()[..., None] for tensor in (self.face, self.zbuf))
         face, bary, zbuf = torch.cat([face, self.bary.double(), zbuf], -1).cpu().split([1, 3, 1], -1)
         return Fragments(face[..., 0].long(), bary.float(), zbuf[..., 0].float())
 
@@ -44,11 +47,44 @@ class Fragments:
         return self.face >= 0
 
 
-class Renderer(Protocol):
-    """The contract that every renderer keeps."""
+class RendererDefaults(PartDefaults, Protocol):
+    """What a renderer may have: no more than a part of any kind may."""
 
-    def __init__(self, argument: str = "", *, device: str = "cpu") -> None: ...
 
-    def __call__(
-        self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int
-    ) -> Fragments: ...
+class Renderer(RendererDefaults, Protocol):
+    """What every renderer has once it is made."""
+
+    def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments:
+        """Fragments of `verts` f4 `(K, 3)` and `faces` i8 `(F, 3)` in N views of `size` by `size` pixels.
+
+        They are on the device that the renderer was made for. Both sides of a face are seen. The perspective
+        is exact: `bary` and `zbuf` are those of the point on the surface, not of its projection.
+        """
+        ...
+
+
+def _fault_of_renderer(part: Renderer, name: str) -> str:
+    return ""
+
+
+def _fault_of_fragments(
+    part: Renderer, found: object, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int
+) -> str:
+    if not isinstance(found, Fragments):
+        return f"gave {type(found).__name__}, not Fragments"
+    shape = (len(cameras), size, size)
+    for name, dtype, wanted in (
+        ("face", torch.int64, shape),
+        ("bary", torch.float32, (*shape, 3)),
+        ("zbuf", torch.float32, shape),
+    ):
+        tensor = getattr(found, name)
+        if not isinstance(tensor, torch.Tensor) or (tensor.dtype, tuple(tensor.shape)) != (dtype, wanted):
+            kind = (
+                f"{tensor.dtype} {tuple(tensor.shape)}" if hasattr(tensor, "shape") else type(tensor).__name__
+            )
+            return f"gave fragments whose {name} is {kind}, not {dtype} {wanted}"
+    return ""
+
+
+CONTRACT = Contract("renderers", Renderer, RendererDefaults, _fault_of_renderer, _fault_of_fragments)

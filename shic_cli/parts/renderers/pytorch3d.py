@@ -7,38 +7,38 @@ from pathlib import Path
 import torch
 
 from shic_cli.base.errors import MissingError
-from shic_cli.parts.renderers.contract import Fragments
+from shic_cli.parts.renderers.contract import Fragments, RendererDefaults
 from shic_cli.surface.cameras import Cameras
 
 
-class Pytorch3dRenderer:
-    """PyTorch3D's rasteriser, naive (exact: its bins can overflow) and with one face a pixel; `argument` is
-    not used.
+class Pytorch3dRenderer(RendererDefaults):
+    """PyTorch3D's rasteriser, one face for each pixel; `argument` is not used.
+
+    It tries every pixel against every face: the quicker way sorts faces into bins, which can overflow.
     """
 
-    slow_on = (
-        "cpu",
-    )  # there every pixel is tried against every face: half an hour for 72 views, not seconds
+    slow_on = ("cpu",)  # 72 views take half an hour there
 
-    def __init__(self, argument: str = "", *, device: str = "cpu") -> None:
+    def __init__(self, argument: str = "", *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
-        """MissingError with what keeps PyTorch3D from being imported."""
+        """MissingError with the reason where PyTorch3D can't be imported."""
         try:
-            import pytorch3d.renderer  # noqa: F401
+            import pytorch3d.renderer  # pyright: ignore[reportMissingImports]  # noqa: F401
         except (ImportError, OSError) as error:
             raise MissingError(
-                f"pytorch3d can't be imported ({error})", "`--renderer auto` takes one that is here"
+                f"pytorch3d can't be imported ({error})", "`--renderer auto` takes a renderer that is here"
             ) from error
 
     def __call__(self, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras, size: int) -> Fragments:
-        """Fragments of `verts` (K, 3), `faces` (F, 3); pixels that see exactly an edge between two faces can
-        be left out.
+        """Fragments of `verts` `(K, 3)` and `faces` `(F, 3)`.
+
+        A pixel whose centre lies exactly on the edge between two faces may see neither.
         """
-        from pytorch3d.renderer import MeshRasterizer, PerspectiveCameras, RasterizationSettings
-        from pytorch3d.structures import Meshes
+        from pytorch3d.renderer import MeshRasterizer, PerspectiveCameras, RasterizationSettings  # pyright: ignore[reportMissingImports]
+        from pytorch3d.structures import Meshes  # pyright: ignore[reportMissingImports]
 
         number, cameras = len(cameras), cameras.to(self.device)
         settings = RasterizationSettings(
@@ -56,17 +56,14 @@ class Pytorch3dRenderer:
             [verts.detach().to(self.device, torch.float32)], [faces.to(self.device, torch.int64)]
         ).extend(number)
         try:
-            found = MeshRasterizer(theirs, settings)(meshes)
+            seen = MeshRasterizer(theirs, settings)(meshes)
         except RuntimeError as error:
             if "Not compiled with GPU support" not in str(error):
                 raise
             raise MissingError(
                 "pytorch3d: was built without CUDA", "give --renderer warp, or build it with FORCE_CUDA=1"
             ) from error
-        face = found.pix_to_face[..., 0]
-        first = torch.arange(number, device=self.device)[:, None, None] * len(
-            faces
-        )  # faces are numbered through all the meshes
-        return Fragments(
-            torch.where(face >= 0, face - first, -1), found.bary_coords[..., 0, :], found.zbuf[..., 0]
-        )
+        face = seen.pix_to_face[..., 0]  # numbered through the faces of all views
+        first = torch.arange(number, device=self.device)[:, None, None] * len(faces)
+        face = torch.where(face >= 0, face - first, -1)
+        return Fragments(face, seen.bary_coords[..., 0, :], seen.zbuf[..., 0])
