@@ -18,7 +18,14 @@ from shic_cli import __version__
 from shic_cli.base.errors import InputError
 from shic_cli.files.arrays import read_template
 from shic_cli.files.atomic import atomic
-from shic_cli.files.checks import check_axes, check_finite, check_surface, check_values, parse_json
+from shic_cli.files.checks import (
+    check_axes,
+    check_finite,
+    check_regular,
+    check_surface,
+    check_values,
+    parse_json,
+)
 from shic_cli.files.layouts import LAYOUTS, SURFACE, Surface
 from shic_cli.learning.canonical_map import CanonicalMap
 
@@ -84,6 +91,7 @@ BUILT = {"decoder": str, "channels": int, "dim": int}  # the metadata from which
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The open safetensors file; errors of its reader become an InputError."""
+    check_regular(path)  # the library would wait for a named pipe for ever
     try:
         with safe_open(path, "pt") as file:
             yield file

@@ -1,5 +1,7 @@
 """The model: E = U C, both decoders, and the file."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -127,3 +129,9 @@ def test_what_is_no_model_is_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(InputError, match=r"m\.safetensors"):
         load_model(path)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="model.safetensors"):
+        load_model(tmp_path / "model.safetensors")
