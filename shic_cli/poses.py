@@ -7,12 +7,15 @@ trunk. Joints sit at ring centroids.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial.transform import Rotation
 
 from shic_cli.schema import Template
+from shic_cli.surface import motion
+from shic_cli.surface.bodies import vary
 
 TIP_RADIUS = 20.0  # a tip is farther out than all within this distance; 228 is the largest distance
 GAP = 20.0  # tips whose limbs end this near to each other share the limb behind them
@@ -28,15 +31,17 @@ BEND = 0.35  # radians, standard deviation of a joint's turn
 LIMIT = 0.9  # radians, the largest turn of a joint
 SIDEWAYS = 0.3  # how far a joint's axis strays from the lateral one
 TRUNK = 0.12  # radians, standard deviation of the trunk's bend
-STRETCH = 0.05  # standard deviation of each axis's scale
+SOFTEST = 6.0  # a joint bends over at least this much to either side
+LOW = 0.25  # of the height: a leg's tip is below this
+KINDS = ("fore", "hind", "tail", "head", "other")  # of limbs
 
 
 @dataclass(frozen=True)
 class Limb:
-    """A limb: `distance` `(K,)` of every vertex from its tips; it reaches from `start` to `end`; `joints`
-    `(J, 3)` from tip to trunk.
+    """A limb: `distance` `(K,)` of every vertex from its tips; it reaches from `start` to `end`. `rings` holds
+    for every joint, from tip to trunk, the vertices around it, and `joints` `(J, 3)` their centroids at rest.
 
-    `supple`, up to 1, says how freely it bends.
+    `supple`, up to 1, says how freely it bends. `kind` is one of KINDS.
     """
 
     tips: tuple[int, ...]
@@ -45,6 +50,13 @@ class Limb:
     end: float
     joints: np.ndarray
     supple: float
+    rings: tuple[np.ndarray, ...] = ()
+    kind: str = "other"
+
+    @property
+    def length(self) -> float:
+        """From `start` to `end`."""
+        return self.end - self.start
 
 
 def find_limbs(template: Template) -> list[Limb]:
@@ -57,6 +69,7 @@ def find_limbs(template: Template) -> list[Limb]:
     ends = {tip: _end(template, template.geodesic[tip], 0.0) for tip in tips}
     groups = [(tip,) for tip in tips] + [group for group in _clusters(template, tips, ends) if len(group) > 1]
     spans = {group: _span(template, group, tips, ends) for group in groups}
+    head = _head(template, tips)
     limbs = []
     for group, (start, end) in spans.items():
         mirrored = min(
@@ -67,12 +80,62 @@ def find_limbs(template: Template) -> list[Limb]:
             start, end = (start + spans[mirrored][0]) / 2, (end + spans[mirrored][1]) / 2
         distance = template.geodesic[list(group)].min(0)
         slender = (end - start) / max(_width(template, distance, (start + end) / 2), 1e-9)
-        if slender > (SLENDER if len(group) == 1 else STOUT):
-            joints = np.stack(
-                [_ring(template, distance, start + share * (end - start)).mean(0) for share in JOINTS]
-            )
-            limbs.append(Limb(group, distance, start, end, joints, min(slender / SLENDER, 1.0)))
-    return limbs
+        # A head turns however short its neck is.
+        if slender > (SLENDER if len(group) == 1 else 0 if head in group else STOUT):
+            limbs.append(_limb(template, group, (start, end), min(max(slender / SLENDER, 0.4), 1.0)))
+    return _kinds(template, limbs, head)
+
+
+def _limb(template: Template, group: tuple[int, ...], span: tuple[float, float], supple: float) -> Limb:
+    """The limb of the tips `group` that reaches over `span`, of no kind yet."""
+    distance = template.geodesic[list(group)].min(0)
+    radii = [span[0] + share * (span[1] - span[0]) for share in JOINTS]
+    rings = tuple(_around(distance, radius) for radius in radii)
+    joints = np.stack([template.verts[ring].mean(0) for ring in rings])
+    return Limb(group, distance, *span, joints, supple, rings)
+
+
+def _head(template: Template, tips: list[int]) -> int | None:
+    """The tip in the middle that is farthest to the front, as a muzzle is; None where there is none."""
+    middle = [tip for tip in tips if template.geodesic[tip, template.mirror[tip]] < TIP_RADIUS]
+    ahead = [tip for tip in middle if template.verts[tip, 2] > 0]
+    return max(ahead, key=lambda tip: template.verts[tip, 2], default=None)
+
+
+def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb]:
+    """`limbs` with what kind each is: legs are slender pairs that reach the ground, the longer ones behind
+    are hind legs; a leg gets a joint inside the trunk.
+    """
+    ground = template.verts[:, 1].min() + LOW * np.ptp(template.verts[:, 1])
+    legs = [
+        limb
+        for limb in limbs
+        if len(limb.tips) == 1 or template.geodesic[np.ix_(limb.tips, limb.tips)].max() < 2 * TIP_RADIUS
+        if template.verts[list(limb.tips), 1].min() < ground
+        if abs(template.verts[list(limb.tips), 0].mean()) > 0.01 and limb.length > TIP_RADIUS
+    ]
+    places = [limb.joints[-1, 2] for limb in legs]
+    behind = np.mean(places) if places and np.ptp(places) > 0.2 else np.inf
+    out = []
+    for limb in limbs:
+        tips = list(limb.tips)
+        if any(limb is leg for leg in legs):
+            kind = "fore" if limb.joints[-1, 2] > behind else "hind"
+            out.append(replace(limb, kind=kind, rings=(*limb.rings, _hip(template, limb))))
+        elif head in limb.tips:
+            out.append(replace(limb, kind="head"))
+        elif len(tips) == 1 and abs(template.verts[tips[0], 0]) < 0.02 and limb.joints[-1, 2] < 0:
+            out.append(replace(limb, kind="tail"))
+        else:
+            out.append(limb)
+    return out
+
+
+def _hip(template: Template, limb: Limb) -> np.ndarray:
+    """The vertices on a leg's side of the trunk around the joint that turns the leg inside the trunk."""
+    ring = _around(limb.distance, motion.HIP * limb.end)
+    same = ring[np.sign(template.verts[ring, 0]) == np.sign(limb.joints[-1, 0])]
+    return same if len(same) else ring
 
 
 def _apart(template: Template, group: tuple[int, ...], other: tuple[int, ...]) -> float:
@@ -116,11 +179,16 @@ def find_tips(template: Template) -> list[int]:
 
 def _ring(template: Template, distance: np.ndarray, radius: float) -> np.ndarray:
     """Positions `(R, 3)` of the vertices within half a ring's width of `radius`; at least the nearest three."""
+    return template.verts[_around(distance, radius)]
+
+
+def _around(distance: np.ndarray, radius: float) -> np.ndarray:
+    """The vertices `(R,)` within half a ring's width of `radius`; at least the nearest three."""
     off = np.abs(distance - radius)
     chosen = off <= RING / 2
     if chosen.sum() < 3:
         chosen = off <= np.partition(off, 2)[2]
-    return template.verts[chosen]
+    return np.flatnonzero(chosen)
 
 
 def _spread(ring: np.ndarray) -> float:
@@ -176,53 +244,80 @@ def _smooth_step(value: np.ndarray) -> np.ndarray:
     return value * value * (3 - 2 * value)
 
 
-def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """`verts` `(K, 3)` with every joint of the limb turned at random, those at the tip first so that the
-    others carry them.
+def turn_joints(verts: np.ndarray, limb: Limb, turns: np.ndarray) -> np.ndarray:
+    """`verts` `(K, 3)` with each joint of the limb turned by its rotation vector of `turns` `(J, 3)`, those
+    at the tip first so that the others carry them.
     """
-    length = limb.end - limb.start
-    soft = SOFTNESS * length / limb.supple
-    for share, centre in zip(JOINTS, limb.joints, strict=True):
-        weight = _smooth_step((limb.start + share * length + soft - limb.distance) / (2 * soft))
-        axis = np.array([1.0, 0, 0]) + SIDEWAYS * rng.normal(size=3)
-        angle = np.clip(rng.normal() * BEND * amount, -LIMIT, LIMIT) * limb.supple
-        verts = _turn(verts, centre, axis / np.linalg.norm(axis), weight * angle)
+    centres = [verts[ring].mean(0) for ring in limb.rings]
+    shares, softs = [*JOINTS], [max(SOFTNESS * limb.length / limb.supple, SOFTEST)] * len(JOINTS)
+    if len(limb.rings) > len(JOINTS):
+        shares.append(motion.HIP)
+        softs.append(motion.HIP_SOFT * limb.length)
+    for share, soft, centre, turn in zip(shares, softs, centres, turns, strict=True):
+        weight = _smooth_step((limb.start + share * limb.length + soft - limb.distance) / (2 * soft))
+        angle = float(np.linalg.norm(turn))
+        if angle > 0:
+            verts = _turn(verts, centre, turn / angle, weight * angle)
     return verts
 
 
+def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
+    """`verts` `(K, 3)` with every joint of the limb turned at random."""
+    axes = np.array([1.0, 0, 0]) + SIDEWAYS * rng.normal(size=(len(limb.rings), 3))
+    angles = np.clip(rng.normal(size=len(limb.rings)) * BEND * amount, -LIMIT, LIMIT) * limb.supple
+    return turn_joints(verts, limb, axes / np.linalg.norm(axes, axis=1, keepdims=True) * angles[:, None])
+
+
 def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """`verts` `(K, 3)` bent a little along the front axis, up or down and to a side, and its axes scaled a
-    little.
-    """
+    """`verts` `(K, 3)` bent a little along the front axis, up or down and to a side."""
     along = verts[:, 2] / np.ptp(verts[:, 2])
-    for axis in (np.array([1.0, 0, 0]), np.array([0, 1.0, 0])):
-        verts = _turn(verts, np.zeros(3), axis, 2 * along * rng.normal() * TRUNK * amount)
-    return verts * (1 + STRETCH * amount * rng.normal(size=3))
+    for axis, spread in ((np.array([1.0, 0, 0]), TRUNK), (np.array([0, 1.0, 0]), 1.5 * TRUNK)):
+        verts = _turn(verts, np.zeros(3), axis, 2 * along * rng.normal() * spread * amount)
+    return verts
 
 
 @dataclass(frozen=True)
 class Poser:
-    """Draws random poses of a template: called with a generator it gives posed vertices `(K, 3)` f4, in the
-    template's order.
+    """Draws random bodies and poses of a template: called with a generator it gives posed vertices `(K, 3)`
+    f4, in the template's order.
 
-    Each pose draws how far it goes, between half of `amount` and all of it: calm ones and wild ones.
+    `amount` scales every bend, `bodies` every change of the body. Each pose draws how far it goes, between
+    half of `amount` and all of it: calm ones and wild ones.
     """
 
     template: Template
     limbs: list[Limb]
-    amount: float = 2.0
+    amount: float = 1.0
+    bodies: float = 1.0
 
     @classmethod
-    def of(cls, template: Template, amount: float = 2.0) -> Poser:
-        """The poser of a template; `amount` scales every bend, 0 keeps the rest pose."""
-        return cls(template, find_limbs(template) if amount else [], amount)
+    def of(cls, template: Template, amount: float = 1.0, bodies: float = 1.0) -> Poser:
+        """The poser of a template; `amount` 0 keeps the rest pose, `bodies` 0 the template's own body."""
+        return cls(template, find_limbs(template) if amount or bodies else [], amount, bodies)
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         if not self.limbs:
             return self.template.verts
-        verts, amount = self.template.verts.astype(np.float64), self.amount * rng.uniform(0.5, 1)
-        for (
-            limb
-        ) in self.limbs:  # all at rest positions first: limbs hardly overlap, and the trunk carries them
-            verts = bend_limb(verts, limb, rng, amount)
-        return bend_trunk(verts, rng, amount).astype(np.float32)
+        verts = vary(self.template, self.limbs, rng, self.bodies) if self.bodies else self.template.verts
+        verts = verts.astype(np.float64)
+        if self.amount:
+            amount = self.amount * rng.uniform(0.5, 1)
+            held = motion.hold(self.limbs, verts, rng, amount)
+            # all at rest positions first: limbs hardly overlap, and the trunk carries them
+            for i, limb in enumerate(self.limbs):
+                if i in held.legs:
+                    verts = turn_joints(verts, limb, held.legs[i])
+                elif limb.kind == "tail":
+                    verts = turn_joints(verts, limb, motion.tail_turns(len(limb.rings), rng, amount))
+                elif limb.kind == "head" and (len(limb.tips) > 1 or self._lone_head(limb)):
+                    verts = turn_joints(verts, limb, motion.head_turns(len(limb.rings), held.pitch, rng, amount))
+                else:
+                    verts = bend_limb(verts, limb, rng, amount)
+            verts = bend_trunk(verts, rng, amount)
+            turn = Rotation.from_euler("xz", [-held.pitch, held.roll])
+            verts = turn.apply(verts)
+        return verts.astype(np.float32)
+
+    def _lone_head(self, limb: Limb) -> bool:
+        """Whether no other limb carries this head."""
+        return not any(other.kind == "head" and len(other.tips) > len(limb.tips) for other in self.limbs)

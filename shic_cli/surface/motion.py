@@ -1,0 +1,139 @@
+"""Random poses of a body with limbs: legs that stand, go and fold as animals' legs do, tails that rise, heads
+that turn, bodies that sit and lie.
+
+A turn is a rotation vector in radians. World axes: +x the animal's left, +y up, +z to the front; a positive
+turn about x takes a foot to the back and a head down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+if TYPE_CHECKING:
+    from shic_cli.poses import Limb
+
+MANNERS = {"stand": 0.4, "go": 0.3, "wild": 0.2, "rest": 0.1}  # how a body is held, and how often
+HIP = 1.5  # of a leg's length from its tip: where the part of the leg inside the trunk turns
+HIP_SOFT = 0.35  # of the length over which it does
+# How the joints from the tip to the hip turn about x when a leg folds, for a fore leg and a hind leg.
+FOLD = {"fore": np.array([0.5, 1.3, -0.9, 0.0]), "hind": np.array([0.4, -1.2, 0.9, -0.4])}
+SWING = np.array([0.0, 0.0, 0.3, 0.7])  # how joints share a leg's swing
+TRIES = 24  # of a standing leg's turns the one is taken whose foot is nearest to the ground
+LIMIT = 2.2  # radians, the largest turn of a joint
+
+
+@dataclass(frozen=True)
+class Held:
+    """How a whole body is held: `legs`, for each leg of `limbs` its turns `(4, 3)` from tip to hip by the
+    limb's number, and the trunk's `pitch`, up at the front, and `roll`, in radians.
+    """
+
+    legs: dict[int, np.ndarray]
+    pitch: float = 0.0
+    roll: float = 0.0
+
+
+def hold(limbs: Sequence[Limb], verts: np.ndarray, rng: np.random.Generator, amount: float) -> Held:
+    """A random way to hold the body `verts` (K, 3): one of MANNERS, as far as `amount` (1: as animals do)."""
+    legs = [i for i, limb in enumerate(limbs) if limb.kind in FOLD]
+    fore = [i for i in legs if limbs[i].kind == "fore"]
+    manner = str(rng.choice(list(MANNERS), p=list(MANNERS.values())))
+    if manner == "rest" and len(fore) >= 2:
+        return _rest(limbs, legs, rng, amount)
+    if manner == "wild":
+        turns = {i: leg_turns(limbs[i], rng.normal(0, 0.5) * amount, rng.normal(0.2, 0.5) * amount, rng, 0.3) for i in legs}
+        return Held(turns, pitch=rng.normal(0, 0.15) * amount)
+    if manner == "go":
+        return Held(_go(limbs, legs, rng, amount), pitch=rng.normal(0, 0.1) * amount)
+    return Held({i: _stand(limbs[i], verts, rng, amount) for i in legs})
+
+
+def leg_turns(limb: Limb, swing: float, fold: float, rng: np.random.Generator, jitter: float = 0.1, splay: float = 0.0) -> np.ndarray:
+    """The turns `(4, 3)` of a leg's joints from tip to hip: it swings (to the back), folds (1: wholly) and
+    splays (outwards).
+    """
+    turns = rng.normal(0, jitter, (4, 3)) * [1, 0.3, 0.5]
+    turns[:, 0] += FOLD[limb.kind] * fold + SWING * swing
+    turns[:, 2] += SWING * splay * np.sign(limb.joints[-1, 0])
+    return turns.clip(-LIMIT, LIMIT)
+
+
+def _stand(limb: Limb, verts: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
+    """A leg whose foot is on the ground; one in ten is lifted a little."""
+    lift = rng.uniform(0.2, 0.9) if rng.random() < 0.1 else 0.0
+    spread = rng.choice([0.1, 0.3])
+    tries = [
+        leg_turns(limb, rng.normal(0, spread) * amount, lift + abs(rng.normal(0, 0.1)) * amount, rng, 0.06, rng.normal(0, 0.06))
+        for _ in range(1 if lift else TRIES)
+    ]
+    off = [abs(_foot(limb, verts, turns)[1] - verts[limb.tips[0], 1]) for turns in tries]
+    return tries[int(np.argmin(off))]
+
+
+def _foot(limb: Limb, verts: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Where a leg's tip `(3,)` comes to by its joints' turns."""
+    place = verts[limb.tips[0]]
+    for ring, turn in zip(limb.rings, turns, strict=True):
+        centre = verts[ring].mean(0)
+        place = Rotation.from_rotvec(turn).apply(place - centre) + centre
+    return place
+
+
+def _go(limbs: Sequence[Limb], legs: list[int], rng: np.random.Generator, amount: float) -> dict[int, np.ndarray]:
+    """Legs in a gait: each swings and folds by its place in the stride; those of a pair are a share of a
+    stride apart.
+    """
+    reach, height, start = rng.uniform(0.2, 0.8), rng.uniform(0.2, 1.2), rng.random()
+    between, found = rng.random(), {}
+    apart = {kind: rng.choice([0.5, 0.5, 0.2, 0.05]) * rng.choice([-1, 1]) + rng.normal(0, 0.05) for kind in FOLD}
+    for i in legs:
+        limb = limbs[i]
+        left = limb.joints[-1, 0] > 0
+        stride = 2 * np.pi * (start + (between if limb.kind == "hind" else 0) + (apart[limb.kind] if left else 0))
+        fold = height * max(0.0, np.sin(stride)) + abs(rng.normal(0, 0.1))
+        found[i] = leg_turns(limb, amount * reach * np.cos(stride), amount * fold, rng)
+    return found
+
+
+def _rest(limbs: Sequence[Limb], legs: list[int], rng: np.random.Generator, amount: float) -> Held:
+    """Sitting, with the trunk up at the front and its fore legs upright, or lying on the belly or a side."""
+    found = {}
+    if rng.random() < 0.5:
+        pitch = rng.uniform(0.5, 1.1) * min(amount, 1.0)
+        for i in legs:
+            if limbs[i].kind == "fore":
+                found[i] = leg_turns(limbs[i], pitch + rng.normal(0, 0.15), abs(rng.normal(0, 0.1)), rng)
+            else:
+                found[i] = leg_turns(limbs[i], -rng.uniform(0.2, 0.9), rng.uniform(0.8, 1.5), rng, splay=rng.uniform(0, 0.5))
+        return Held(found, pitch)
+    stretched, splay = rng.random(len(limbs)) < rng.choice([0.1, 0.9]), rng.uniform(-0.2, 0.6)
+    for i in legs:
+        if limbs[i].kind == "fore":
+            swing, fold = (-rng.uniform(0.8, 1.5), 0.1) if stretched[i] else (-rng.uniform(0, 0.7), rng.uniform(0.9, 1.5))
+        else:
+            swing, fold = -rng.uniform(0.2, 1.2), rng.uniform(0.8, 1.6)
+        found[i] = leg_turns(limbs[i], swing * amount, fold * amount, rng, splay=splay)
+    return Held(found, rng.normal(0, 0.15), rng.normal(0, 0.4))
+
+
+def tail_turns(joints: int, rng: np.random.Generator, amount: float) -> np.ndarray:
+    """The turns `(J, 3)` of a tail: held as it is, or raised, dropped or curled, and swept to a side."""
+    total = rng.uniform(-2.2, 2.2) if rng.random() < 0.6 else rng.normal(0, 0.4)
+    turns = rng.normal(0, 0.3, (joints, 3)) * amount
+    turns[:, 0] += amount * total * rng.dirichlet(np.ones(joints))
+    return turns
+
+
+def head_turns(joints: int, pitch: float, rng: np.random.Generator, amount: float) -> np.ndarray:
+    """The turns `(J, 3)` of a neck or head: up or down to the ground, and to a side. `pitch` is the trunk's,
+    most of which the head makes up for.
+    """
+    down = rng.uniform(-0.7, 1.5) if rng.random() < 0.4 else rng.normal(0, 0.25)
+    aside = rng.uniform(-1.3, 1.3) if rng.random() < 0.4 else rng.normal(0, 0.2)
+    total = np.array([down * amount + 0.7 * pitch, aside * amount, rng.normal(0, 0.15) * amount])
+    return total * rng.dirichlet(np.full(joints, 2.0))[:, None] + rng.normal(0, 0.08, (joints, 3))
