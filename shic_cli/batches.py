@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from shic_cli import augment
+from shic_cli.config import MARGIN
 from shic_cli.devices import Fitting, chance
 from shic_cli.errors import InputError
 from shic_cli.features import decoder_input
@@ -20,6 +21,9 @@ from shic_cli.matching import sample
 from shic_cli.model import coarsen
 from shic_cli.schema import ItemReader, check_indices
 
+ROOM = 1.1  # times the crop's width is cut of a picture that is moved a little
+MOST = 4000  # labelled pixels are kept of a cut picture
+THIN = 0.5  # a labelled pixel is drawn by the number of pixels of its vertex to minus this power
 CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
 
 
@@ -72,15 +76,17 @@ class Examples:
         mirror: torch.Tensor | None = None,
         together: int = 1,
         memory: int = 4 << 30,
+        rough: bool = False,
     ) -> None:
         self.entries = [(reader, name) for reader in readers for name in reader.names]
         self.encoder, self.points, self.vertices = encoder, points, vertices
         self.augment, self.variants, self.flip, self.at_points = (
             augment,
-            variants if augment else 1,
+            0 if rough else variants if augment else 1,
             flip,
             at_points,
         )
+        self.rough, self.cuts = rough, {}
         self.mirror, self.seed, self.memory, self.kept = mirror, seed, memory, {}
         self.cells, self.fitting = cells, Fitting("the encoder", together)
 
@@ -129,8 +135,9 @@ class Examples:
     def _make(self, keys: Sequence[tuple[int, int, bool]]) -> list[Example]:
         """Examples, encoded in one call."""
         natural = [self.is_natural(index) for index, _, _ in keys]
+        make = self._rough if self.rough else self._crop
         cut = [
-            self._mirrored(self._crop(index, chance(self.seed, "augment", index, variant)), mirrored)
+            self._mirrored(make(index, chance(self.seed, "augment", index, variant, int(mirrored))), mirrored)
             for index, variant, mirrored in keys
         ]
         mirrored = [
@@ -167,20 +174,9 @@ class Examples:
         """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`; each is in the
         frame.
         """
-        reader, name = self.entries[index]
-        item = reader[name]
-        where, side = f"{item.name}: vertex", self.encoder.side
-        check_indices(item.vertex, self.vertices, where, lowest=-1)
-        pixels = np.argwhere(item.vertex >= 0)
-        if not len(pixels):
-            raise InputError(f"{where} labels no pixel", "leave this image out, or make its labels again")
-        crop = Crop.around(item.mask if item.mask.any() else item.vertex >= 0)
-        rgb, _ = decode(item.encoded.tobytes(), item.name)
-        if rgb.shape[:2] != item.vertex.shape:
-            raise InputError(f"{where} and the image differ in size", "make the maps file again")
-        rgb, mask = crop.cut(rgb, side), crop.cut(item.mask, side)
-        pixels = pixels[rng.integers(len(pixels), size=2 * CANDIDATES * self.points)]
-        yx = crop.to_crop(pixels.astype(np.float64), side)
+        rgb, mask, yx, vertex = self._cut(index, 1.0)
+        chosen = rng.integers(len(yx), size=2 * CANDIDATES * self.points)
+        yx, vertex = yx[chosen], vertex[chosen]
         if self.augment:
             matrix = augment.draw_affine(mask, rng)
             rgb, mask, yx = (
@@ -188,12 +184,65 @@ class Examples:
                 augment.warp(mask, matrix),
                 augment.move(yx, matrix),
             )
-        inside = ((yx >= 0) & (yx <= side - 1)).all(1).nonzero()[0]
-        chosen = inside[: CANDIDATES * self.points] if len(inside) else np.arange(1)
+        return self._tensors(rgb, mask, yx, vertex, ((yx >= 0) & (yx <= self.encoder.side - 1)).all(1))
+
+    def _rough(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `_crop`, with errors of masks and of cameras, and with points that favour what is thin: a vertex
+        seen at many pixels is drawn less often at each.
+        """
+        if index in self.cuts:
+            rgb, mask, yx, vertex = self.cuts[index]
+        else:
+            rgb, mask, yx, vertex = self._cut(index, ROOM)
+            kept = chance(self.seed, "points", index).permutation(len(yx))[:MOST]
+            yx, vertex = yx[kept].astype(np.float32), vertex[kept].astype(np.int32)
+            made = rgb, (mask * 255).astype(np.uint8), yx, vertex
+            size = sum(each.nbytes for each in made)
+            if size <= self.memory:
+                self.memory -= size
+                self.cuts[index] = made
+        mask = mask.astype(np.float32) / 255 if mask.dtype == np.uint8 else mask
+        side, matrix = self.encoder.side, augment.draw_mild(self.encoder.side, ROOM, rng)
+        rgb = augment.roughen_picture(augment.warp(rgb, matrix), rng)
+        mask = augment.roughen_mask(augment.warp(mask, matrix), rng)
+        weight = np.bincount(vertex)[vertex] ** -THIN
+        chosen = rng.choice(len(yx), 2 * CANDIDATES * self.points, p=weight / weight.sum())
+        yx, vertex = augment.move(yx[chosen], matrix), vertex[chosen]
+        inside = ((yx >= 0) & (yx <= side - 1)).all(1)
+        near = yx.round().astype(int).clip(0, side - 1)
+        seen = inside & (mask[near[:, 0], near[:, 1]] > 0.5)
+        return self._tensors(rgb, mask, yx, vertex, seen if seen.any() else inside)
+
+    def _tensors(
+        self, rgb: np.ndarray, mask: np.ndarray, yx: np.ndarray, vertex: np.ndarray, usable: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A cut picture as tensors, with as many of its `usable` points as a step may draw of."""
+        chosen = np.flatnonzero(usable)[: CANDIDATES * self.points] if usable.any() else np.arange(1)
         chosen = np.resize(chosen, CANDIDATES * self.points)
-        vertex = torch.from_numpy(item.vertex[tuple(pixels[chosen].T)].astype(np.int64))
         image = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
-        return image, torch.from_numpy(mask)[None], torch.from_numpy(yx[chosen]).float(), vertex
+        points = torch.from_numpy(yx[chosen]).float()
+        return image, torch.from_numpy(mask)[None], points, torch.from_numpy(vertex[chosen].astype(np.int64))
+
+    def _cut(self, index: int, room: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Picture `(S, S, 3)` uint8 and mask `(S, S)` in a square `room` times as wide as the crop around the
+        object, all labelled pixels in it `(N, 2)` and their vertices `(N,)`.
+        """
+        reader, name = self.entries[index]
+        item = reader[name]
+        where, side = f"{item.name}: vertex", self.encoder.side
+        check_indices(item.vertex, self.vertices, where, lowest=-1)
+        pixels = np.argwhere(item.vertex >= 0)
+        if not len(pixels):
+            raise InputError(f"{where} labels no pixel", "leave this image out, or make its labels again")
+        margin = MARGIN if room == 1 else ((1 + 2 * MARGIN) * room - 1) / 2
+        crop = Crop.around(item.mask if item.mask.any() else item.vertex >= 0, margin)
+        rgb, _ = decode(item.encoded.tobytes(), item.name)
+        if rgb.shape[:2] != item.vertex.shape:
+            raise InputError(f"{where} and the image differ in size", "make the maps file again")
+        yx = crop.to_crop(pixels.astype(np.float64), side)
+        return crop.cut(rgb, side), crop.cut(item.mask, side), yx, item.vertex[tuple(pixels.T)]
 
     def _encode(
         self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]

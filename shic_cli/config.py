@@ -208,10 +208,22 @@ class SynthConfig(Checked):
         high=1,
     )
     poses: float = setting(
-        2.0,
-        "How far limbs and trunk are bent at random, at most; 0 keeps the template at rest, as in the paper.",
+        1.0,
+        "How far limbs and trunk are bent at random (1: as animals do); 0 keeps the template at rest, as in the paper.",
         low=0,
         high=3,
+    )
+    bodies: float = setting(
+        1.0,
+        "How far bodies differ from the template's at random: limbs, belly, head, hair (1: as animals of a class do).",
+        low=0,
+        high=3,
+    )
+    like_photos: float = setting(
+        0.5,
+        "Share of the pictures that are seen from where the photos are, as the maps of --photos tell.",
+        low=0,
+        high=1,
     )
     backgrounds: str = setting("", "Folder of photos to take backgrounds from; none: made-up ones.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
@@ -329,6 +341,11 @@ class TrainConfig(Checked):
     augment: str = setting(
         "auto",
         "Crop, rotate and jitter the pictures, points and masks together; auto: unless the encoder sees the whole object, or for a unet.",
+        choices=("auto", "on", "off"),
+    )
+    rough: str = setting(
+        "auto",
+        "Give masks and pictures errors, new at every step: wobbling edges, feet cut off, blur, noise, other light; auto: for a unet.",
         choices=("auto", "on", "off"),
     )
     precision: str = setting(

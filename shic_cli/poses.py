@@ -312,7 +312,7 @@ class Poser:
                 elif limb.kind == "head" and (len(limb.tips) > 1 or self._lone_head(limb)):
                     verts = turn_joints(verts, limb, motion.head_turns(len(limb.rings), held.pitch, rng, amount))
                 else:
-                    verts = bend_limb(verts, limb, rng, amount)
+                    verts = bend_limb(verts, limb, rng, 2 * amount)
             verts = bend_trunk(verts, rng, amount)
             turn = Rotation.from_euler("xz", [-held.pitch, held.roll])
             verts = turn.apply(verts)

@@ -25,6 +25,7 @@ PAPER = {
     "mirror": "off",
     "natural": 1.0,
     "augment": "on",
+    "rough": "off",
     "precision": "float32",
 }
 MEASURED = {
@@ -38,6 +39,7 @@ MEASURED = {
         "mirror": "on",
         "natural": 0.0,
         "augment": "off",
+        "rough": "on",
         "precision": "bfloat16",
     },
 }

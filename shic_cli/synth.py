@@ -25,17 +25,18 @@ from shic_cli.generators import Scene
 from shic_cli.images import decode, encode, list_images, listing, make_masker
 from shic_cli.mesh import vertex_normals
 from shic_cli.outputs import Journal
-from shic_cli.poses import Poser
+from shic_cli.poses import Limb, Poser
 from shic_cli.progress import Track, plain_track
 from shic_cli.render import interpolate, pixel_vertex
 from shic_cli.renderers import Fragments
 from shic_cli.schema import ItemReader, ItemWriter, Template
 from shic_cli.shards import WHOLE, Finished, Part
-from shic_cli.viewpoints import parse_views, random_viewpoint
+from shic_cli.viewpoints import parse_views, photo_azimuths, random_viewpoint
 
 log = logging.getLogger("shic")
 
 BLANK = 8  # grey levels between a picture's darkest and brightest channel: less shows nothing
+NEAR = 15.0  # degrees, standard deviation of a view from that of the photo that it is like
 GIVE_UP = 5  # pictures that fail one after the other: the next ones would too
 
 
@@ -74,7 +75,13 @@ class Framer:
     """
 
     def __init__(
-        self, verts: np.ndarray, faces: np.ndarray, config: SynthConfig, device: torch.device
+        self,
+        verts: np.ndarray,
+        faces: np.ndarray,
+        config: SynthConfig,
+        device: torch.device,
+        limbs: Sequence[Limb] = (),
+        azimuths: np.ndarray | None = None,
     ) -> None:
         for name in ("elevation", "fov", "fill"):
             if len(limits := getattr(config, name)) != 2 or limits[0] > limits[1]:
@@ -85,15 +92,17 @@ class Framer:
                 )
         parse_views(config.views, config.elevation)
         self.verts, self.faces = np.asarray(verts, np.float32), np.asarray(faces, np.int64)
-        self.config, self.device = config, device
+        self.config, self.device, self.azimuths = config, device, azimuths
+        self.kinds = tuple(limb.kind for limb in limbs)
+        self.painted = np.concatenate([self.verts, *_limb_values(self.verts, self.faces, limbs)], 1).astype(np.float32)
         self.renderer = registry.make("renderers", config.renderer, device=device)
 
     def frame(self, rng: np.random.Generator, verts: np.ndarray | None = None) -> Frame:
         """A viewpoint of the settings' ranges; `verts` (K, 3) is a pose of the mesh, in its vertex order."""
         posed = self.verts if verts is None else np.asarray(verts, np.float32)
-        return Frame(posed, *random_camera(posed, self.config, rng))
+        return Frame(posed, *random_camera(posed, self.config, rng, self.azimuths))
 
-    def label(self, frame: Frame, rgb: np.ndarray) -> Picture:
+    def label(self, frame: Frame, rgb: np.ndarray, fragments: Fragments | None = None) -> Picture:
         """The picture of `frame` that `rgb` (S, S, 3) uint8 is at any size; PictureError when it shows
         nothing or no label is left.
         """
@@ -103,7 +112,7 @@ class Framer:
                 "its generator failed or blanked it; give another --seed or --prompt",
             )
         size, erode = self.config.size, self.config.erode
-        fragments = self.render(frame, size)
+        fragments = self.render(frame, size) if fragments is None or fragments.face.shape[-1] != size else fragments
         vertex = pixel_vertex(fragments, self._tensor(self.faces))[0].cpu().numpy().astype(np.int32)
         if erode > 0:
             vertex[
@@ -124,19 +133,22 @@ class Framer:
             self._tensor(frame.verts), self._tensor(self.faces), frame.cameras.to(self.device), size
         )
 
-    def scene(self, frame: Frame, size: int) -> Scene:
+    def scene(self, frame: Frame, size: int, fragments: Fragments | None = None) -> Scene:
         """What a generator sees of `frame`, `size` pixels a side."""
-        fragments = self.render(frame, size)
+        fragments = self.render(frame, size) if fragments is None else fragments
         rotation = frame.cameras.rotation[0].cpu().numpy()
         normals = (
             vertex_normals(frame.verts, self.faces).astype(np.float32) @ rotation
         )  # row vectors: world to view
-        values = self._tensor(np.concatenate([normals, self.verts], 1))
+        values = self._tensor(np.concatenate([normals, self.painted], 1))
         image = interpolate(fragments, self._tensor(self.faces), values)[0].cpu().numpy()
         normal = image[..., :3] / np.linalg.norm(image[..., :3], axis=-1, keepdims=True).clip(1e-6)
         mask = (fragments.face[0] >= 0).cpu().numpy()
         depth = fragments.zbuf[0].cpu().numpy()
-        return Scene(mask, depth, normal, image[..., 3:], rotation[1], frame.azimuth, frame.elevation)
+        return Scene(
+            mask, depth, normal, image[..., 3:6], rotation[1], frame.azimuth, frame.elevation,
+            image[..., 7:], self.kinds, image[..., 6],
+        )  # fmt: skip
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -148,10 +160,11 @@ class Synthesizer(Framer):
     """
 
     def __init__(
-        self, verts: np.ndarray, faces: np.ndarray, config: SynthConfig, device: torch.device, weights: Path | None = None
+        self, verts: np.ndarray, faces: np.ndarray, config: SynthConfig, device: torch.device, weights: Path | None = None,
+        limbs: Sequence[Limb] = (), azimuths: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         config = settled(config, device, weights)
-        super().__init__(verts, faces, config, device)
+        super().__init__(verts, faces, config, device, limbs, azimuths)
         self.generator = registry.make(
             "generators", config.generator, device=device, weights=weights, config=config
         )
@@ -163,8 +176,19 @@ class Synthesizer(Framer):
         PictureError when the generator gives none.
         """
         frame = self.frame(rng, verts)
-        scene = self.scene(frame, self.generator.side(self.config.size))
-        return self.label(frame, self.generator(scene, rng))
+        side = self.generator.side(self.config.size)
+        fragments = self.render(frame, side)
+        return self.label(frame, self.generator(self.scene(frame, side, fragments), rng), fragments)
+
+
+def _limb_values(verts: np.ndarray, faces: np.ndarray, limbs: Sequence[Limb]) -> list[np.ndarray]:
+    """What coats and light need to know of every vertex: how far it faces the body's middle, 0..1, `(K, 1)`,
+    and how far out it is on each of the limbs, 1 at the tip, `(K, L)`.
+    """
+    normals = vertex_normals(verts, faces)[:, :1]
+    inner = (-normals * np.sign(verts[:, :1]) * (np.abs(verts[:, :1]) > 0.02)).clip(0, 1)
+    out = [1 - limb.distance[:, None] / limb.end for limb in limbs]
+    return [inner, *(each.clip(0, 1) for each in out)]
 
 
 def settled(config: SynthConfig, device: torch.device, weights: Path | None = None) -> SynthConfig:
@@ -180,15 +204,17 @@ def settled(config: SynthConfig, device: torch.device, weights: Path | None = No
 
 
 def random_camera(
-    verts: np.ndarray, config: SynthConfig, rng: np.random.Generator
+    verts: np.ndarray, config: SynthConfig, rng: np.random.Generator, azimuths: np.ndarray | None = None
 ) -> tuple[Cameras, float, float]:
     """A camera on the CPU, its azimuth and its elevation in degrees: one of the views of `config`, the rest
-    inside its ranges.
+    inside its ranges. With `azimuths` (N,), those of photos, a share of the cameras stands near one of them.
 
     The longer side of the projected `verts` (K, 3) takes a share of the frame inside `config.fill`; the whole
     of it is in the frame.
     """
     azimuth, elevation = random_viewpoint(parse_views(config.views, config.elevation), config.elevation, rng)
+    if azimuths is not None and rng.random() < config.like_photos:
+        azimuth = float(rng.choice(azimuths) + rng.normal(0, NEAR)) % 360
     roll, fov = rng.uniform(-config.roll, config.roll), rng.uniform(*config.fov)
     places = (torch.tensor([value], dtype=torch.float32) for value in (azimuth, elevation, roll, fov))
     points = torch.from_numpy(verts)
@@ -228,6 +254,7 @@ def synthesize(
     sources: dict[str, Any] | None = None,
     weights: Path | None = None,
     masker: str = "auto",
+    photos: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
     part: Part = WHOLE,
@@ -244,8 +271,9 @@ def synthesize(
     if config.backgrounds:
         sources["backgrounds"] = listing(list_images([config.backgrounds]))
     try:
-        maker = Synthesizer(template.verts, template.faces, config, device, weights)
-        poser = Poser.of(template, config.poses)
+        poser = Poser.of(template, config.poses, config.bodies)
+        azimuths = None if photos is None else photo_azimuths(photos, template)
+        maker = Synthesizer(template.verts, template.faces, config, device, weights, poser.limbs, azimuths)
 
         def make(i: int) -> Picture:
             rng = chance(seed, "synth", i)

@@ -130,6 +130,7 @@ class Trainer:
             seed=seed,
             together=TOGETHER[device.type],
             memory=MEMORY // share_of_machine(),
+            rough=config.rough == "on",
         )
         with torch.random.fork_rng():
             torch.manual_seed(seed)

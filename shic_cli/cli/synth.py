@@ -13,6 +13,8 @@ from shic_cli.config import SynthConfig
 if TYPE_CHECKING:
     from shic_cli.shards import Part
 
+PHOTOS = Path("pgt.h5")  # the photos' maps where none are named
+
 
 @click.command("synth")
 @click.argument("template", default="template.h5", type=click.Path(path_type=Path))
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
     "--images", type=click.Path(path_type=Path), metavar="DIR",
     help="Read what another program painted from the depth pictures, with their names and conditions.json beside it.",
 )  # fmt: skip
+@click.option(
+    "--photos", type=click.Path(path_type=Path), metavar="MAPS",
+    help="Maps of the class's photos, which tell where they are taken from; without it those of pgt.h5, if that is here.",
+)  # fmt: skip
 @options.settings(SynthConfig)
 @options.masker
 @options.weights
@@ -40,7 +46,7 @@ if TYPE_CHECKING:
 @options.overwrite
 def command(
     template: Path, output: Path, contact_sheet: Path | None, depth_only: Path | None, images: Path | None, config: SynthConfig,
-    masker: str, weights: Path | None, device: str, part: Part, seed: int, overwrite: bool,
+    photos: Path | None, masker: str, weights: Path | None, device: str, part: Part, seed: int, overwrite: bool,
 ) -> None:  # fmt: skip
     """Make synthetic pictures of TEMPLATE with exact labels (sec. 3.5): a maps file, for `shic train`."""
     from shic_cli import exchange, synth
@@ -66,13 +72,15 @@ def command(
         return
     if contact_sheet:
         check_target(contact_sheet, overwrite)
-    shared |= {"sources": {"template": source(template)}, "weights": weights, "masker": masker}
+    seen = photos or (PHOTOS if PHOTOS.exists() and config.like_photos else None)
+    sources = {"template": source(template)} | ({"photos": source(seen)} if seen else {})
+    shared |= {"sources": sources, "weights": weights, "masker": masker}
     failed = None
     try:
         if images:
             exchange.read_pictures(loaded, images, output, config, where, **shared)
         else:
-            synth.synthesize(loaded, output, config, where, seed, part=part, **shared)
+            synth.synthesize(loaded, output, config, where, seed, part=part, photos=seen, **shared)
     except PartialError as error:  # the rest is written, and can be drawn
         failed = error
     if contact_sheet:

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 if TYPE_CHECKING:
     from shic_cli.poses import Limb
 
-MANNERS = {"stand": 0.4, "go": 0.3, "wild": 0.2, "rest": 0.1}  # how a body is held, and how often
+MANNERS = {"stand": 0.35, "go": 0.3, "wild": 0.2, "rest": 0.15}  # how a body is held, and how often
 HIP = 1.5  # of a leg's length from its tip: where the part of the leg inside the trunk turns
 HIP_SOFT = 0.35  # of the length over which it does
 # How the joints from the tip to the hip turn about x when a leg folds, for a fore leg and a hind leg.
@@ -71,16 +71,16 @@ def _stand(limb: Limb, verts: np.ndarray, rng: np.random.Generator, amount: floa
         leg_turns(limb, rng.normal(0, spread) * amount, lift + abs(rng.normal(0, 0.1)) * amount, rng, 0.06, rng.normal(0, 0.06))
         for _ in range(1 if lift else TRIES)
     ]
-    off = [abs(_foot(limb, verts, turns)[1] - verts[limb.tips[0], 1]) for turns in tries]
+    off = np.abs(_feet(limb, verts, np.stack(tries))[:, 1] - verts[limb.tips[0], 1])
     return tries[int(np.argmin(off))]
 
 
-def _foot(limb: Limb, verts: np.ndarray, turns: np.ndarray) -> np.ndarray:
-    """Where a leg's tip `(3,)` comes to by its joints' turns."""
-    place = verts[limb.tips[0]]
-    for ring, turn in zip(limb.rings, turns, strict=True):
+def _feet(limb: Limb, verts: np.ndarray, turns: np.ndarray) -> np.ndarray:
+    """Where a leg's tip comes to `(T, 3)` by its joints' turns `(T, J, 3)`."""
+    place = np.tile(verts[limb.tips[0]], (len(turns), 1))
+    for i, ring in enumerate(limb.rings):
         centre = verts[ring].mean(0)
-        place = Rotation.from_rotvec(turn).apply(place - centre) + centre
+        place = Rotation.from_rotvec(turns[:, i]).apply(place - centre) + centre
     return place
 
 
