@@ -69,12 +69,22 @@ def draw_mild(side: int, room: float, rng: np.random.Generator) -> np.ndarray:
     bend[0, 1] = rng.uniform(-SHEAR, SHEAR)
     linear = turn @ bend
     middle = np.full(2, (side - 1) / 2)
-    return np.concatenate([linear, (middle - linear @ middle + rng.uniform(-MOVE, MOVE, 2) * side)[:, None]], 1)
+    return np.concatenate(
+        [linear, (middle - linear @ middle + rng.uniform(-MOVE, MOVE, 2) * side)[:, None]], 1
+    )
+
+
+def inner(side: int, room: float) -> np.ndarray:
+    """The matrix `(2, 3)` of `draw_mild` without anything random."""
+    move = (1 - room) * (side - 1) / 2
+    return np.array([[room, 0, move], [0, room, move]])
 
 
 def cloud(side: int, cells: int, rng: np.random.Generator) -> np.ndarray:
     """Smooth noise `(side, side)` f4 of about unit spread, with `cells` bumps a side."""
-    return cv2.resize(rng.standard_normal((cells, cells), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(
+        rng.standard_normal((cells, cells), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC
+    )
 
 
 def roughen_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -120,5 +130,7 @@ def roughen_picture(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     out = (out.clip(0, 1) * 255).astype(np.uint8)
     if rng.random() < 0.2:
         quality = int(rng.integers(25, 85))
-        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        out = cv2.imdecode(
+            cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR
+        )
     return out

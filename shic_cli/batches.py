@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -86,7 +87,7 @@ class Examples:
             flip,
             at_points,
         )
-        self.rough, self.cuts = rough, {}
+        self.rough, self.cuts, self.own = rough, {}, {}
         self.mirror, self.seed, self.memory, self.kept = mirror, seed, memory, {}
         self.cells, self.fitting = cells, Fitting("the encoder", together)
 
@@ -135,9 +136,13 @@ class Examples:
     def _make(self, keys: Sequence[tuple[int, int, bool]]) -> list[Example]:
         """Examples, encoded in one call."""
         natural = [self.is_natural(index) for index, _, _ in keys]
-        make = self._rough if self.rough else self._crop
         cut = [
-            self._mirrored(make(index, chance(self.seed, "augment", index, variant, int(mirrored))), mirrored)
+            self._mirrored(
+                (self._rough if self.rough else self._crop)(
+                    index, chance(self.seed, "augment", index, variant, int(mirrored))
+                ),
+                mirrored,
+            )
             for index, variant, mirrored in keys
         ]
         mirrored = [
@@ -192,18 +197,9 @@ class Examples:
         """As `_crop`, with errors of masks and of cameras, and with points that favour what is thin: a vertex
         seen at many pixels is drawn less often at each.
         """
-        if index in self.cuts:
-            rgb, mask, yx, vertex = self.cuts[index]
-        else:
-            rgb, mask, yx, vertex = self._cut(index, ROOM)
-            kept = chance(self.seed, "points", index).permutation(len(yx))[:MOST]
-            yx, vertex = yx[kept].astype(np.float32), vertex[kept].astype(np.int32)
-            made = rgb, (mask * 255).astype(np.uint8), yx, vertex
-            size = sum(each.nbytes for each in made)
-            if size <= self.memory:
-                self.memory -= size
-                self.cuts[index] = made
-        mask = mask.astype(np.float32) / 255 if mask.dtype == np.uint8 else mask
+        rgb, mask, yx, vertex = self._kept_cut(index)
+        if index in self.own:
+            yx, vertex = self.own[index]
         side, matrix = self.encoder.side, augment.draw_mild(self.encoder.side, ROOM, rng)
         rgb = augment.roughen_picture(augment.warp(rgb, matrix), rng)
         mask = augment.roughen_mask(augment.warp(mask, matrix), rng)
@@ -214,6 +210,47 @@ class Examples:
         near = yx.round().astype(int).clip(0, side - 1)
         seen = inside & (mask[near[:, 0], near[:, 1]] > 0.5)
         return self._tensors(rgb, mask, yx, vertex, seen if seen.any() else inside)
+
+    def _kept_cut(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As `_cut` with room around the crop, kept while there is memory."""
+        if index not in self.cuts:
+            rgb, mask, yx, vertex = self._cut(index, ROOM)
+            kept = chance(self.seed, "points", index).permutation(len(yx))[:MOST]
+            made = (
+                rgb,
+                (mask * 255).astype(np.uint8),
+                yx[kept].astype(np.float32),
+                vertex[kept].astype(np.int32),
+            )
+            size = sum(each.nbytes for each in made)
+            if size > self.memory:
+                return made[0], made[1].astype(np.float32) / 255, *made[2:]
+            self.memory -= size
+            self.cuts[index] = made
+        rgb, mask, yx, vertex = self.cuts[index]
+        return rgb, mask.astype(np.float32) / 255, yx, vertex
+
+    def ask(
+        self, index: int, number: int, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Picture `(3, S, S)`, mask `(1, S, S)` and at most `number` pixels of the object `(P, 2)` of an example
+        as prediction sees it.
+        """
+        rgb, mask, _, _ = self._kept_cut(index)
+        matrix = augment.inner(self.encoder.side, ROOM)
+        rgb, mask = augment.warp(rgb, matrix), augment.warp(mask, matrix)
+        pixels = np.argwhere(mask > 0.5)
+        yx = pixels[rng.permutation(len(pixels))[:number]].astype(np.float64)
+        return (
+            torch.from_numpy(rgb).permute(2, 0, 1).float() / 255,
+            torch.from_numpy(mask)[None],
+            torch.from_numpy(yx),
+        )
+
+    def relabel(self, index: int, yx: np.ndarray, vertex: np.ndarray) -> None:
+        """Replace the labels of an example by `vertex` `(P,)` at the pixels `yx` `(P, 2)` of what `ask` gave."""
+        back = cv2.invertAffineTransform(augment.inner(self.encoder.side, ROOM))
+        self.own[index] = augment.move(yx, back), vertex
 
     def _tensors(
         self, rgb: np.ndarray, mask: np.ndarray, yx: np.ndarray, vertex: np.ndarray, usable: np.ndarray

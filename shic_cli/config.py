@@ -335,6 +335,21 @@ class TrainConfig(Checked):
         "Weight of the photos' losses together; 0 leaves photos out; -1: 1, or 0 for a unet with synthetic pictures and no annotated ones.",
         low=-1,
     )
+    own: float = setting(
+        -1.0,
+        "Weight of the loss of photos by the map's own labels, where it is sure and agrees with itself on the mirrored photo; 0 leaves"
+        " them out; -1: 0.05 for a unet with synthetic pictures, else 0.",
+        low=-1,
+    )
+    own_share: float = setting(
+        0.25, "Share of a step's pictures that are photos with own labels.", low=0.01, high=0.9
+    )
+    own_from: float = setting(
+        0.4, "Share of the epochs after which photos with own labels are taken.", low=0, high=1
+    )
+    own_spread: float = setting(
+        15.0, "Own labels are taken where their expected error is at most this.", low=0
+    )
     foreground: float = setting(
         0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0
     )

@@ -58,8 +58,12 @@ class Median:
 
     def __call__(self, share: torch.Tensor) -> torch.Tensor:
         """The median `(P,)` of each of the distributions `share` `(P, K)`."""
+        return self.with_expected(share)[0]
+
+    def with_expected(self, share: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The median `(P,)` of each of the distributions `share` `(P, K)`, and its expected distance `(P,)`."""
         cells = torch.zeros(len(share), len(self.between), device=share.device).index_add_(
             1, self.cell, share
         )
-        best = (cells @ self.between).argmin(1)
-        return torch.where(self.cell == best[:, None], share, -1).argmax(1)
+        expected, best = (cells @ self.between).min(1)
+        return torch.where(self.cell == best[:, None], share, -1).argmax(1), expected

@@ -136,7 +136,9 @@ class UNet(nn.Module):
         super().__init__()
         first = _grouped(4 * channels, widths[0])
         self.stem = nn.Sequential(nn.PixelUnshuffle(2), *first, *_grouped(widths[0], widths[0]))
-        self.down = nn.ModuleList(nn.Sequential(*_grouped(a, b, 2), *_grouped(b, b)) for a, b in pairwise(widths))
+        self.down = nn.ModuleList(
+            nn.Sequential(*_grouped(a, b, 2), *_grouped(b, b)) for a, b in pairwise(widths)
+        )
         self.bottom = nn.Sequential(
             *_grouped(widths[-1], widths[-1])
         )  # without it a corner does not see the opposite one

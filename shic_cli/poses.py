@@ -310,7 +310,9 @@ class Poser:
                 elif limb.kind == "tail":
                     verts = turn_joints(verts, limb, motion.tail_turns(len(limb.rings), rng, amount))
                 elif limb.kind == "head" and (len(limb.tips) > 1 or self._lone_head(limb)):
-                    verts = turn_joints(verts, limb, motion.head_turns(len(limb.rings), held.pitch, rng, amount))
+                    verts = turn_joints(
+                        verts, limb, motion.head_turns(len(limb.rings), held.pitch, rng, amount)
+                    )
                 else:
                     verts = bend_limb(verts, limb, rng, 2 * amount)
             verts = bend_trunk(verts, rng, amount)

@@ -24,6 +24,7 @@ PAPER = {
     "schedule": "step",
     "mirror": "off",
     "natural": 1.0,
+    "own": 0.0,
     "augment": "on",
     "rough": "off",
     "precision": "float32",
@@ -38,6 +39,7 @@ MEASURED = {
         "schedule": "cosine",
         "mirror": "on",
         "natural": 0.0,
+        "own": 0.05,
         "augment": "off",
         "rough": "on",
         "precision": "bfloat16",
@@ -60,7 +62,7 @@ def settle(
     if config.recipe == "auto":
         meant |= MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
         if "annotated" in labels or "synthetic" not in labels:
-            meant["natural"] = 1.0
+            meant |= {"natural": 1.0, "own": 0.0}
         if not has_bfloat16(device):
             meant["precision"] = "float32"
     given = {

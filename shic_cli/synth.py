@@ -94,7 +94,9 @@ class Framer:
         self.verts, self.faces = np.asarray(verts, np.float32), np.asarray(faces, np.int64)
         self.config, self.device, self.azimuths = config, device, azimuths
         self.kinds = tuple(limb.kind for limb in limbs)
-        self.painted = np.concatenate([self.verts, *_limb_values(self.verts, self.faces, limbs)], 1).astype(np.float32)
+        self.painted = np.concatenate([self.verts, *_limb_values(self.verts, self.faces, limbs)], 1).astype(
+            np.float32
+        )
         self.renderer = registry.make("renderers", config.renderer, device=device)
 
     def frame(self, rng: np.random.Generator, verts: np.ndarray | None = None) -> Frame:
@@ -112,7 +114,9 @@ class Framer:
                 "its generator failed or blanked it; give another --seed or --prompt",
             )
         size, erode = self.config.size, self.config.erode
-        fragments = self.render(frame, size) if fragments is None or fragments.face.shape[-1] != size else fragments
+        fragments = (
+            self.render(frame, size) if fragments is None or fragments.face.shape[-1] != size else fragments
+        )
         vertex = pixel_vertex(fragments, self._tensor(self.faces))[0].cpu().numpy().astype(np.int32)
         if erode > 0:
             vertex[

@@ -9,7 +9,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from safetensors import safe_open
 
 from shic_cli import losses
 from shic_cli.batches import Batch, Example, Examples, collate, flip_points
-from shic_cli.config import TrainConfig
-from shic_cli.devices import TOGETHER, Fitting, ahead
+from shic_cli.config import GEODESIC_MAXIMUM, TrainConfig
+from shic_cli.devices import TOGETHER, Fitting, ahead, chance
 from shic_cli.errors import InputError, SettingError, ShicError
 from shic_cli.features import make_extractor
+from shic_cli.learning.own_labels import ASKED, Teacher
 from shic_cli.matching import sample
+from shic_cli.median import Median
 from shic_cli.model import DECODERS, CanonicalMap, Saved, Surface, write_model, write_tensors
 from shic_cli.outputs import Journal, check_target, replacing
 from shic_cli.progress import Track, plain_track
@@ -65,7 +67,7 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
 
 def _kind(name: str) -> str:
     """Which pictures the loss `name` is a mean over."""
-    return "natural" if name in NATURAL else "synthetic" if name == "synthetic" else "all"
+    return "natural" if name in (*NATURAL, "own") else "synthetic" if name == "synthetic" else "all"
 
 
 @dataclass
@@ -106,7 +108,12 @@ class Trainer:
                 "there are no synthetic pictures: without them this map can be worse than its labels; make some with `shic synth`"
             )
         config = settle(config, encoder, device, labels)
-        if config.natural == 0 and labels != {"synthetic"}:
+        if config.natural == 0 and config.own > 0 and labels != {"synthetic"}:
+            log.info(
+                "photos: learned from by the map's own labels, after %d %% of the epochs",
+                100 * config.own_from,
+            )
+        elif config.natural == 0 and labels != {"synthetic"}:
             log.info(
                 "photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)"
             )
@@ -123,7 +130,7 @@ class Trainer:
             vertices=len(template.verts),
             augment=config.augment == "on",
             variants=config.variants,
-            flip=config.equivariance > 0,
+            flip=config.equivariance > 0 and config.natural > 0,
             mirror=mirror if config.mirror == "on" else None,
             at_points=decoder.pointwise,
             cells=decoder.cells,
@@ -149,7 +156,8 @@ class Trainer:
         is not finite.
         """
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
-        order = torch.randperm(len(self.examples), generator=generator).split(self.config.batch)
+        numbers = self._numbers(generator)
+        order = numbers[torch.randperm(len(numbers), generator=generator)].split(self.config.batch)
         self.map.train()
         sums: dict[str, float] = {}
         steps = {"natural": 0, "synthetic": 0, "all": len(order)}
@@ -175,6 +183,42 @@ class Trainer:
         self.history.append(means)
         return means
 
+    def _numbers(self, generator: torch.Generator) -> torch.Tensor:
+        """The examples of this epoch by their numbers: all of them; or, where photos have the map's own labels,
+        the synthetic ones and, once it is time, as many photos as there is room for, labelled now.
+        """
+        natural = [index for index in range(len(self.examples)) if self.examples.is_natural(index)]
+        if not (self.config.natural == 0 and self.config.own > 0 and natural):
+            return torch.arange(len(self.examples))
+        others = torch.tensor(sorted(set(range(len(self.examples))) - set(natural)))
+        if self.epoch < self.config.own_from * self.config.epochs:
+            return others
+        share = self.config.own_share
+        wanted = max(1, round(len(others) * share / (1 - share)))
+        drawn = torch.tensor(natural)[torch.randperm(len(natural), generator=generator)][:wanted].tolist()
+        rng, labels = chance(self.seed, "own", self.epoch), 0
+        self.map.eval()
+        kept = [index for index in drawn if self.teacher.label(index, rng)]
+        labels = sum(len(self.examples.own[index][1]) for index in kept)
+        log.info(
+            "own labels: %d of %d photos, %.0f %% of their pixels",
+            len(kept),
+            len(drawn),
+            100 * labels / (ASKED * max(len(drawn), 1)),
+        )
+        if not kept:
+            return others
+        return torch.cat([others, torch.tensor(kept).repeat(-(-wanted // len(kept)))[:wanted]])
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Labels photos by the map as it is."""
+        median = Median.of(self.template.verts, self.template.faces, self.device)
+        scale = GEODESIC_MAXIMUM / float(median.between.max())
+        return Teacher(
+            self.examples, self.map, self.mirror, median, scale, self.config.own_spread, self.device
+        )
+
     def _check(self, means: dict[str, float]) -> None:
         """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has
         grown beyond all measure.
@@ -196,7 +240,7 @@ class Trainer:
         """SettingError if a rank could have no loss to go back through layers in which the ranks wait for
         each other.
         """
-        kinds = {_kind(name) for name in (*NATURAL, "synthetic") if self.weight(name)}
+        kinds = {_kind(name) for name in (*NATURAL, "own", "synthetic") if self.weight(name)}
         present = {
             "natural" if self.examples.is_natural(index) else "synthetic"
             for index in range(len(self.examples))
@@ -302,7 +346,11 @@ class Trainer:
             self.map.vertex_embeddings(),
         )
         terms = {}
-        if natural.any():  # probabilities, K a point, are made of what needs them alone
+        if natural.any() and self.config.natural == 0:
+            terms["own"] = losses.pseudo(
+                losses.log_probability(labelled[natural], vertices), batch.vertex[natural]
+            )
+        elif natural.any():  # probabilities, K a point, are made of what needs them alone
             logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))
             terms |= self._natural(logp, other, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
         if self.config.synthetic and not natural.all():

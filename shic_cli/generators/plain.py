@@ -113,7 +113,11 @@ def coat(points: np.ndarray, upward: np.ndarray, rng: np.random.Generator) -> np
 
 
 def markings(
-    colors: np.ndarray, limbs: np.ndarray, kinds: tuple[str, ...], points: np.ndarray, rng: np.random.Generator
+    colors: np.ndarray,
+    limbs: np.ndarray,
+    kinds: tuple[str, ...],
+    points: np.ndarray,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """`colors` (P, 3) with legs, tail or head of another colour, from their tips up: black points, white socks.
 
@@ -121,7 +125,9 @@ def markings(
     """
     legs = [i for i, kind in enumerate(kinds) if kind in ("fore", "hind")]
     groups = [legs] if rng.random() < 0.4 else [[i] for i in legs if rng.random() < 0.3]
-    groups += [[i for i, kind in enumerate(kinds) if kind == name] for name in ("tail", "head") if rng.random() < 0.3]
+    groups += [
+        [i for i, kind in enumerate(kinds) if kind == name] for name in ("tail", "head") if rng.random() < 0.3
+    ]
     color = extreme_color(rng)
     for group in filter(None, groups):
         if rng.random() < 0.3:
@@ -135,7 +141,9 @@ def extreme_color(rng: np.random.Generator) -> np.ndarray:
     """A nearly black, a nearly white, or any colour `(3,)` in 0..1."""
     kind = rng.random()
     if kind < 0.8:
-        return (rng.uniform(0.03, 0.15) if kind < 0.5 else rng.uniform(0.75, 0.95)) * (1 + 0.1 * rng.normal(size=3)).astype(np.float32)
+        return (rng.uniform(0.03, 0.15) if kind < 0.5 else rng.uniform(0.75, 0.95)) * (
+            1 + 0.1 * rng.normal(size=3)
+        ).astype(np.float32)
     return random_color(rng)
 
 

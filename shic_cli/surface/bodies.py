@@ -35,7 +35,10 @@ def vary(template: Template, limbs: Sequence[Limb], rng: np.random.Generator, am
     for limb in limbs:
         kind = limb.kind
         common = 0.8 * leg if kind in ("fore", "hind") else 0.0
-        own = (common + rng.normal(0, LENGTH[kind]) * (0.4 if common else 1.0), rng.normal(0, THICKNESS[kind]))
+        own = (
+            common + rng.normal(0, LENGTH[kind]) * (0.4 if common else 1.0),
+            rng.normal(0, THICKNESS[kind]),
+        )
         length, thickness = drawn.setdefault(f"{kind} {len(limb.tips)} {limb.end:.1f}", own)
         verts = resize(verts, template.verts, limb, np.exp(amount * length), np.exp(amount * thickness))
     verts = verts + swell(template, rng) * amount
@@ -46,7 +49,9 @@ def vary(template: Template, limbs: Sequence[Limb], rng: np.random.Generator, am
 
 def resize(verts: np.ndarray, rest: np.ndarray, limb: Limb, length: float, thickness: float) -> np.ndarray:
     """`verts` `(K, 3)` with a limb that is `length` times as long and `thickness` times as thick."""
-    line = np.concatenate([rest[list(limb.tips)].mean(0)[None], [rest[ring].mean(0) for ring in limb.rings[:3]]])
+    line = np.concatenate(
+        [rest[list(limb.tips)].mean(0)[None], [rest[ring].mean(0) for ring in limb.rings[:3]]]
+    )
     root = line[-1]
     axis = line[0] - root
     axis = axis / max(np.linalg.norm(axis), 1e-9)
@@ -54,7 +59,9 @@ def resize(verts: np.ndarray, rest: np.ndarray, limb: Limb, length: float, thick
     on = np.flatnonzero(share)
     out, part = verts.copy(), verts[on]
     nearest = _onto(rest[on], line)
-    moved = nearest + (part - nearest) * thickness if len(limb.tips) == 1 else root + (part - root) * thickness
+    moved = (
+        nearest + (part - nearest) * thickness if len(limb.tips) == 1 else root + (part - root) * thickness
+    )
     moved = moved + (length - 1) * ((part - root) @ axis)[:, None] * axis
     out[on] += share[on, None] * (moved - part)
     return out

@@ -46,14 +46,19 @@ def hold(limbs: Sequence[Limb], verts: np.ndarray, rng: np.random.Generator, amo
     if manner == "rest" and len(fore) >= 2:
         return _rest(limbs, legs, rng, amount)
     if manner == "wild":
-        turns = {i: leg_turns(limbs[i], rng.normal(0, 0.5) * amount, rng.normal(0.2, 0.5) * amount, rng, 0.3) for i in legs}
+        turns = {
+            i: leg_turns(limbs[i], rng.normal(0, 0.5) * amount, rng.normal(0.2, 0.5) * amount, rng, 0.3)
+            for i in legs
+        }
         return Held(turns, pitch=rng.normal(0, 0.15) * amount)
     if manner == "go":
         return Held(_go(limbs, legs, rng, amount), pitch=rng.normal(0, 0.1) * amount)
     return Held({i: _stand(limbs[i], verts, rng, amount) for i in legs})
 
 
-def leg_turns(limb: Limb, swing: float, fold: float, rng: np.random.Generator, jitter: float = 0.1, splay: float = 0.0) -> np.ndarray:
+def leg_turns(
+    limb: Limb, swing: float, fold: float, rng: np.random.Generator, jitter: float = 0.1, splay: float = 0.0
+) -> np.ndarray:
     """The turns `(4, 3)` of a leg's joints from tip to hip: it swings (to the back), folds (1: wholly) and
     splays (outwards).
     """
@@ -68,7 +73,14 @@ def _stand(limb: Limb, verts: np.ndarray, rng: np.random.Generator, amount: floa
     lift = rng.uniform(0.2, 0.9) if rng.random() < 0.1 else 0.0
     spread = rng.choice([0.1, 0.3])
     tries = [
-        leg_turns(limb, rng.normal(0, spread) * amount, lift + abs(rng.normal(0, 0.1)) * amount, rng, 0.06, rng.normal(0, 0.06))
+        leg_turns(
+            limb,
+            rng.normal(0, spread) * amount,
+            lift + abs(rng.normal(0, 0.1)) * amount,
+            rng,
+            0.06,
+            rng.normal(0, 0.06),
+        )
         for _ in range(1 if lift else TRIES)
     ]
     off = np.abs(_feet(limb, verts, np.stack(tries))[:, 1] - verts[limb.tips[0], 1])
@@ -84,17 +96,23 @@ def _feet(limb: Limb, verts: np.ndarray, turns: np.ndarray) -> np.ndarray:
     return place
 
 
-def _go(limbs: Sequence[Limb], legs: list[int], rng: np.random.Generator, amount: float) -> dict[int, np.ndarray]:
+def _go(
+    limbs: Sequence[Limb], legs: list[int], rng: np.random.Generator, amount: float
+) -> dict[int, np.ndarray]:
     """Legs in a gait: each swings and folds by its place in the stride; those of a pair are a share of a
     stride apart.
     """
     reach, height, start = rng.uniform(0.2, 0.8), rng.uniform(0.2, 1.2), rng.random()
     between, found = rng.random(), {}
-    apart = {kind: rng.choice([0.5, 0.5, 0.2, 0.05]) * rng.choice([-1, 1]) + rng.normal(0, 0.05) for kind in FOLD}
+    apart = {
+        kind: rng.choice([0.5, 0.5, 0.2, 0.05]) * rng.choice([-1, 1]) + rng.normal(0, 0.05) for kind in FOLD
+    }
     for i in legs:
         limb = limbs[i]
         left = limb.joints[-1, 0] > 0
-        stride = 2 * np.pi * (start + (between if limb.kind == "hind" else 0) + (apart[limb.kind] if left else 0))
+        stride = (
+            2 * np.pi * (start + (between if limb.kind == "hind" else 0) + (apart[limb.kind] if left else 0))
+        )
         fold = height * max(0.0, np.sin(stride)) + abs(rng.normal(0, 0.1))
         found[i] = leg_turns(limb, amount * reach * np.cos(stride), amount * fold, rng)
     return found
@@ -109,12 +127,18 @@ def _rest(limbs: Sequence[Limb], legs: list[int], rng: np.random.Generator, amou
             if limbs[i].kind == "fore":
                 found[i] = leg_turns(limbs[i], pitch + rng.normal(0, 0.15), abs(rng.normal(0, 0.1)), rng)
             else:
-                found[i] = leg_turns(limbs[i], -rng.uniform(0.2, 0.9), rng.uniform(0.8, 1.5), rng, splay=rng.uniform(0, 0.5))
+                found[i] = leg_turns(
+                    limbs[i], -rng.uniform(0.2, 0.9), rng.uniform(0.8, 1.5), rng, splay=rng.uniform(0, 0.5)
+                )
         return Held(found, pitch)
     stretched, splay = rng.random(len(limbs)) < rng.choice([0.1, 0.9]), rng.uniform(-0.2, 0.6)
     for i in legs:
         if limbs[i].kind == "fore":
-            swing, fold = (-rng.uniform(0.8, 1.5), 0.1) if stretched[i] else (-rng.uniform(0, 0.7), rng.uniform(0.9, 1.5))
+            swing, fold = (
+                (-rng.uniform(0.8, 1.5), 0.1)
+                if stretched[i]
+                else (-rng.uniform(0, 0.7), rng.uniform(0.9, 1.5))
+            )
         else:
             swing, fold = -rng.uniform(0.2, 1.2), rng.uniform(0.8, 1.6)
         found[i] = leg_turns(limbs[i], swing * amount, fold * amount, rng, splay=splay)

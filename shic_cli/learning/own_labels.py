@@ -1,0 +1,52 @@
+"""The map's own labels of photos: what it says of a photo and of its mirror image alike, and is sure of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from shic_cli.batches import Examples, flip_points
+from shic_cli.features import decoder_input
+from shic_cli.matching import sample
+from shic_cli.median import Median
+
+if TYPE_CHECKING:
+    from shic_cli.model import CanonicalMap
+
+ASKED = 400  # pixels of a photo whose labels are asked for
+FEWEST = 40  # sure pixels that a photo needs to be learned from
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Labels photos of `examples` by `map`; a label is kept where its expected distance from the truth, on
+    the 228 scale and by the map's own probabilities, is at most `spread`.
+    """
+
+    examples: Examples
+    map: CanonicalMap
+    mirror: torch.Tensor
+    median: Median
+    scale: float
+    spread: float
+    device: torch.device
+
+    @torch.no_grad()
+    def label(self, index: int, rng: np.random.Generator) -> int:
+        """Give example number `index` the map's labels, and how many it got; 0 leaves those that it had."""
+        image, mask, yx = self.examples.ask(index, ASKED, rng)
+        images, masks = torch.stack([image, image.flip(-1)]), torch.stack([mask, mask.flip(-1)])
+        grids, _ = self.map.embed(decoder_input(self.examples.encoder, images, masks).to(self.device).float())
+        side, table = self.examples.encoder.side, self.map.vertex_embeddings()
+        points = torch.stack([yx, flip_points(yx, side)]).to(self.device).float()
+        found = sample(grids.float(), points, side)
+        share = ((found[0] @ table.T).softmax(-1) + (found[1] @ table[self.mirror].T).softmax(-1)) / 2
+        vertex, expected = self.median.with_expected(share)
+        sure = (expected * self.scale <= self.spread).cpu()
+        if int(sure.sum()) < FEWEST:
+            return 0
+        self.examples.relabel(index, yx[sure].numpy(), vertex.cpu()[sure].numpy())
+        return int(sure.sum())
