@@ -53,7 +53,7 @@ def jitter(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-TURN = 10.0  # degrees either way, of a picture whose whole object is kept
+TURN = 5.0  # degrees either way, of a picture whose whole object is kept
 SCALE = 0.08  # spread of its axes' scales either way
 MOVE = 0.04  # of the side either way
 SHEAR = 0.06  # either way

@@ -335,6 +335,11 @@ class TrainConfig(Checked):
         "Weight of the photos' losses together; 0 leaves photos out; -1: 1, or 0 for a unet with synthetic pictures and no annotated ones.",
         low=-1,
     )
+    far: float = setting(
+        -1.0,
+        "Weight of the expected distance from the label on synthetic pictures, which tells legs apart early; -1: 0.003 for a unet, else 0.",
+        low=-1,
+    )
     own: float = setting(
         -1.0,
         "Weight of the loss of photos by the map's own labels, where it is sure and agrees with itself on the mirrored photo; 0 leaves"

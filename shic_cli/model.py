@@ -132,10 +132,9 @@ class UNet(nn.Module):
     cells = None
     foreground = None
 
-    def __init__(self, channels: int, dim: int, widths: tuple[int, ...] = (32, 48, 80, 128, 160)) -> None:
+    def __init__(self, channels: int, dim: int, widths: tuple[int, ...] = (24, 48, 80, 128, 160)) -> None:
         super().__init__()
-        first = _grouped(4 * channels, widths[0])
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), *first, *_grouped(widths[0], widths[0]))
+        self.stem = nn.Sequential(nn.PixelUnshuffle(2), *_grouped(4 * channels, widths[0]))
         self.down = nn.ModuleList(
             nn.Sequential(*_grouped(a, b, 2), *_grouped(b, b)) for a, b in pairwise(widths)
         )

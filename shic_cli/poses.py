@@ -81,7 +81,8 @@ def find_limbs(template: Template) -> list[Limb]:
         distance = template.geodesic[list(group)].min(0)
         slender = (end - start) / max(_width(template, distance, (start + end) / 2), 1e-9)
         # A head turns however short its neck is.
-        if slender > (SLENDER if len(group) == 1 else 0 if head in group else STOUT):
+        carries_head = head in group and template.verts[list(group), 1].min() > _low(template)
+        if slender > (SLENDER if len(group) == 1 else 0 if carries_head else STOUT):
             limbs.append(_limb(template, group, (start, end), min(max(slender / SLENDER, 0.4), 1.0)))
     return _kinds(template, limbs, head)
 
@@ -102,11 +103,16 @@ def _head(template: Template, tips: list[int]) -> int | None:
     return max(ahead, key=lambda tip: template.verts[tip, 2], default=None)
 
 
+def _low(template: Template) -> float:
+    """The height below which the tips of legs are."""
+    return float(template.verts[:, 1].min() + LOW * np.ptp(template.verts[:, 1]))
+
+
 def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb]:
     """`limbs` with what kind each is: legs are slender pairs that reach the ground, the longer ones behind
     are hind legs; a leg gets a joint inside the trunk.
     """
-    ground = template.verts[:, 1].min() + LOW * np.ptp(template.verts[:, 1])
+    ground = _low(template)
     legs = [
         limb
         for limb in limbs
@@ -122,7 +128,7 @@ def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb
         if any(limb is leg for leg in legs):
             kind = "fore" if limb.joints[-1, 2] > behind else "hind"
             out.append(replace(limb, kind=kind, rings=(*limb.rings, _hip(template, limb))))
-        elif head in limb.tips:
+        elif head in limb.tips and template.verts[tips, 1].min() > ground:
             out.append(replace(limb, kind="head"))
         elif len(tips) == 1 and abs(template.verts[tips[0], 0]) < 0.02 and limb.joints[-1, 2] < 0:
             out.append(replace(limb, kind="tail"))
@@ -133,7 +139,7 @@ def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb
 
 def _hip(template: Template, limb: Limb) -> np.ndarray:
     """The vertices on a leg's side of the trunk around the joint that turns the leg inside the trunk."""
-    ring = _around(limb.distance, motion.HIP * limb.end)
+    ring = _around(limb.distance, limb.start + motion.HIP * limb.length)
     same = ring[np.sign(template.verts[ring, 0]) == np.sign(limb.joints[-1, 0])]
     return same if len(same) else ring
 
@@ -292,32 +298,29 @@ class Poser:
 
     @classmethod
     def of(cls, template: Template, amount: float = 1.0, bodies: float = 1.0) -> Poser:
-        """The poser of a template; `amount` 0 keeps the rest pose, `bodies` 0 the template's own body."""
-        return cls(template, find_limbs(template) if amount or bodies else [], amount, bodies)
+        """The poser of a template; `amount` 0 keeps the template as it is, `bodies` 0 its body."""
+        return cls(template, find_limbs(template) if amount else [], amount, bodies)
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         if not self.limbs:
             return self.template.verts
         verts = vary(self.template, self.limbs, rng, self.bodies) if self.bodies else self.template.verts
         verts = verts.astype(np.float64)
-        if self.amount:
-            amount = self.amount * rng.uniform(0.5, 1)
-            held = motion.hold(self.limbs, verts, rng, amount)
-            # all at rest positions first: limbs hardly overlap, and the trunk carries them
-            for i, limb in enumerate(self.limbs):
-                if i in held.legs:
-                    verts = turn_joints(verts, limb, held.legs[i])
-                elif limb.kind == "tail":
-                    verts = turn_joints(verts, limb, motion.tail_turns(len(limb.rings), rng, amount))
-                elif limb.kind == "head" and (len(limb.tips) > 1 or self._lone_head(limb)):
-                    verts = turn_joints(
-                        verts, limb, motion.head_turns(len(limb.rings), held.pitch, rng, amount)
-                    )
-                else:
-                    verts = bend_limb(verts, limb, rng, 2 * amount)
-            verts = bend_trunk(verts, rng, amount)
-            turn = Rotation.from_euler("xz", [-held.pitch, held.roll])
-            verts = turn.apply(verts)
+        amount = self.amount * rng.uniform(0.5, 1)
+        held = motion.hold(self.limbs, verts, rng, amount)
+        # all at rest positions first: limbs hardly overlap, and the trunk carries them
+        for i, limb in enumerate(self.limbs):
+            if i in held.legs:
+                verts = turn_joints(verts, limb, held.legs[i])
+            elif limb.kind == "tail":
+                verts = turn_joints(verts, limb, motion.tail_turns(len(limb.rings), rng, amount))
+            elif limb.kind == "head" and (len(limb.tips) > 1 or self._lone_head(limb)):
+                verts = turn_joints(verts, limb, motion.head_turns(len(limb.rings), held.pitch, rng, amount))
+            else:
+                verts = bend_limb(verts, limb, rng, 2 * amount)
+        verts = bend_trunk(verts, rng, amount)
+        turn = Rotation.from_euler("xz", [-held.pitch, held.roll])
+        verts = turn.apply(verts)
         return verts.astype(np.float32)
 
     def _lone_head(self, limb: Limb) -> bool:

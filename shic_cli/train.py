@@ -67,7 +67,7 @@ def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> lis
 
 def _kind(name: str) -> str:
     """Which pictures the loss `name` is a mean over."""
-    return "natural" if name in (*NATURAL, "own") else "synthetic" if name == "synthetic" else "all"
+    return "natural" if name in (*NATURAL, "own") else "synthetic" if name in ("synthetic", "far") else "all"
 
 
 @dataclass
@@ -356,6 +356,8 @@ class Trainer:
         if self.config.synthetic and not natural.all():
             logp = losses.log_probability(labelled[~natural], vertices)
             terms["synthetic"] = losses.synthetic(logp, batch.vertex[~natural])
+            if self.config.far:
+                terms["far"] = losses.distance(logp, self.geodesic[batch.vertex[~natural]])
         return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
 
     def _embed(
