@@ -4,7 +4,7 @@ which no one has to annotate.
     python rigged.py Fox.glb -o rigged/
     python paper/table1.py --dataset rigged --data rigged/ --classes fox
 
-FILE is glTF binary with a skin and animations, as in Quaternius' packs of animals and dinosaurs (CC0). A
+FILE is glTF with a skin and animations, as in Quaternius' packs of animals and dinosaurs (CC0). A
 picture shows a random moment of a random clip, its joints turned a little more, in the materials' colours
 under a random light. The class's folder, here rigged/fox/, gets fox.obj (the rest pose in glTF's axes: y up,
 z to the front), train/ with images/ and masks/, and val/ with annotations.json too.
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,44 +23,16 @@ import torch
 from scipy.spatial.transform import Rotation, Slerp
 from trimesh.remesh import subdivide
 
-from shic_cli.backgrounds import Photos
-from shic_cli.config import SynthConfig
-from shic_cli.demo import annotate, write_obj, write_photo
-from shic_cli.devices import chance
-from shic_cli.generators.plain import background, photo
-from shic_cli.synth import Framer, Picture
+from shic_cli.base.devices import chance
+from shic_cli.base.settings import SynthConfig
+from shic_cli.parts.generators.backgrounds import Photos
+from shic_cli.parts.generators.plain import background, photo
+from shic_cli.stages.demo import annotate, write_obj, write_photo
+from shic_cli.stages.synth import Framer, Picture
+from shic_cli.surface.gltf import Gltf, node_matrices, skinned
 
 VIEWS = SynthConfig(size=320, elevation=(-10, 40), fov=(25, 45), fill=(0.35, 0.85))
-TYPES = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
-WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 TURN = 6  # degrees, standard deviation: how far a joint is turned beside the clip's pose
-
-
-class Gltf:
-    """The JSON and the arrays of a .glb file with one buffer."""
-
-    def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        if data[:4] != b"glTF":
-            raise SystemExit(f"{path}: is not glTF binary (.glb)")
-        length = struct.unpack_from("<I", data, 12)[0]
-        self.json, self.buffer = json.loads(data[20 : 20 + length]), data[28 + length :]
-        if not self.json.get("skins") or not self.json.get("animations"):
-            raise SystemExit(f"{path}: has no skin or no animation")
-
-    def array(self, index: int) -> np.ndarray:
-        """Accessor `index`, `(count,)` or `(count, width)`; integers that stand for shares come as 0..1."""
-        accessor = self.json["accessors"][index]
-        view, kind, width = (
-            self.json["bufferViews"][accessor["bufferView"]],
-            TYPES[accessor["componentType"]],
-            WIDTHS[accessor["type"]],
-        )
-        row = view.get("byteStride", width * kind().itemsize)
-        start = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-        rows = np.ndarray((accessor["count"], width), kind, self.buffer, start, (row, kind().itemsize))
-        found = rows / np.iinfo(kind).max if accessor.get("normalized") else rows.copy()
-        return found[:, 0] if width == 1 else found
 
 
 @dataclass(frozen=True)
@@ -83,14 +54,16 @@ class Rig:
     def read(cls, path: Path, least: int) -> Rig:
         """The first skinned mesh of a file, its faces quartered until it has at least that many vertices."""
         gltf = Gltf(path)
-        node = next(each for each in gltf.json["nodes"] if "skin" in each)
-        skin, parts = gltf.json["skins"][node["skin"]], []
-        for part in gltf.json["meshes"][node["mesh"]]["primitives"]:
+        if not gltf.items("skins") or not gltf.items("animations"):
+            raise SystemExit(f"{path}: has no skin or no animation")
+        node = next(node for node in gltf.items("nodes") if "skin" in node)
+        skin, parts = gltf.items("skins")[node["skin"]], []
+        for part in gltf.items("meshes")[node["mesh"]]["primitives"]:
             joints, shares = (gltf.array(part["attributes"][name]) for name in ("JOINTS_0", "WEIGHTS_0"))
             weights = np.zeros((len(joints), len(skin["joints"])), np.float32)
             for joint, share in zip(joints.T, shares.T, strict=True):
-                weights[np.arange(len(joints)), joint] += share
-            factor = gltf.json["materials"][part["material"]]["pbrMetallicRoughness"].get(
+                weights[np.arange(len(joints)), joint.astype(int)] += share
+            factor = gltf.items("materials")[part["material"]]["pbrMetallicRoughness"].get(
                 "baseColorFactor", [0.8] * 4
             )
             parts.append(
@@ -115,7 +88,7 @@ class Rig:
         while len(verts) < least:
             verts, faces, found = subdivide(verts, faces, vertex_attributes={"weights": weights})
             weights, color = found["weights"], color.repeat(4, 0)
-        rest = transform(node)
+        rest = node_matrices([{**node, "children": []}])[0]
         inverse = gltf.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
         weights /= weights.sum(1, keepdims=True)
         return cls(
@@ -128,45 +101,24 @@ class Rig:
 
         They lie around the origin; the longest side of the mesh at rest is 1.
         """
-        clips = [clip for clip in self.gltf.json["animations"] if "death" not in clip["name"].lower()]
-        nodes = [dict(node) for node in self.gltf.json["nodes"]]
+        clips = [clip for clip in self.gltf.items("animations") if "death" not in clip["name"].lower()]
+        nodes = [dict(node) for node in self.gltf.items("nodes")]
         clip, moment = clips[rng.integers(len(clips))], rng.random()
         for channel in clip["channels"]:
             sampler = clip["samplers"][channel["sampler"]]
-            times, values = self.gltf.array(sampler["input"]), self.gltf.array(sampler["output"])
+            times, values = self.gltf.array(sampler["input"])[:, 0], self.gltf.array(sampler["output"])
             nodes[channel["target"]["node"]][channel["target"]["path"]] = between(times, values, moment)
         for joint in self.nodes:
             turn = Rotation.from_rotvec(rng.normal(0, np.radians(TURN), 3))
             nodes[joint]["rotation"] = (
                 Rotation.from_quat(nodes[joint].get("rotation", (0, 0, 0, 1))) * turn
             ).as_quat()
-        places: dict[int, np.ndarray] = {}
-
-        def place(index: int, above: np.ndarray) -> None:
-            places[index] = above @ transform(nodes[index])
-            for child in nodes[index].get("children", ()):
-                place(child, places[index])
-
-        for root in set(range(len(nodes))) - {child for node in nodes for child in node.get("children", ())}:
-            place(root, np.eye(4))
-        motions = np.stack([places[joint] for joint in self.nodes]) @ self.inverse
-        blended = np.einsum("kj,jab->kab", self.weights, motions)
-        posed = np.einsum("kab,kb->ka", blended[:, :3, :3], self.local) + blended[:, :3, 3]
+        places = node_matrices(nodes)[self.nodes] @ self.inverse
+        joints = np.tile(np.arange(len(self.nodes)), (len(self.local), 1))
+        posed = skinned(self.local, joints, self.weights, places)
         return ((posed - (posed.min(0) + posed.max(0)) / 2) / np.ptp(self.verts, axis=0).max()).astype(
             np.float32
         )
-
-
-def transform(node: dict) -> np.ndarray:
-    """The matrix `(4, 4)` of a node."""
-    if "matrix" in node:
-        return np.array(node["matrix"]).reshape(4, 4).T
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_quat(node.get("rotation", (0, 0, 0, 1))).as_matrix() * node.get(
-        "scale", (1, 1, 1)
-    )
-    matrix[:3, 3] = node.get("translation", (0, 0, 0))
-    return matrix
 
 
 def between(times: np.ndarray, values: np.ndarray, moment: float) -> np.ndarray:
@@ -224,7 +176,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, nargs="+", metavar="FILE", help="a rigged, animated animal, .glb")
+    parser.add_argument(
+        "file", type=Path, nargs="+", metavar="FILE", help="a rigged, animated animal, .glb or .gltf"
+    )
     parser.add_argument("-o", "--output", type=Path, default=Path("rigged"), metavar="FOLDER")
     parser.add_argument("--train", type=int, default=240, help="pictures with masks alone")
     parser.add_argument("--val", type=int, default=40, help="pictures with 150 annotated points each")

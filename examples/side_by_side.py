@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from shic_cli import draw
-from shic_cli.images import Crop, decode, encode
-from shic_cli.model import read_surface
-from shic_cli.schema import ItemReader
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import Crop, decode, encode
+from shic_cli.files.pictures import color_map, contact_sheet
+from shic_cli.learning.model_file import read_surface
 
 
 def side_by_side(surface: Path, maps: list[Path], number: int, across: int, side: int) -> np.ndarray:
@@ -32,13 +32,13 @@ def side_by_side(surface: Path, maps: list[Path], number: int, across: int, side
     for name in chosen:
         items = [reader[name] for reader in readers]
         photo, crop = decode(items[0].encoded.tobytes(), name)[0], Crop.around(items[0].mask, 0.05)
-        pictures = [photo, *(draw.color_map(photo, item.vertex, colors) for item in items)]
+        pictures = [photo, *(color_map(photo, item.vertex, colors) for item in items)]
         tiles += [crop.cut(picture, side) for picture in pictures]
         captions += [
             Path(name).stem,
             *(path.name.removesuffix(".h5").removesuffix(".maps").replace("_", " ") for path in maps),
         ]
-    return draw.contact_sheet(tiles, across * (1 + len(maps)), captions, side)
+    return contact_sheet(tiles, across * (1 + len(maps)), captions, side)
 
 
 def main() -> None:

@@ -15,11 +15,21 @@ import trimesh
 from scipy.sparse.csgraph import laplacian, shortest_path
 from scipy.spatial import cKDTree
 
+from shic_cli.base.settings import SynthConfig
 from shic_cli.cli import main
-from shic_cli.config import SynthConfig
-from shic_cli.schema import LAYOUTS, ItemReader, Template, write_arrays
+from shic_cli.files.arrays import write_arrays
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import LAYOUTS, Template
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `main` does, and before a test imports torch
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the benchmarks, which are tests of tiny sizes without them."""
+    parser.addoption(
+        "--full", action="store_true", help="run tests/benchmarks at full size, and print what they measure"
+    )
+    parser.addoption("--measured", metavar="FILE", help="write what tests/benchmarks measure there, as JSON")
 
 
 def animal_verts(sphere: np.ndarray) -> np.ndarray:
@@ -87,8 +97,10 @@ def small_model_file(small_template: Template, tmp_path: Path) -> Path:
     """
     import torch
 
-    from shic_cli.features import make_extractor
-    from shic_cli.model import CanonicalMap, Saved, Surface, save_model
+    from shic_cli.files.layouts import Surface
+    from shic_cli.learning.canonical_map import CanonicalMap
+    from shic_cli.learning.model_file import Saved, save_model
+    from shic_cli.parts.extractors.make import make_extractor
 
     encoder = make_extractor("silhouette", torch.device("cpu"))
     torch.manual_seed(0)
@@ -175,7 +187,7 @@ def album(small_template: Template, tmp_path_factory: pytest.TempPathFactory) ->
     """A folder with imgs/ and masks/ of six pictures of the animal, and truth.h5 with their exact labels."""
     import torch
 
-    from shic_cli.synth import synthesize
+    from shic_cli.stages.synth import synthesize
 
     folder = tmp_path_factory.mktemp("album")
     synthesize(
@@ -208,7 +220,7 @@ def sd(tiny_sd: Path) -> Any:
     """An extractor `sd` on small random weights."""
     from tiny_diffusion import SMALL
 
-    from shic_cli.extractors.sd import Sd
+    from shic_cli.parts.extractors.sd import Sd
 
     return Sd(str(tiny_sd), **SMALL)
 

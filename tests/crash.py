@@ -28,6 +28,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from shic_cli.stages.train import train
+
 PICTURES = 6
 LINES: dict[str, tuple[str, ...]] = {
     "features": ("features", "imgs", "-o", "{out}/f.h5", "--extractor", "silhouette"),
@@ -102,7 +104,7 @@ def import_all() -> None:
     import matplotlib.pyplot
     import warp
 
-    from shic_cli import demo_animal, features, predict, pseudo_gt, synth, train
+    from shic_cli.stages import demo_animal, features, predict, pseudo_gt, synth
 
     _ = h5py, matplotlib.pyplot, warp, demo_animal, features, predict, pseudo_gt, synth, train
 
@@ -151,7 +153,7 @@ def make_inputs(folder: Path) -> None:
     import trimesh
     from conftest import animal_verts
 
-    from shic_cli.schema import ItemReader
+    from shic_cli.files.items import ItemReader
 
     ball = trimesh.creation.icosphere(subdivisions=3)
     trimesh.Trimesh(animal_verts(np.asarray(ball.vertices)), ball.faces, process=False).export(
@@ -367,7 +369,9 @@ def watch(name: str, out: Path, log: int, pipe: int, at: int, number: int) -> No
 
 def watch_work(name: str, log: int) -> None:
     """Write to `log` what the stage `name` computes and what it keeps."""
-    from shic_cli import features, predict, pseudo_gt, schema, synth, train
+    from shic_cli.files.items import ItemWriter
+    from shic_cli.learning.trainer import Trainer
+    from shic_cli.stages import features, predict, pseudo_gt, synth
 
     def note(what: str, item: object) -> None:
         os.write(log, f"{what} {item}\n".encode())
@@ -390,12 +394,12 @@ def watch_work(name: str, log: int) -> None:
         "features": (features, "photo_features", lambda extractor, photos: photos[0].name),
         "pseudo-gt": (pseudo_gt, "photo_features", lambda extractor, photos: photos[0].name),
         "synth": (synth, "chance", lambda seed, part, i: synth.picture_name(i)),
-        "train": (train.Trainer, "run_epoch", lambda trainer: trainer.epoch + 1),
+        "train": (Trainer, "run_epoch", lambda trainer: trainer.epoch + 1),
         "predict": (predict.Predictor, "predict_all", lambda predictor, photos: photos[0].name),
     }
     wrap(*computed[name][:2], "computed", computed[name][2], True)
-    wrap(schema.ItemWriter, "add", "kept", lambda writer, item: item, False)
-    wrap(train.Trainer, "save_checkpoint", "kept", lambda trainer, path: trainer.epoch, False)
+    wrap(ItemWriter, "add", "kept", lambda writer, item: item, False)
+    wrap(Trainer, "save_checkpoint", "kept", lambda trainer, path: trainer.epoch, False)
 
 
 def watch_files(out: Path, pipe: int, at: int, number: int) -> None:
@@ -404,7 +408,8 @@ def watch_files(out: Path, pipe: int, at: int, number: int) -> None:
 
     At that of number `at` the signal `number` comes.
     """
-    from shic_cli import cli, outputs
+    from shic_cli import cli
+    from shic_cli.files import atomic
 
     begin = cli._run
 
@@ -414,17 +419,17 @@ def watch_files(out: Path, pipe: int, at: int, number: int) -> None:
 
     cli._run = begun
 
-    finishing, close, write = outputs.Journal.finishing, outputs.Journal.close, outputs._write_all
+    finishing, close, write = atomic.Journal.finishing, atomic.Journal.close, atomic._write_all
 
-    def marked(journal: outputs.Journal) -> object:
+    def marked(journal: atomic.Journal) -> object:
         os.write(pipe, b"f")
         return finishing(journal)
 
-    def closed(journal: outputs.Journal, remove: bool = False) -> None:
+    def closed(journal: atomic.Journal, remove: bool = False) -> None:
         close(journal, remove)
         os.write(pipe, b"c")
 
-    outputs.Journal.finishing, outputs.Journal.close = marked, closed
+    atomic.Journal.finishing, atomic.Journal.close = marked, closed
     done = 0
 
     def operation() -> bool:
@@ -448,7 +453,7 @@ def watch_files(out: Path, pipe: int, at: int, number: int) -> None:
         ):
             os.kill(os.getpid(), number)
 
-    outputs._write_all = in_halves
+    atomic._write_all = in_halves
     sys.addaudithook(hook)
 
 

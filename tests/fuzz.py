@@ -35,7 +35,7 @@ import torch
 from fuzz_inputs import mutate, traps
 from fuzz_stages import STAGES, hurry, make_seeds
 
-from shic_cli.errors import ShicError
+from shic_cli.base.errors import ShicError
 
 SECONDS = 10  # of the processor
 # seconds on the clock: a machine that is shared may give little time, and who waits for something takes none
@@ -196,6 +196,12 @@ class Fuzzer:
         )
 
 
+def say(text: str) -> None:
+    """Write a line to stdout at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kind", choices=[*STAGES, "all"], default="all")
@@ -214,11 +220,7 @@ def main() -> None:
             if given.only is not None:
                 sys.stdout.write(f"{fuzzer.attempt(sort, given.only, keep)[1] or 'ended well'}\n")
                 continue
-            report = fuzzer.run(
-                sort,
-                range(given.start, given.start + given.number),
-                lambda text: (print(text, flush=True), None)[1],
-            )  # noqa: T201
+            report = fuzzer.run(sort, range(given.start, given.start + given.number), say)
             failed += len(report.failures)
     sys.exit(bool(failed))
 

@@ -17,11 +17,7 @@ import torch
 import trimesh
 from PIL import Image
 
-from shic_cli import evaluate, images, info, pck, registry
-from shic_cli.annotations import read_annotations
-from shic_cli.batches import Examples
-from shic_cli.cli.console import write_picture
-from shic_cli.config import (
+from shic_cli.base.settings import (
     FeatureConfig,
     PckConfig,
     PredictConfig,
@@ -30,22 +26,34 @@ from shic_cli.config import (
     TemplateConfig,
     TrainConfig,
 )
-from shic_cli.features import make_extractor, write_photo_features, write_view_features
-from shic_cli.given import GivenPairs
-from shic_cli.gps import with_precision
-from shic_cli.images import ImageFile, MaskSource
-from shic_cli.keypoints import read_pairs
-from shic_cli.maps import picture_path
-from shic_cli.model import CanonicalMap, Saved, Surface, read_surface, save_model
-from shic_cli.poses import Poser
-from shic_cli.predict import Pictures, Predictor, predict
-from shic_cli.pseudo_gt import pseudo_gt
-from shic_cli.remap import OPACITY, load_texture, remap
-from shic_cli.render import read_views, render_views, write_views
-from shic_cli.schema import ItemReader, ItemWriter, read_template
-from shic_cli.synth import contact_sheet
-from shic_cli.template import prepare, write
-from shic_cli.train import open_maps
+from shic_cli.cli.console import write_picture
+from shic_cli.evaluation import geodesic, pck
+from shic_cli.evaluation.external import GivenPairs
+from shic_cli.evaluation.geodesic import MapsFile, open_predictions, scored, summary
+from shic_cli.evaluation.gps import with_precision
+from shic_cli.files.annotations import read_annotations
+from shic_cli.files.arrays import read_template
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.keypoints import read_pairs
+from shic_cli.files.layouts import Surface
+from shic_cli.files.names import picture_path
+from shic_cli.files.photos import ImageFile, MaskSource, check_mask, read_mask
+from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.examples import Examples
+from shic_cli.learning.model_file import Saved, read_surface, save_model
+from shic_cli.learning.views import read_views, write_views
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages import info
+from shic_cli.stages.features import write_photo_features, write_view_features
+from shic_cli.stages.predict import Pictures, Predictor, predict
+from shic_cli.stages.pseudo_gt import pseudo_gt
+from shic_cli.stages.remap import OPACITY, load_texture, remap
+from shic_cli.stages.render import render_views
+from shic_cli.stages.synth import contact_sheet
+from shic_cli.stages.template import prepare, write
+from shic_cli.stages.train import open_maps
+from shic_cli.surface.poses import Poser
 
 CPU = torch.device("cpu")
 SIZE = 24  # pixels a side of every picture
@@ -69,7 +77,7 @@ class Tiny:
 
 def hurry() -> None:
     """Few rounds of the bootstrap, in a process of its own: its time says nothing about an input."""
-    evaluate.ROUNDS = pck.ROUNDS = 5
+    geodesic.ROUNDS = pck.ROUNDS = 5
 
 
 def make_seeds(folder: Path) -> dict[str, list[Path]]:
@@ -106,7 +114,7 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
             folder / name, "shic/maps", params={}, sources={}, attrs={"labels": "annotated", "template": of}
         ) as writer:
             for photo in photos:
-                mask = images.read_mask(folder / "masks" / f"{photo.path.stem}.png")
+                mask = read_mask(folder / "masks" / f"{photo.path.stem}.png")
                 vertex = np.where(mask, chance.integers(len(template.verts), size=mask.shape), -1)
                 writer.add(
                     photo.name,
@@ -268,7 +276,7 @@ def describe(path: Path, seeds: Path) -> None:
 def use_template(path: Path, seeds: Path) -> None:
     """`shic eval`, `remap`, `render`, `synth`, `train` with this template."""
     template, maps = read_template(path), ItemReader(seeds / "any.h5", "shic/maps")
-    _score(evaluate.MapsFile(maps, template), seeds / "annotations.json", template)
+    _score(MapsFile(maps, template), seeds / "annotations.json", template)
     surface = read_surface(path)
     _transfer(maps, surface, read_pairs(seeds / "pairs.csv"))
     _remap(maps, surface, "grid")
@@ -312,7 +320,7 @@ def use_maps(path: Path, seeds: Path) -> None:
     """`shic eval`, `remap`, `train`, and the contact sheet of `synth`."""
     template = _template(seeds)
     surface, reader = Surface.of(template), ItemReader(path, "shic/maps")
-    _score(evaluate.MapsFile(reader, template), seeds / "annotations.json", template)
+    _score(MapsFile(reader, template), seeds / "annotations.json", template)
     _transfer(reader, surface, read_pairs(seeds / "pairs.csv"))
     _remap(reader, surface, "colors")
     contact_sheet(path, template.colors, 2)
@@ -349,7 +357,7 @@ def use_image(path: Path, seeds: Path) -> None:
 
 def use_mask(path: Path, seeds: Path) -> None:
     """The picture as a mask."""
-    images.check_mask(images.read_mask(path), (SIZE, SIZE), path.name)
+    check_mask(read_mask(path), (SIZE, SIZE), path.name)
 
 
 def use_mesh(path: Path, seeds: Path) -> None:
@@ -362,11 +370,7 @@ def use_mesh(path: Path, seeds: Path) -> None:
 
 def use_annotations(path: Path, seeds: Path) -> None:
     """`shic eval geodesic --annotations`."""
-    _score(
-        evaluate.MapsFile(ItemReader(seeds / "maps.h5", "shic/maps"), _template(seeds)),
-        path,
-        _template(seeds),
-    )
+    _score(MapsFile(ItemReader(seeds / "maps.h5", "shic/maps"), _template(seeds)), path, _template(seeds))
 
 
 def use_pairs(path: Path, seeds: Path) -> None:
@@ -376,7 +380,7 @@ def use_pairs(path: Path, seeds: Path) -> None:
 
 def use_given(path: Path, seeds: Path) -> None:
     """`shic eval geodesic` of another program's points."""
-    _score(evaluate.open_predictions(path, _template(seeds)), seeds / "annotations.json", _template(seeds))
+    _score(open_predictions(path, _template(seeds)), seeds / "annotations.json", _template(seeds))
 
 
 def use_csv(path: Path, seeds: Path) -> None:
@@ -388,8 +392,8 @@ def use_csv(path: Path, seeds: Path) -> None:
 
 
 def _score(predictions: Any, annotations: Path, template: Any) -> None:
-    found = evaluate.scored(predictions, read_annotations(annotations), template)
-    json.dumps(with_precision(evaluate.summary(found), found)).encode()
+    found = scored(predictions, read_annotations(annotations), template)
+    json.dumps(with_precision(summary(found), found)).encode()
 
 
 def _transfer(maps: ItemReader, surface: Any, pairs: list) -> None:

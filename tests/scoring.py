@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from shic_cli.match import Paths, ThroughTemplate
-from shic_cli.schema import ItemReader, ItemWriter, Template
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import Template
+from shic_cli.stages.match import Paths, ThroughTemplate
 
 DISTANCES = np.array([[0, 10, 50, 228], [10, 0, 40, 100], [50, 40, 0, 90], [228, 100, 90, 0]], np.float32)
 

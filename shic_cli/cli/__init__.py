@@ -14,7 +14,7 @@ from types import FrameType
 import click
 
 from shic_cli import __version__
-from shic_cli.errors import ShicError
+from shic_cli.base.errors import ShicError
 
 # Command -> (module below shic_cli.cli, one line of help), in the order of the pipeline.
 COMMANDS = {
@@ -28,9 +28,11 @@ COMMANDS = {
     "predict": ("predict", "Map the pixels of images to the template."),
     "join": ("join", "Make one file of the parts that --shard wrote."),
     "dataset": ("dataset", "Take in published data sets."),
-    "eval": ("evaluate", "Score maps: geodesic error, keypoint transfer."),
+    "eval": ("eval", "Score maps: geodesic error, keypoint transfer."),
     "remap": ("remap", "Lay a texture over photos."),
     "match": ("match", "Match two images through the template."),
+    "view": ("view", "Look at maps with the mouse: mesh beside photos."),
+    "annotate": ("annotate", "Click ground truth: points of photos and of the mesh."),
     "models": ("models", "List and fetch foundation models."),
     "info": ("info", "Say what a file is."),
     "doctor": ("doctor", "Check this machine and installation."),
@@ -73,7 +75,7 @@ def group(verbose: int, quiet: int) -> None:
     shic predict img.jpg --remap tex.png   # -> img.maps.h5, img.colors.png, img.remap.png
     """
     from shic_cli.cli.console import configure
-    from shic_cli.shards import Part
+    from shic_cli.files.shards import Part
 
     configure(verbose - quiet)
     name = click.get_current_context().invoked_subcommand

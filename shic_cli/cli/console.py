@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from shic_cli.shards import Part
+from shic_cli.files.shards import Part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,9 +85,9 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 def write_picture(path: Path, rgb: np.ndarray, overwrite: bool) -> None:
     """Write `rgb` (H, W, 3) uint8 to `path`, PNG or by its ending, or as PNG to stdout for `-`."""
-    from shic_cli.errors import InputError
-    from shic_cli.images import SUFFIXES, encode
-    from shic_cli.outputs import atomic
+    from shic_cli.base.errors import InputError
+    from shic_cli.files.atomic import atomic
+    from shic_cli.files.photos import SUFFIXES, encode
 
     if str(path) == "-":
         sys.stdout.buffer.write(encode(rgb))

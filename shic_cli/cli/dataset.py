@@ -39,8 +39,8 @@ def densepose_lvis(
     holds images of ds1_train: train and test on one of ds1 and ds2. Images that are not there are left out
     and named, with exit status 4.
     """
-    from shic_cli import dataset
     from shic_cli.cli.console import emit_json, table, track
+    from shic_cli.stages import dataset
 
     splits, facts = dataset.densepose_lvis(annotations, images, output, classes, split, overwrite, track)
     found = dataset.counts(splits)

@@ -13,8 +13,8 @@ from typing import Any
 
 import click
 
+from shic_cli.base.settings import DemoConfig
 from shic_cli.cli import options
-from shic_cli.config import DemoConfig
 
 
 @click.command("demo")
@@ -32,11 +32,11 @@ def command(
 
     The photos are pictures of a posed T-Rex with exact labels. It ends in a table and summary.png.
     """
-    from shic_cli import demo
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import emit_json, track
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import encode
-    from shic_cli.outputs import atomic
+    from shic_cli.files.atomic import atomic
+    from shic_cli.files.photos import encode
+    from shic_cli.stages import demo
 
     start, where = time.monotonic(), resolve_device(device)
     demo.prepare_folder(folder, overwrite)

@@ -21,7 +21,7 @@ def command(context: click.Context, weights: Path | None, as_json: bool) -> None
     with a fix in a line each.
     """
     from shic_cli.cli.console import emit_json
-    from shic_cli.doctor import examine
+    from shic_cli.stages.doctor import examine
 
     report = examine(Path.cwd(), weights)
     if as_json:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shic_cli.base.settings import FeatureConfig
 from shic_cli.cli import options
-from shic_cli.config import FeatureConfig
 
 if TYPE_CHECKING:
-    from shic_cli.shards import Part
+    from shic_cli.files.shards import Part
 
 
 @click.command("features")
@@ -38,12 +38,13 @@ def command(
 
     INPUT is an image, a folder, a glob, a .txt list, a video, `-` for a list on stdin, or a views file.
     """
-    from shic_cli import features
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masks
-    from shic_cli.render import read_views
-    from shic_cli.schema import source
+    from shic_cli.files.arrays import source
+    from shic_cli.files.photos import list_images
+    from shic_cli.learning.views import read_views
+    from shic_cli.parts.maskers.make import make_masks
+    from shic_cli.stages.features import write_photo_features, write_view_features
 
     where, shared = (
         resolve_device(device),
@@ -54,9 +55,7 @@ def command(
             raise click.UsageError("views are few and are not split: leave --shard and torchrun to photos")
         views = Path(inputs[0])
         sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
-        features.write_view_features(
-            read_views(views, where), output, config, where, sources=sources, **shared
-        )
+        write_view_features(read_views(views, where), output, config, where, sources=sources, **shared)
         return
     given = make_masks(masks, masker, where, weights, class_name)
-    features.write_photo_features(list_images(inputs), given, output, config, where, part=part, **shared)
+    write_photo_features(list_images(inputs), given, output, config, where, part=part, **shared)

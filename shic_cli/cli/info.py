@@ -15,7 +15,7 @@ from shic_cli.cli import options
 def command(file: Path, as_json: bool) -> None:
     """Say what FILE is: its kind, fields, settings and sources."""
     from shic_cli.cli.console import emit_json
-    from shic_cli.info import describe
+    from shic_cli.stages.info import describe
 
     found = describe(file)
     if as_json:

@@ -19,6 +19,6 @@ def command(parts: tuple[Path, ...], output: Path | None, overwrite: bool) -> No
     Nothing is computed or unpacked, no weights and no photos are needed. The parts are kept.
     """
     from shic_cli.cli.console import track
-    from shic_cli.shards import join, whole_path
+    from shic_cli.files.shards import join, whole_path
 
     join(parts, output or whole_path(parts[0]), overwrite, track)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shic_cli.base.settings import MaskConfig
 from shic_cli.cli import options
-from shic_cli.config import MaskConfig
 
 if TYPE_CHECKING:
-    from shic_cli.mask import Report
+    from shic_cli.stages.mask import Report
 
 LONG = 40  # photos; of more, the table has the unsure ones only
 
@@ -49,11 +49,12 @@ def command(
     INPUT is an image, a folder, a glob, a .txt list, a video, or `-` for a list on stdin. A photo's alpha
     channel is taken before the masker. A mask that is there is kept unless --overwrite.
     """
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import emit_json, track, write_picture
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masker
-    from shic_cli.mask import check_places, write_masks
-    from shic_cli.outputs import check_target
+    from shic_cli.files.atomic import check_target
+    from shic_cli.files.photos import list_images
+    from shic_cli.parts.maskers.make import make_masker
+    from shic_cli.stages.mask import check_places, write_masks
 
     found = make_masker(masker, resolve_device(device), weights, class_name)
     if found is None:

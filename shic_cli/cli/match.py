@@ -39,12 +39,13 @@ def command(
 
     Of many candidates those are taken that lead back from B to where they started in A, well spread.
     """
+    from shic_cli.base.devices import chance, resolve_device
     from shic_cli.cli.console import emit_json, write_picture
-    from shic_cli.devices import chance, resolve_device
-    from shic_cli.images import list_images, make_masker
-    from shic_cli.match import Paths, correspondences, make_side, picture
-    from shic_cli.outputs import check_target
-    from shic_cli.predict import Predictor, mask_source
+    from shic_cli.files.atomic import check_target
+    from shic_cli.files.photos import list_images
+    from shic_cli.parts.maskers.make import make_masker
+    from shic_cli.stages.match import Paths, correspondences, make_side, picture
+    from shic_cli.stages.predict import Predictor, mask_source
 
     if as_json and str(output) == "-":
         raise click.UsageError("--json and -o - both write to stdout")

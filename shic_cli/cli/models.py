@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from shic_cli.base.settings import ReleaseConfig
 from shic_cli.cli import options
-from shic_cli.config import ReleaseConfig
 
 
 @click.group("models")
@@ -25,8 +25,8 @@ def command() -> None:
 def list_(weights: Path | None, as_json: bool) -> None:
     """List the models with their licences and sizes, and say which are here."""
     from shic_cli.cli.console import emit_json
-    from shic_cli.models import BUNDLES, MODELS
-    from shic_cli.pull import size, summary
+    from shic_cli.parts.pull import size, summary
+    from shic_cli.parts.weights import BUNDLES, MODELS
 
     found = summary(list(MODELS), weights)
     if as_json:
@@ -61,8 +61,8 @@ def pull(names: tuple[str, ...], weights: Path | None) -> None:
     import logging
     import sys
 
-    from shic_cli.models import expand, repository_of
-    from shic_cli.pull import pull
+    from shic_cli.parts.pull import pull
+    from shic_cli.parts.weights import expand, repository_of
 
     progress = sys.stderr.isatty() and logging.getLogger("shic").isEnabledFor(logging.INFO)
     wanted = expand(names)
@@ -77,7 +77,7 @@ def pull(names: tuple[str, ...], weights: Path | None) -> None:
 @options.weights
 def path(name: str, weights: Path | None) -> None:
     """Print the folder of a model, one line for each where NAME needs several; status 3 when one is not here."""
-    from shic_cli.models import expand, locate
+    from shic_cli.parts.weights import expand, locate
 
     for each in expand([name]):
         click.echo(locate(each, weights))
@@ -104,9 +104,9 @@ def import_(
     Its template is that of `shic template prep MESH --vertices 0`. The files are read as tensors only; code
     in them is not run.
     """
-    from shic_cli.model import save_model
-    from shic_cli.outputs import check_target
-    from shic_cli.release import import_release
+    from shic_cli.files.atomic import check_target
+    from shic_cli.learning.model_file import save_model
+    from shic_cli.stages.import_release import import_release
 
     output = output or Path(f"{model.stem}.safetensors")
     check_target(output, overwrite)

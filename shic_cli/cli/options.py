@@ -1,4 +1,4 @@
-"""Options that commands share, and options made from the dataclasses of config.py."""
+"""Options that commands share, and options made from the dataclasses of settings.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from shic_cli.shards import Part
+    from shic_cli.files.shards import Part
+    from shic_cli.stages.local_server import LocalServer
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -92,8 +93,8 @@ def path_option(name: str, default: str, help: str) -> Decorator:
 
 
 def _part(ctx: click.Context, param: click.Parameter, value: str | None) -> Part:
-    from shic_cli.errors import SettingError
-    from shic_cli.shards import Part
+    from shic_cli.base.errors import SettingError
+    from shic_cli.files.shards import Part
 
     rank = Part.of_rank()
     if value and rank.ranked:
@@ -143,3 +144,36 @@ class_name = click.option(
 )
 template = path_option("template", "template.h5", "The template.")
 inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+port = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8377,
+    show_default=True,
+    help="Where a page is served; 0 takes any free one.",
+)
+browser = click.option("--open", "browser", is_flag=True, help="Open the page in the browser.")
+
+
+def say_written(page: Path, what: str, browser: bool) -> None:
+    """Say on stderr which page was written, and open it if that was asked for."""
+    import webbrowser
+
+    click.echo(f"shic: {page}: {what}, {page.stat().st_size / 1e6:.1f} MB; open it in a browser", err=True)
+    if browser:
+        webbrowser.open(page.resolve().as_uri())
+
+
+def serve(server: LocalServer, browser: bool) -> None:
+    """Print the address on stdout and answer until Ctrl-C."""
+    import webbrowser
+
+    click.echo(server.url)
+    click.echo("shic: open this address in a browser on this machine; Ctrl-C ends it", err=True)
+    if browser:
+        webbrowser.open(server.url)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        click.echo("shic: stopped", err=True)
+    finally:
+        server.server_close()

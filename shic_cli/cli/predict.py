@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shic_cli.base.settings import PredictConfig
 from shic_cli.cli import options
-from shic_cli.config import PredictConfig
 
 if TYPE_CHECKING:
-    from shic_cli.shards import Part
+    from shic_cli.files.shards import Part
 
 
 @click.command("predict")
@@ -39,11 +39,12 @@ def command(
 
     INPUT is an image, a folder, a glob, a .txt list, a video, or `-` for a list on stdin.
     """
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masker
-    from shic_cli.predict import Pictures, Predictor, mask_source, predict
-    from shic_cli.schema import source
+    from shic_cli.files.arrays import source
+    from shic_cli.files.photos import list_images
+    from shic_cli.parts.maskers.make import make_masker
+    from shic_cli.stages.predict import Pictures, Predictor, mask_source, predict
 
     images = list_images(inputs)
     where = resolve_device(device)
@@ -55,7 +56,7 @@ def command(
     if heatmap and not part.is_whole:
         raise click.UsageError("--heatmap draws one photo, which is not split")
     if heatmap:
-        from shic_cli.heatmap import write_trained_heatmap
+        from shic_cli.stages.heatmap import write_trained_heatmap
 
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
         write_trained_heatmap(predictor, images, used, heatmap, target)

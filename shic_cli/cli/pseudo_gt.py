@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shic_cli.base.settings import PseudoGtConfig
 from shic_cli.cli import options
-from shic_cli.config import PseudoGtConfig
 
 if TYPE_CHECKING:
-    from shic_cli.shards import Part
+    from shic_cli.files.shards import Part
 
 
 @click.command("pseudo-gt")
@@ -40,13 +40,15 @@ def command(
 
     INPUT is an image, a folder, a glob, a .txt list, a video, `-` for a list on stdin, or a features file.
     """
-    from shic_cli import heatmap as fig3
-    from shic_cli import pseudo_gt
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import list_images, make_masks
-    from shic_cli.render import read_views
-    from shic_cli.schema import ItemReader, read_template, source
+    from shic_cli.files.arrays import read_template, source
+    from shic_cli.files.items import ItemReader
+    from shic_cli.files.photos import list_images
+    from shic_cli.learning.views import read_views
+    from shic_cli.parts.maskers.make import make_masks
+    from shic_cli.stages import heatmap as fig3
+    from shic_cli.stages import pseudo_gt
 
     where, loaded = resolve_device(device), read_template(template)
     sources = {"template": source(template)} | ({"views": source(views)} if views else {})

@@ -34,12 +34,13 @@ def command(
 
     The picture of one image goes to STEM.remap.png beside MAPS, those of several to a folder named like it.
     """
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track, write_picture
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import SUFFIXES
-    from shic_cli.maps import find_surface, picture_path
-    from shic_cli.remap import load_texture, remap
-    from shic_cli.schema import ItemReader
+    from shic_cli.files.items import ItemReader
+    from shic_cli.files.names import picture_path
+    from shic_cli.files.photos import SUFFIXES
+    from shic_cli.learning.model_file import find_surface
+    from shic_cli.stages.remap import load_texture, remap
 
     where = resolve_device(device)
     reader, surface = ItemReader(maps, "shic/maps"), find_surface(template)

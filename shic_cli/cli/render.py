@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from shic_cli.base.settings import RenderConfig
 from shic_cli.cli import options
-from shic_cli.config import RenderConfig
 
 
 @click.command("render")
@@ -30,17 +30,20 @@ def command(
     """Render views of TEMPLATE (template.h5 if none is given) from all around."""
     from dataclasses import replace
 
-    from shic_cli import registry, render, schema
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.outputs import check_target
+    from shic_cli.files.arrays import read_template, source
+    from shic_cli.files.atomic import check_target
+    from shic_cli.learning.views import write_views
+    from shic_cli.parts import registry
+    from shic_cli.stages.render import render_views, write_contact_sheet
 
     for target in filter(None, (output, contact_sheet)):
         check_target(target, overwrite)
     where = resolve_device(device)
     config = replace(config, renderer=registry.resolve("renderers", config.renderer, where))
-    views = render.render_views(schema.read_template(template), config, where, track=track)
-    sources = {"template": schema.source(template)}
-    render.write_views(output, views, params=config.params(), sources=sources, overwrite=overwrite)
+    views = render_views(read_template(template), config, where, track=track)
+    sources = {"template": source(template)}
+    write_views(output, views, params=config.params(), sources=sources, overwrite=overwrite)
     if contact_sheet:
-        render.write_contact_sheet(contact_sheet, views, config, overwrite)
+        write_contact_sheet(contact_sheet, views, config, overwrite)

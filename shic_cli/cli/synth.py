@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from shic_cli.base.settings import SynthConfig
 from shic_cli.cli import options
-from shic_cli.config import SynthConfig
 
 if TYPE_CHECKING:
-    from shic_cli.shards import Part
+    from shic_cli.files.shards import Part
 
 PHOTOS = Path("pgt.h5")  # the photos' maps where none are named
 
@@ -49,13 +49,13 @@ def command(
     photos: Path | None, masker: str, weights: Path | None, device: str, part: Part, seed: int, overwrite: bool,
 ) -> None:  # fmt: skip
     """Make synthetic pictures of TEMPLATE with exact labels (sec. 3.5): a maps file, for `shic train`."""
-    from shic_cli import exchange, synth
+    from shic_cli.base.devices import resolve_device
+    from shic_cli.base.errors import PartialError
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.errors import PartialError
-    from shic_cli.images import encode
-    from shic_cli.outputs import atomic, check_target
-    from shic_cli.schema import read_template, source
+    from shic_cli.files.arrays import read_template, source
+    from shic_cli.files.atomic import atomic, check_target
+    from shic_cli.files.photos import encode
+    from shic_cli.stages import synth, synth_exchange
 
     if depth_only and (images or contact_sheet):
         raise click.UsageError(
@@ -68,7 +68,7 @@ def command(
     where, loaded = resolve_device(device), read_template(template)
     shared = {"overwrite": overwrite, "track": track}
     if depth_only:
-        exchange.write_conditions(loaded, depth_only, config, where, seed, weights=weights, **shared)
+        synth_exchange.write_conditions(loaded, depth_only, config, where, seed, weights=weights, **shared)
         return
     if contact_sheet:
         check_target(contact_sheet, overwrite)
@@ -78,7 +78,7 @@ def command(
     failed = None
     try:
         if images:
-            exchange.read_pictures(loaded, images, output, config, where, **shared)
+            synth_exchange.read_pictures(loaded, images, output, config, where, **shared)
         else:
             synth.synthesize(loaded, output, config, where, seed, part=part, photos=seen, **shared)
     except PartialError as error:  # the rest is written, and can be drawn

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from shic_cli.base.settings import TemplateConfig
 from shic_cli.cli import options
-from shic_cli.config import TemplateConfig
 
 
 @click.group("template")
@@ -31,7 +31,9 @@ def command() -> None:
 )
 @click.option("--uv-template", type=click.Path(path_type=Path), help="PNG to write: the texture to paint on.")
 @click.option(
-    "--picture", type=click.Path(path_type=Path), help="PNG to write: the template from four sides."
+    "--picture",
+    type=click.Path(path_type=Path),
+    help="PNG to write: the template from four sides.  [default: beside the template, .png]",
 )
 @options.device
 @options.overwrite
@@ -45,23 +47,30 @@ def prep(
     --vertices 0 keeps the mesh's vertices in their order. Nothing in a pkl is run: only arrays of numbers are
       taken out of it.
     """
-    from shic_cli import template
-    from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.images import encode
-    from shic_cli.outputs import atomic, check_target
+    import logging
 
-    pictures = {
-        path: draw
-        for path, draw in ((uv_template, template.uv_picture), (picture, template.sides_picture))
-        if path
-    }
+    from shic_cli.base.devices import resolve_device
+    from shic_cli.cli.console import track
+    from shic_cli.files.atomic import atomic, check_target
+    from shic_cli.files.photos import encode
+    from shic_cli.stages.template import prepare, with_catalogue, write
+    from shic_cli.stages.template_pictures import sides_picture, uv_picture
+
+    picture = picture or output.with_suffix(".png")
+    pictures = {picture: sides_picture}
+    if uv_template == picture:
+        raise click.UsageError(
+            f"{picture} is the file of two pictures: give another --picture or --uv-template"
+        )
+    if uv_template:
+        pictures[uv_template] = uv_picture
     for target in (output, *pictures):
         check_target(target, overwrite)
-    made = template.prepare(mesh, config, track, resolve_device(device))
+    made = prepare(mesh, config, track, resolve_device(device))
     if geodesics or symmetry:
-        made = template.with_catalogue(made, geodesics, symmetry)
-    template.write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
+        made = with_catalogue(made, geodesics, symmetry)
+    write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
     for path, draw in pictures.items():
         with atomic(path, overwrite) as partial:
             partial.write_bytes(encode(draw(made)))
+    logging.getLogger("shic").info("wrote %s; %s shows which way it stands and faces", output, picture)

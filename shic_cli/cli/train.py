@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
+from shic_cli.base.settings import TrainConfig
 from shic_cli.cli import options
-from shic_cli.config import TrainConfig
+from shic_cli.files.pictures import loss_plot
 
 log = logging.getLogger("shic")
 
@@ -32,12 +33,12 @@ def command(
     MAPS are files of `shic pseudo-gt`, `shic synth` or your own labels; without any, those of pgt.h5 and
     synth.h5 that are here.
     """
-    from shic_cli import draw, images
+    from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
-    from shic_cli.devices import resolve_device
-    from shic_cli.outputs import atomic
-    from shic_cli.schema import read_template, source
-    from shic_cli.train import train
+    from shic_cli.files.arrays import read_template, source
+    from shic_cli.files.atomic import atomic
+    from shic_cli.files.photos import encode
+    from shic_cli.stages.train import train
 
     where, loaded = resolve_device(device), read_template(template)
     used = list(maps) or [path for path in DEFAULTS if path.exists()] or [DEFAULTS[0]]
@@ -47,7 +48,7 @@ def command(
 
     def plot(history: list[dict[str, float]]) -> None:
         with atomic(output.with_suffix(".losses.png")) as partial:
-            partial.write_bytes(images.encode(draw.loss_plot(history)))
+            partial.write_bytes(encode(loss_plot(history)))
 
     shared = {
         "seed": seed,

@@ -1,1 +1,1 @@
-"""How the canonical map is learned."""
+"""The core of the paper: matching, losses, the map and its training."""

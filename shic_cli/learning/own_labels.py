@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from shic_cli.batches import Examples, flip_points
-from shic_cli.features import decoder_input
-from shic_cli.matching import sample
-from shic_cli.median import Median
+from shic_cli.learning.encode import decoder_input
+from shic_cli.learning.examples import Examples, flip_points
+from shic_cli.learning.similarity import sample
+from shic_cli.surface.geodesic_median import Median
 
 if TYPE_CHECKING:
-    from shic_cli.model import CanonicalMap
+    from shic_cli.learning.canonical_map import CanonicalMap
 
 ASKED = 400  # pixels of a photo whose labels are asked for
 FEWEST = 40  # sure pixels that a photo needs to be learned from

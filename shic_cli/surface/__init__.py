@@ -1,1 +1,1 @@
-"""The template: its surface, its limbs, and the bodies and poses that it can take."""
+"""The template as geometry."""

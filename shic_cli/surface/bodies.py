@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from shic_cli.poses import Limb
-    from shic_cli.schema import Template
+    from shic_cli.files.layouts import Template
+    from shic_cli.surface.poses import Limb
 
 AXES = np.array([0.12, 0.06, 0.08])  # spread of the axes' scales, as logarithms
 # The spread of each kind of limb's length and thickness, as logarithms.

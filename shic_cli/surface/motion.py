@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 if TYPE_CHECKING:
-    from shic_cli.poses import Limb
+    from shic_cli.surface.poses import Limb
 
 MANNERS = {"stand": 0.35, "go": 0.3, "wild": 0.2, "rest": 0.15}  # how a body is held, and how often
 HIP = 1.5  # of a leg's length from its tip: where the part of the leg inside the trunk turns

@@ -11,30 +11,34 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
-from conftest import Timer
+from timing import Timer
 
-from shic_cli import train
-from shic_cli.batches import collate
-from shic_cli.config import TrainConfig
-from shic_cli.devices import chance as chance_of
-from shic_cli.features import make_extractor
-from shic_cli.images import MaskSource, list_images
-from shic_cli.model import CanonicalMap, Saved, Surface, save_model
-from shic_cli.predict import Pictures, Predictor, predict
-from shic_cli.schema import Template
+from shic_cli.base.devices import ahead
+from shic_cli.base.devices import chance as chance_of
+from shic_cli.base.settings import TrainConfig
+from shic_cli.files.layouts import Surface, Template
+from shic_cli.files.photos import MaskSource, Photo, list_images
+from shic_cli.learning import trainer
+from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.examples import collate
+from shic_cli.learning.model_file import Saved, save_model
+from shic_cli.learning.trainer import Trainer
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages.predict import Pictures, Predictor, predict
+from shic_cli.stages.train import open_maps
 
 BATCH = {"cpu": 4, "cuda": 64}
 
 
 def make_trainer(
     template: Template, pictures: Path, encoder: str, device: torch.device, **settings: Any
-) -> train.Trainer:
-    config = TrainConfig(encoder=encoder, batch=BATCH[device.type], **settings)
-    return train.Trainer.make(
-        template, train.open_maps([pictures / "truth.h5"], template, config), config, device, 0
-    )
+) -> Trainer:
+    config = TrainConfig(**{"encoder": encoder, "batch": BATCH[device.type], **settings})
+    return Trainer.make(template, open_maps([pictures / "truth.h5"], template, config), config, device, 0)
 
 
 def seconds(device: torch.device, call: Any, *given: Any) -> tuple[float, Any]:
@@ -56,33 +60,33 @@ def test_loader_augmentation_and_losses(
         torch.Generator().manual_seed(0),
         {"new": [], "kept": []},
     )
-    count = len(trainer.examples) // BATCH[device.type]
+    size = min(BATCH[device.type], len(trainer.examples))
+    count = len(trainer.examples) // size
 
     def step(turn: int) -> None:
-        start = turn % count * BATCH[device.type]
-        numbers = list(range(start, start + BATCH[device.type]))
+        start = turn % count * size
+        numbers = list(range(start, start + size))
         trainer.examples.kept.clear()
         loading, found = seconds(device, trainer.examples.get_all, numbers, 0)
-        learning, _ = seconds(device, trainer._step, found, chance)
+        learning, _ = seconds(device, trainer._step, numbers, found, chance)
         cut = [trainer.examples._crop(number, chance_of(0, "augment", number, 0)) for number in numbers]
-        together = trainer.examples.together
+        together = trainer.examples.fitting.size
         groups = [[each[:3] for each in cut[i : i + together]] for i in range(0, len(cut), together)]
         encoding, _ = seconds(device, lambda: [trainer.examples._encode(group) for group in groups])
         batch = collate(
             found,
-            trainer.config.points,
+            trainer.examples.draw(len(found), chance),
             trainer.examples.at_points,
             trainer.examples.encoder.side,
             device,
-            chance,
         )
         decoding, _ = seconds(device, lambda: trainer.map.embed(batch.features)[0].mean().backward())
         if turn:  # the first one warms up
             shares["new"].append(1 - (encoding * (encoder == "small") + decoding) / (loading + learning))
             shares["kept"].append(1 - decoding / learning)
 
-    turns = iter(range(7))
-    timer.once(lambda: step(next(turns)), rounds=6)
+    for turn in range(7 if timer.full else 2):
+        step(turn)
     frozen = "of encoder and decoder" if encoder == "small" else "of the decoder"
     timer.tell(
         f"beside those {frozen}, new pictures",
@@ -111,12 +115,15 @@ def test_encoder_outputs_are_kept_when_augmentation_is_off(
             return real(images, masks)
 
     trainer.examples.encoder = Counted()
-    first, _ = seconds(device, trainer.examples.get_all, range(16), 0)
-    assert sum(calls) == 16
-    later = timer.once(lambda: trainer.examples.get_all(range(16), 1), rounds=5)
-    assert sum(calls) == 16
+    numbers = range(min(16, len(trainer.examples)))
+    first, _ = seconds(device, trainer.examples.get_all, numbers, 0)
+    assert sum(calls) == len(numbers)
+    later = timer.once(lambda: trainer.examples.get_all(numbers, 1), rounds=5)
+    assert sum(calls) == len(numbers)
     timer.tell(
-        "16 pictures", f"{1e3 * first:.0f} ms in the first epoch, {1e3 * later:.2f} ms later", "cached"
+        f"{len(numbers)} pictures",
+        f"{1e3 * first:.0f} ms in the first epoch, {1e3 * later:.2f} ms later",
+        "cached",
     )
 
 
@@ -127,11 +134,11 @@ def test_the_next_batch_is_made_meanwhile(
     and the same weights.
     """
     both = {name: make_trainer(template, pictures, "picture", device) for name in ("ahead", "in line")}
-    real = train.ahead
+    real = ahead
 
     def epoch(name: str) -> None:
         monkeypatch.setattr(
-            train, "ahead", real if name == "ahead" else lambda calls: (call() for call in calls)
+            trainer, "ahead", real if name == "ahead" else lambda calls: (call() for call in calls)
         )
         both[name].examples.kept.clear()
         both[name].run_epoch()
@@ -170,9 +177,43 @@ def test_prediction_of_a_folder(
     def alone() -> None:
         for start in range(0, len(images), together):
             count = min(together, len(images) - start)
-            encoder(torch.zeros(count, 3, 224, 224), torch.ones(count, 1, 224, 224))
+            encoder(
+                torch.zeros(count, 3, encoder.side, encoder.side),
+                torch.ones(count, 1, encoder.side, encoder.side),
+            )
 
     ratio = timer.against(folder, alone, rounds=3)
     timer.tell(
         f"{len(images)} photos, encoder {together} at a time", f"{100 * ratio:.0f} % of its rate", "50 %"
     )
+
+
+def test_a_training_step_by_default(
+    template: Template, pictures: Path, device: torch.device, timer: Timer
+) -> None:
+    """A step of the U-Net on kept pictures, as `shic train` has it."""
+    made = make_trainer(template, pictures, "picture", device, batch=0)
+    numbers = list(range(min(made.config.batch, len(made.examples))))
+    chance, found = torch.Generator().manual_seed(0), made.examples.get_all(numbers, 0)
+    taken = timer.clock(lambda: made._step(numbers, found, chance), rounds=21)
+    timer.tell(f"{len(numbers)} pictures, {made.config.precision}", taken, "80 ms on two cores")
+
+
+def test_prediction_by_default(
+    template: Template, pictures: Path, device: torch.device, tmp_path: Path, full: bool, timer: Timer
+) -> None:
+    """A photo of 590 by 800 pixels by a U-Net model with `--flip` and `--estimate median`, the defaults of
+    `shic predict`; its weights have seen a few pictures alone.
+    """
+    settings = {"batch": 0, "epochs": 2 if full else 1}
+    made = make_trainer(template, pictures, "picture", device, **settings)
+    for _ in range(made.config.epochs):
+        made.run_epoch()
+    save_model(tmp_path / "m.safetensors", made.saved({}), overwrite=True)
+    predictor = Predictor(tmp_path / "m.safetensors", device)
+    assert predictor.flip and predictor.median
+    width, height = (800, 590) if full else (80, 59)
+    rgb, mask = (cv2.imread(str(pictures / name), 1) for name in ("imgs/0.jpg", "masks/0.png"))
+    photo = Photo("", b"", cv2.resize(rgb, (width, height)), cv2.resize(mask, (width, height))[..., 0] > 127)
+    taken = timer.clock(lambda: predictor.predict(photo), rounds=5)
+    timer.tell(f"{np.count_nonzero(photo.mask):,} pixels of {width} by {height}", taken, "0.5 s on two cores")

@@ -1,0 +1,1 @@
+"""Errors, settings, devices, progress and ranks: what every room uses."""

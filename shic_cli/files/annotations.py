@@ -1,0 +1,213 @@
+"""Annotated points: DensePose points on a mesh, in COCO and LVIS files, and the checks that every reader of
+annotations shares.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import DP_SCALE
+from shic_cli.files.checks import parse_json
+
+LARGEST = 1e6  # pixels; no picture is so wide
+HINT = "see the README for what an annotation file holds"
+
+
+@dataclass(frozen=True)
+class Points:
+    """The annotated points of one object: pixels `yx` (P, 2) and vertices of the mesh file `vertex` (P,).
+
+    `box` is (x, y, width, height) in pixels, `area` the object's in pixels (the box's where the file does not
+    say), `mesh` the name of the mesh that the vertices are of, where the file says. `inside` (P, 2) is where
+    the points lie in the box, from 0 to 1, (y, x).
+    """
+
+    name: str
+    shape: tuple[int, int] | None
+    category: str
+    yx: np.ndarray
+    vertex: np.ndarray
+    box: np.ndarray
+    area: float
+    mesh: str
+    inside: np.ndarray
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; InputError if it can't be read."""
+    try:
+        return parse_json(Path(path).read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})", "check the path") from error
+
+
+def get(value: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """`value[key]`, checked to be of `kind`; InputError names the field."""
+    if not isinstance(value, dict) or key not in value:
+        raise InputError(f"{where}: has no `{key}`", HINT)
+    if not isinstance(value[key], kind) or isinstance(value[key], bool):
+        raise InputError(f"{where}.{key}: is {type(value[key]).__name__}", HINT)
+    return value[key]
+
+
+def numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
+    """`value` as finite numbers of `shape`, where None is any size."""
+    try:
+        array = np.asarray(value, float)
+        fits = array.ndim == len(shape) and all(
+            size in (None, found) for size, found in zip(shape, array.shape, strict=True)
+        )
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits or not np.isfinite(array).all():
+        raise InputError(f"{where}: is not a list of numbers of the right length", HINT)
+    return array
+
+
+def pixels(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
+    """`value` as numbers of `shape` that can be places in a picture."""
+    array = numbers(value, shape, where)
+    if (np.abs(array) > LARGEST).any():
+        raise InputError(f"{where}: holds {np.abs(array).max():g}, which is no pixel of a picture", HINT)
+    return array
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One object of a COCO or LVIS file: its `annotation` and `image` as JSON values, its class, and `where`
+    it stands in the file.
+    """
+
+    annotation: dict[str, Any]
+    image: dict[str, Any]
+    category: str
+    where: str
+    image_where: str
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Every object in a COCO or LVIS file that has DensePose points; InputError names the file and the field
+    that is wrong.
+    """
+    data = read_json(path)
+    images = {
+        get(each, "id", (int, str), f"{path}: images[{i}]"): each
+        for i, each in enumerate(get(data, "images", list, str(path)))
+    }
+    names = {
+        get(each, "id", (int, str), f"{path}: categories[{i}]"): get(
+            each, "name", str, f"{path}: categories[{i}]"
+        )
+        for i, each in enumerate(get(data, "categories", list, str(path)))
+    }
+    found = []
+    for i, each in enumerate(get(data, "annotations", list, str(path))):
+        where = f"{path}: annotations[{i}]"
+        if isinstance(each, dict) and not {"dp_x", "dp_y", "dp_vertex"} & set(each):
+            continue  # LVIS has objects without points
+        image, category = (
+            get(each, "image_id", (int, str), where),
+            get(each, "category_id", (int, str), where),
+        )
+        for key, known, value in (("image_id", images, image), ("category_id", names, category)):
+            if value not in known:
+                raise InputError(
+                    f"{where}.{key}: {value} is not listed", f"check the file's list of {key[:-3]} ids"
+                )
+        found.append(Entry(each, images[image], names[category], where, f"{path}: image {image}"))
+    return found
+
+
+def read_annotations(path: Path, scale: float = DP_SCALE) -> list[Points]:
+    """The DensePose points in a COCO or LVIS file, one entry an object; InputError names the file and the
+    field that is wrong.
+
+    `dp_x` and `dp_y` run from 0 to `scale` over the box.
+    """
+    found = [read_points(entry, scale) for entry in read_entries(path)]
+    if not sum(len(each.vertex) for each in found):
+        raise InputError(f"{path}: holds no annotated point", "an annotation has dp_x, dp_y and dp_vertex")
+    return found
+
+
+def read_points(entry: Entry, scale: float = DP_SCALE) -> Points:
+    """One object's points: position = box corner + dp * box size / `scale`; the pixel that it falls in."""
+    each, where = entry.annotation, entry.where
+    box = numbers(get(each, "bbox", list, where), (4,), f"{where}.bbox")
+    if (np.abs(box) > LARGEST).any() or (box[2:] < 0).any():
+        raise InputError(
+            f"{where}.bbox: {box.tolist()} is no box in a picture", "x, y, width and height in pixels"
+        )
+    x, y = (numbers(get(each, key, list, where), (None,), f"{where}.{key}") for key in ("dp_x", "dp_y"))
+    vertex = numbers(get(each, "dp_vertex", list, where), (len(x),), f"{where}.dp_vertex")
+    if len(y) != len(x):
+        raise InputError(
+            f"{where}.dp_y: has {len(y)} numbers, dp_x has {len(x)}", "give one of each for a point"
+        )
+    if (vertex != np.rint(vertex)).any() or (np.abs(vertex) > 2**31).any():
+        raise InputError(
+            f"{where}.dp_vertex: holds numbers that are not whole",
+            "give vertex ids of the mesh file, counted from 0",
+        )
+    inside = np.stack([y, x], 1) / scale
+    yx = box[[1, 0]] + inside * box[[3, 2]]
+    last = np.ceil(box[[1, 0]] + box[[3, 2]]) - 1  # a point on the box's far edge belongs to its last pixel
+    pixels = np.maximum(np.minimum(np.floor(yx), last), 0).astype(int)
+    shape = (entry.image["height"], entry.image["width"]) if {"height", "width"} <= set(entry.image) else None
+    area = each.get("area")
+    area = float(area) if isinstance(area, (int, float)) else float(box[2] * box[3])
+    mesh = str(each.get("ref_model") or "")
+    return Points(
+        image_name(entry), shape, entry.category, pixels, vertex.astype(int), box, area, mesh, inside
+    )
+
+
+def image_name(entry: Entry) -> str:
+    """The name of an object's image: `file_name`, else the last two parts of `coco_url`, as LVIS has
+    train2017/NAME.jpg there only.
+    """
+    if "file_name" in entry.image or "coco_url" not in entry.image:
+        return get(entry.image, "file_name", str, entry.image_where)
+    return coco_path(entry)
+
+
+def coco_path(entry: Entry) -> str:
+    """The last two parts of the image's `coco_url`: its folder and its name. InputError if they lead anywhere
+    else.
+    """
+    parts = get(entry.image, "coco_url", str, entry.image_where).split("/")[-2:]
+    if len(parts) < 2 or not all(parts) or {".", ".."} & set(parts):
+        raise InputError(f"{entry.image_where}.coco_url: does not end in a folder and a file name", HINT)
+    return "/".join(parts)
+
+
+def check_mesh(points: list[Points], vertices: int) -> None:
+    """InputError if the annotations can't be on one mesh file of so many `vertices`: by their `ref_model`,
+    and by their vertex ids.
+    """
+    meshes = sorted({each.mesh for each in points} - {""})
+    if len(meshes) > 1:
+        raise InputError(
+            f"the annotations are on several meshes: {', '.join(meshes)}",
+            "score one class at a time, on its own template",
+        )
+    for mesh in meshes:  # the catalogue's names end in the number of vertices
+        count = re.search(r"_(\d+)$", mesh)
+        if count and int(count[1]) != vertices:
+            raise InputError(
+                f"the annotations are on the mesh {mesh}, the template's mesh file has {vertices} vertices",
+                "make the template of that mesh with `shic template prep`",
+            )
+    for each in points:
+        if len(each.vertex) and (each.vertex.min() < 0 or each.vertex.max() >= vertices):
+            wrong = each.vertex[(each.vertex < 0) | (each.vertex >= vertices)][0]
+            raise InputError(
+                f"{each.name}: dp_vertex holds {wrong}, the template's mesh file has the vertices 0 to {vertices - 1}",
+                "give the template of the mesh that was annotated",
+            )

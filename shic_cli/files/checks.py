@@ -1,0 +1,100 @@
+"""What comes out of files that others made, checked before anything else sees it: names, JSON values, arrays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shic_cli.base.errors import InputError
+
+if TYPE_CHECKING:
+    from shic_cli.files.layouts import Field
+
+LONGEST = 1024  # characters of a name, with its folders
+
+
+def check_name(name: Any, where: str) -> str:
+    """`name` itself, if it is a path below a folder: relative, without `..`, printable; else InputError.
+
+    Pictures are written under the names that files give, so a name must not lead out of the folder that they
+    go to.
+    """
+    path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
+    leads_out = path.is_absolute() or ".." in path.parts or not path.name
+    if (
+        leads_out
+        or not name.isprintable()
+        or len(name) > LONGEST
+        or max(len(part.encode()) for part in path.parts) > 200
+    ):
+        raise InputError(
+            f"{where}: {str(name)[:80]!r} is no name for a file below a folder", "make the file again"
+        )
+    return name
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """The JSON value in `text`; InputError if it is none, nested too deep, or holds texts that no file can
+    take (half a character).
+    """
+    try:
+        found = json.loads(text)
+        if (b"\\u" if isinstance(text, bytes) else "\\u") in text:  # only so can half of a pair come in
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise InputError(f"{where}: is not JSON ({reason})", "check that the file is whole") from error
+
+
+def check_axes(shape: tuple[int, ...], field: Field, where: str, sizes: dict[str, int]) -> None:
+    """InputError if `shape` is not that of `field`, where the letters that came before have their `sizes`;
+    fills `sizes`.
+    """
+    if len(shape) != len(field.axes):
+        raise InputError(f"{where} has {len(shape)} axes, expected {len(field.axes)}", "make the file again")
+    for axis, size in zip(field.axes, shape, strict=True):
+        expected = axis if isinstance(axis, int) else sizes.setdefault(axis, size)
+        if size != expected:
+            raise InputError(
+                f"{where} has {size} on its axis {axis}, expected {expected}", "make the file again"
+            )
+
+
+def check_finite(array: np.ndarray, where: str, hint: str = "the file is damaged; make it again") -> None:
+    """InputError if `array` holds NaN or infinity, so that none goes from one stage to the next."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise InputError(f"{where} holds numbers that are not finite", hint)
+
+
+def check_values(array: np.ndarray, field: Field, where: str) -> None:
+    """InputError if `array` holds a value that `field` may not hold."""
+    if array.size and (array.min() < field.low or array.max() > field.high):
+        limits = f"{field.low:g} to {field.high:g}" if np.isfinite(field.high) else f"{field.low:g} and up"
+        raise InputError(f"{where} holds numbers outside {limits}", "the file is damaged; make it again")
+
+
+def check_indices(array: np.ndarray, bound: int, where: str, lowest: int = 0) -> None:
+    """InputError if `array` holds a number outside `lowest` to `bound` - 1."""
+    if array.size and (array.min() < lowest or array.max() >= bound):
+        raise InputError(
+            f"{where} holds numbers outside {lowest} to {bound - 1}", "the file is damaged; make it again"
+        )
+
+
+def check_surface(surface: Any, where: str) -> None:
+    """InputError unless the `verts`, `faces`, `mirror`, `uv` and `face_uv` of a surface make one: indices
+    that exist, and an extent.
+    """
+    for name, bound in (("faces", surface.verts), ("mirror", surface.verts), ("face_uv", surface.uv)):
+        check_indices(getattr(surface, name), len(bound), f"{where}: {name}")
+    edges = surface.verts[surface.faces[:, :2]]
+    if (
+        not len(edges)
+        or not np.ptp(surface.verts, axis=0).max() > 0.1
+        or not (edges[:, 0] != edges[:, 1]).any()
+    ):
+        raise InputError(f"{where}: verts and faces are no surface", "the file is damaged; make it again")

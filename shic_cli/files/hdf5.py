@@ -1,0 +1,320 @@
+"""HDF5 files: those of others read without trusting them, every access checked before the library acts on it;
+ours written to the end.
+
+HDF5 lets a file name other files, load filters from plugins, declare more than it holds, and unpack to any
+size. Nothing of that is followed here: only groups, data sets and short attributes of the file itself are
+read; a data set only when its bytes are all there. Layouts are the business of layouts.py.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files.atomic import Sink
+from shic_cli.files.checks import check_finite
+from shic_cli.files.locks import NO_LOCKS
+
+FREE = 64 << 20  # bytes that a data set may unpack to whatever the size of its file
+# times the file's size that a larger one may: floating-point numbers are packed to a half, labels of photos
+# to a tenth
+RATIO = 100
+BLOCK = 16 << 20  # bytes of a file looked through at a time
+LONGEST = 16 << 20  # bytes of one attribute
+SMALLEST = 512  # bytes of a chunk on average, for a file of many; ours have 8 KiB and more
+DEFLATE, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
+AGAIN = "the file is damaged or was made by another program; make it again"
+
+
+@contextmanager
+def damaged(where: str) -> Iterator[None]:
+    """InputError that `where` can't be read, in place of whatever h5py raises inside over a damaged file."""
+    try:
+        yield
+    except (ShicError, MemoryError):
+        raise
+    except Exception as error:  # OSError, RuntimeError, KeyError, TypeError, ValueError: by what the damage makes it stumble over
+        raise InputError(f"{where} can't be read", AGAIN) from error
+
+
+def _open(path: Path | str) -> h5py.File:
+    """The file, opened for reading; without HDF5's lock where the file system has none: shic never changes a
+    file that is in place.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return h5py.File(path, "r", locking=False)
+
+
+@contextmanager
+def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
+    """The file, opened for reading; InputError if it is no HDF5. Its members are to be read by this module's
+    functions alone.
+
+    Without `attributes`, which is quicker, only data sets may be read.
+    """
+    try:
+        file = _open(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file", "check the path") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: is a folder", "name a file in it") from error
+    except BlockingIOError as error:
+        raise InputError(f"{path}: another program has it open for writing", "wait for it to end") from error
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path}: can't be read as HDF5", "it is another kind of file, or was cut off"
+        ) from error
+    with file:
+        if attributes:
+            _check_heaps(path)
+        yield file
+
+
+def _check_heaps(path: Path | str) -> None:
+    """InputError if the file has a heap of texts (a global heap collection) whose items have no length: the
+    library never ends reading it.
+
+    The format's section III.E: 16 bytes of heading, the collection's length in the last 8; items of 16 bytes
+    of heading, of which the first 2 are 0 for free space and the last 8 the length, of free space with the
+    heading, else without and rounded up to 8.
+    """
+    length, at = Path(path).stat().st_size, 0
+    with open(path, "rb") as file:
+        head = file.read(16)
+        if head[:8] != b"\x89HDF\r\n\x1a\n" or (head[13:15] if head[8] < 2 else head[9:11]) != b"\x08\x08":
+            raise InputError(f"{path}: has a heading, or lengths of numbers, that are not read", AGAIN)
+        file.seek(0)
+        total, found = 0, b""
+        while block := file.read(BLOCK):
+            found, start = found[-4:] + block, at - len(found[-4:])  # one over the border of two blocks
+            at += len(block)
+            spot = -1
+            while (spot := found.find(b"GCOL\x01", spot + 1)) >= 0:
+                total += _check_heap(file, start + spot, length, str(path))
+                if total > length:  # they overlap
+                    raise InputError(f"{path}: its heaps are damaged", AGAIN)
+            file.seek(at)
+
+
+def _check_heap(file: BinaryIO, at: int, length: int, where: str) -> int:
+    """The length of the heap at `at`, 0 if there is none; InputError if its items don't fill it."""
+    file.seek(at + 8)
+    size = int.from_bytes(file.read(8), "little")
+    if not 16 <= size <= length - at:
+        return 0
+    data, place = file.read(size - 16), 0
+    while place + 16 <= len(data):
+        number, held = (
+            int.from_bytes(data[place : place + 2], "little"),
+            int.from_bytes(data[place + 8 : place + 16], "little"),
+        )
+        step = 16 + -(-held // 8) * 8 if number else held
+        if step < 16 or place + step > len(data):
+            raise InputError(f"{where}: a heap of its texts is damaged", AGAIN)
+        place += step
+    return size
+
+
+@contextmanager
+def _frugal() -> Iterator[None]:
+    """Inside, the process may grow by 4 LONGEST only; InputError beyond. The library takes as much for a text
+    as the file says that it is long, up to 4 GB, before it looks for it, and tells nobody how much that will
+    be."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    held = Path("/proc/self/statm")
+    if not held.exists():  # not Linux: there is no limit that is kept
+        yield
+        return
+    most = int(held.read_text().split()[0]) * resource.getpagesize() + 4 * LONGEST
+    resource.setrlimit(
+        resource.RLIMIT_AS, (most if before[0] == resource.RLIM_INFINITY else min(most, before[0]), before[1])
+    )
+    try:
+        yield
+    except MemoryError as error:
+        raise InputError("a text of the file is longer than any that is read", AGAIN) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def attribute(item: h5py.Group, name: str, where: str) -> str | int | None:
+    """The attribute `name` of `item`, a string or a whole number, None where there is none; InputError if it
+    is anything else.
+    """
+    with damaged(f"{where}: the attribute {name}"):
+        key = name.encode()
+        if not h5py.h5a.exists(item.id, key):
+            return None
+        found = h5py.h5a.open(item.id, key)
+        kind = found.get_type().get_class()
+        simple = (
+            kind in (h5py.h5t.STRING, h5py.h5t.INTEGER)
+            and found.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+        )
+        if not simple or found.get_storage_size() > LONGEST:
+            raise InputError(f"{where}: the attribute {name} is no text and no whole number", AGAIN)
+        with _frugal():
+            value = item.attrs[name]
+        text = value.decode() if isinstance(value, bytes) else value
+        if isinstance(text, str):
+            text.encode()  # h5py lets broken UTF-8 pass as surrogates, which can't be printed
+            return text
+        return int(text)
+
+
+def member(
+    group: h5py.Group, name: str, kind: type[h5py.Group] | type[h5py.Dataset], where: str
+) -> h5py.Group | h5py.Dataset | None:
+    """What `group` holds under `name`, None if nothing; InputError if it is a link, or not of `kind`. A link
+    is never followed.
+    """
+    with damaged(where):
+        if not name or "/" in name or name == ".":
+            raise InputError(f"{where} is no name", AGAIN)
+        link = group.get(name, getlink=True)
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{where} is a link to elsewhere, which is not followed", AGAIN)
+        found = group[name]
+        if not isinstance(found, kind):
+            raise InputError(
+                f"{where} is not a {'data set' if kind is h5py.Dataset else 'group of this file'}", AGAIN
+            )
+        return found
+
+
+def check_dataset(data: h5py.Dataset, dtype: np.dtype, where: str) -> None:
+    """InputError unless `data` has `dtype`, and its bytes can all be in this file; none of them is read."""
+    with damaged(where):
+        plist = data.id.get_create_plist()
+        if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
+            raise InputError(f"{where} is kept in another file, which is not opened", AGAIN)
+        if data.dtype != dtype:
+            raise InputError(f"{where} is {data.dtype}, expected {dtype}", "make the file again")
+        if data.shape is None:
+            raise InputError(f"{where} has no shape", "make the file again")
+        size, space = math.prod(data.shape) * dtype.itemsize, data.file.id.get_filesize()
+        if size > max(FREE, RATIO * space):
+            raise InputError(f"{where} declares {size >> 20} MiB in a file of {space >> 10} KiB", AGAIN)
+        if not size or plist.get_layout() == h5py.h5d.COMPACT:
+            return
+        if plist.get_layout() == h5py.h5d.CONTIGUOUS:
+            start = data.id.get_offset()
+            if start is None or start + size > space:
+                raise InputError(f"{where} declares more than the file holds", AGAIN)
+        else:
+            _check_chunks(data, plist, size, where)
+
+
+def _check_chunks(data: h5py.Dataset, plist: h5py.h5p.PropDCID, size: int, where: str) -> None:
+    """InputError for filters other than those of `_filters`, and for chunks that are out of proportion."""
+    _filters(plist, where)
+    number = math.prod(-(-side // step) for side, step in zip(data.shape, data.chunks, strict=True))
+    chunk = math.prod(data.chunks) * data.dtype.itemsize
+    if chunk > max(FREE, 4 * size) or number > 1024 + size // SMALLEST:
+        raise InputError(f"{where} has {number} chunks of {chunk} bytes", AGAIN)
+
+
+def _filters(plist: h5py.h5p.PropDCID, where: str) -> list[int]:
+    """The numbers of the filters that a data set's chunks went through; InputError if one is not read or
+    comes twice.
+    """
+    found = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    if set(found) - {DEFLATE, SHUFFLE} or len(set(found)) < len(found):
+        raise InputError(
+            f"{where} is packed by a filter that is not read", "pack it with gzip, or not at all"
+        )
+    return found
+
+
+def read_array(data: h5py.Dataset, where: str) -> np.ndarray:
+    """The array of a data set that `check_dataset` let pass; InputError if a chunk is missing or damaged, or
+    a number not finite.
+    """
+    with damaged(where):
+        array = _read_chunked(data, where) if data.chunks else data[()]
+        check_finite(array, where)
+        if array.dtype.kind == "b":  # a byte that is neither 0 nor 1 would count as both
+            array = array.view(np.uint8) != 0
+        return array
+
+
+def _read_chunked(data: h5py.Dataset, where: str) -> np.ndarray:
+    """The array of a chunked data set. Chunks are unpacked here, for the library unpacks one to whatever it
+    says it is.
+    """
+    array = np.empty(data.shape, data.dtype)
+    filters = _filters(data.id.get_create_plist(), where)
+    steps = data.chunks
+    size = math.prod(steps) * array.itemsize
+    for start in product(*(range(0, side, step) for side, step in zip(data.shape, steps, strict=True))):
+        stored = data.id.get_chunk_info_by_coord(start)
+        if (
+            stored.byte_offset is None or not 0 < stored.size <= size + size // 8 + 64
+        ):  # what can't be packed grows by less
+            raise InputError(f"{where}: a chunk is missing or out of proportion", AGAIN)
+        mask, raw = data.id.read_direct_chunk(start)
+        chunk = _unpacked(raw, mask, filters, size, array.itemsize, where).view(array.dtype).reshape(steps)
+        place = tuple(slice(at, at + step) for at, step in zip(start, steps, strict=True))
+        there = array[place]
+        array[place] = chunk[tuple(map(slice, there.shape))]
+    return array
+
+
+def _unpacked(raw: bytes, mask: int, filters: list[int], size: int, width: int, where: str) -> np.ndarray:
+    """The `size` bytes of a chunk of items of `width` bytes; `mask` has a bit for each of `filters` that was
+    left out for it.
+    """
+    for i, number in reversed(list(enumerate(filters))):
+        if mask >> i & 1:
+            continue
+        if number == DEFLATE:
+            stream = zlib.decompressobj()
+            raw = stream.decompress(raw, size + 1)
+            if not stream.eof:
+                raise InputError(f"{where}: a chunk unpacks to more than its size, or is cut off", AGAIN)
+        elif width > 1:
+            raw = np.frombuffer(raw, np.uint8).reshape(width, -1).T.tobytes()
+    if len(raw) != size:
+        raise InputError(f"{where}: a chunk does not have its size", AGAIN)
+    return np.frombuffer(raw, np.uint8)
+
+
+def state(path: Path | str) -> tuple[int, ...] | None:
+    """What changes when the file is replaced or changed; None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@contextmanager
+def created(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
+    """A new file and what it is written through; whatever happens, HDF5 is left with nothing that it still
+    wants to write.
+    """
+    with Sink(path) as sink:
+        file = h5py.File(path, "w", driver="fileobj", fileobj=sink)
+        try:
+            yield file, sink
+            file.close()
+        except BaseException as error:
+            sink.drop(error)
+            file.close()
+            raise

@@ -1,0 +1,34 @@
+"""The canonical map: a decoder for pixels, and E = U C for vertices (sec. 3.4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from shic_cli.learning.decoders import DECODERS
+
+
+class CanonicalMap(nn.Module):
+    """Pixel embeddings by `decoder`, vertex embeddings E = U C with the eigenvectors U `(K, Q)` and the
+    learned C `(Q, D)`.
+
+    C starts at zero, so that at first every vertex is equally likely and L_pseudo is ln K exactly.
+    """
+
+    def __init__(self, decoder: str, channels: int, dim: int, eigenvectors: torch.Tensor) -> None:
+        super().__init__()
+        self.decoder = DECODERS[decoder](channels, dim)
+        self.C = nn.Parameter(torch.zeros(eigenvectors.shape[1], dim))
+        self.register_buffer("eigenvectors", eigenvectors)
+
+    def vertex_embeddings(self) -> torch.Tensor:
+        """E `(K, D)`."""
+        return self.eigenvectors @ self.C
+
+    def embed(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings `(B, D, h', w')` of features `(B, C, h, w)`, and foreground logits `(B, h', w')` or
+        None.
+        """
+        if self.decoder.pointwise:
+            return self.decoder(features.movedim(1, -1)).movedim(-1, 1), None
+        return self.decoder(features)

@@ -1,0 +1,343 @@
+"""Labelled pictures as training batches: crop, augment, draw labelled points, encode with the frozen encoder,
+keep what repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from shic_cli.base.devices import Fitting, chance
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import MARGIN
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import Crop, decode
+from shic_cli.learning import augment
+from shic_cli.learning.decoders import coarsen
+from shic_cli.learning.encode import decoder_input
+from shic_cli.learning.similarity import sample
+
+ROOM = 1.1  # times the crop's width is cut of a picture that is moved a little
+MOST = 4000  # labelled pixels are kept of a cut picture
+THIN = 0.5  # a labelled pixel is drawn by the number of pixels of its vertex to minus this power
+CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture, encoded. `features` and `flipped` (the mirrored picture's) are dense `(C, h, w)`, or `(M,
+    C)` at the M points.
+
+    `yx` `(M, 2)` in pixels of the encoder's side, `vertex` `(M,)`, `mask` `(S, S)` in 0..1, `natural` says it
+    is a photo.
+    """
+
+    features: torch.Tensor
+    flipped: torch.Tensor | None
+    yx: torch.Tensor
+    vertex: torch.Tensor
+    mask: torch.Tensor
+    natural: bool
+
+
+def flip_points(yx: torch.Tensor, size: int) -> torch.Tensor:
+    """Points `(..., 2)` in the picture mirrored left to right."""
+    return torch.stack([yx[..., 0], size - 1 - yx[..., 1]], -1)
+
+
+class Examples:
+    """The labelled pictures of maps files, by number.
+
+    `variants` augmented copies of each are made once and kept while they fit into `memory` bytes; 0 draws a
+    new one at every request. With `mirror` `(K,)`, the template's, a picture is shown as its mirror image in
+    every other epoch, its labels mirrored on the template. With `at_points` only the features at the labelled
+    points are kept, which is all that a pointwise decoder needs; else dense ones, averaged to at most `cells`
+    a side where that is given. The encoder gets `together` pictures at a time, and their mirror images: more
+    is faster on a GPU, but the last digits of the features then depend on which pictures met.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[ItemReader],
+        encoder: Any,
+        *,
+        points: int,
+        vertices: int,
+        augment: bool,
+        variants: int,
+        flip: bool,
+        at_points: bool,
+        seed: int,
+        cells: int | None = None,
+        mirror: torch.Tensor | None = None,
+        together: int = 1,
+        memory: int = 4 << 30,
+        rough: bool = False,
+    ) -> None:
+        self.entries = [(reader, name) for reader in readers for name in reader.names]
+        self.encoder, self.points, self.vertices = encoder, points, vertices
+        self.augment, self.variants, self.flip, self.at_points = (
+            augment,
+            0 if rough else variants if augment else 1,
+            flip,
+            at_points,
+        )
+        self.rough, self.cuts, self.own = rough, {}, {}
+        self.mirror, self.seed, self.memory, self.kept = mirror, seed, memory, {}
+        self.cells, self.fitting = cells, Fitting("the encoder", together)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def get(self, index: int, epoch: int) -> Example:
+        """Example number `index` as it is in `epoch`."""
+        return self.get_all([index], epoch)[0]
+
+    def get_all(self, indices: Sequence[int], epoch: int) -> list[Example]:
+        """The examples of these numbers as they are in `epoch`."""
+        keys = [self._key(index, epoch) for index in indices]
+        missing = [key for key in keys if key not in self.kept]
+        fresh = dict(
+            zip(
+                missing,
+                (example for some in self.fitting.each(self._make, missing) for example in some),
+                strict=True,
+            )
+        )
+        found = [self.kept[key] if key in self.kept else fresh[key] for key in keys]
+        for key, example in fresh.items() if self.variants else ():
+            size = sum(value.nbytes for value in vars(example).values() if isinstance(value, torch.Tensor))
+            if size <= self.memory:
+                self.memory -= size
+                self.kept[key] = example
+        return found
+
+    def is_natural(self, index: int) -> bool:
+        """Whether example number `index` is a photo."""
+        return self.entries[index][0].header.attrs["labels"] != "synthetic"
+
+    def draw(self, number: int, generator: torch.Generator) -> list[torch.Tensor]:
+        """Which `points` of its labelled points a step takes of each of `number` examples."""
+        return [
+            torch.randperm(CANDIDATES * self.points, generator=generator)[: self.points]
+            for _ in range(number)
+        ]
+
+    def _key(self, index: int, epoch: int) -> tuple[int, int, bool]:
+        """Which example number `index` is in `epoch`: its number, its variant, and whether it is mirrored."""
+        turn, mirrored = (epoch // 2, (index + epoch) % 2 == 1) if self.mirror is not None else (epoch, False)
+        return index, turn % self.variants if self.variants else turn, mirrored
+
+    def _make(self, keys: Sequence[tuple[int, int, bool]]) -> list[Example]:
+        """Examples, encoded in one call."""
+        natural = [self.is_natural(index) for index, _, _ in keys]
+        cut = [
+            self._mirrored(
+                (self._rough if self.rough else self._crop)(
+                    index, chance(self.seed, "augment", index, variant, int(mirrored))
+                ),
+                mirrored,
+            )
+            for index, variant, mirrored in keys
+        ]
+        mirrored = [
+            (image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side))
+            for (image, mask, yx, _), is_natural in zip(cut, natural, strict=True)
+            if self.flip and is_natural
+        ]
+        features = self._encode([each[:3] for each in cut] + mirrored)
+        rest = iter(features[len(cut) :])
+        return [
+            Example(
+                feature,
+                next(rest) if self.flip and is_natural else None,
+                yx,
+                vertex,
+                mask[0].half(),
+                is_natural,
+            )
+            for feature, (_, mask, yx, vertex), is_natural in zip(features, cut, natural, strict=False)
+        ]
+
+    def _mirrored(self, cut: tuple[torch.Tensor, ...], mirrored: bool) -> tuple[torch.Tensor, ...]:
+        """Picture, mask, points and vertices as they are, or `mirrored` left to right."""
+        image, mask, yx, vertex = cut
+        return (
+            (image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex])
+            if mirrored
+            else cut
+        )
+
+    def _crop(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`; each is in the
+        frame.
+        """
+        rgb, mask, yx, vertex = self._cut(index, 1.0)
+        chosen = rng.integers(len(yx), size=2 * CANDIDATES * self.points)
+        yx, vertex = yx[chosen], vertex[chosen]
+        if self.augment:
+            matrix = augment.draw_affine(mask, rng)
+            rgb, mask, yx = (
+                augment.jitter(augment.warp(rgb, matrix), rng),
+                augment.warp(mask, matrix),
+                augment.move(yx, matrix),
+            )
+        return self._tensors(rgb, mask, yx, vertex, ((yx >= 0) & (yx <= self.encoder.side - 1)).all(1))
+
+    def _rough(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As `_crop`, with errors of masks and of cameras, and with points that favour what is thin: a vertex
+        seen at many pixels is drawn less often at each.
+        """
+        rgb, mask, yx, vertex = self._kept_cut(index)
+        if index in self.own:
+            yx, vertex = self.own[index]
+        side, matrix = self.encoder.side, augment.draw_mild(self.encoder.side, ROOM, rng)
+        rgb = augment.roughen_picture(augment.warp(rgb, matrix), rng)
+        mask = augment.roughen_mask(augment.warp(mask, matrix), rng)
+        weight = np.bincount(vertex)[vertex] ** -THIN
+        chosen = rng.choice(len(yx), 2 * CANDIDATES * self.points, p=weight / weight.sum())
+        yx, vertex = augment.move(yx[chosen], matrix), vertex[chosen]
+        inside = ((yx >= 0) & (yx <= side - 1)).all(1)
+        near = yx.round().astype(int).clip(0, side - 1)
+        seen = inside & (mask[near[:, 0], near[:, 1]] > 0.5)
+        return self._tensors(rgb, mask, yx, vertex, seen if seen.any() else inside)
+
+    def _kept_cut(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As `_cut` with room around the crop, kept while there is memory."""
+        if index not in self.cuts:
+            rgb, mask, yx, vertex = self._cut(index, ROOM)
+            kept = chance(self.seed, "points", index).permutation(len(yx))[:MOST]
+            made = (
+                rgb,
+                (mask * 255).astype(np.uint8),
+                yx[kept].astype(np.float32),
+                vertex[kept].astype(np.int32),
+            )
+            size = sum(each.nbytes for each in made)
+            if size > self.memory:
+                return made[0], made[1].astype(np.float32) / 255, *made[2:]
+            self.memory -= size
+            self.cuts[index] = made
+        rgb, mask, yx, vertex = self.cuts[index]
+        return rgb, mask.astype(np.float32) / 255, yx, vertex
+
+    def ask(
+        self, index: int, number: int, rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Picture `(3, S, S)`, mask `(1, S, S)` and at most `number` pixels of the object `(P, 2)` of an example
+        as prediction sees it.
+        """
+        rgb, mask, _, _ = self._kept_cut(index)
+        matrix = augment.inner(self.encoder.side, ROOM)
+        rgb, mask = augment.warp(rgb, matrix), augment.warp(mask, matrix)
+        pixels = np.argwhere(mask > 0.5)
+        yx = pixels[rng.permutation(len(pixels))[:number]].astype(np.float64)
+        return (
+            torch.from_numpy(rgb).permute(2, 0, 1).float() / 255,
+            torch.from_numpy(mask)[None],
+            torch.from_numpy(yx),
+        )
+
+    def relabel(self, index: int, yx: np.ndarray, vertex: np.ndarray) -> None:
+        """Replace the labels of an example by `vertex` `(P,)` at the pixels `yx` `(P, 2)` of what `ask` gave."""
+        back = cv2.invertAffineTransform(augment.inner(self.encoder.side, ROOM))
+        self.own[index] = augment.move(yx, back), vertex
+
+    def _tensors(
+        self, rgb: np.ndarray, mask: np.ndarray, yx: np.ndarray, vertex: np.ndarray, usable: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A cut picture as tensors, with as many of its `usable` points as a step may draw of."""
+        chosen = np.flatnonzero(usable)[: CANDIDATES * self.points] if usable.any() else np.arange(1)
+        chosen = np.resize(chosen, CANDIDATES * self.points)
+        image = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
+        points = torch.from_numpy(yx[chosen]).float()
+        return image, torch.from_numpy(mask)[None], points, torch.from_numpy(vertex[chosen].astype(np.int64))
+
+    def _cut(self, index: int, room: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Picture `(S, S, 3)` uint8 and mask `(S, S)` in a square `room` times as wide as the crop around the
+        object, all labelled pixels in it `(N, 2)` and their vertices `(N,)`.
+        """
+        reader, name = self.entries[index]
+        item = reader[name]
+        where, side = f"{item.name}: vertex", self.encoder.side
+        check_indices(item.vertex, self.vertices, where, lowest=-1)
+        pixels = np.argwhere(item.vertex >= 0)
+        if not len(pixels):
+            raise InputError(f"{where} labels no pixel", "leave this image out, or make its labels again")
+        margin = MARGIN if room == 1 else ((1 + 2 * MARGIN) * room - 1) / 2
+        crop = Crop.around(item.mask if item.mask.any() else item.vertex >= 0, margin)
+        rgb, _ = decode(item.encoded.tobytes(), item.name)
+        if rgb.shape[:2] != item.vertex.shape:
+            raise InputError(f"{where} and the image differ in size", "make the maps file again")
+        yx = crop.to_crop(pixels.astype(np.float64), side)
+        return crop.cut(rgb, side), crop.cut(item.mask, side), yx, item.vertex[tuple(pixels.T)]
+
+    def _encode(
+        self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+    ) -> tuple[torch.Tensor, ...]:
+        """Features f2 of each picture, mask and points: dense `(C, h, w)`, or `(M, C)` at the points."""
+        images, masks, yx = (torch.stack(each) for each in zip(*pictures, strict=True))
+        features = decoder_input(self.encoder, images, masks)
+        if self.at_points:
+            features = sample(features, yx.to(features.device), self.encoder.side)
+        elif self.cells:
+            features = coarsen(features, self.cells)
+        return features.half().unbind()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B examples on the device, P points drawn of each; the `natural` ones among them are photos.
+
+    `features` dense `(B, C, h, w)` or at the points `(B, P, C)`, `flipped` the same of the N photos' mirror
+    images or None, `yx` `(B, P, 2)` in pixels of `side`, `vertex` `(B, P)`, `mask` `(B, side, side)`,
+    `natural` `(B,)`.
+    """
+
+    features: torch.Tensor
+    flipped: torch.Tensor | None
+    yx: torch.Tensor
+    vertex: torch.Tensor
+    mask: torch.Tensor
+    natural: torch.Tensor
+    at_points: bool
+    side: int
+
+
+def collate(
+    examples: Sequence[Example],
+    chosen: Sequence[torch.Tensor],
+    at_points: bool,
+    side: int,
+    device: torch.device,
+) -> Batch:
+    """A batch of `examples`, of each the `chosen` `(P,)` ones of its labelled points."""
+
+    def stack(name: str, drawn: bool) -> torch.Tensor | None:
+        found = [(getattr(example, name), index) for example, index in zip(examples, chosen, strict=True)]
+        values = [
+            value[index.to(value.device)] if drawn else value for value, index in found if value is not None
+        ]
+        return torch.stack(values).to(device) if values else None
+
+    features, flipped = (stack(name, at_points) for name in ("features", "flipped"))
+    return Batch(
+        features.float(),
+        None if flipped is None else flipped.float(),
+        stack("yx", True),
+        stack("vertex", True),
+        stack("mask", False).float(),
+        torch.tensor([example.natural for example in examples], device=device),
+        at_points,
+        side,
+    )

@@ -1,0 +1,426 @@
+"""The training loop: the five losses of sec. 3.6 on photos with pseudo-labels and on synthetic pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from shic_cli.base.devices import TOGETHER, Fitting, ahead, chance
+from shic_cli.base.errors import InputError, SettingError, ShicError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.ranks import gather, share_of_machine
+from shic_cli.base.settings import GEODESIC_MAXIMUM, TrainConfig
+from shic_cli.files.atomic import replacing
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Surface, Template
+from shic_cli.learning import losses
+from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.decoders import DECODERS
+from shic_cli.learning.examples import Batch, Example, Examples, collate, flip_points
+from shic_cli.learning.model_file import Saved, write_tensors
+from shic_cli.learning.own_labels import ASKED, Teacher
+from shic_cli.learning.recipes import settle
+from shic_cli.learning.similarity import sample
+from shic_cli.learning.team import Together
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.surface.geodesic_median import Median
+
+log = logging.getLogger("shic")
+
+
+NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses of photos alone
+
+
+DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come back from there
+
+
+KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
+
+
+MEMORY = 4 << 30  # bytes of encoded pictures that are kept, by all ranks of a machine together
+
+
+def _kind(name: str) -> str:
+    """Which pictures the loss `name` is a mean over."""
+    return "natural" if name in (*NATURAL, "own") else "synthetic" if name in ("synthetic", "far") else "all"
+
+
+@dataclass
+class Trainer:
+    """The map being trained, with its optimizer, schedule and examples. One object a run."""
+
+    config: TrainConfig
+    template: Template
+    examples: Examples
+    device: torch.device
+    seed: int
+    map: CanonicalMap
+    optimizer: torch.optim.Adam
+    geodesic: torch.Tensor
+    mirror: torch.Tensor
+    team: Together
+    fitting: Fitting
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @classmethod
+    def make(
+        cls,
+        template: Template,
+        readers: list[ItemReader],
+        config: TrainConfig,
+        device: torch.device,
+        seed: int,
+        weights: Path | None = None,
+    ) -> Trainer:
+        """A map that knows nothing yet: E = 0."""
+        labels = {reader.header.attrs["labels"] for reader in readers}
+        encoder = make_extractor(
+            config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders"
+        )
+        if "synthetic" not in labels and encoder.name == "silhouette":
+            log.warning(
+                "there are no synthetic pictures: without them this map can be worse than its labels; make some with `shic synth`"
+            )
+        config = settle(config, encoder, device, labels)
+        if config.natural == 0 and config.own > 0 and labels != {"synthetic"}:
+            log.info(
+                "photos: learned from by the map's own labels, after %d %% of the epochs",
+                100 * config.own_from,
+            )
+        elif config.natural == 0 and labels != {"synthetic"}:
+            log.info(
+                "photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)"
+            )
+            readers = [reader for reader in readers if reader.header.attrs["labels"] == "synthetic"]
+            if not readers:
+                raise InputError(
+                    "--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`"
+                )
+        decoder, mirror = DECODERS[config.decoder], torch.from_numpy(template.mirror.astype("int64"))
+        examples = Examples(
+            readers,
+            encoder,
+            points=config.points,
+            vertices=len(template.verts),
+            augment=config.augment == "on",
+            variants=config.variants,
+            flip=config.equivariance > 0 and config.natural > 0,
+            mirror=mirror if config.mirror == "on" else None,
+            at_points=decoder.pointwise,
+            cells=decoder.cells,
+            seed=seed,
+            together=TOGETHER[device.type],
+            memory=MEMORY // share_of_machine(),
+            rough=config.rough == "on",
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            found = CanonicalMap(
+                config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
+            ).to(device)
+        geodesic, mirror = torch.from_numpy(template.geodesic).to(device), mirror.to(device)
+        optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
+        return cls(
+            config, template, examples, device, seed, found, optimizer, geodesic, mirror,
+            Together(found), Fitting("training", config.batch),
+        )  # fmt: skip
+
+    def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
+        """Train one epoch; the means of the losses, by name. ShicError, with the map as it was before, if one
+        is not finite.
+        """
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        numbers = self._numbers(generator)
+        order = numbers[torch.randperm(len(numbers), generator=generator)].split(self.config.batch)
+        self.map.train()
+        sums: dict[str, float] = {}
+        steps = {"natural": 0, "synthetic": 0, "all": len(order)}
+        batches = [indices.tolist() for indices in order]
+        made = ahead(
+            partial(self.examples.get_all, [batch[place] for place in self._places(batch)], self.epoch)
+            for batch in batches
+        )
+        for i, found in enumerate(track(made, len(batches), f"epoch {self.epoch + 1}/{self.config.epochs}")):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate(self.epoch + i / len(batches))
+            natural = sum(map(self.examples.is_natural, batches[i]))
+            steps["natural"] += natural > 0
+            steps["synthetic"] += natural < len(batches[i])
+            for name, value in self._step(batches[i], found, generator).items():
+                sums[name] = sums.get(name, 0) + value
+        means: dict[str, float] = {}
+        for shares in gather(sums):
+            for name, value in shares.items():
+                means[name] = means.get(name, 0) + value / steps[_kind(name)]
+        self._check(means)
+        self.epoch += 1
+        self.history.append(means)
+        return means
+
+    def _numbers(self, generator: torch.Generator) -> torch.Tensor:
+        """The examples of this epoch by their numbers: all of them; or, where photos have the map's own labels,
+        the synthetic ones and, once it is time, as many photos as there is room for, labelled now.
+        """
+        natural = [index for index in range(len(self.examples)) if self.examples.is_natural(index)]
+        if not (self.config.natural == 0 and self.config.own > 0 and natural):
+            return torch.arange(len(self.examples))
+        others = torch.tensor(sorted(set(range(len(self.examples))) - set(natural)))
+        if self.epoch < self.config.own_from * self.config.epochs:
+            return others
+        share = self.config.own_share
+        wanted = max(1, round(len(others) * share / (1 - share)))
+        drawn = torch.tensor(natural)[torch.randperm(len(natural), generator=generator)][:wanted].tolist()
+        rng, labels = chance(self.seed, "own", self.epoch), 0
+        self.map.eval()
+        kept = [index for index in drawn if self.teacher.label(index, rng)]
+        labels = sum(len(self.examples.own[index][1]) for index in kept)
+        log.info(
+            "own labels: %d of %d photos, %.0f %% of their pixels",
+            len(kept),
+            len(drawn),
+            100 * labels / (ASKED * max(len(drawn), 1)),
+        )
+        if not kept:
+            return others
+        return torch.cat([others, torch.tensor(kept).repeat(-(-wanted // len(kept)))[:wanted]])
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Labels photos by the map as it is."""
+        median = Median.of(self.template.verts, self.template.faces, self.device)
+        scale = GEODESIC_MAXIMUM / float(median.between.max())
+        return Teacher(
+            self.examples, self.map, self.mirror, median, scale, self.config.own_spread, self.device
+        )
+
+    def _check(self, means: dict[str, float]) -> None:
+        """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has
+        grown beyond all measure.
+        """
+        where = f"epoch {self.epoch + 1}"
+        for name, value in self.map.state_dict().items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
+        start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
+        if worst := next(
+            (name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None
+        ):
+            raise ShicError(
+                f"{where}: the {worst} loss is {means[worst]:.3g}, a map that knows nothing has {start:.3g}",
+                KEPT,
+            )
+
+    def check_team(self) -> None:
+        """SettingError if a rank could have no loss to go back through layers in which the ranks wait for
+        each other.
+        """
+        kinds = {_kind(name) for name in (*NATURAL, "own", "synthetic") if self.weight(name)}
+        present = {
+            "natural" if self.examples.is_natural(index) else "synthetic"
+            for index in range(len(self.examples))
+        }
+        if self.team.size > 1 and self.team.mixes and present - kinds:
+            hint = f"leave them out with --no-{min(present - kinds)}-images"
+            raise SettingError(
+                f"the losses of all {min(present - kinds)} pictures have weight 0, which several ranks can't train with",
+                hint,
+            )
+
+    def weight(self, name: str) -> float:
+        """The weight of the loss `name`."""
+        return getattr(self.config, name) * (self.config.natural if name in NATURAL else 1)
+
+    def rate(self, epoch: float) -> float:
+        """The step size after `epoch` epochs, by the schedule."""
+        done = epoch / self.config.epochs
+        if self.config.schedule == "cosine":
+            return self.config.rate * (1 + math.cos(math.pi * done)) / 2
+        return self.config.rate * (0.1 if done >= 0.5 else 1)
+
+    def _places(self, batch: list[int]) -> list[int]:
+        """The places in `batch` of this rank's share; one that counts nothing where the others would wait for
+        it in every layer.
+        """
+        return self.team.share(batch, owned=self.examples.variants > 0) or [0] * self.team.mixes
+
+    def _step(self, batch: list[int], found: list[Example], generator: torch.Generator) -> dict[str, float]:
+        """One step on the examples `batch`, of which `found` are this rank's share; its share of the losses,
+        which are means, by name.
+        """
+        chosen, team, natural = (
+            self.examples.draw(len(batch), generator),
+            self.team,
+            sum(map(self.examples.is_natural, batch)),
+        )
+        counts = {"natural": natural, "synthetic": len(batch) - natural, "all": len(batch)}
+        if team.mixes and team.rank >= len(batch):
+            counts = dict.fromkeys(counts, math.inf)
+        pairs = [(example, chosen[place]) for example, place in zip(found, self._places(batch), strict=True)]
+        if team.mixes and team.size > 1:
+            values = self._gradients(pairs, counts, len(pairs))
+        else:
+            values = self.fitting.run(lambda size: self._gradients(pairs, counts, size), max(len(pairs), 1))
+        team.add_gradients()
+        self.optimizer.step()
+        return values
+
+    def _gradients(
+        self, pairs: list[tuple[Example, torch.Tensor]], counts: dict[str, float], size: int
+    ) -> dict[str, float]:
+        """Set the gradients of the losses of examples and their chosen points, `size` at a time, and give
+        their values.
+
+        Each loss is a mean over the step's photos, its synthetic pictures or all of its pictures, of which
+        there are `counts`: what a part of them adds is weighed by its share, so that the sum is the same
+        however they are split.
+        """
+        self.optimizer.zero_grad()
+        values: dict[str, float] = {}
+        for start in range(0, len(pairs), size):
+            examples, chosen = zip(*pairs[start : start + size], strict=True)
+            batch = collate(
+                examples, chosen, self.examples.at_points, self.examples.encoder.side, self.device
+            )
+            natural = sum(example.natural for example in examples)
+            here = {"natural": natural, "synthetic": len(examples) - natural, "all": len(examples)}
+            terms = {
+                name: term * (here[_kind(name)] / counts[_kind(name)])
+                for name, term in self._losses(batch).items()
+            }
+            total = sum(
+                (self.weight(name) * term for name, term in terms.items()),
+                torch.zeros((), device=self.device),
+            )
+            # all in one piece and before the gradients: a GPU is waited for once
+            found = dict(zip(("total", *terms), torch.stack([total, *terms.values()]).tolist(), strict=True))
+            if not math.isfinite(found["total"]):
+                bad = next((name for name in terms if not math.isfinite(found[name])), "total")
+                raise ShicError(f"epoch {self.epoch + 1}: the {bad} loss is not finite", KEPT)
+            if terms:
+                (total * self.team.size).backward()  # the team takes the mean over its ranks
+            for name, value in found.items():
+                values[name] = values.get(name, 0) + value
+        return values
+
+    def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The losses of a batch by name. Photos, their mirror images and synthetic pictures go through the
+        decoder together.
+        """
+        natural, flipped = batch.natural, batch.flipped
+        features, yx = batch.features, batch.yx
+        if flipped is not None:
+            features, yx = (
+                torch.cat([features, flipped]),
+                torch.cat([yx, flip_points(yx[natural], batch.side)]),
+            )
+        pixels, foreground = self._embed(features, yx, batch)
+        labelled, mirrored, vertices = (
+            pixels[: len(natural)],
+            pixels[len(natural) :],
+            self.map.vertex_embeddings(),
+        )
+        terms = {}
+        if natural.any() and self.config.natural == 0:
+            terms["own"] = losses.pseudo(
+                losses.log_probability(labelled[natural], vertices), batch.vertex[natural]
+            )
+        elif natural.any():  # probabilities, K a point, are made of what needs them alone
+            logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))
+            terms |= self._natural(logp, other, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
+        if self.config.synthetic and not natural.all():
+            logp = losses.log_probability(labelled[~natural], vertices)
+            terms["synthetic"] = losses.synthetic(logp, batch.vertex[~natural])
+            if self.config.far:
+                terms["far"] = losses.distance(logp, self.geodesic[batch.vertex[~natural]])
+        return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
+
+    def _embed(
+        self, features: torch.Tensor, yx: torch.Tensor, batch: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Embeddings `(B, P, D)` at `yx`, and the foreground logits where the decoder has them; float32,
+        whatever the decoder's layers.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            found, foreground = (
+                (self.map.decoder(features), None) if batch.at_points else self.map.embed(features)
+            )
+        found = found.float() if batch.at_points else sample(found.float(), yx, batch.side)
+        return found, None if foreground is None else foreground.float()
+
+    def _natural(
+        self, logp: torch.Tensor, mirrored: torch.Tensor, vertex: torch.Tensor, yx: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The losses of photos: `logp` and `mirrored` `(N, P, K)`, `vertex` `(N, P)`, and `yx` `(N, P, 2)` in
+        pixels of the 224 frame.
+        """
+        config, terms = self.config, {}
+        if config.pseudo:
+            terms["pseudo"] = losses.pseudo(logp, vertex)
+        if config.distance:
+            terms["distance"] = losses.distance(logp, self.geodesic[vertex])
+        if config.cycle:
+            terms["cycle"] = losses.cycle(logp, yx)
+        if config.equivariance:
+            terms["equivariance"] = losses.equivariance(logp, mirrored, self.mirror)
+        return terms
+
+    def _foreground(self, logits: torch.Tensor | None, batch: Batch) -> dict[str, torch.Tensor]:
+        if logits is None or not self.config.foreground:
+            return {}
+        mask = torch.nn.functional.interpolate(batch.mask[:, None], logits.shape[-2:], mode="area")[:, 0]
+        return {"foreground": losses.foreground(logits, mask)}
+
+    def save_checkpoint(self, path: Path) -> None:
+        """Everything that going on needs, in one safetensors file."""
+        tensors = {f"map.{name}": value for name, value in self.map.state_dict().items()}
+        names = [name for name, _ in self.map.named_parameters()]
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{names[i]}.{key}": value for key, value in state.items()}
+        meta = {"epoch": str(self.epoch), "history": json.dumps(self.history)}
+        with replacing(path) as partial:
+            write_tensors(
+                partial, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, meta
+            )
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Go on from a checkpoint of the same settings."""
+        with safe_open(path, "pt") as file:
+            tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        self.map.load_state_dict(
+            {name.removeprefix("map."): value for name, value in tensors.items() if name.startswith("map.")}
+        )
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for i, (name, _) in enumerate(self.map.named_parameters()):
+            prefix = f"adam.{name}."
+            state[i] = {
+                key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+            }
+        self.optimizer.load_state_dict(
+            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
+        )
+        self.epoch, self.history = int(meta["epoch"]), json.loads(meta["history"])
+
+    def saved(self, sources: dict[str, Any]) -> Saved:
+        """The finished model."""
+        encoder = self.examples.encoder
+        meta = {
+            "encoder": {**encoder.settings, "name": self.config.encoder},
+            "encoder_fingerprint": encoder.fingerprint,
+            "decoder": self.config.decoder,
+            "channels": encoder.dim,
+            "dim": self.config.dim,
+            "template": self.template.fingerprint,
+            "params": {**self.config.params(), "seed": self.seed},
+            "sources": sources,
+            "losses": self.history[-1],
+        }
+        return Saved(self.map.cpu(), Surface.of(self.template), meta)

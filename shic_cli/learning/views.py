@@ -1,0 +1,161 @@
+"""Views of a template, and where every vertex is seen in them (sec. 3.3, Eq. 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+
+from shic_cli.base.errors import InputError
+from shic_cli.files.arrays import read_arrays, write_arrays
+from shic_cli.parts.renderers.contract import Fragments
+from shic_cli.surface.cameras import Cameras
+
+KIND = "shic/views"
+
+
+# of the surface's diagonal: how far behind the surface that its pixel shows a vertex still counts as visible
+TOLERANCE = 2e-3
+
+
+# pixels: a vertex farther than this from the mask was missed by every ray (a part thinner than a pixel)
+NEAR = 2.0
+
+
+@dataclass(frozen=True)
+class Views:
+    """N views: `image` u1 (N, H, W, 3), `depth` f4, `mask` bool, `face` i8 (N, H, W), `bary` f4 (N, H, W, 3),
+    `cameras`, `vertex_yx` f4 (N, K, 2) = v_i(k) of Eq. 1, `vertex_visible` bool (N, K) = V_i, and the
+    template's fingerprint."""
+
+    image: torch.Tensor
+    depth: torch.Tensor
+    mask: torch.Tensor
+    face: torch.Tensor
+    bary: torch.Tensor
+    cameras: Cameras
+    vertex_yx: torch.Tensor
+    vertex_visible: torch.Tensor
+    template: str
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> Views:
+        """Some of the views."""
+        return Views(*(value if isinstance(value, str) else value[index] for value in vars(self).values()))
+
+    @property
+    def fragments(self) -> Fragments:
+        """What the renderer gave."""
+        return Fragments(self.face, self.bary, self.depth)
+
+
+def interpolate(fragments: Fragments, faces: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The vertices' `values` (K, C) at every pixel, `(N, H, W, C)`; 0 where there is no surface."""
+    mask = fragments.mask
+    out = values.new_zeros(*mask.shape, values.shape[1])
+    out[mask] = _interpolate_surface(fragments, mask, faces, values)
+    return out
+
+
+def _interpolate_surface(
+    fragments: Fragments, mask: torch.Tensor, faces: torch.Tensor, values: torch.Tensor
+) -> torch.Tensor:
+    """The vertices' `values` (K, C) at the pixels of `mask` alone, `(P, C)`."""
+    return (values[faces[fragments.face[mask]]] * fragments.bary[mask][..., None]).sum(1)
+
+
+def pixel_vertex(fragments: Fragments, faces: torch.Tensor) -> torch.Tensor:
+    """The corner of its face that is nearest to every pixel, by the largest barycentric coordinate, i8 `(N,
+    H, W)`; -1 for none.
+    """
+    mask = fragments.mask
+    out = torch.full_like(fragments.face, -1)
+    out[mask] = faces[fragments.face[mask]].gather(1, fragments.bary[mask].argmax(1, keepdim=True))[:, 0]
+    return out
+
+
+def vertex_positions(
+    fragments: Fragments, faces: torch.Tensor, cameras: Cameras, verts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """v_i(k) `(N, K, 2)` and V_i `(N, K)` of Eq. 1: the mask's position that is nearest to each vertex's
+    projection, and which are visible.
+
+    A vertex is visible if it is not behind the plane of the face that the pixel at v_i(k) shows. The plane
+    decides and not the pixel's depth, since a slanted surface changes its depth within one pixel by more than
+    an ear is thick.
+    """
+    size = fragments.face.shape[-1]
+    projected, _ = cameras.project(verts, size)
+    yx = _nearest_on_mask(projected, fragments.mask)
+    row, column = yx.round().long().clamp(0, size - 1).unbind(-1)
+    face = fragments.face.flatten(1).gather(1, row * size + column)
+    view = cameras.to_view(verts)
+    corners = view[torch.arange(len(view), device=view.device)[:, None, None], faces[face.clamp(min=0)]]
+    normal = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    camera_side = -(corners[:, :, 0] * normal).sum(-1).sign()
+    height = ((view - corners[:, :, 0]) * normal).sum(-1) * camera_side
+    diagonal = (verts.amax(0) - verts.amin(0)).norm()
+    visible = (face >= 0) & (height >= -TOLERANCE * diagonal) & ((yx - projected).norm(dim=-1) <= NEAR)
+    return yx, visible
+
+
+def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The positions `yx` (N, K, 2), those beyond `mask` (N, H, W) moved to its nearest pixel's centre;
+    unmoved where a mask is empty.
+    """
+    size = mask.shape[-1]
+    row, column = (yx.round().long() + 1).clamp(0, size + 1).unbind(-1)
+    padded = torch.nn.functional.pad(mask, (1, 1, 1, 1))
+    off = ~padded.flatten(1).gather(1, row * (size + 2) + column)
+    core = padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
+    view, *pixel = (
+        (mask & ~core).nonzero().unbind(1)
+    )  # the pixel nearest to a point beyond the mask is on its outline
+    outlines = torch.stack(pixel, 1).to(yx).split(view.bincount(minlength=len(mask)).tolist())
+    yx = yx.clone()
+    for i, outline in enumerate(outlines):
+        if len(outline) and off[i].any():
+            distance = torch.cdist(
+                yx[i, off[i]], outline, compute_mode="donot_use_mm_for_euclid_dist"
+            )  # the quick way is not exact
+            yx[i, off[i]] = outline[distance.argmin(1)]
+    return yx
+
+
+def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwrite: bool = False) -> None:
+    """Write `views` as a file of kind shic/views."""
+    arrays = {
+        each.name: getattr(views, each.name)
+        for each in fields(views)
+        if each.name not in ("cameras", "template")
+    }
+    arrays |= {each.name: getattr(views.cameras, each.name) for each in fields(views.cameras)}
+    arrays = {name: array.cpu().numpy() for name, array in arrays.items()}
+    write_arrays(
+        path,
+        KIND,
+        arrays,
+        params=params,
+        sources=sources,
+        attrs={"template": views.template},
+        overwrite=overwrite,
+    )
+
+
+def read_views(path: Path | str, device: torch.device | str = "cpu") -> Views:
+    """The views in `path`, on `device`; InputError if it holds none."""
+    arrays, header = read_arrays(path, KIND)
+    number, height, width = arrays["mask"].shape
+    if not number or height != width or height < 2:
+        raise InputError(
+            f"{path}: holds {number} views of {height} by {width} pixels, expected squares",
+            "render them again with `shic render`",
+        )
+    tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    cameras = Cameras(**{each.name: tensors.pop(each.name) for each in fields(Cameras)})
+    tensors["face"] = tensors["face"].long()
+    return Views(**tensors, cameras=cameras, template=header.attrs["template"])

@@ -1,0 +1,61 @@
+"""The paper's features: Stable Diffusion and DINOv2 side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from shic_cli.base.errors import MissingError
+from shic_cli.parts import registry
+from shic_cli.parts.extractors.joined import Joined
+from shic_cli.parts.extractors.sd import Sd
+from shic_cli.parts.extractors.vit import Dinov2Base
+from shic_cli.parts.weights import full_name, locate
+
+CELL, PATCH = 16, 14  # pixels a side of the finest cell of `sd`, and of a patch of DINOv2
+
+
+class SdDino(Joined):
+    """Unit features `(B, 3968, 60, 60)` for pictures of 960 pixels a side: `sd` and DINOv2 base, each with
+    half of the say (sec. 3.3).
+
+    DINOv2 sees the picture at 840 pixels, so that its patches are the cells of `sd`; they are resampled from
+    the crop of 960 pixels and not from the photo, which is one more difference from SD-DINO than `sd` has.
+    Its features are those of block 11, before the last norm. The argument is another Stable Diffusion 1;
+    `prompt`, `step`, `seed` and `batch` are as in `sd`. Precision `auto` is float16 for Stable Diffusion and
+    bfloat16 for DINOv2 on CUDA, else float32.
+    """
+
+    name = "sd-dino"
+    slow_on = ("cpu",)  # over a minute a picture
+
+    def __init__(
+        self, argument: str = "", *, device: torch.device | str = "cpu", weights: Path | None = None, prompt: str = "", side: int = 960,
+        step: int = 100, seed: int = 42, batch: int = 4, precision: str = "auto",
+    ) -> None:  # fmt: skip
+        options = {
+            "prompt": prompt,
+            "side": side,
+            "step": step,
+            "seed": seed,
+            "batch": batch,
+            "precision": precision,
+        }
+        sd = Sd(argument, device=device, weights=weights, **options)
+        dino = Dinov2Base(
+            device=device, weights=weights, layer=11, side=side // CELL * PATCH, precision=precision
+        )
+        super().__init__([sd, dino], registry.spell(type(self), full_name(argument), options))
+
+    @classmethod
+    def check(cls, weights: Path | None = None) -> None:
+        """MissingError when the weights of either are not on this machine."""
+        for name in (Sd.model, Dinov2Base.model):
+            try:
+                locate(name, weights)
+            except MissingError as error:
+                command = f"shic models pull {cls.name}" + (f" --weights {weights}" if weights else "")
+                raise type(error)(
+                    f"{cls.name}: {error.message}", f"get all that it needs with `{command}`"
+                ) from error

@@ -1,0 +1,159 @@
+"""Features of photos and of views: one crop, one extractor call, unit vectors."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shic_cli.base.errors import Failures, InputError, SettingError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import FeatureConfig
+from shic_cli.files.arrays import read_arrays
+from shic_cli.files.atomic import check_target
+from shic_cli.files.items import ItemWriter
+from shic_cli.files.photos import Crop, ImageFile, MaskSource, encode, listing
+from shic_cli.files.shards import WHOLE, Finished, Part
+from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
+from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.make import make_extractor
+
+
+def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weights: Path | None) -> Any:
+    """The extractor, in the basis of the features file `basis`; InputError if that was fitted to another
+    extractor's features.
+    """
+    if basis is None:
+        return make_extractor(config.extractor, device, weights)
+    if config.pca:
+        raise SettingError(
+            "--pca and --basis exclude each other", "--pca fits a basis, --basis takes one that was fitted"
+        )
+    arrays, header = read_arrays(basis, "shic/features")
+    name = header.attrs["extractor"] if config.extractor == "auto" else config.extractor
+    extractor = with_basis(make_extractor(name, device, weights), arrays, basis, needed=True)
+    if extractor.fingerprint != header.attrs["fingerprint"]:
+        raise InputError(
+            f"{basis}: its basis is of another extractor, or of other weights or settings",
+            "make it again with this one",
+        )
+    return extractor
+
+
+def _writer(
+    path: Path,
+    extractor: Any,
+    config: FeatureConfig,
+    template: str,
+    sources: dict[str, Any],
+    overwrite: bool,
+    part: Part = WHOLE,
+    **more: Any,
+) -> ItemWriter | Finished:
+    attrs = {"extractor": extractor.name, "fingerprint": extractor.fingerprint, "template": template}
+    params = {**config.params(), "extractor": extractor.settings, **more}
+    root = getattr(extractor, "arrays", {})  # a basis
+    return part.writer(
+        path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite, root=root
+    )
+
+
+def write_photo_features(
+    images: list[ImageFile],
+    masks: MaskSource,
+    path: Path,
+    config: FeatureConfig,
+    device: torch.device,
+    *,
+    basis: Path | None = None,
+    weights: Path | None = None,
+    overwrite: bool = False,
+    track: Track = plain_track,
+    part: Part = WHOLE,
+) -> None:
+    """Write the features file of photos, or a `part` of it, in the basis of the features file `basis` if one
+    is given.
+
+    An image that fails is left out and named; PartialError at the end says how many.
+    """
+    if config.pca:
+        raise SettingError(
+            "--pca: a basis is fitted to views, these are photos",
+            "fit it with `shic features views.h5`, then give --basis",
+        )
+    extractor, failures = _make(config, basis, device, weights), Failures()
+    mine = part.of(images)
+    with _writer(
+        path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings
+    ) as writer:
+        left = [image for image in mine if image.name not in writer]
+        found = each_photo(left, masks, partial(photo_features, extractor), device, failures)
+        for photo, (feature, crop) in filter(None, track(found, len(left), "features")):
+            writer.add(photo.name, **_item(feature, photo.mask, crop, photo.data))
+        failures.check(len(images))
+    part.end(path, failures, len(images), overwrite)
+
+
+def write_view_features(
+    views: Views,
+    path: Path,
+    config: FeatureConfig,
+    device: torch.device,
+    *,
+    sources: dict[str, Any],
+    basis: Path | None = None,
+    weights: Path | None = None,
+    overwrite: bool = False,
+    track: Track = plain_track,
+) -> None:
+    """Write the features file of rendered views, an item a view, named by its number; with `config.pca` a
+    basis fitted to them.
+
+    A run that was stopped goes on with the views that it lacks; a basis is fitted to all of them again.
+    """
+    check_target(path, overwrite)
+    if basis is not None and read_arrays(basis, "shic/features")[1].attrs["template"] not in (
+        "",
+        views.template,
+    ):
+        raise InputError(
+            f"{basis}: its basis was fitted to views of another template", "fit one to these views with --pca"
+        )
+    extractor, fitted = _make(config, basis, device, weights), None
+    if config.pca:
+        features = track(view_features(extractor, views, config.batch), len(views), "features")
+        extractor, fitted = fit_basis(extractor, features, views.mask, config.pca)
+    with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
+        left = [i for i in range(len(views)) if f"{i:04d}" not in writer]
+        if fitted is None:
+            # Whole batches: the last digits of features may depend on which pictures met. A batch is in
+            # flight until its last is kept.
+            batches = {i // config.batch for i in left}
+            left = [i for i in range(len(views)) if i // config.batch in batches]
+            lacking = view_features(extractor, views, config.batch, left)
+            numbered = zip(left, track(lacking, len(left), "features"), strict=True)
+        else:
+            numbered = ((i, feature) for i, feature in enumerate(fitted) if i in left)
+        for i, feature in numbered:
+            if f"{i:04d}" in writer:
+                continue
+            picture, mask = views.image[i].cpu().numpy(), views.mask[i].cpu().numpy()
+            writer.add(
+                f"{i:04d}",
+                **_item(feature, mask, Crop(0, 0, mask.shape[0]), np.frombuffer(encode(picture), np.uint8)),
+            )
+
+
+def _item(
+    feature: torch.Tensor, mask: np.ndarray, crop: Crop, data: bytes | np.ndarray
+) -> dict[str, np.ndarray]:
+    encoded = np.frombuffer(data, np.uint8)
+    return {
+        "feature": feature.cpu().numpy(),
+        "mask": mask,
+        "crop": np.array([crop.top, crop.left, crop.side]),
+        "encoded": encoded,
+    }

@@ -1,0 +1,364 @@
+"""Foreground masks of photos as files: the main object of each, or one crop for each object, and which masks
+to look at again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from shic_cli.base.errors import Failures, InputError, SettingError, ShicError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import MaskConfig
+from shic_cli.files.atomic import atomic
+from shic_cli.files.photos import SMALLEST, Crop, ImageFile, check_mask, decode, encode, read_mask
+from shic_cli.files.pictures import contact_sheet, fit_height, outline
+from shic_cli.parts.maskers.contract import Found, main_object
+from shic_cli.parts.maskers.make import Masker
+
+log = logging.getLogger("shic")
+
+KEY = "shic"  # the text field of a mask's PNG that says what made it
+MOST = 1000  # objects in a photo
+SHOWN = 60  # photos on a contact sheet at most, the unsure ones first
+SURE, UNSURE, OTHER = (70, 220, 90), (240, 60, 50), (70, 130, 255)  # the colours of outlines
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found in one photo: the masks' files, where they come from (a masker, alpha, kept), and why
+    one may be wrong.
+    """
+
+    photo: str
+    masks: list[str]
+    source: str
+    objects: int  # as many as were found
+    kept: list[int]  # the numbers of those that were written; 1 is the largest
+    coverage: float  # share of the photo
+    score: float | None  # the main object's
+    unsure: list[str]
+
+
+@dataclass
+class Report:
+    """A row a photo, and of some photos their overlays `(H, W, 3)` uint8 for a contact sheet."""
+
+    rows: list[Row] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    pictures: dict[bool, list[tuple[str, np.ndarray]]] = field(default_factory=lambda: {True: [], False: []})
+
+    @property
+    def unsure(self) -> list[str]:
+        """The photos whose masks are to be looked at."""
+        return [row.photo for row in self.rows if row.unsure]
+
+    def as_json(self) -> dict[str, Any]:
+        """The rows and the names of unsure and failed photos as JSON values."""
+        return {"photos": [asdict(row) for row in self.rows], "unsure": self.unsure, "failed": self.failed}
+
+    def sheet(self) -> np.ndarray:
+        """The contact sheet `(H, W, 3)` uint8: outlines are red where a mask is unsure, and those come first."""
+        shown = [*self.pictures[True], *self.pictures[False]][:SHOWN]
+        return contact_sheet(
+            [picture for _, picture in shown], min(6, len(shown)), [name[-28:] for name, _ in shown], 200
+        )
+
+
+def doubts(found: Sequence[Found], main: int, config: MaskConfig) -> list[str]:
+    """Why the mask of object number `main` may be wrong, as `config` has the limits; nothing where it looks
+    right.
+    """
+    mask, score = found[main].mask, found[main].score
+    edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    rivals = [each.area / found[main].area for i, each in enumerate(found) if i != main]
+    rules = {
+        f"score {score or 0:.2f}": score is not None and score < config.low_score,
+        f"on {edge.mean():.0%} of the border": edge.mean() > config.border,
+        f"only {mask.mean():.2%} of the photo": mask.mean() < config.smallest,
+        f"{mask.mean():.0%} of the photo": mask.mean() > config.largest,
+        "another object is about as large": not config.all and max(rivals, default=0) > config.rival,
+    }
+    return [reason for reason, holds in rules.items() if holds]
+
+
+def check_places(
+    inputs: Sequence[str], images: Sequence[ImageFile], folder: Path, others: Sequence[Path]
+) -> None:
+    """SettingError when what is written would be read as photos next time, when two photos would have one
+    mask, or one mask a photo.
+    """
+    for place in (folder, *others):
+        for text in inputs:
+            root = Path(text).resolve()
+            if (
+                root.is_dir()
+                and place.resolve().is_relative_to(root)
+                and "masks" not in place.resolve().relative_to(root).parts
+            ):
+                raise SettingError(
+                    f"{place}: lies among the photos of {text}", "name a folder beside them, as in -o masks/"
+                )
+    owners: dict[str, str] = {}
+    for image in images:
+        target = mask_name(image.name)
+        if owners.setdefault(target, image.name) != image.name:
+            raise SettingError(
+                f"{owners[target]} and {image.name}: would have one mask, {target}",
+                "rename one of the photos",
+            )
+        if (folder / target).resolve() == image.path.resolve():
+            raise SettingError(f"{folder / target}: is a photo", "name another folder with -o")
+
+
+def mask_name(photo: str) -> str:
+    """The mask's file name below the folder of masks, for a photo's name: that with the ending .png."""
+    return Path(photo).with_suffix(".png").as_posix()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make `folder`, and keep a second run from writing there; InputError when it is a file or can't be made."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file", "name a folder with -o")
+    if not folder.parent.is_dir():
+        raise InputError(
+            f"{folder.parent}: there is no such folder to write to",
+            f"make it with `mkdir -p {folder.parent}`",
+        )
+    folder.mkdir(exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ShicError(
+            f"{folder}: another run is writing it", "wait for it to end, or name another folder with -o"
+        ) from error
+    finally:
+        os.close(handle)
+
+
+class MaskWriter:
+    """Masks of photos in `folder` (with `config.all` in folder/imgs and folder/masks), each made once; call
+    it with each photo.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        masker: Masker,
+        config: MaskConfig,
+        overwrite: bool = False,
+        pictures: Path | None = None,
+    ) -> None:
+        self.folder, self.masker, self.config, self.overwrite, self.pictures = (
+            folder,
+            masker,
+            config,
+            overwrite,
+            pictures,
+        )
+        self.masks = folder / "masks" if config.all else folder
+        self.foreign: list[str] = []  # photos whose masks were made with other settings and are kept
+
+    def __call__(self, image: ImageFile) -> tuple[Row, np.ndarray]:
+        """What was found in the photo, and its overlay `(H, W, 3)` uint8; InputError where there is nothing,
+        or it can't be read.
+        """
+        rgb, alpha = decode(image.read(), image.name)
+        if self._path(image.name, 0).exists() and not self.overwrite:
+            found, objects, kept = self._read(image.name, rgb.shape[:2])
+            main, source = main_object(found), "kept"
+        else:
+            source = "masker" if alpha is None or alpha.min() >= 128 else "alpha"
+            found = (
+                [Found(alpha >= 128)] if alpha is not None and source == "alpha" else self.masker.objects(rgb)
+            )
+            main, objects, kept = self._write(image, rgb, found, source)
+        reasons = doubts(found, main, self.config)
+        names = [self._path(image.name, number - 1).relative_to(self.masks).as_posix() for number in kept]
+        row = Row(
+            image.name,
+            names,
+            source,
+            objects,
+            kept,
+            float(found[main].mask.mean()),
+            found[main].score,
+            reasons,
+        )
+        others = [each.mask for i, each in enumerate(found) if i != main]
+        overlay = outline(rgb, found[main].mask, UNSURE if reasons else SURE, others, OTHER)
+        if self.pictures is not None:
+            _write(self.pictures / mask_name(image.name), encode(overlay))
+        return row, overlay
+
+    def _path(self, photo: str, i: int) -> Path:
+        """The mask's file of object `i` of a photo."""
+        name = Path(photo).with_suffix("")
+        return self.masks / name.with_name(
+            f"{name.name}-{i + 1}.png" if self.config.all else f"{name.name}.png"
+        )
+
+    def _crop(self, image: ImageFile, i: int) -> Path:
+        """The picture's file of object `i`, lossless where the photo is."""
+        suffix = ".jpg" if image.path.suffix.lower() in (".jpg", ".jpeg") else ".png"
+        return self.folder / "imgs" / self._path(image.name, i).relative_to(self.masks).with_suffix(suffix)
+
+    def _write(
+        self, image: ImageFile, rgb: np.ndarray, found: list[Found], source: str
+    ) -> tuple[int, int, list[int]]:
+        """Write the masks; the number of the main object in `found`, how many there are, and the numbers
+        written, from 1.
+        """
+        if not found:
+            wanted = self.masker.class_name or "object"
+            raise InputError(
+                f"{image.name}: no {wanted} was found in it",
+                "try another --masker, or a lower threshold= where it has one",
+            )
+        main = main_object(found)
+        check_mask(found[main].mask, rgb.shape, image.name)
+        numbers = list(range(len(found))) if self.config.all else [main]
+        for i in reversed(numbers):  # the first one last: where it is, all are
+            mask, score = found[i].mask, found[i].score
+            info = {
+                **self.masker.settings,
+                "source": source,
+                "score": score,
+                "objects": len(found),
+                "number": i + 1,
+            }
+            if self.config.all:
+                box = _inside(Crop.around(mask), mask.shape)
+                picture = self._crop(image, i)
+                _write(picture, encode(rgb[box], picture.suffix))
+                mask, info = mask[box], info | {"top": box[0].start, "left": box[1].start}
+            _write_mask(self._path(image.name, i), mask, info)
+        for i in range(len(found), len(found) + MOST):  # crops of an earlier run that found more
+            if self.config.all and self._path(image.name, i).exists():
+                self._path(image.name, i).unlink()
+                self._crop(image, i).unlink(missing_ok=True)
+        return main, len(found), [i + 1 for i in numbers]
+
+    def _read(self, photo: str, shape: tuple[int, ...]) -> tuple[list[Found], int, list[int]]:
+        """What masks that are there say: the objects, how many were found, and the numbers of those that are
+        kept.
+        """
+        info = _read_info(self._path(photo, 0))
+        if info and any(info.get(key) != value for key, value in self.masker.settings.items()):
+            self.foreign.append(photo)
+        if not self.config.all:
+            mask = check_mask(read_mask(self._path(photo, 0)), shape, photo)
+            return [Found(mask, info.get("score"))], info.get("objects", 1), [info.get("number", 1)]
+        found = []
+        for i in range(info.get("objects", 1)):
+            path, full = self._path(photo, i), np.zeros(shape, bool)
+            mask, info = read_mask(path), _read_info(path)
+            top, left = info.get("top", 0), info.get("left", 0)
+            if "top" not in info or top + mask.shape[0] > shape[0] or left + mask.shape[1] > shape[1]:
+                raise InputError(
+                    f"{path}: is no crop of {photo}",
+                    "make it again with --overwrite, or name another folder with -o",
+                )
+            full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+            found.append(Found(full, info.get("score")))
+        return found, len(found), list(range(1, len(found) + 1))
+
+
+def _inside(crop: Crop, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The rows and columns of the crop that are in a photo of `shape`, and more where these are too few for a
+    picture.
+    """
+    box = []
+    for start, length in ((crop.top, shape[0]), (crop.left, shape[1])):
+        first, last = max(start, 0), min(start + crop.side, length)
+        first = max(min(first, length - SMALLEST), 0) if last - first < SMALLEST else first
+        box.append(slice(first, max(last, first + SMALLEST)))
+    return box[0], box[1]
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as partial:
+        partial.write_bytes(data)
+
+
+def _write_mask(path: Path, mask: np.ndarray, info: dict[str, Any]) -> None:
+    """A mask as a PNG of 0 and 255, with `info` in its text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = PngInfo()
+    text.add_text(KEY, json.dumps(info))
+    with atomic(path) as partial:
+        Image.fromarray(mask.astype(np.uint8) * 255).save(partial, pnginfo=text)
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    """What the mask's file says of how it was made; nothing where it was not made by `shic mask`, or was
+    painted over since.
+    """
+    try:
+        with Image.open(path) as picture:
+            info = json.loads(picture.info.get(KEY, "{}"))
+    except (OSError, ValueError, SyntaxError, TypeError):
+        return {}  # whoever reads the mask itself says what is wrong
+    kinds = {"score": (float, type(None)), "objects": int, "number": int, "top": int, "left": int}
+    sound = isinstance(info, dict) and all(
+        isinstance(info[key], kind) for key, kind in kinds.items() if key in info
+    )
+    return (
+        info
+        if sound and 0 < info.get("objects", 1) <= MOST and min(info.get("top", 0), info.get("left", 0)) >= 0
+        else {}
+    )
+
+
+def write_masks(
+    images: Sequence[ImageFile],
+    masker: Masker,
+    folder: Path,
+    config: MaskConfig,
+    *,
+    pictures: Path | None = None,
+    overwrite: bool = False,
+    track: Track = plain_track,
+) -> tuple[Report, Failures]:
+    """Write the masks of photos into `folder`, and their overlays into `pictures`; what was found, and what
+    failed.
+
+    A mask that is there is kept unless `overwrite`. A photo that fails is left out and named; InputError when
+    all fail.
+    """
+    report, failures = Report(), Failures()
+    with _locked(folder):
+        writer = MaskWriter(folder, masker, config, overwrite, pictures)
+        for image in track(images, len(images), "mask"):
+            with failures.catch(image.name):
+                row, overlay = writer(image)
+                report.rows.append(row)
+                some = report.pictures[bool(row.unsure)]
+                if len(some) < SHOWN:
+                    some.append((image.name, fit_height(overlay, min(200, overlay.shape[0]))))
+    failures.check(len(images))
+    report.failed = failures.names
+    if writer.foreign:
+        count, first = len(writer.foreign), writer.foreign[0]
+        log.warning(
+            "%s: %d masks made with other settings are kept, the first of %s; --overwrite makes them again",
+            folder,
+            count,
+            first,
+        )
+    return report, failures

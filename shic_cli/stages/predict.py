@@ -1,0 +1,294 @@
+"""Prediction: every object pixel of an image to a vertex of the template, by the trained map (Eq. 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from shic_cli.base.devices import Fitting
+from shic_cli.base.errors import Failures, InputError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import PredictConfig
+from shic_cli.files.atomic import atomic
+from shic_cli.files.layouts import Surface
+from shic_cli.files.names import picture_path
+from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo, encode, listing
+from shic_cli.files.pictures import color_map
+from shic_cli.files.shards import WHOLE, Part
+from shic_cli.learning.encode import cut, decoder_input, each_photo
+from shic_cli.learning.model_file import load_model, require
+from shic_cli.learning.similarity import peak, sample
+from shic_cli.parts.extractors.carried import Carried
+from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.stages.remap import lay, load_texture
+from shic_cli.surface.geodesic_median import Median
+from shic_cli.surface.surface_points import SurfacePoints
+
+CHUNK = {
+    "cpu": 256,
+    "cuda": 8192,
+}  # pixels compared with all vertices at a time; on a CPU what fits its cache is twice as quick
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embeddings of a photo: `grid` `(D, h, w)` over `crop`, and foreground logits `(h, w)` or None."""
+
+    grid: torch.Tensor
+    foreground: torch.Tensor | None
+    crop: Crop
+
+    def at(self, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Embeddings `(P, D)` at photo positions `yx` `(P, 2)`, bilinear between cells."""
+        return _sample(self.grid, self.crop, yx)
+
+    def is_foreground(self, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
+        """Whether each of the positions `(P, 2)` is on the object, by the foreground output: `(P,)` bool."""
+        if self.foreground is None:
+            raise ValueError("this encoder has no foreground output")
+        return _sample(self.foreground[None], self.crop, yx)[:, 0] > 0
+
+
+def _mirrored(photo: Photo) -> Photo:
+    """The photo mirrored left to right."""
+    return replace(
+        photo, rgb=np.ascontiguousarray(photo.rgb[:, ::-1]), mask=np.ascontiguousarray(photo.mask[:, ::-1])
+    )
+
+
+def _sample(maps: torch.Tensor, crop: Crop, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
+    size = maps.shape[-1]
+    inside = torch.as_tensor(crop.to_crop(np.asarray(yx, np.float64), size), dtype=torch.float32)
+    return sample(maps[None], inside[None].to(maps.device), size)[0]
+
+
+class Predictor:
+    """A trained model ready for photos: `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, `template`
+    (its fingerprint).
+    """
+
+    def __init__(
+        self, path: Path, device: torch.device, config: PredictConfig | None = None, weights: Path | None = None
+    ) -> None:  # fmt: skip
+        saved = load_model(path, device)
+        require(saved.meta, {"encoder": dict, "encoder_fingerprint": str, "template": str}, path)
+        self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
+        self.device, self.config = device, config or PredictConfig()
+        self.encoder = self._make_encoder(path, saved.encoder, weights)
+        if self.encoder.fingerprint != self.meta["encoder_fingerprint"]:
+            raise InputError(
+                f"{path}: was trained on an encoder with other weights or settings ({self.encoder.name})",
+                "use the weights that it was trained with, or train again",
+            )
+        self.needs_mask: bool = self.encoder.needs_mask or self.map.decoder.foreground is None
+        self.template: str = self.meta["template"]
+        with torch.no_grad():
+            self.vertex_embeddings = self.map.vertex_embeddings()
+        params = self.meta.get("params")
+        knows_mirrored = isinstance(params, dict) and params.get("mirror") == "on"
+        self.flip = knows_mirrored if self.config.flip == "auto" else self.config.flip == "on"
+        self.median = (
+            self.meta["decoder"] == "unet"
+            if self.config.estimate == "auto"
+            else self.config.estimate == "median"
+        )
+
+    def _make_encoder(self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None) -> Any:
+        """The encoder whose tensors the model file carries; when it carries none, the extractor that it
+        names.
+        """
+        if carried is None:
+            require(self.meta["encoder"], {"name": str}, path)
+            return make_extractor(self.meta["encoder"]["name"], self.device, weights)
+        config = self.meta["encoder"].get("config")
+        if not isinstance(config, dict):
+            raise InputError(
+                f"{path}: carries an encoder, but not its settings", "make it again with `shic models import`"
+            )
+        return Carried(config, carried, self.device)
+
+    @cached_property
+    def medians(self) -> Median:
+        """Finds geodesic medians on the surface."""
+        return Median.of(self.surface.verts, self.surface.faces, self.device)
+
+    @cached_property
+    def fitting(self) -> Fitting:
+        """How many pixels are compared with all vertices at a time."""
+        return Fitting("comparing pixels with vertices", CHUNK[self.device.type])
+
+    def embed(self, photo: Photo) -> Embedded:
+        """The embeddings of the crop around the photo's mask."""
+        return self.embed_all([photo])[0]
+
+    @torch.no_grad()
+    def embed_all(self, photos: Sequence[Photo]) -> list[Embedded]:
+        """The embeddings of photos, as `embed`, by one call of the encoder."""
+        crops, images, masks = zip(*(cut(photo, self.encoder.side) for photo in photos), strict=True)
+        grids, foreground = self.map.embed(
+            decoder_input(self.encoder, torch.stack(images), torch.stack(masks))
+        )
+        return [
+            Embedded(grids[i], None if foreground is None else foreground[i], crop)
+            for i, crop in enumerate(crops)
+        ]
+
+    def predict(self, photo: Photo) -> tuple[np.ndarray, np.ndarray]:
+        """The vertex i4 `(H, W)` (-1 off the mask) and its probability f4 `(H, W)` (0 off the mask) of every
+        pixel.
+        """
+        return self.predict_all([photo])[0]
+
+    def predict_all(self, photos: Sequence[Photo]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The maps of photos, as `predict`, by one call of the encoder, with `flip` by two."""
+        found = [
+            self.embed_all(photos),
+            *([self.embed_all([_mirrored(photo) for photo in photos])] if self.flip else []),
+        ]
+        return [self._map(photo, *embedded) for photo, *embedded in zip(photos, *found, strict=True)]
+
+    def _map(
+        self, photo: Photo, embedded: Embedded, mirrored: Embedded | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The map of a photo from its embeddings, and those of its mirror image."""
+        pixels = np.argwhere(photo.mask)
+        points, point_of_pixel = self._thin(pixels, embedded.crop)
+        found = [embedded.at(points)]
+        if mirrored is not None:
+            found.append(mirrored.at(points * [1, -1] + [0, photo.mask.shape[1] - 1]))
+        vertex, score = self._estimate(torch.stack(found, 1))
+        vertices, scores = np.full(photo.mask.shape, -1, np.int32), np.zeros(photo.mask.shape, np.float32)
+        vertices[tuple(pixels.T)] = vertex[point_of_pixel]
+        scores[tuple(pixels.T)] = score[point_of_pixel]
+        return vertices, scores
+
+    def _thin(self, pixels: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray | slice]:
+        """The positions to compare and, for every pixel, its position's number: all pixels, unless the crop
+        is larger than `side`.
+        """
+        if crop.side <= self.config.side:
+            return pixels, slice(None)
+        step = crop.side / self.config.side
+        cells, cell_of_pixel = np.unique((pixels // step).astype(np.int64), axis=0, return_inverse=True)
+        return (cells + 0.5) * step - 0.5, cell_of_pixel.ravel()
+
+    @torch.no_grad()
+    def _estimate(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The vertex `(P,)` of each pixel and its probability `(P,)`, of embeddings `(P, N, D)`: the photo's,
+        and its mirror image's.
+        """
+        tables = [self.vertex_embeddings]
+        if self.flip:
+            tables.append(
+                self.vertex_embeddings[torch.from_numpy(self.surface.mirror).long().to(self.device)]
+            )
+
+        def work(chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            share = (chunk[:, 0] @ tables[0].T).softmax(1)
+            for i, table in enumerate(tables[1:], 1):
+                share = share.mul_(i / (i + 1)).add_((chunk[:, i] @ table.T).softmax(1), alpha=1 / (i + 1))
+            vertex = self.medians(share) if self.median else peak(share)[1]
+            return vertex, share.gather(1, vertex[:, None])[:, 0]
+
+        best = list(self.fitting.each(work, pixels))
+        vertex, score = (torch.cat(each).cpu().numpy() for each in zip(*best, strict=True))
+        return vertex, score
+
+    def find_mask(self, rgb: np.ndarray) -> np.ndarray:
+        """The object's mask `(H, W)` by the model's own foreground output: of the whole picture, then of the
+        crop around that.
+        """
+        mask = np.ones(rgb.shape[:2], bool)
+        for _ in range(2):
+            embedded = self.embed(Photo("", b"", rgb, mask))
+            pixels = np.stack(np.meshgrid(*map(np.arange, rgb.shape[:2]), indexing="ij"), -1).reshape(-1, 2)
+            mask = embedded.is_foreground(pixels).cpu().numpy().reshape(rgb.shape[:2])
+            if not mask.any():
+                break
+        return mask
+
+
+def mask_source(
+    predictor: Predictor, folder: Path | None, masker: Callable[[np.ndarray], np.ndarray] | None
+) -> MaskSource:
+    """Where the masks of a prediction come from: last the masker that was asked for by name, else, where it
+    can, the model itself.
+    """
+    by_name = masker is not None and getattr(masker, "asked", "") != "auto"
+    return MaskSource(folder, masker if by_name or predictor.needs_mask else predictor.find_mask)
+
+
+def predict(
+    predictor: Predictor,
+    images: Sequence[ImageFile],
+    masks: MaskSource,
+    path: Path,
+    *,
+    sources: dict[str, Any],
+    overwrite: bool = False,
+    on_maps: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
+    track: Track = plain_track,
+    part: Part = WHOLE,
+) -> None:
+    """Write the maps file (labels `predicted`) of images, or a `part` of it; `on_maps(name, rgb, vertex)` is
+    called with each, to draw it.
+
+    An image that fails is left out and named, and PartialError at the end says how many.
+    """
+    failures = Failures()
+    attrs = {"labels": "predicted", "template": predictor.template}
+    given = {**sources, "images": listing(images)}
+    params, mine = {**predictor.config.params(), **masks.settings}, part.of(images)
+    with part.writer(
+        path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite
+    ) as writer:
+        left = [image for image in mine if image.name not in writer]
+        found = each_photo(left, masks, predictor.predict_all, predictor.device, failures)
+        for photo, (vertex, score) in filter(None, track(found, len(left), "predict")):
+            with failures.catch(photo.name):
+                if on_maps is not None:
+                    on_maps(photo.name, photo.rgb, vertex)
+                writer.add(
+                    photo.name,
+                    encoded=np.frombuffer(photo.data, np.uint8),
+                    mask=photo.mask,
+                    vertex=vertex,
+                    score=score,
+                )
+        failures.check(len(images))
+    part.end(path, failures, len(images), overwrite)
+
+
+class Pictures:
+    """Draws each prediction beside the maps file: `STEM.colors.png`, and `STEM.remap.png` when a texture is
+    given.
+
+    For one image they lie beside the maps file, for several in a folder named like it.
+    """
+
+    def __init__(
+        self, path: Path, surface: Surface, texture: str | None, device: torch.device, *, single: bool, wanted: bool = True
+    ) -> None:  # fmt: skip
+        self.surface, self.wanted = surface, wanted
+        self.texture = load_texture(texture, surface) if texture else None
+        self.finder = SurfacePoints(surface, device) if texture else None
+        self.folder = (
+            path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
+        )
+
+    def write(self, name: str, rgb: np.ndarray, vertex: np.ndarray) -> None:
+        """Write the pictures of one image, replacing older ones."""
+        drawn = {"colors": color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
+        if self.texture is not None:
+            drawn["remap"] = lay(rgb, vertex, self.finder, self.texture)
+        for kind, picture in drawn.items():
+            target = picture_path(self.folder, name, f".{kind}.png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(target) as partial:
+                partial.write_bytes(encode(picture))

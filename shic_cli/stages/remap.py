@@ -1,0 +1,233 @@
+"""A texture laid over a photo, following the surface that the photo's map gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from shic_cli.base.errors import Failures, InputError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import BUILTIN_TEXTURES
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Surface
+from shic_cli.files.names import check_template
+from shic_cli.files.photos import decode
+from shic_cli.surface.mesh import vertex_normals
+from shic_cli.surface.surface_points import SurfacePoints
+
+CELL = 0.1  # side of a checker's field and of the grid's mesh, in the template's longest side
+OPACITY = 0.9  # of the texture over the photo
+SHADE = 0.35  # how much of the photo's light and dark stays: the exponent of its luminance
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of the surface, one for each of P pixels: `face` (P,), `bary` (P, 3), `position` (P, 3), and how
+    far apart neighbours are.
+    """
+
+    face: np.ndarray
+    bary: np.ndarray
+    position: np.ndarray
+    normal: np.ndarray
+    spacing: float
+
+
+Texture = Callable[[Points], np.ndarray]  # colours (P, 3), 0 to 255
+
+
+def load_texture(name: str, surface: Surface) -> Texture:
+    """The texture `name`: a built-in one (checker, colors, grid) or a picture file, looked up through the
+    surface's uv.
+    """
+    if name in BUILTIN_TEXTURES:
+        return {
+            "checker": checker(surface),
+            "grid": grid,
+            "colors": lambda points: _corners(surface.faces, surface.colors, points),
+        }[name]
+    path = Path(name)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{name}: is no picture file ({error.strerror})", f"or name one of {', '.join(BUILTIN_TEXTURES)}"
+        ) from error
+    return Painted(decode(data, name)[0], surface)
+
+
+def _corners(faces: np.ndarray, values: np.ndarray, points: Points) -> np.ndarray:
+    """`values` of the faces' corners, interpolated inside."""
+    return np.einsum("pi,pij->pj", points.bary, values[faces[points.face]].astype(np.float32))
+
+
+def _share(x: np.ndarray) -> np.ndarray:
+    return x.clip(0, 1)[:, None]
+
+
+def checker(surface: Surface) -> Texture:
+    """A checkerboard of cubes cut by the surface, without seams. The animal's left is dark blue, its right
+    dark red.
+    """
+    narrow = (
+        np.ptp(surface.verts[:, 0]) < 5 * CELL
+    )  # then a border beside the mirror plane would run along the flanks
+
+    def paint(points: Points) -> np.ndarray:
+        wave = np.sin(np.pi * (points.position / CELL + 0.5))
+        wave[:, 0] = (
+            points.position[:, 0] * np.pi / CELL if narrow else np.sin(np.pi * points.position[:, 0] / CELL)
+        )
+        soft = (wave / (np.pi * points.spacing / CELL)).clip(-1, 1)  # one pixel wide
+        light = _share(0.5 + 0.5 * soft.prod(1))
+        left = _share(0.5 + points.position[:, 0] / points.spacing)
+        dark = left * np.array([25.0, 45, 120]) + (1 - left) * np.array([130.0, 30, 35])
+        return light * np.array([250.0, 245, 230]) + (1 - light) * dark
+
+    return paint
+
+
+def grid(points: Points) -> np.ndarray:
+    """Lines where the surface crosses planes, a colour an axis, on a light ground; no seams."""
+    colors = np.full((len(points.face), 3), 240.0)
+    for axis, line in enumerate(((60.0, 130, 60), (40.0, 70, 170), (190.0, 50, 40))):
+        across = np.sqrt(
+            np.maximum(1 - points.normal[:, axis] ** 2, 1e-4)
+        )  # how fast the plane's distance grows along the surface
+        place = points.position[:, axis] / CELL
+        away = np.abs(place - np.rint(place)) * CELL / across
+        runs = (across - 0.35) / 0.3  # no line where the surface runs along the plane
+        colors += (
+            _share(0.5 + (0.07 * CELL - away) / points.spacing) * _share(runs) * (np.array(line) - colors)
+        )
+    return colors
+
+
+class Painted:
+    """A picture `(h, w, 3)` laid on by uv, (0, 0) at its bottom left. What no face covers takes the nearest
+    covered colour, so that the ground between charts doesn't bleed in."""
+
+    def __init__(self, picture: np.ndarray, surface: Surface) -> None:
+        self.uv, self.face_uv = surface.uv, surface.face_uv
+        height, width = picture.shape[:2]
+        corners = (self._texels(self.uv, height, width)[self.face_uv] * 16).round().astype(np.int32)
+        covered = np.zeros((height, width), np.uint8)
+        for triangle in corners:
+            cv2.fillConvexPoly(covered, triangle, 1, shift=4)
+        covered = cv2.erode(
+            covered, np.ones((3, 3), np.uint8)
+        )  # the fill takes texels that a face only touches
+        if covered.any() and not covered.all():
+            _, label = cv2.distanceTransformWithLabels(
+                1 - covered, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+            )
+            nearest = np.zeros((label.max() + 1, 3), np.uint8)
+            nearest[label[covered > 0]] = picture[covered > 0]
+            picture = nearest[label]
+        self.picture = picture
+        edges = surface.verts[surface.faces]
+        solid = np.linalg.norm(np.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), axis=1).sum()
+        (ax, ay), (bx, by) = ((corners[:, i] - corners[:, 0]).T / 16 for i in (1, 2))
+        flat = np.abs(ax * by - ay * bx).sum()
+        self.density = float(np.sqrt(flat / max(solid, 1e-12)))  # texels a unit of length
+
+    @staticmethod
+    def _texels(uv: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Positions (x, y) in the picture, texel centres at integers."""
+        return np.stack([uv[..., 0] * width - 0.5, (1 - uv[..., 1]) * height - 0.5], -1).astype(np.float32)
+
+    def __call__(self, points: Points) -> np.ndarray:
+        picture, shrink = self.picture, self.density * points.spacing
+        if shrink > 1.5:  # several texels a pixel
+            size = tuple(max(round(side / shrink), 1) for side in picture.shape[1::-1])
+            picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        uv = np.einsum("pi,pij->pj", points.bary, self.uv[self.face_uv[points.face]])
+        x, y = self._texels(uv, *picture.shape[:2]).astype(np.float32).T
+        return sample_bilinear(picture, y, x)
+
+
+def sample_bilinear(picture: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Colours `(P, 3)` of the picture `(h, w, 3)` at positions `(P,)`, the border continued."""
+    top, left = np.floor(y).astype(int), np.floor(x).astype(int)
+    fy, fx = (y - top)[:, None], (x - left)[:, None]
+    rows, columns = (
+        [np.clip(at + i, 0, size - 1) for i in (0, 1)]
+        for at, size in ((top, picture.shape[0]), (left, picture.shape[1]))
+    )
+    upper, lower = ((1 - fx) * picture[row, columns[0]] + fx * picture[row, columns[1]] for row in rows)
+    return (1 - fy) * upper + fy * lower
+
+
+def lay(
+    rgb: np.ndarray, vertex: np.ndarray, finder: SurfacePoints, texture: Texture, opacity: float = OPACITY
+) -> np.ndarray:
+    """The photo `(H, W, 3)` uint8 with the texture over the pixels that have a vertex `(H, W)`, keeping some
+    of its light and dark.
+    """
+    inside = vertex >= 0
+    if not inside.any():
+        return rgb.copy()
+    surface, (face, bary) = finder.surface, finder(vertex)
+    position = np.einsum("pi,pij->pj", bary, surface.verts[surface.faces[face]])
+    normals = vertex_normals(surface.verts, surface.faces)
+    normal = np.einsum("pi,pij->pj", bary, normals[surface.faces[face]])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True) + 1e-9
+    colors = texture(Points(face, bary, position, normal, _spacing(position, inside)))
+    shaded = (colors * _shade(rgb, inside)[:, None]).clip(0, 255)
+    cover = (
+        opacity * cv2.GaussianBlur(inside.astype(np.float32), (0, 0), 0.7)[inside][:, None]
+    )  # a soft outline
+    out = rgb.copy()
+    out[inside] = np.rint(cover * shaded + (1 - cover) * rgb[inside]).astype(np.uint8)
+    return out
+
+
+def remap(
+    maps: ItemReader,
+    surface: Surface,
+    texture: Texture,
+    write: Callable[[str, np.ndarray], None],
+    opacity: float,
+    device: torch.device,
+    track: Track = plain_track,
+) -> None:
+    """Call `write(name, picture)` with each image of a maps file under the texture.
+
+    InputError if the maps are of another template. An image that fails is named and left out, and
+    PartialError at the end says how many.
+    """
+    check_template(maps, surface.fingerprint)
+    failures, finder = Failures(), SurfacePoints(surface, device)
+    for name in track(maps.names, len(maps), "remap"):
+        with failures.catch(name):
+            item = maps[name]
+            rgb, _ = decode(item.encoded.tobytes(), name)
+            check_indices(item.vertex, len(surface.verts), f"{maps.path}: {name}: vertex", lowest=-1)
+            if item.vertex.shape != rgb.shape[:2]:
+                raise InputError(
+                    f"{maps.path}: {name}: the map and the image differ in size", "make the maps file again"
+                )
+            write(name, lay(rgb, item.vertex, finder, texture, opacity))
+    failures.check(len(maps))
+    failures.report(len(maps))
+
+
+def _spacing(position: np.ndarray, inside: np.ndarray) -> float:
+    """The median distance on the template between pixels side by side."""
+    image = np.full((*inside.shape, 3), np.nan, np.float32)
+    image[inside] = position
+    steps = np.linalg.norm(np.diff(image, axis=1), axis=-1)
+    steps = steps[np.isfinite(steps)]
+    return max(float(np.median(steps)), 1e-4) if len(steps) else 1e-2
+
+
+def _shade(rgb: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """A factor `(P,)` for each pixel inside: its luminance against the object's median, softened."""
+    light = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[inside].astype(np.float32) + 16
+    return ((light / np.median(light)) ** SHADE).clip(0.6, 1.25)

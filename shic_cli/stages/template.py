@@ -1,0 +1,131 @@
+"""The template of a class: from any mesh to everything that the other stages need to know about its surface."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from shic_cli.base.errors import InputError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.settings import GEODESIC_MAXIMUM, TemplateConfig
+from shic_cli.files.arrays import source, write_arrays
+from shic_cli.files.catalogue import read_arrays
+from shic_cli.files.checks import check_indices
+from shic_cli.files.layouts import LAYOUTS, Template
+from shic_cli.surface import geometry
+from shic_cli.surface.prepared import surface
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger("shic")
+
+
+def prepare(
+    path: Path, config: TemplateConfig, track: Track = plain_track, device: torch.device | None = None
+) -> Template:
+    """The Template of the mesh in `path`: cleaned, oriented, resampled, with all that its surface is asked
+    for later.
+
+    On a CUDA `device` its basis and distances are computed there, unless they need more memory than it has;
+    then, as everywhere else, by the sparse factorisations that suit a CPU. InputError if the file is no mesh,
+    SettingError if `config.up` and `config.front` contradict each other.
+    """
+    mesh, fields = surface(path, config)
+    points, faces = fields["verts"].astype(float), fields["faces"]
+    vectors, values, geodesic = _measured(
+        points, faces, config, track, device if device is not None and device.type == "cuda" else None
+    )
+    return Template(
+        **fields,
+        eigenvectors=vectors.astype(np.float32),
+        eigenvalues=values.astype(np.float32),
+        geodesic=geodesic,
+        source_to_vertex=cKDTree(points).query(mesh.source)[1].astype(np.int32),
+    )
+
+
+def _measured(
+    verts: np.ndarray, faces: np.ndarray, config: TemplateConfig, track: Track, device: torch.device | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvectors, eigenvalues and distances, on `device`, or the sparse way where that is None or has too
+    little memory.
+    """
+    try:
+        vectors, values, _ = geometry.laplacian_basis(verts, faces, config.eigenvectors, device)
+        return vectors, values, geometry.geodesics(verts, faces, track, device)
+    except RuntimeError as error:
+        if device is None or type(error).__name__ != "OutOfMemoryError":
+            raise
+    log.warning(
+        "%d vertices need more memory than %s has free: measured on the CPU instead", len(verts), device
+    )
+    return _measured(verts, faces, config, track, None)
+
+
+def with_catalogue(template: Template, geodesics: Path | None, symmetry: Path | None) -> Template:
+    """`template` with the distances and the mirror map of the DensePose mesh catalogue, where files of them
+    are given, in place of its own.
+
+    InputError if a file does not fit, or if the template's vertices are not those of its mesh file in their
+    order.
+    """
+    count = len(template.verts)
+    if not np.array_equal(template.source_to_vertex, np.arange(count)):
+        raise InputError(
+            "the template's vertices are not those of its mesh file in their order",
+            "prepare it with --vertices 0",
+        )
+    changed: dict[str, np.ndarray] = {}
+    if geodesics is not None:
+        (distances,) = read_arrays(geodesics, ())
+        _check_shape(distances, (count, count), geodesics)
+        if (distances < 0).any() or not distances.any():
+            raise InputError(
+                f"{geodesics}: holds no distances",
+                "fetch it again, or leave it out: they are computed from the mesh",
+            )
+        symmetric = (distances + distances.T) / 2
+        changed["geodesic"] = (symmetric * (GEODESIC_MAXIMUM / symmetric.max())).astype(np.float32)
+    if symmetry is not None:
+        (mirror,) = read_arrays(symmetry, ("vertex_transforms",))
+        _check_shape(mirror, (count,), symmetry)
+        check_indices(mirror, count, f"{symmetry}: vertex_transforms")
+        changed["mirror"] = mirror.astype(np.int32)
+    return replace(template, **changed)
+
+
+def _check_shape(array: np.ndarray, shape: tuple[int, ...], path: Path) -> None:
+    if array.shape != shape:
+        raise InputError(
+            f"{path}: is {array.shape}, the template needs {shape}",
+            "give the catalogue's file of the same mesh",
+        )
+
+
+def write(
+    path: Path, template: Template, config: TemplateConfig, mesh: Path, overwrite: bool = False, **others: Path | None
+) -> None:  # fmt: skip
+    """Write `template`, which `prepare` made of the file `mesh`, as a template file; `others` went into it
+    too, by their role.
+    """
+    arrays = {name: getattr(template, name) for name in LAYOUTS["shic/template"].fields}
+    files = {"mesh": mesh, **others}
+    sources, attrs = (
+        {role: source(file) for role, file in files.items() if file is not None},
+        {"mirror_axis": template.mirror_axis},
+    )
+    write_arrays(
+        path,
+        "shic/template",
+        arrays,
+        params=config.params(),
+        sources=sources,
+        attrs=attrs,
+        overwrite=overwrite,
+    )

@@ -1,0 +1,142 @@
+"""Training of the canonical map: the five losses of sec. 3.6 on photos with pseudo-labels and on synthetic
+pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.ranks import connect, gather
+from shic_cli.base.settings import TrainConfig
+from shic_cli.files.atomic import Journal, check_target
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.files.shards import Part
+from shic_cli.learning.model_file import write_model
+from shic_cli.learning.trainer import NATURAL, Trainer
+
+log = logging.getLogger("shic")
+
+
+def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> list[ItemReader]:
+    """The maps files that `config` uses; InputError if one is of another template, or none is left."""
+    readers = []
+    for path in paths:
+        reader = ItemReader(path, "shic/maps")
+        if reader.header.attrs["template"] not in ("", template.fingerprint):
+            raise InputError(
+                f"{path}: its labels are for another template", "make it again with this template"
+            )
+        if "shard" in reader.header.params:
+            log.warning(
+                "%s: is a part, with a share of the pictures alone; `shic join` makes the whole of all parts",
+                path,
+            )
+        synthetic = reader.header.attrs["labels"] == "synthetic"
+        if config.synthetic_images if synthetic else config.natural_images:
+            readers.append(reader)
+    if not any(map(len, readers)):
+        raise InputError(
+            "there are no pictures to train on", "give maps files made by `shic pseudo-gt` or `shic synth`"
+        )
+    return readers
+
+
+def train(
+    template: Template,
+    maps: list[Path],
+    path: Path,
+    config: TrainConfig,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    sources: dict[str, Any],
+    weights: Path | None = None,
+    overwrite: bool = False,
+    last: Callable[[list[dict[str, float]]], None] | None = None,
+    track: Track = plain_track,
+) -> list[dict[str, float]]:
+    """Train on maps files and write the model; the losses of every epoch, by name. `last` gets these before
+    the model is put in place.
+
+    A checkpoint beside the target is kept after every epoch; given the same settings and sources, training
+    goes on from it.
+    """
+    check_target(path, overwrite)
+    readers = open_maps(maps, template, config)
+    connect(Part.of_rank().count)
+    trainer = Trainer.make(template, readers, config, device, seed, weights)
+    if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
+        raise SettingError("every loss has weight 0", "give one of them a weight")
+    trainer.check_team()
+    made_by = {
+        "params": trainer.config.params(),
+        "encoder": trainer.examples.encoder.fingerprint,
+        "seed": seed,
+        "sources": sources,
+    }
+    if trainer.team.is_first:
+        _train_first(trainer, Journal(path, made_by, replace=overwrite), sources, last, track)
+    else:
+        _train_along(trainer)
+    return trainer.history
+
+
+def _train_first(
+    trainer: Trainer,
+    journal: Journal,
+    sources: dict[str, Any],
+    last: Callable[[list[dict[str, float]]], None] | None,
+    track: Track,
+) -> None:
+    """Train to the end, as the only rank or the first, which is the one that writes: checkpoints and the
+    model.
+    """
+    done = False
+    try:
+        checkpoint = journal.checkpoint if journal.checkpoint.exists() else None
+        gather(checkpoint)
+        if checkpoint:
+            trainer.load_checkpoint(checkpoint)
+            log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
+        gather(None)  # the others have read it too, before it is replaced
+        for means in _epochs(trainer, track):
+            log.debug(
+                "epoch %d: %s",
+                trainer.epoch,
+                " ".join(f"{name} {value:.4f}" for name, value in means.items()),
+            )
+            trainer.save_checkpoint(journal.checkpoint)
+        if last is not None:
+            last(trainer.history)
+        with journal.finishing() as partial:
+            write_model(partial, trainer.saved(sources))
+        done = True
+    finally:
+        journal.close(remove=done)
+
+
+def _train_along(trainer: Trainer) -> None:
+    """Train to the end as another rank than the first."""
+    if checkpoint := gather(None)[0]:
+        trainer.load_checkpoint(checkpoint)
+    gather(None)
+    for _ in _epochs(trainer, plain_track):
+        pass
+
+
+def _epochs(trainer: Trainer, track: Track) -> Iterator[dict[str, float]]:
+    """Train epoch by epoch until the last one."""
+    start, total = trainer.epoch, trainer.config.epochs
+    steps = math.ceil(len(trainer.examples) / trainer.config.batch)
+    log.info("training on %d pictures, %d steps an epoch, %d epochs", len(trainer.examples), steps, total)
+    for _ in track(range(start, total), total - start, "train"):
+        yield trainer.run_epoch()

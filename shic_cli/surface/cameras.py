@@ -1,0 +1,103 @@
+"""Viewpoints and projection. The axes, stated here once, are those of pytorch3d.
+
+World: +y up, +z where the object's front looks, +x its left. View: +X left, +Y up, +Z into the scene,
+right-handed; row vectors, X_view = X_world R + T. Normalised device coordinates: x = f X / Z + p_x and y = f
+Y / Z + p_y, +1 at the left and top edges of the square picture. Pixels: (y, x) with centres at integers, so
+that x = 1 - (2 column + 1) / size.
+
+Azimuth 0 looks at the object's front, azimuth 90 at its left side; a positive elevation looks from above; a
+positive roll turns the picture counter-clockwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+
+from shic_cli.base.errors import InputError
+
+RADIUS = 3**0.5 / 2  # of the sphere around a box whose longest side is 1
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """N perspective cameras: `rotation` (N, 3, 3), `translation` (N, 3), `focal` (N,) and `principal` (N, 2)
+    as x, y; f4.
+    """
+
+    rotation: torch.Tensor
+    translation: torch.Tensor
+    focal: torch.Tensor
+    principal: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rotation)
+
+    def __getitem__(self, index: slice | torch.Tensor) -> Cameras:
+        return Cameras(*(getattr(self, each.name)[index] for each in fields(self)))
+
+    def to(self, device: torch.device | str) -> Cameras:
+        """The same cameras on `device`."""
+        return Cameras(*(getattr(self, each.name).to(device) for each in fields(self)))
+
+    def to_view(self, verts: torch.Tensor) -> torch.Tensor:
+        """View coordinates `(N, K, 3)` of world positions `(K, 3)` or `(N, K, 3)`."""
+        return verts @ self.rotation + self.translation[:, None]
+
+    def project(self, verts: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pixel positions (y, x) `(N, K, 2)` and view depths `(N, K)` of world positions `(K, 3)` or `(N, K,
+        3)`.
+        """
+        view = self.to_view(verts)
+        ndc = self.focal[:, None, None] * view[..., :2] / view[..., 2:] + self.principal[:, None]
+        return ((1 - ndc) * (size / 2) - 0.5).flip(-1), view[..., 2]
+
+    def unproject(self, yx: torch.Tensor, z: torch.Tensor, size: int) -> torch.Tensor:
+        """World positions `(N, P, 3)` of pixel positions `yx` (N, P, 2) at view depths `z` (N, P)."""
+        ndc = 1 - (2 * yx.flip(-1) + 1) / size
+        xy = (ndc - self.principal[:, None]) / self.focal[:, None, None] * z[..., None]
+        view = torch.cat([xy, z[..., None]], -1)
+        return (view - self.translation[:, None]) @ self.rotation.transpose(1, 2)
+
+    def fit(self, verts: torch.Tensor, share: float) -> Cameras:
+        """Cameras at the same places whose frames hold `verts` (K, 3) or (N, K, 3) centred, the longer side
+        taking `share` of the frame.
+
+        Only focal length and principal point change, like the crop of a photo. InputError if a vertex is not
+        in front of a camera.
+        """
+        view = self.to_view(verts)
+        if view[..., 2].min() <= 0:
+            raise InputError("the surface reaches behind a camera", "give a smaller field of view")
+        slope = view[..., :2] / view[..., 2:]
+        low, high = slope.amin(1), slope.amax(1)
+        focal = 2 * share / (high - low).amax(1)
+        return Cameras(self.rotation, self.translation, focal, -focal[:, None] * (low + high) / 2)
+
+
+def look_at(azimuth: torch.Tensor, elevation: torch.Tensor, roll: torch.Tensor, fov: torch.Tensor) -> Cameras:
+    """Cameras that look at the origin from `azimuth`, `elevation` and `roll` (N,) in degrees, with the field
+    of view `fov` (N,).
+
+    They stand where a centred object whose longest side is 1 fills the field of view.
+    """
+    a, e, r, half = (torch.deg2rad(each.float()) for each in (azimuth, elevation, roll, fov / 2))
+    zero = torch.zeros_like(a)
+    left = torch.stack([-a.cos(), zero, a.sin()], -1)
+    up = torch.stack([-e.sin() * a.sin(), e.cos(), -e.sin() * a.cos()], -1)
+    into = torch.stack([-e.cos() * a.sin(), -e.sin(), -e.cos() * a.cos()], -1)
+    c, s = r.cos()[:, None], r.sin()[:, None]
+    rotation = torch.stack([c * left + s * up, c * up - s * left, into], -1)
+    translation = torch.stack([zero, zero, RADIUS / half.sin()], -1)
+    return Cameras(rotation, translation, 1 / half.tan(), torch.zeros_like(translation[:, :2]))
+
+
+def ring(azimuths: int, elevations: Sequence[float], fov: float) -> Cameras:
+    """The N viewpoints of sec. 4.1: `azimuths` around the object at each of `elevations` (degrees), elevation
+    by elevation.
+    """
+    azimuth = torch.arange(azimuths).repeat(len(elevations)) * (360 / azimuths)
+    elevation = torch.tensor(tuple(elevations), dtype=torch.float32).repeat_interleave(azimuths)
+    return look_at(azimuth, elevation, torch.zeros_like(azimuth), torch.full_like(azimuth, fov))

@@ -1,0 +1,82 @@
+"""A mesh file as the surface of a template: cleaned, oriented, resampled, coloured."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.settings import TemplateConfig
+from shic_cli.surface import geometry
+from shic_cli.surface.colors import vertex_colors
+from shic_cli.surface.mesh import MUCH, Mesh, largest_part, normalised, part_areas, resample, sound
+from shic_cli.surface.mesh_file import read_mesh
+from shic_cli.surface.orient import orientation
+from shic_cli.surface.scene import without_surroundings
+
+log = logging.getLogger("shic")
+
+
+LARGEST = 30_000  # vertices; the table of distances between them has 3.6 GB
+
+
+def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
+    """The mesh in `path`, cleaned, oriented and resampled, and those fields of its Template that need no
+    spectrum and no distances.
+
+    Raises what `prepare` raises.
+    """
+    if config.remesh == "on" and not config.vertices:
+        raise SettingError(
+            "--remesh on --vertices 0: a new surface has other vertices", "give their number with --vertices"
+        )
+    path = Path(path)
+    mesh = read_mesh(path)
+    if not config.keep:
+        mesh = without_surroundings(mesh, path.name)
+    mesh = largest_part(_whole(sound(mesh, path.name), config, path.name), path.name)
+    mesh = normalised(mesh.moved(orientation(mesh, path.suffix.lower(), config.up, config.front)))
+    axis, _ = geometry.mirror_plane(mesh.verts)
+    mesh = normalised(resample(mesh, config.vertices, path.name))
+    if len(mesh.verts) > LARGEST:
+        raise InputError(
+            f"{path}: has {len(mesh.verts)} vertices, at most {LARGEST} are used",
+            "give fewer with --vertices",
+        )
+    # everything is computed from the vertices as the file holds them, so that the file alone gives the same
+    # values again
+    verts = mesh.verts.astype(np.float32)
+    points = verts.astype(float)
+    _, place = geometry.mirror_plane(points, (axis,))
+    uv, face_uv = geometry.texture_coordinates(mesh)
+    fields = {
+        "verts": verts,
+        "faces": mesh.faces.astype(np.int32),
+        "mirror": geometry.mirror_map(points, axis, place).astype(np.int32),
+        "colors": vertex_colors(points),
+        "uv": uv.astype(np.float32),
+        "face_uv": face_uv.astype(np.int32),
+        "mirror_axis": "xyz"[axis],
+    }
+    return mesh, fields
+
+
+def _whole(mesh: Mesh, config: TemplateConfig, name: str) -> Mesh:
+    """The mesh with its parts grown together, as `config` says; the mesh itself where its largest part is
+    nearly all of it.
+    """
+    if config.remesh == "off" or not config.vertices:
+        return mesh
+    area = part_areas(mesh)[1]
+    if config.remesh == "auto" and area.max() >= (1 - MUCH) * area.sum():
+        if np.count_nonzero(area) > 1:
+            log.info(
+                "%s: its small parts are left out; --remesh on makes one surface of those that touch", name
+            )
+        return mesh
+    from shic_cli.surface.remesh import remeshed
+
+    return remeshed(mesh, name)

@@ -1,0 +1,110 @@
+"""What of a scene is not the object: a ground that it stands on, a backdrop around it.
+
+A part is a connected component. F faces, K vertices.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+from scipy.spatial import ConvexHull, QhullError
+
+from shic_cli.surface.mesh import Mesh, face_areas, part_areas
+
+log = logging.getLogger("shic")
+
+TRIED = 6  # of the largest parts: a ground and a backdrop are larger than what they show
+MOST = 2000  # points of a part, and of the rest, that are looked at
+SHEET, SLAB = 0.005, 0.05  # thickness of a ground without and with a body, as shares of its longest side
+CLOSE = 0.02  # of the longest side: nearer than that is at a plane
+
+
+def without_surroundings(mesh: Mesh, name: str) -> Mesh:
+    """The mesh without parts that lie flat under the rest or enclose it; a warning says what is left out.
+
+    The last part always stays, so that a plate or a ball alone is an object.
+    """
+    label = _parts(mesh)
+    kept, left_out = np.ones(len(mesh.faces), bool), []
+    while (found := _surrounding(mesh, np.where(kept, label, -1))) is not None:
+        number, kind = found
+        kept &= label != number
+        left_out.append(kind)
+    if not left_out:
+        return mesh
+    area = face_areas(mesh.verts, mesh.faces)
+    log.warning(
+        "%s: left out %s around the object, %.1f %% of the faces, %.1f %% of the surface; --keep takes all",
+        name, " and ".join(left_out), 100 * (~kept).mean(), 100 * area[~kept].sum() / area.sum(),
+    )  # fmt: skip
+    return mesh.chosen(kept)
+
+
+def _parts(mesh: Mesh) -> np.ndarray:
+    """`(F,)`: the number of each face's part; vertices at exactly the same place are one."""
+    verts, same = np.unique(mesh.verts, axis=0, return_inverse=True)
+    return part_areas(replace(mesh, verts=verts, faces=same.reshape(-1)[mesh.faces]))[0]
+
+
+def _surrounding(mesh: Mesh, label: np.ndarray) -> tuple[int, str] | None:
+    """The first of the largest parts that is a ground or a backdrop of the rest, and which; faces at -1 are
+    gone.
+    """
+    corners = mesh.verts[mesh.faces]
+    numbers = np.unique(label[label >= 0])
+    if len(numbers) < 2:
+        return None
+    low, high = np.full((label.max() + 1, 3), np.inf), np.full((label.max() + 1, 3), -np.inf)
+    np.minimum.at(low, label[label >= 0], corners[label >= 0].min(1))
+    np.maximum.at(high, label[label >= 0], corners[label >= 0].max(1))
+    sides = (high - low)[numbers].max(1)
+    for number in numbers[np.argsort(-sides, kind="stable")[:TRIED]]:
+        part, rest = corners[label == number], corners[(label >= 0) & (label != number)]
+        part, rest = (_some(faces.reshape(-1, 3)) for faces in (part, rest))
+        if _is_ground(part, rest):
+            return int(number), "a ground"
+        if _is_backdrop(part, rest, corners[label == number].mean(1)):
+            return int(number), "a backdrop"
+    return None
+
+
+def _some(points: np.ndarray) -> np.ndarray:
+    """At most MOST different ones of `points` (P, 3), those of each direction's ends among them."""
+    points = np.unique(points, axis=0)
+    ends = np.r_[points.argmin(0), points.argmax(0)]
+    return points[np.r_[ends, np.arange(0, len(points), -(-len(points) // MOST))]]
+
+
+def _is_ground(part: np.ndarray, rest: np.ndarray) -> bool:
+    """Whether `part` is flat, reaches as far as `rest` and has it on one side."""
+    middle = (part.min(0) + part.max(0)) / 2
+    axes = np.linalg.svd(part - part.mean(0), full_matrices=False)[2]
+    flat, above = (part - middle) @ axes.T, (rest - middle) @ axes.T
+    extent, thickness = np.ptp(flat[:, :2], axis=0), np.ptp(flat[:, 2])
+    if thickness > SLAB * extent.max():
+        return False
+    reach = 1.1 if thickness <= SHEET * extent.max() else 2 / 3  # a table's top is a slab and no ground
+    wide = np.ptp(above[:, :2], axis=0) <= reach * extent
+    inside = (np.abs(above[:, :2] - (flat[:, :2].max(0) + flat[:, :2].min(0)) / 2) <= 0.55 * extent).all(1)
+    side = np.sign(np.median(above[:, 2])) or 1.0
+    over = side * above[:, 2] >= -thickness / 2 - CLOSE * np.ptp(rest, axis=0).max()
+    return bool(wide.all() and inside.mean() > 0.95 and over.mean() > 0.98)
+
+
+def _is_backdrop(part: np.ndarray, rest: np.ndarray, middles: np.ndarray) -> bool:
+    """Whether `part` is nothing but its own convex hull, and `rest`, which is clearly smaller, lies inside.
+
+    A floor with walls, a dome and a sphere are; `middles` (F, 3) are those of the part's faces.
+    """
+    side = np.ptp(part, axis=0).max()
+    if np.ptp(rest, axis=0).max() > 0.9 * side:
+        return False
+    try:
+        planes = ConvexHull(part).equations
+    except (QhullError, ValueError):  # flat
+        return False
+    middles = middles[:: -(-len(middles) // MOST)]
+    depth = [-(points @ planes[:, :3].T + planes[:, 3]).max(1) / side for points in (middles, rest)]
+    return bool((depth[0] < CLOSE).mean() > 0.9 and (depth[1] > -CLOSE / 2).mean() > 0.95)

@@ -1,0 +1,227 @@
+"""Continuous points of the surface in place of a map's vertices.
+
+A map has one vertex a pixel. So that what is laid on the surface runs smoothly, the vertices' positions are
+averaged over the pixels around, but only with those that are near on the template (limbs don't mix), and the
+average is put back onto the faces.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from shic_cli.files.layouts import Surface
+
+PATCH = 2.5  # pixels across the patch of one vertex on the grid where positions are averaged
+REACH = 1.0  # standard deviation of the average, in patches
+NEAR = 3.0  # pixels whose vertices are this many usual steps apart stop mixing
+LIMB = 0.1  # of the template's longest side: limbs are farther apart than this
+CHUNK = 1 << 17  # pixels put onto the faces at a time
+STEPS = 8  # edges that a pixel's point moves from its vertex, at most
+
+
+class SurfacePoints:
+    """Finds, for the pixels of maps, points of one surface; on `device`, whose results agree but for
+    rounding.
+    """
+
+    def __init__(self, surface: Surface, device: torch.device | str = "cpu") -> None:
+        self.surface, self.device = surface, torch.device(device)
+        around, neighbours = _rings(surface.faces, len(surface.verts))
+        frames = _face_frames(surface.verts, surface.faces)
+        self.verts, self.around, self.neighbours, self.frames = (
+            torch.from_numpy(each).to(self.device) for each in (surface.verts, around, neighbours, frames)
+        )
+        ends = surface.verts[surface.faces[:, :2]]
+        self.edge = float(np.median(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)))
+
+    def __call__(self, vertex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The face `(P,)` and barycentric coordinates `(P, 3)` of the points of the P pixels of `vertex` `(H,
+        W)` that have one, not -1.
+        """
+        where = torch.from_numpy(vertex.astype(np.int64)).to(self.device)
+        inside = where >= 0
+        rows, columns = (inside.any(axis).nonzero()[:, 0] for axis in (1, 0))
+        if not len(rows):
+            return np.zeros(0, np.int64), np.zeros((0, 3), np.float32)
+        where = where[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        face, bary = self._onto_faces(self._smooth(where), where[where >= 0])
+        return face.cpu().numpy(), bary.cpu().numpy()
+
+    def _smooth(self, vertex: torch.Tensor) -> torch.Tensor:
+        """Positions `(P, 3)` of the P pixels of `vertex` (H, W) that have one, without the steps between
+        vertices.
+        """
+        inside = vertex >= 0
+        own = self.verts[vertex[inside]]
+        patch, near = self._scales(vertex)
+        step = max(int(patch / PATCH), 1)
+        coarse = vertex[step // 2 :: step, step // 2 :: step]
+        if not (coarse >= 0).any():
+            return own
+        averaged = _average(coarse, self.verts, REACH * max(patch / step, 1.0), near)
+        return _spread(averaged, coarse >= 0, step, inside, own, near)
+
+    def _scales(self, vertex: torch.Tensor) -> tuple[float, float]:
+        """How many pixels side by side share a vertex on average, and how far apart on the template vertices
+        are that still mix.
+        """
+        left, right = vertex[:, :-1], vertex[:, 1:]
+        both = (left >= 0) & (right >= 0)
+        apart = (self.verts[left[both]] - self.verts[right[both]]).norm(dim=1)
+        steps = apart[apart > 0]
+        if not len(steps):
+            return float(max(vertex.shape)), NEAR * self.edge
+        rough = min(
+            float(np.median(steps.cpu().numpy())), LIMB / NEAR
+        )  # a rough map takes larger steps than an edge
+        return len(apart) / len(steps), NEAR * max(self.edge, rough)
+
+    def _onto_faces(self, position: torch.Tensor, vertex: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The nearest faces `(P,)` to positions `(P, 3)` and coordinates `(P, 3)` there, found by walking
+        from `vertex` (P,).
+        """
+        parts = zip(position.split(CHUNK), vertex.split(CHUNK), strict=True)
+        face, bary = zip(
+            *(self._nearest_face(place, walk(place, at, self.verts, self.neighbours)) for place, at in parts),
+            strict=True,
+        )
+        return torch.cat(face), torch.cat(bary)
+
+    def _nearest_face(self, place: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the faces around the vertices `at` `(P,)` the nearest ones to `place` `(P, 3)`, and the
+        coordinates there.
+        """
+        best = place.new_full((len(at),), torch.inf)
+        face, bary = at.new_zeros(len(at)), place.new_zeros(len(at), 3)
+        for column in range(self.around.shape[1]):
+            tried = self.around[at, column]
+            rows = (tried >= 0).nonzero()[:, 0]
+            if not len(rows):
+                break
+            tried = tried[rows]
+            weights, distance = _project(place[rows], self.frames[tried])
+            better = distance < best[rows]
+            rows = rows[better]
+            best[rows], face[rows], bary[rows] = distance[better], tried[better], weights[better]
+        return face, bary
+
+
+def _average(vertex: torch.Tensor, verts: torch.Tensor, reach: float, near: float) -> torch.Tensor:
+    """Positions `(h, w, 3)`: at each pixel a plane fitted to the positions around it (Gaussian of `reach`
+    pixels, and of `near` on the template). A plane and not a mean, for at the outline the pixels around lie
+    to one side."""
+    radius, (height, width) = int(np.ceil(2 * reach)), vertex.shape
+    here = torch.where((vertex >= 0)[..., None], verts[vertex.clamp_min(0)], 1e3)  # 1e3: far from everything
+    padded = torch.nn.functional.pad(here, (0, 0, radius, radius, radius, radius), value=1e3)
+    sums = here.new_zeros(6, height, width)  # of w, w x, w y, w x x, w x y, w y y
+    values = here.new_zeros(3, height, width, 3)  # of w P, w x P, w y P, with P relative to `here`
+    for y in range(-radius, radius + 1):
+        for x in range(-radius, radius + 1):
+            if (fall := (x * x + y * y) / (2 * reach**2)) > 2:
+                continue
+            apart = padded[radius + y : radius + y + height, radius + x : radius + x + width] - here
+            weight = torch.exp(-apart.square().sum(-1) / (2 * near**2) - fall)
+            sums += weight * sums.new_tensor([1, x, y, x * x, x * y, y * y])[:, None, None]
+            values += weight[..., None] * apart * values.new_tensor([1, x, y])[:, None, None, None]
+    return here + _plane_at_origin(sums.double(), values)
+
+
+def _plane_at_origin(sums: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The constant term `(h, w, 3)` of the weighted least-squares plane, by Cramer's rule."""
+    w, x, y, xx, xy, yy = sums
+    damp = 0.02 * w  # few pixels on a line have no slope across it
+    xx, yy = xx + damp, yy + damp
+    minors = torch.stack([xx * yy - xy * xy, xy * y - x * yy, x * xy - xx * y])
+    determinant = w * minors[0] + x * minors[1] + y * minors[2]
+    return ((minors[..., None] * values).sum(0) / determinant.clamp_min(1e-12)[..., None]).float()
+
+
+def _spread(
+    coarse: torch.Tensor, known: torch.Tensor, step: int, inside: torch.Tensor, own: torch.Tensor, near: float
+) -> torch.Tensor:
+    """The coarse positions `(h, w, 3)` between grid points, at the pixels `inside`: bilinear over those near
+    the pixel's `own`.
+    """
+    if step == 1:
+        return coarse[inside]
+    yx = (inside.nonzero() - step // 2).double() / step
+    corner = yx.floor().long()
+    part = (yx - corner).float()
+    total, weights = torch.zeros_like(own), own.new_full((len(own),), 1e-6)
+    for dy in (0, 1):
+        for dx in (0, 1):
+            y, x = (
+                (corner[:, 0] + dy).clamp(0, known.shape[0] - 1),
+                (corner[:, 1] + dx).clamp(0, known.shape[1] - 1),
+            )
+            apart = coarse[y, x] - own
+            weight = (1 - dy - part[:, 0]).abs() * (1 - dx - part[:, 1]).abs() * known[y, x]
+            weight = weight * torch.exp(-apart.square().sum(1) / (2 * near**2))
+            total += weight[:, None] * apart
+            weights += weight
+    return own + total / weights[:, None]
+
+
+def _project(place: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Barycentric coordinates `(P, 3)` of places `(P, 3)` on one face each, held inside it, and the squared
+    distance `(P,)`.
+    """
+    offset = place - frame[:, 0]
+    u, v = ((frame[:, i] * offset).sum(1).clamp_min(0) for i in (1, 2))
+    over = (u + v).clamp_min(1)
+    u, v = u / over, v / over
+    offset = offset - u[:, None] * frame[:, 3] - v[:, None] * frame[:, 4]
+    return torch.stack([(1 - u - v).clamp_min(0), u, v], 1), offset.square().sum(1)
+
+
+def walk(
+    place: torch.Tensor, at: torch.Tensor, verts: torch.Tensor, neighbours: torch.Tensor
+) -> torch.Tensor:
+    """From the vertices `at` (P,) along edges to the vertex nearest to each place; so a limb's other side is
+    never reached.
+    """
+    at, moving = at.clone(), torch.arange(len(at), device=at.device)
+    for _ in range(STEPS):
+        start, here = at[moving], place[moving]
+        end, nearest = start, (here - verts[start]).square().sum(1)
+        for column in range(neighbours.shape[1]):  # one by one, for a vertex may have very many
+            to = neighbours[start, column]
+            distance = (here - verts[to]).square().sum(1)
+            better = distance < nearest
+            nearest, end = torch.where(better, distance, nearest), torch.where(better, to, end)
+        at[moving] = end
+        moving = moving[end != start]
+        if not len(moving):
+            break
+    return at
+
+
+def _rings(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `count` vertices the faces around it, in rows filled up with -1, and the vertices beside
+    it, filled up with itself.
+    """
+    edges = np.unique(
+        np.concatenate([faces[:, [a, b]] for a in range(3) for b in range(3) if a != b]), axis=0
+    )
+    beside = _rows(edges[:, 0], edges[:, 1], count)
+    around = _rows(faces.ravel(), np.repeat(np.arange(len(faces)), 3), count)
+    return around, np.where(beside < 0, np.arange(count)[:, None], beside)
+
+
+def _rows(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    order = np.argsort(keys, kind="stable")
+    keys, values = keys[order], values[order]
+    column = np.arange(len(keys)) - np.searchsorted(keys, keys)
+    table = np.full((count, column.max() + 1), -1)
+    table[keys, column] = values
+    return table
+
+
+def _face_frames(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """For each face `(F, 5, 3)`: its first corner, two rows that take an offset from it to the other corners'
+    weights, two edges.
+    """
+    a, b, c = (verts[faces[:, i]].astype(np.float64) for i in range(3))
+    edges = np.stack([b - a, c - a], 1)
+    return np.concatenate([a[:, None], np.linalg.pinv(edges.transpose(0, 2, 1)), edges], 1).astype(np.float32)

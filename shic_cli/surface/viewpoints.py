@@ -1,0 +1,86 @@
+"""Viewpoints in words: which side of the template a camera sees, and cameras drawn from some of the sides
+(sec. 3.5, 7.3).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from shic_cli.base.errors import SettingError
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.files.names import check_template
+from shic_cli.surface.mesh import vertex_normals
+
+# Azimuths in degrees; 0 sees the front, 90 the left side.
+ARCS = {"front": ((-30.0, 30.0),), "side": ((30.0, 150.0), (210.0, 330.0)), "back": ((150.0, 210.0),)}
+VIEWS = (*ARCS, "top")
+TOP = 60.0  # degrees of elevation: from here up a view is one of the top
+
+
+def view_of(azimuth: float, elevation: float) -> str:
+    """One of VIEWS: what a camera at `azimuth` and `elevation`, in degrees, sees of the template."""
+    if elevation >= TOP:
+        return "top"
+    turn = abs((azimuth + 180) % 360 - 180)  # away from the front, 0 to 180
+    return "front" if turn < ARCS["front"][0][1] else "back" if turn > ARCS["back"][0][0] else "side"
+
+
+def parse_views(text: str, elevation: tuple[float, ...]) -> tuple[str, ...]:
+    """The views that `--views` names, separated by commas; none for `any`, and for `auto` where no generator
+    says what that is.
+
+    SettingError for a word that is no view, and for an `elevation` from which there are none of these.
+    """
+    if text in ("any", "auto"):
+        return ()
+    views = tuple(dict.fromkeys(text.split(",")))
+    for view in views:
+        if view not in VIEWS:
+            raise SettingError(
+                f"--views {text}: {view!r} is no view", f"give any, or some of {','.join(VIEWS)}"
+            )
+    if set(views) - {"top"} and elevation[0] >= TOP:
+        raise SettingError(
+            f"--views {text}: from {elevation[0]:g} degrees up there are views of the top only",
+            "give --views top, or a lower --elevation",
+        )
+    return views
+
+
+def random_viewpoint(
+    views: tuple[str, ...], elevation: tuple[float, ...], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Azimuth and elevation in degrees of a viewpoint that shows one of `views`, or anything where there are
+    none.
+
+    Azimuths are uniform over the arcs of the views that are named. The top has its share of pictures, 1 /
+    len(views); it is seen from the part of `elevation` above TOP, or from TOP to 90 where there is none.
+    """
+    if not views:
+        return rng.uniform(0, 360), rng.uniform(*elevation)
+    if "top" in views and rng.random() * len(views) < 1:
+        low, high = max(elevation[0], TOP), elevation[1] if elevation[1] > TOP else 90.0
+        return rng.uniform(0, 360), rng.uniform(low, high)
+    arcs = np.array([arc for view in views if view != "top" for arc in ARCS[view]])
+    ends = np.cumsum(arcs[:, 1] - arcs[:, 0])
+    place = rng.uniform(0, ends[-1])
+    i = int(np.searchsorted(ends, place, side="right"))
+    return (arcs[i, 1] - (ends[i] - place)) % 360, rng.uniform(elevation[0], min(elevation[1], TOP))
+
+
+def photo_azimuths(path: Path, template: Template) -> np.ndarray:
+    """The azimuths `(N,)` in degrees that the photos of a maps file are taken from, by their labels: the mean
+    normal of the surface that a photo shows points to its camera. InputError if it is of another template.
+    """
+    reader, normals = ItemReader(path, "shic/maps"), vertex_normals(template.verts, template.faces)
+    check_template(reader, template.fingerprint)
+    found = []
+    for item in reader:
+        check_indices(item.vertex, len(normals), f"{path}: {item.name}: vertex", lowest=-1)
+        towards = normals[item.vertex[item.vertex >= 0]].sum(0)
+        found.append(np.degrees(np.arctan2(towards[0], towards[2])) % 360)
+    return np.array(found)

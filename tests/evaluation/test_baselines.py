@@ -1,0 +1,68 @@
+"""The baselines do what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scoring import four_vertices
+
+from shic_cli.evaluation.baselines import (
+    ChanceVertex,
+    PositionVertex,
+    chance_pixels,
+    position_pixels,
+    side_view,
+)
+from shic_cli.files.annotations import Points
+from shic_cli.files.keypoints import Pair
+from shic_cli.files.layouts import Template
+
+
+def points(inside: list[list[float]]) -> Points:
+    number = len(inside)
+    return Points(
+        "a", None, "", np.zeros((number, 2), int), np.zeros(number, int), np.zeros(4), 0, "", np.array(inside)
+    )
+
+
+def test_chance_draws_every_vertex_alike() -> None:
+    template = four_vertices()
+    ((found, _),) = ChanceVertex(template, 0).look_up("a", [points([[0, 0]] * 4000)])
+    assert np.bincount(found, minlength=4) == pytest.approx([1000] * 4, abs=120)
+    again = ChanceVertex(template, 0).look_up("a", [points([[0, 0]] * 4000)])[0][0]
+    assert (found == again).all() and (
+        found != ChanceVertex(template, 1).look_up("a", [points([[0, 0]] * 4000)])[0][0]
+    ).any()
+
+
+def test_position_sees_the_left_side_with_the_head_to_the_left(small_template: Template) -> None:
+    """The animal's head is at +z and up, its left side at +x."""
+    view = side_view(small_template)
+    seen = small_template.verts[np.unique(view[view >= 0])]
+    assert seen[:, 0].min() > -0.1 and seen[:, 0].max() > 0.15
+    ((found, _),) = PositionVertex(small_template).look_up(
+        "a", [points([[0.1, 0.02], [0.5, 0.98], [0.99, 0.8]])]
+    )
+    head, tail, foot = small_template.verts[found]
+    assert head[2] > 0.35 and tail[2] < -0.35 and foot[1] < -0.15
+
+
+def test_position_in_the_boxes_of_masks() -> None:
+    masks = {"a": np.zeros((20, 30), bool), "b": np.zeros((50, 50), bool)}
+    masks["a"][5:10, 10:21] = True  # rows 5 to 9, columns 10 to 20
+    masks["b"][10:19, 20:41] = True  # twice as far each way
+    transfer = position_pixels(masks)
+    assert transfer(Pair("a", "b", np.array([[5, 10], [9.9, 20], [7, 15]]), np.zeros((3, 2)))).tolist() == [
+        [10, 20],
+        [18, 40],
+        [14, 30],
+    ]
+    assert transfer(Pair("a", "c", np.zeros((1, 2)), np.zeros((1, 2)))) is None
+
+
+def test_chance_stays_on_the_mask() -> None:
+    mask = np.zeros((20, 30), bool)
+    mask[3:5, 4:8] = True
+    found = chance_pixels({"b": mask}, 0)(Pair("a", "b", np.zeros((500, 2)), np.zeros((500, 2))))
+    assert mask[tuple(found.T)].all() and len(np.unique(found, axis=0)) == 8
+    assert chance_pixels({}, 0)(Pair("a", "b", np.zeros((1, 2)), np.zeros((1, 2)))) is None

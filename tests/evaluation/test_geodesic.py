@@ -1,0 +1,119 @@
+"""Geodesic scores with answers worked out by hand."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scoring import annotation, four_vertices, one_map, write_annotations, write_maps
+
+from shic_cli.base.errors import InputError
+from shic_cli.evaluation.geodesic import bootstrap, geodesic
+from shic_cli.files.annotations import read_annotations
+from shic_cli.files.layouts import Template
+from shic_cli.files.names import meet
+
+
+@pytest.fixture
+def template() -> Template:
+    return four_vertices()
+
+
+def test_errors_by_hand(tmp_path: Path, template: Template) -> None:
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
+    # Box of 5.1 by 5.1 pixels from (2, 1): dp 50 is one pixel. Points at (x, y) = (3, 2), (4, 2), (3, 5) and
+    # a hole at (6, 2).
+    points = annotation(1, [2, 1, 5.1, 5.1], [50, 100, 50, 200], [50, 50, 200, 50], [2, 2, 0, 1])
+    found = geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
+    # The mesh file's 2, 2, 0, 1 are the template's 1, 1, 3, 2: errors d(0, 1), d(1, 1), d(2, 3) and the
+    # largest for the hole.
+    errors = np.array([10, 0, 90, 228.0])
+    assert (found["images"], found["points"]) == (1, 4)
+    assert found["mean"] == pytest.approx(errors.mean())
+    assert found["median"] == pytest.approx(50)
+    assert found["gps"] == pytest.approx(np.exp(-(errors**2) / (2 * 25.5**2)).mean())
+    assert found["holes"] == 1 and found["missing_images"] == 0
+    assert found["ci95"] == [found["mean"]] * 2  # one image: every draw is the same
+    assert list(found["classes"]) == ["horse"] and found["classes"]["horse"]["mean"] == found["mean"]
+
+
+def test_share_that_the_mirror_would_mend(tmp_path: Path, template: Template) -> None:
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
+    points = annotation(
+        1, [3, 2, 255, 255], [0, 0], [0, 0], [0, 1]
+    )  # predicted 0; truth 3 is its mirror, truth 2 isn't
+    found = geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
+    assert found["left_right"] == 0.5
+
+
+def test_missing_image_counts_at_the_largest_distance(
+    tmp_path: Path, template: Template, caplog: pytest.LogCaptureFixture
+) -> None:
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
+    both = [
+        annotation(1, [3, 2, 255, 255], [0], [0], [3]),
+        annotation(2, [3, 2, 255, 255], [0], [0], [3], category=2),
+    ]
+    logging.getLogger("shic").propagate = True
+    found = geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", both)), template)
+    assert found["mean"] == 114 and found["missing_images"] == 1 and found["holes"] == 0
+    assert found["classes"]["horse"]["mean"] == 0 and found["classes"]["cow"]["mean"] == 228
+    assert found["ci95"] == [0, 228]
+    assert "b.jpg" in caplog.text
+
+
+def test_vertices_that_the_mesh_has_not(tmp_path: Path, template: Template) -> None:
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
+    path = write_annotations(tmp_path / "a.json", [annotation(1, [0, 0, 5, 5], [1], [1], [4])])
+    with pytest.raises(InputError, match="dp_vertex"):
+        geodesic(maps, read_annotations(path), template)
+
+
+def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest.LogCaptureFixture) -> None:
+    points = read_annotations(
+        write_annotations(tmp_path / "a.json", [annotation(1, [3, 2, 5, 5], [0], [0], [3])])
+    )
+    other = write_maps(tmp_path / "other.h5", {"a.jpg": one_map()}, "0" * 64)
+    with pytest.raises(InputError, match="another template"):
+        geodesic(other, points, template)
+    unknown = write_maps(tmp_path / "unknown.h5", {"a.jpg": one_map()}, "")
+    logging.getLogger("shic").propagate = True
+    assert geodesic(unknown, points, template)["mean"] == 0
+    assert "does not say which template" in caplog.text
+    with pytest.raises(InputError, match="9 by 10 pixels"):
+        geodesic(write_maps(tmp_path / "size.h5", {"a.jpg": one_map()[:, :9]}, ""), points, template)
+    with pytest.raises(InputError, match="vertex"):
+        geodesic(write_maps(tmp_path / "range.h5", {"a.jpg": one_map() + 5}, ""), points, template)
+
+
+def test_names_meet() -> None:
+    assert meet(["x/a.jpg", "b.jpg", "c.jpg"], ["a.jpg", "y/b.jpg"]) == {
+        "x/a.jpg": "a.jpg",
+        "b.jpg": "y/b.jpg",
+        "c.jpg": None,
+    }
+    assert meet(["x/a.jpg"], ["a.jpg", "x/a.jpg"]) == {"x/a.jpg": "x/a.jpg"}  # the exact name first
+    assert meet(["00000", "v1.2"], ["d/00000.png", "v1.2.jpg"], stems=True) == {
+        "00000": "d/00000.png",
+        "v1.2": "v1.2.jpg",
+    }
+    assert meet(["a"], ["a.jpg"]) == {"a": None}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "have"), [(["a.jpg"], ["x/a.jpg", "y/a.jpg"]), (["x/a.jpg", "y/a.jpg"], ["a.jpg"])]
+)
+def test_names_that_could_mean_two(wanted: list[str], have: list[str]) -> None:
+    with pytest.raises(InputError, match="could be"):
+        meet(wanted, have)
+
+
+def test_bootstrap_draws_groups() -> None:
+    sums, counts = np.array([0.0, 30.0]), np.array([1, 3])
+    assert bootstrap(sums, counts, 0) == [0, 10]  # only one of the two, or both
+    many = bootstrap(np.arange(100.0), np.ones(100), 1)
+    assert many == bootstrap(np.arange(100.0), np.ones(100), 1)
+    assert pytest.approx(many[0], abs=0.6) == 49.5 - 1.96 * 2.89  # the mean's standard error is 28.9 / 10
+    assert pytest.approx(many[1], abs=0.6) == 49.5 + 1.96 * 2.89

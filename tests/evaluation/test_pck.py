@@ -1,0 +1,191 @@
+"""Keypoint transfer with answers worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scoring import four_vertices, keypoints, one_map, side, write_maps
+
+from shic_cli.base.errors import InputError
+from shic_cli.base.settings import PckConfig
+from shic_cli.evaluation import pck
+from shic_cli.files.keypoints import Pair, read_pairs
+from shic_cli.files.layouts import Template
+
+
+@pytest.fixture
+def template() -> Template:
+    return four_vertices()
+
+
+@pytest.mark.parametrize(("x", "right"), [(13, 1), (14, 0), (13.9, 1)])
+def test_pck_just_below_and_at_the_threshold(
+    tmp_path: Path, template: Template, x: float, right: int
+) -> None:
+    pairs = read_pairs(keypoints(tmp_path / "k.json", a={"p": [5, 5]}, b={"p": [x, 5]}))[:1]
+    sides = {"a": side(template, {(5, 5): 2}), "b": side(template, {(5, 10): 2, (9, 9): 1})}
+    found = pck.pck(
+        pairs, sides, PckConfig(alpha=(0.1,))
+    )  # of 40 pixels: a distance of 4 is not below the threshold of 4
+    assert (found["pairs"], found["keypoints"], found["pck"]) == (1, 1, right)
+
+
+def test_pck_keypoints_off_the_mask_and_missing_images(tmp_path: Path, template: Template) -> None:
+    path = keypoints(tmp_path / "k.json", a={"p": [5, 2]}, b={"p": [30, 10]}, c={"p": [0, 0]})
+    sides = {"a": side(template, {(4, 5): 2, (15, 5): 1}), "b": side(template, {(10, 30): 2, (10, 2): 1})}
+    found = pck.pck(read_pairs(path), sides, PckConfig())
+    assert found["pairs"] == found["keypoints"] == 6 and found["missing_images"] == 1
+    assert found["pck"] == pytest.approx(2 / 6)  # a to b and back; whatever has c is wrong
+    assert found["ci95"][0] < found["pck"] < found["ci95"][1]
+
+
+def test_maps_and_models_as_sides(tmp_path: Path, template: Template) -> None:
+    pairs = read_pairs(keypoints(tmp_path / "k.json", a={"p": [3, 2]}, b={"p": [3, 2]}))
+    maps = write_maps(
+        tmp_path / "m.h5",
+        {"d/a.jpg": one_map(), "empty.jpg": one_map(), "b.png": np.full((9, 9), -1)},
+        template.fingerprint,
+    )
+    sides = pck.sides_of_maps(pairs, maps, template)
+    assert list(sides) == ["a"]  # b has no labelled pixel: it is missing, and the run goes on
+    with pytest.raises(InputError, match="another template"):
+        pck.sides_of_maps(pairs, maps, replace(template, verts=template.verts * 2))
+
+
+def to(*answers: list[float]) -> pck.Transfer:
+    """Transfers every pair's keypoints to these pixels (y, x)."""
+    return lambda pair: np.array(answers, float)[: len(pair.source_yx)]
+
+
+def pair(target: str, *target_yx: list[float], category: str = "", kinds: tuple[str, ...] = ()) -> Pair:
+    yx = np.array(target_yx, float)
+    return Pair("a", target, np.zeros_like(yx), yx, kinds, category)
+
+
+def blank(height: int = 20, width: int = 40) -> np.ndarray:
+    """A mask of 10 rows and 5 columns."""
+    mask = np.zeros((height, width), bool)
+    mask[2:12, 3:8] = True
+    return mask
+
+
+def test_several_alphas() -> None:
+    """Answers 3, 4 and 5 pixels away in 40: strictly below 4 is one, below 6 are three, below 8 too."""
+    masks = {"a": blank(), "b": blank()}
+    pairs = [pair("b", [0, 3], [0, 4], [0, 5])]
+    found = pck.score(pairs, to([0, 0], [0, 0], [0, 0]), masks, PckConfig(alpha=(0.1, 0.15, 0.2)))
+    assert [each["pck"] for each in found["alphas"]] == [pytest.approx(1 / 3), 1, 1]
+    assert (found["alpha"], found["pck"], found["keypoints"]) == (0.1, pytest.approx(1 / 3), 3)
+    assert "alphas" not in pck.score(pairs, to([0, 0], [0, 0], [0, 0]), masks, PckConfig())
+
+
+def test_the_longer_side_of_the_padded_image_counts() -> None:
+    """A photo of 20 by 40 and one of 40 by 20 are both padded to 40."""
+    for shape in ((20, 40), (40, 20)):
+        masks = {"a": blank(), "b": blank(*shape)}
+        assert pck.score([pair("b", [0, 3.9])], to([0, 0]), masks, PckConfig())["pck"] == 1
+        assert pck.score([pair("b", [0, 4])], to([0, 0]), masks, PckConfig())["pck"] == 0
+
+
+def test_classes_are_averaged_both_ways() -> None:
+    """Horses: 3 of 4 keypoints in two pairs. Cows: 0 of 1 in one pair. Together 3 of 5."""
+    masks = {name: blank() for name in "abc"}
+    pairs = [
+        pair("b", [0, 0], [0, 1], [0, 39], category="horse"),
+        pair("c", [0, 0], category="horse"),
+        pair("c", [19, 0], category="cow"),
+    ]
+    found = pck.score(pairs, to([0, 0], [0, 0], [0, 0]), masks, PckConfig())
+    assert found["pck"] == pytest.approx(3 / 5)
+    assert {name: (each["pairs"], each["keypoints"], each["pck"]) for name, each in found["classes"].items()} == {
+        "horse": (2, 4, 0.75), "cow": (1, 1, 0),
+    }  # fmt: skip
+    assert found["mean_of_classes"] == pytest.approx(0.375) and found["mean_by_pairs"] == pytest.approx(
+        (2 * 0.75 + 0) / 3
+    )
+
+
+def test_pairs_and_points_without_an_answer() -> None:
+    masks = {name: blank() for name in "ab"}
+    pairs = [pair("b", [0, 0], [0, 0]), pair("c", [0, 0])]
+    found = pck.score(
+        pairs, lambda each: np.array([[0, 0], [np.nan, np.nan]])[: len(each.source_yx)], masks, PckConfig()
+    )
+    assert found["pck"] == pytest.approx(1 / 3) and (found["missing_images"], found["missing_pairs"]) == (
+        1,
+        0,
+    )
+    found = pck.score(pairs[:1], lambda each: None, masks, PckConfig())
+    assert found["pck"] == 0 and (found["missing_images"], found["missing_pairs"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("distance", "right"), [(1, 1), (2, 0)])
+def test_csm_measures_by_the_box(distance: int, right: int) -> None:
+    """The box of 10 by 5 pixels, padded and squared, has a side of 11: a tenth of it is 1.1 pixels."""
+    found = pck.score(
+        [pair("b", [0, distance])], to([0, 0]), {"a": blank(), "b": blank()}, PckConfig(protocol="csm")
+    )
+    assert found["pck"] == (right + 1) / 2  # the way back, to (0, 0), is right
+    assert (
+        pck.score([pair("b", [0, distance])], to([0, 0]), {"a": blank(), "b": blank()}, PckConfig())["pck"]
+        == 1
+    )
+
+
+def test_csm_draws_pairs_in_both_directions() -> None:
+    """Of two images half of the draws are of two different ones, and each is taken both ways: as often there
+    as back.
+    """
+    pairs, weights = pck.draw_csm([pair("b", [0, 0])])
+    assert [(each.source, each.target) for each in pairs] in (
+        [("a", "b"), ("b", "a")],
+        [("b", "a"), ("a", "b")],
+    )
+    assert weights[0] == weights[1] == pytest.approx(5000, abs=200)
+    assert [each.target for each in pck.draw_csm([pair("b", [0, 0])])[0]] == [each.target for each in pairs]
+
+
+def test_csm_averages_kinds_too(tmp_path: Path) -> None:
+    """p is right in both directions, q in neither; r, right, only two of three images have: the mean over
+    kinds is not that over points.
+    """
+    path = keypoints(tmp_path / "k.json", a={"p": [0, 0], "q": [30, 30]}, b={"p": [0, 0], "q": [30, 30]})
+    masks = {"a": blank(40, 40), "b": blank(40, 40)}
+    found = pck.score(read_pairs(path), to([0, 0], [0, 0]), masks, PckConfig(protocol="csm"))
+    assert found["mean_of_kinds"] == 0.5 and found["draws"] == pytest.approx(10_000, abs=400)
+    one = keypoints(
+        tmp_path / "k.json", a={"p": [0, 0], "q": [30, 30]}, b={"p": [0, 0], "q": [30, 30]}, c={"p": [0, 0]}
+    )
+    found = pck.score(
+        read_pairs(one), to([0, 0], [0, 0]), masks | {"c": blank(40, 40)}, PckConfig(protocol="csm")
+    )
+    assert found["mean_of_kinds"] == 0.5 and found["pck"] == pytest.approx(
+        3 / 4, abs=0.02
+    )  # p of three couples, q of one
+
+
+def test_straight_is_through_space() -> None:
+    verts = np.array([[0, 0, 0], [1, 0, 0], [0.1, 0, 0.1], [5, 0, 0]], float)
+    nearest, distance = pck.Straight(verts).nearest(np.array([1, 3]))
+    assert nearest.tolist() == [1, 1, 1, 3] and distance[[0, 1]].tolist() == [1, 0]
+
+
+def test_interval_draws_images_where_all_of_them_are_paired(tmp_path: Path) -> None:
+    """Ten images of which one is always wrong: the 18 pairs with it go together, which drawing pairs would
+    not know.
+    """
+    names = "abcdefghij"
+    path = keypoints(tmp_path / "k.json", **{name: {"p": [39 if name == "j" else 0, 0]} for name in names})
+    pairs, masks = read_pairs(path), {name: blank() for name in names}
+    found = pck.score(pairs, lambda each: each.source_yx, masks, PckConfig())
+    assert found["pck"] == pytest.approx(72 / 90)
+    low, high = found["ci95"]
+    assert high == 1 and low < 0.6  # an image that is wrong is drawn not at all, or three times
+    listed = [replace(each, kinds=()) for each in pairs]
+    low, high = pck.score(listed, lambda each: each.source_yx, masks, PckConfig())[
+        "ci95"
+    ]  # a csv: pairs are drawn
+    assert 0.7 < low < 0.8 < high < 0.9

@@ -1,0 +1,218 @@
+"""Writing without loss: whole targets, and journals that survive torn tails, kills, other settings and second
+writers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files.atomic import RECORD, Journal, atomic, check_target
+
+HEADER = {"params": {"size": 3, "views": [1, 2]}, "kind": "test"}
+
+
+def journal(target: Path, **changed: object) -> Journal:
+    return Journal(target, {**HEADER, **changed})
+
+
+def filled(target: Path, *records: bytes) -> Path:
+    """A journal with records, left behind by a run that ended early."""
+    one = journal(target)
+    for record in records:
+        one.append(record)
+    one.close()
+    return one.path
+
+
+def test_atomic_appears_whole(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    with atomic(target) as partial:
+        partial.write_text("new")
+        assert not target.exists() and partial.suffix == ".txt" and partial.parent == tmp_path
+    assert target.read_text() == "new" and os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_atomic_keeps_the_old_one_when_the_block_fails(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(error), atomic(target) as partial:
+        partial.write_text("half")
+        raise error
+    assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_targets_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("")
+    with pytest.raises(ShicError, match="is there already"):
+        check_target(tmp_path / "there", overwrite=False)
+    check_target(tmp_path / "there", overwrite=True)
+    with pytest.raises(InputError, match="is a folder"):
+        check_target(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="no such folder"):
+        check_target(tmp_path / "none" / "a", overwrite=False)
+
+
+def test_a_journal_goes_on(tmp_path: Path) -> None:
+    path = filled(tmp_path / "t.h5", b"one", b"", b"three" * 1000)
+    again = journal(tmp_path / "t.h5")
+    assert list(again.records()) == [b"one", b"", b"three" * 1000]
+    again.append(b"four")
+    assert list(again.records())[-1] == b"four"
+    again.close(remove=True)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("cut", [1, 2, RECORD.size - 1, RECORD.size, RECORD.size + 1, RECORD.size + 2])
+def test_a_torn_tail_is_cut_off(tmp_path: Path, cut: int) -> None:
+    """The last record loses `cut` of its bytes: it goes, the ones before stay, and new ones are read after
+    them.
+    """
+    path = filled(tmp_path / "t.h5", b"one", b"two")
+    os.truncate(path, path.stat().st_size - cut)
+    again = journal(tmp_path / "t.h5")
+    assert list(again.records()) == [b"one"]
+    again.append(b"new")
+    again.close()
+    assert list(journal(tmp_path / "t.h5").records()) == [b"one", b"new"]
+
+
+@pytest.mark.parametrize(
+    "tail", [b"\0" * 500, b"SHJ1", RECORD.pack(b"SHJ1", 1 << 60, 0) + b"x", RECORD.pack(b"SHJ1", 1, 7) + b"x"]
+)
+def test_rubbish_after_the_last_record_is_cut_off(tmp_path: Path, tail: bytes) -> None:
+    path = filled(tmp_path / "t.h5", b"one")
+    size = path.stat().st_size
+    with open(path, "ab") as file:
+        file.write(tail)
+    again = journal(tmp_path / "t.h5")
+    assert list(again.records()) == [b"one"] and path.stat().st_size == size
+
+
+def test_a_flipped_bit_ends_the_journal_there(tmp_path: Path) -> None:
+    path = filled(tmp_path / "t.h5", b"one", b"two", b"three")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"two")] ^= 1
+    path.write_bytes(data)
+    assert list(journal(tmp_path / "t.h5").records()) == [b"one"]
+
+
+def test_a_torn_header_starts_again(tmp_path: Path) -> None:
+    path = filled(tmp_path / "t.h5", b"one")
+    os.truncate(path, 20)
+    assert list(journal(tmp_path / "t.h5").records()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"params": {"size": 4, "views": [1, 2]}}, "params.size: 3, now 4"),
+        ({"params": {"size": 3}}, r"params.views: \[1, 2\], now None"),
+        ({"sources": {}}, "sources: None, now {}"),
+    ],
+)
+def test_other_settings_are_named_and_nothing_is_lost(
+    tmp_path: Path, changed: dict[str, object], said: str
+) -> None:
+    path = filled(tmp_path / "t.h5", b"one")
+    before = path.read_bytes()
+    with pytest.raises(ShicError, match=said):
+        journal(tmp_path / "t.h5", **changed)
+    assert path.read_bytes() == before
+    replaced = Journal(tmp_path / "t.h5", {**HEADER, **changed}, replace=True)
+    assert list(replaced.records()) == []
+
+
+def test_equal_settings_go_on_even_with_replace(tmp_path: Path) -> None:
+    filled(tmp_path / "t.h5", b"one")
+    assert list(Journal(tmp_path / "t.h5", HEADER, replace=True).records()) == [b"one"]
+
+
+def test_tuples_and_lists_are_the_same_setting(tmp_path: Path) -> None:
+    filled(tmp_path / "t.h5", b"one")
+    assert list(journal(tmp_path / "t.h5", params={"size": 3, "views": (1, 2)}).records()) == [b"one"]
+
+
+def test_the_second_writer_refuses(tmp_path: Path) -> None:
+    first = journal(tmp_path / "t.h5")
+    with pytest.raises(ShicError, match="another run is writing it"):
+        journal(tmp_path / "t.h5")
+    first.append(b"one")  # the first is not disturbed
+    first.close()
+    assert list(journal(tmp_path / "t.h5").records()) == [b"one"]
+
+
+def test_a_full_disk_leaves_whole_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = journal(tmp_path / "t.h5")
+    one.append(b"one")
+
+    class Full:
+        def __init__(self, file: object) -> None:
+            self.file = file
+
+        def write(self, data: bytes) -> None:
+            self.file.write(data[:10])
+            self.file.flush()
+            raise OSError(28, "No space left on device")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.file, name)
+
+    real = one.file
+    one.file = Full(real)
+    with pytest.raises(OSError, match="No space"):
+        one.append(b"two")
+    one.file = real
+    one.append(b"three")
+    one.close()
+    assert list(journal(tmp_path / "t.h5").records()) == [b"one", b"three"]
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from shic_cli.files.atomic import Journal
+journal = Journal(Path(sys.argv[1]), {"kind": "test"})
+for i in range(10**6):
+    journal.append(i.to_bytes(4, "big") * 5000)
+    print(i, flush=True)
+"""
+
+
+def test_killed_in_the_middle(tmp_path: Path) -> None:
+    """A writer killed with no warning: every record that it reported is there, whole and in order, and its
+    lock is gone.
+    """
+    target = tmp_path / "t.h5"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(target)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if int(line) >= 30:
+                break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    found = list(Journal(target, {"kind": "test"}).records())
+    assert len(found) > 30
+    assert found == [i.to_bytes(4, "big") * 5000 for i in range(len(found))]
+
+
+def test_the_header_is_the_first_record(tmp_path: Path) -> None:
+    data = filled(tmp_path / "t.h5").read_bytes()
+    assert json.loads(data[RECORD.size :]) == HEADER
+
+
+def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_bytes(b"")
+    with atomic(tmp_path / "made") as partial:
+        partial.write_bytes(b"")
+        partial.chmod(0o600)
+    assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode

@@ -1,0 +1,278 @@
+"""HDF5 files that name other files, declare more than they hold, or unpack to more than they say: refused,
+and nothing is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from fuzz_stages import make_seeds
+
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files import hdf5
+from shic_cli.files.arrays import read_template
+from shic_cli.files.items import ItemReader
+from shic_cli.stages import info
+
+Change = Callable[[h5py.File, Path], object]
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("seeds") / "seeds"
+    make_seeds(folder)
+    return folder
+
+
+def replace(name: str, **made: object) -> Change:
+    def change(file: h5py.File, folder: Path) -> None:
+        shape, dtype = file[name].shape, file[name].dtype
+        del file[name]
+        file.create_dataset(name, **(made if "data" in made else {"shape": shape, "dtype": dtype, **made}))
+
+    return change
+
+
+def link(name: str, made: Callable[[Path], object]) -> Change:
+    def change(file: h5py.File, folder: Path) -> None:
+        del file[name]
+        file[name] = made(folder)
+
+    return change
+
+
+def external(file: h5py.File, folder: Path) -> None:
+    shape, dtype = file["verts"].shape, file["verts"].dtype
+    del file["verts"]
+    file.create_dataset("verts", shape, dtype, external=[(str(folder / "trap"), 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual(file: h5py.File, folder: Path) -> None:
+    """Without end, so that even asking for its shape would open the other file."""
+    dtype = file["verts"].dtype
+    del file["verts"]
+    layout = h5py.VirtualLayout((42, 3), dtype, (None, 3))
+    layout[...] = h5py.VirtualSource(str(folder / "trap"), "x", (42, 3), dtype, (None, 3))[...]
+    file.create_virtual_dataset("verts", layout)
+
+
+def chunk(name: str, packed: bytes, **filters: object) -> Change:
+    def change(file: h5py.File, folder: Path) -> None:
+        shape, dtype = file[name].shape, file[name].dtype
+        del file[name]
+        made = file.create_dataset(name, shape, dtype, chunks=shape, **filters)
+        if packed:
+            made.id.write_direct_chunk((0,) * len(shape), packed)
+
+    return change
+
+
+def grow(size: int, **filters: object) -> Change:
+    """Every axis K declares `size` vertices, and nothing is stored."""
+
+    def change(file: h5py.File, folder: Path) -> None:
+        for name in list(file):
+            shape = tuple(size if side == 42 else side for side in file[name].shape)
+            dtype = file[name].dtype
+            if size in shape:
+                del file[name]
+                file.create_dataset(name, shape, dtype, **filters)
+
+    return change
+
+
+BOMB = zlib.compress(bytes(1 << 28))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (link("verts", lambda folder: h5py.ExternalLink(str(folder / "trap"), "/verts")), "is a link"),
+        (link("verts", lambda folder: h5py.SoftLink("/uv")), "is a link"),
+        (link("verts", lambda folder: h5py.SoftLink("/verts")), "is a link"),
+        (external, "kept in another file"),
+        (virtual, "kept in another file"),
+        (grow(10**6), "declares"),
+        (grow(10**6, chunks=True, compression="gzip"), "declares"),
+        (grow(3000, chunks=True, compression="gzip"), "missing or out of proportion"),
+        (chunk("verts", BOMB, compression="gzip"), "out of proportion"),
+        (chunk("geodesic", zlib.compress(bytes(1 << 22)), compression="gzip"), "unpacks to more"),
+        (chunk("geodesic", zlib.compress(bytes(99)), compression="gzip"), "does not have its size"),
+        (chunk("geodesic", zlib.compress(bytes(42 * 42 * 4))[:-1], compression="gzip"), "is cut off"),
+        (chunk("verts", b"", compression="gzip"), "missing"),
+        (replace("verts", chunks=(1, 1), compression="lzf"), "by a filter that is not read"),
+        (replace("verts", dtype=h5py.ref_dtype), "is object, expected float32"),
+        (replace("verts", dtype=h5py.string_dtype()), "is object, expected float32"),
+        (replace("verts", data=np.full((42, 3), np.nan, "f4")), "not finite"),
+        (replace("geodesic", data=np.full((42, 42), np.inf, "f4")), "not finite"),
+        (replace("uv", data=np.full((9, 2), 1e9, "f4")), "outside 0 to 1"),
+        (replace("verts", data=np.zeros((42, 3), "f4")), "no surface"),
+        (lambda file, _: file.attrs.__setitem__("mirror_axis", "\x1b[31m"), "mirror_axis is '\\x1b[31m'"),
+        (lambda file, _: file.attrs.__setitem__("format", np.arange(3)), "is no text"),
+        (lambda file, _: file.attrs.__setitem__("format", file.ref), "is no text"),
+        (lambda file, _: file.attrs.__setitem__("params", "[" * 100_000), "nested too deep"),
+        (lambda file, _: file.attrs.__setitem__("sources", "[]"), "are JSON objects"),
+    ],
+)
+def test_templates(seeds: Path, tmp_path: Path, change: Change, said: str) -> None:
+    path = copied(seeds / "template.h5", tmp_path, change)
+    started = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        read_template(path)
+    assert said in caught.value.message and caught.value.hint
+    assert time.monotonic() - started < 5
+
+
+def copied(seed: Path, folder: Path, change: Change) -> Path:
+    """A copy of `seed` after `change`; the file called trap in `folder` makes whoever opens it wait for ever."""
+    path = shutil.copy(seed, folder)
+    os.mkfifo(folder / "trap")
+    with h5py.File(path, "a") as file:
+        change(file, folder)
+    return Path(path)
+
+
+@pytest.mark.parametrize(
+    "link", [lambda path: h5py.ExternalLink(path, "/items"), lambda path: h5py.SoftLink("/nowhere")]
+)
+def test_items_behind_a_link(seeds: Path, tmp_path: Path, link: Callable[[str], object]) -> None:
+    def change(file: h5py.File, folder: Path) -> None:
+        del file["items"]
+        file["items"] = link(str(folder / "trap"))
+
+    with pytest.raises(InputError, match="is a link"):
+        ItemReader(copied(seeds / "maps.h5", tmp_path, change), "shic/maps")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../a.png", "/tmp/a.png", "a/../../b.png", "", ".", "..", "a\x1b[2J.png", "a\nb", "x" * 300, "\udcff"],
+)
+def test_names_that_lead_elsewhere(seeds: Path, tmp_path: Path, name: str) -> None:
+    def change(file: h5py.File, folder: Path) -> None:
+        file["items/00000000"].attrs["name"] = (
+            np.bytes_(name.encode("utf-8", "surrogateescape")) if name == "\udcff" else name
+        )
+
+    with pytest.raises(InputError) as caught:
+        ItemReader(copied(seeds / "maps.h5", tmp_path, change), "shic/maps")
+    assert caught.value.message.isprintable()
+
+
+def test_two_items_of_one_name(seeds: Path, tmp_path: Path) -> None:
+    def change(file: h5py.File, folder: Path) -> None:
+        file["items/00000001"].attrs["name"] = file["items/00000000"].attrs["name"]
+
+    with pytest.raises(InputError, match="like another"):
+        ItemReader(copied(seeds / "maps.h5", tmp_path, change), "shic/maps")
+
+
+@pytest.mark.parametrize(
+    "filters", [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True}, {"shuffle": True}]
+)
+@pytest.mark.parametrize("dtype", ["f4", "f2", "i4", "u1", "?"])
+def test_chunks_come_back_as_the_library_reads_them(tmp_path: Path, dtype: str, filters: dict) -> None:
+    chance = np.random.default_rng(0)
+    array = (chance.random((7, 5, 11)) * 100).astype(dtype)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        data = file.create_dataset("x", data=array, chunks=(3, 5, 4), **filters)
+        hdf5.check_dataset(data, np.dtype(dtype), "x")
+        found = hdf5.read_array(data, "x")
+        assert found.dtype == array.dtype and np.array_equal(found, data[()]) and np.array_equal(found, array)
+
+
+def test_a_large_data_set_is_read_where_its_file_is_large_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5, "FREE", 1 << 16)
+    array = np.random.default_rng(0).random((100, 1000)).astype("f4")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=array, compression="gzip")
+        file.create_dataset("zeros", (10_000, 5_000), "f4", compression="gzip", chunks=(1000, 5000))
+        file.flush()
+        hdf5.check_dataset(file["x"], array.dtype, "x")
+        with pytest.raises(InputError, match="declares 190 MiB"):
+            hdf5.check_dataset(file["zeros"], array.dtype, "zeros")
+
+
+def test_a_name_that_is_no_member(seeds: Path) -> None:
+    with hdf5.opened(seeds / "maps.h5") as file:
+        for name in ("", ".", "items/00000000", "/"):
+            with pytest.raises(InputError, match="is no name"):
+                hdf5.member(file, name, h5py.Group, f"file: {name}")
+        assert hdf5.member(file, "nothing", h5py.Group, "file") is None
+
+
+def test_info_of_a_changed_file(seeds: Path, tmp_path: Path) -> None:
+    path = copied(seeds / "maps.h5", tmp_path, lambda file, _: file["items"].__setitem__("zz", np.zeros(3)))
+    with pytest.raises(ShicError, match="zz is not a group"):
+        info.describe(path)
+
+
+@pytest.mark.parametrize("what", ["free space", "an item"])
+def test_texts_that_the_library_never_ends_reading(seeds: Path, tmp_path: Path, what: str) -> None:
+    """Found by the fuzzer: an item without a length in the heap where attributes' texts are."""
+    path = Path(shutil.copy(seeds / "maps.h5", tmp_path))
+    data = bytearray(path.read_bytes())
+    at = data.find(b"GCOL") + 16
+    if what == "free space":
+        data[at : at + 16] = bytes(16)
+    else:
+        data[at + 8 : at + 16] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="heap of its texts is damaged"):
+        ItemReader(path, "shic/maps")
+
+
+def test_heaps_on_the_border_of_two_blocks_are_seen(
+    seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray((seeds / "maps.h5").read_bytes())
+    spot = data.find(b"GCOL")
+    data[spot + 16 : spot + 32] = bytes(16)
+    (tmp_path / "x.h5").write_bytes(data)
+    for block in (spot + 1, spot + 3, spot + 4, spot + 5, 64):
+        monkeypatch.setattr(hdf5, "BLOCK", block)
+        with pytest.raises(InputError, match="heap of its texts is damaged"):
+            ItemReader(tmp_path / "x.h5", "shic/maps")
+        assert len(ItemReader(seeds / "maps.h5", "shic/maps")) == 2
+
+
+def test_heaps_that_overlap(seeds: Path, tmp_path: Path) -> None:
+    data = (seeds / "maps.h5").read_bytes()
+    half = len(data) // 16 * 8
+    heap = b"GCOL\x01\0\0\0" + half.to_bytes(8, "little")
+    nested = heap + (1).to_bytes(8, "little") + (half - 32).to_bytes(8, "little")
+    (tmp_path / "x.h5").write_bytes(data + nested * 5 + bytes(len(data)))
+    with pytest.raises(InputError, match="heaps are damaged"):
+        ItemReader(tmp_path / "x.h5", "shic/maps")
+
+
+def test_a_text_that_says_it_is_4_gb_long(seeds: Path, tmp_path: Path) -> None:
+    """Found by the fuzzer. The text's length, its heap's address and its number there follow each other."""
+    path = Path(shutil.copy(seeds / "maps.h5", tmp_path))
+    data = bytearray(path.read_bytes())
+    heap = data.find(b"GCOL").to_bytes(8, "little")
+    spots = [
+        at
+        for at in range(len(data) - 16)
+        if data[at + 4 : at + 12] == heap and data[at + 12 : at + 16] != bytes(4)
+    ]
+    assert len(spots) > 5
+    for at in spots:
+        data[at : at + 4] = b"\xf0\xff\xff\xff"
+    path.write_bytes(data)
+    before, limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(InputError):
+        ItemReader(path, "shic/maps")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 512 << 10  # KiB
+    assert resource.getrlimit(resource.RLIMIT_AS) == limit

@@ -1,0 +1,214 @@
+"""The file kinds: what is written is read, what is damaged is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files import items
+from shic_cli.files.arrays import read_template
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import LAYOUTS, Template, template_fingerprint
+
+ATTRS = {"labels": "pseudo", "template": "f" * 64}
+
+
+def write_items(path: Path, names: tuple[str, ...] = ("b.jpg", "a.jpg")) -> Path:
+    with ItemWriter(path, "shic/maps", params={"pool": "max"}, sources={}, attrs=ATTRS) as writer:
+        for name in names:
+            writer.add(name, **item(len(name)))
+    return path
+
+
+def item(height: int = 4) -> dict[str, np.ndarray]:
+    vertex = np.arange(height * 3).reshape(height, 3) - 1
+    return {
+        "encoded": np.arange(7, dtype=np.uint8),
+        "mask": vertex >= 0,
+        "vertex": vertex,
+        "score": vertex / 10,
+    }
+
+
+def test_a_template_comes_back(small_template: Template, small_template_file: Path) -> None:
+    found = read_template(small_template_file)
+    for name in LAYOUTS["shic/template"].fields:
+        assert np.array_equal(getattr(found, name), getattr(small_template, name)), name
+    assert found.fingerprint == small_template.fingerprint and found.mirror_axis == "x"
+
+
+def test_fingerprint_is_of_vertices_and_faces(small_template: Template) -> None:
+    verts, faces = small_template.verts, small_template.faces
+    assert template_fingerprint(verts.astype(float), faces.astype(np.int64)) == small_template.fingerprint
+    assert template_fingerprint(verts + np.float32(1e-3), faces) != small_template.fingerprint
+    assert template_fingerprint(verts, faces[:, [1, 2, 0]]) != small_template.fingerprint
+
+
+def drop(name: str) -> Callable[[h5py.File], None]:
+    return lambda file: file.__delitem__(name)
+
+
+def put(name: str, data: np.ndarray) -> Callable[[h5py.File], None]:
+    def change(file: h5py.File) -> None:
+        del file[name]
+        file[name] = data
+
+    return change
+
+
+def attribute(name: str, value: object) -> Callable[[h5py.File], None]:
+    return lambda file: file.attrs.__setitem__(name, value)
+
+
+def link(file: h5py.File) -> None:
+    del file["uv"]
+    file["uv"] = h5py.ExternalLink("other.h5", "/uv")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (drop("verts"), "/verts is missing"),
+        (link, "/uv is a link"),  # a file must not make us open another one
+        (put("verts", np.zeros((642, 3))), "/verts is float64, expected float32"),
+        (put("verts", np.zeros((642, 2), "f4")), "/verts has 2 on its axis 3, expected 3"),
+        (put("verts", np.zeros(642, "f4")), "/verts has 1 axes, expected 2"),
+        (put("geodesic", np.zeros((642, 600), "f4")), "/geodesic has 600 on its axis K, expected 642"),
+        (put("mirror", np.full(642, 642, "i4")), "mirror holds numbers outside 0 to 641"),
+        (put("faces", np.full((1280, 3), -1, "i4")), "faces holds numbers outside"),
+        (attribute("format", "shic/views"), "expected shic/template, found shic/views"),
+        (attribute("format", "else"), "is no file of shic's"),
+        (attribute("format_version", 2), "format_version is 2, this shic reads 1"),
+        (attribute("params", "{"), "params: is not JSON"),
+        (lambda file: file.attrs.__delitem__("mirror_axis"), "a root attribute is damaged"),
+    ],
+)
+def test_damage_is_named(small_template_file: Path, change: Callable[[h5py.File], None], said: str) -> None:
+    with h5py.File(small_template_file, "a") as file:
+        change(file)
+    with pytest.raises(InputError) as caught:
+        read_template(small_template_file)
+    assert said in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_cut_off_files(small_template_file: Path, keep: int) -> None:
+    small_template_file.write_bytes(small_template_file.read_bytes()[:keep])
+    with pytest.raises(InputError, match="can't be read as HDF5"):
+        read_template(small_template_file)
+
+
+def test_no_file_at_all(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such file") as caught:
+        read_template(tmp_path / "template.h5")
+    assert "shic template prep" in caught.value.hint
+
+
+def test_items_come_back_sorted_and_each_of_its_size(tmp_path: Path) -> None:
+    reader = ItemReader(write_items(tmp_path / "m.h5", ("b/22.jpg", "a.jpg")), "shic/maps")
+    assert reader.names == ["a.jpg", "b/22.jpg"] and len(reader) == 2
+    assert reader.header.attrs == ATTRS and reader.header.params == {"pool": "max"}
+    for found in reader:
+        expected = item(len(found.name))
+        assert np.array_equal(found.vertex, expected["vertex"]) and found.vertex.dtype == np.int32
+        assert np.array_equal(found.mask, expected["mask"]) and np.array_equal(
+            found.encoded, expected["encoded"]
+        )
+        assert found.score == pytest.approx(expected["score"], abs=1e-2)
+    with pytest.raises(AttributeError):
+        _ = found.nothing
+    assert not (tmp_path / "m.h5.journal").exists()
+
+
+def test_a_writer_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        ItemWriter(path, "shic/maps", params={}, sources={}, attrs=ATTRS) as writer,
+    ):
+        writer.add("a.jpg", **item())
+        raise KeyboardInterrupt
+    assert not path.exists()
+    with pytest.raises(ShicError, match=r"params\.pool"):
+        ItemWriter(path, "shic/maps", params={"pool": "mean"}, sources={}, attrs=ATTRS)
+    with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=ATTRS) as writer:
+        assert "a.jpg" in writer and "b.jpg" not in writer and len(writer) == 1
+        writer.add("b.jpg", **item())
+    assert ItemReader(path, "shic/maps").names == ["a.jpg", "b.jpg"]
+
+
+def test_a_target_is_kept_unless_overwrite(tmp_path: Path) -> None:
+    path = write_items(tmp_path / "m.h5")
+    before = path.read_bytes()
+    with pytest.raises(ShicError, match="is there already"):
+        write_items(path)
+    with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=ATTRS, overwrite=True) as writer:
+        assert path.read_bytes() == before
+        writer.add("c.jpg", **item())
+    assert ItemReader(path, "shic/maps").names == ["c.jpg"]
+
+
+def test_nothing_to_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ShicError, match="nothing to write"):
+        write_items(tmp_path / "m.h5", ())
+    assert not (tmp_path / "m.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            put("items/00000000/vertex", np.zeros((5, 2), "i4")),
+            "/items/00000000/vertex has 2 on its axis W, expected 3",
+        ),
+        (
+            put("items/00000000/score", np.zeros((5, 3), "f4")),
+            "/items/00000000/score is float32, expected float16",
+        ),
+        (drop("items/00000000/mask"), "/items/00000000/mask is missing"),
+        (drop("items"), "/items is missing"),
+        (lambda file: file["items"].__setitem__("x", np.zeros(3)), "/items/x is not a group"),
+    ],
+)
+def test_damaged_items_are_named(tmp_path: Path, change: Callable[[h5py.File], None], said: str) -> None:
+    path = write_items(tmp_path / "m.h5")
+    with h5py.File(path, "a") as file:
+        change(file)
+    with pytest.raises(InputError) as caught:
+        list(ItemReader(path, "shic/maps"))
+    assert said in caught.value.message
+
+
+def test_damaged_chunks_are_an_input_error(small_template_file: Path) -> None:
+    with h5py.File(small_template_file, "r") as file:
+        chunk = file["verts"].id.get_chunk_info(0)
+    data = bytearray(small_template_file.read_bytes())
+    data[chunk.byte_offset : chunk.byte_offset + chunk.size] = b"\xff" * chunk.size
+    small_template_file.write_bytes(data)
+    with pytest.raises(InputError, match="verts can't be read"):
+        read_template(small_template_file)
+
+
+def test_describe_every_part(small_template_file: Path, tmp_path: Path) -> None:
+    found = items.describe(small_template_file)
+    assert found["kind"] == "shic/template" and found["fields"]["verts"]["shape"] == [642, 3]
+    maps = items.describe(write_items(tmp_path / "m.h5"))
+    assert (
+        maps["fields"]["items"]["count"] == 2
+        and maps["attributes"] == ATTRS
+        and maps["params"] == {"pool": "max"}
+    )
+
+
+@pytest.mark.parametrize("change", [drop("items"), lambda file: file["items"].__setitem__("0", np.zeros(3))])
+def test_describe_names_damage_too(tmp_path: Path, change: Callable[[h5py.File], None]) -> None:
+    path = write_items(tmp_path / "m.h5")
+    with h5py.File(path, "a") as file:
+        change(file)
+    with pytest.raises(InputError, match="/items"):
+        items.describe(path)

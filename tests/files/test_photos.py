@@ -1,0 +1,279 @@
+"""Pictures of every sort, masks, lists, and crops there and back."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from shic_cli.base.errors import InputError
+from shic_cli.files.photos import (
+    Crop,
+    ImageFile,
+    MaskSource,
+    as_mask,
+    check_mask,
+    decode,
+    encode,
+    list_images,
+    listing,
+    read_mask,
+)
+
+
+def picture(height: int = 12, width: int = 16) -> np.ndarray:
+    """Red grows to the right, green downwards, blue is 200 in the top left quarter."""
+    y, x = np.mgrid[:height, :width]
+    blue = np.where((y < height // 2) & (x < width // 2), 200, 0)
+    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), blue], -1).astype(np.uint8)
+
+
+def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def write(path: Path, rgb: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode(rgb))
+    return path
+
+
+def blob(height: int = 12, width: int = 16) -> np.ndarray:
+    mask = np.zeros((height, width), bool)
+    mask[3:9, 4:14] = True
+    return mask
+
+
+def test_png_comes_back() -> None:
+    rgb, alpha = decode(encode(picture()), "a.png")
+    assert np.array_equal(rgb, picture()) and alpha is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation: int) -> None:
+    """A picture stored as each of EXIF's eight orientations comes out upright."""
+    upright = picture()
+    stored = {
+        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1), 7: upright[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(upright, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    rgb, _ = decode(saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif), "a.png")
+    assert np.array_equal(rgb, upright)
+
+
+def test_sixteen_bits_keep_their_high_byte() -> None:
+    deep = np.linspace(0, 65535, 192).reshape(12, 16).astype(np.uint16)
+    rgb, _ = decode(cv2.imencode(".png", deep)[1].tobytes(), "a.png")
+    assert (rgb == rgb[..., :1]).all()
+    assert np.abs(rgb[..., 0].astype(int) - deep / 257).max() <= 1
+    rgb, _ = decode(cv2.imencode(".png", np.stack([deep, deep // 2, deep // 4], -1))[1].tobytes(), "a.png")
+    assert np.abs(rgb[..., ::-1].astype(int) - np.stack([deep, deep // 2, deep // 4], -1) / 257).max() <= 1
+
+
+def test_grey_palette_and_two_colours() -> None:
+    grey = picture()[..., 0]
+    for image in (Image.fromarray(grey), Image.fromarray(grey).convert("P")):
+        rgb, alpha = decode(saved(image), "a.png")
+        assert np.array_equal(rgb, grey[..., None].repeat(3, 2)) and alpha is None
+    rgb, _ = decode(saved(Image.fromarray(grey > 99)), "a.png")
+    assert np.array_equal(rgb[..., 0], np.where(grey > 99, 255, 0))
+
+
+def test_cmyk_jpeg_keeps_its_colours() -> None:
+    flat = np.full((16, 16, 3), (200, 60, 20), np.uint8)
+    rgb, alpha = decode(saved(Image.fromarray(flat).convert("CMYK"), "JPEG", quality=95), "a.jpg")
+    assert alpha is None and np.abs(rgb.astype(int) - flat).max() < 12
+
+
+def test_alpha_is_given_and_transparent_palettes_too() -> None:
+    mask = blob()
+    rgb, alpha = decode(saved(Image.fromarray(np.dstack([picture(), mask * np.uint8(255)]))), "a.png")
+    assert np.array_equal(alpha > 0, mask) and np.array_equal(rgb, picture())
+    palette = Image.fromarray(np.where(mask, 1, 0).astype(np.uint8), "L").convert("P")
+    _, alpha = decode(saved(palette, transparency=0), "a.png")
+    assert np.array_equal(alpha > 0, mask)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 60, 150])
+@pytest.mark.parametrize("format", ["PNG", "JPEG"])
+def test_truncated_files_are_refused(keep: int, format: str) -> None:
+    data = saved(Image.fromarray(picture(64, 64)), format)
+    with pytest.raises(InputError, match="a: can't be read as an image"):
+        decode(data[:keep], "a")
+
+
+def test_what_is_no_picture() -> None:
+    with pytest.raises(InputError, match="can't be read"):
+        decode(b"hello, I am a text file", "a.jpg")
+
+
+@pytest.mark.parametrize("shape", [(40, 1), (1, 40), (7, 40)])
+def test_too_small(shape: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=f"is {shape[1]} by {shape[0]} pixels"):
+        decode(saved(Image.fromarray(np.zeros(shape, np.uint8))), "a.png")
+
+
+def test_as_mask_is_over_half_of_the_largest_value() -> None:
+    assert as_mask(np.array([[0, 1], [1, 0]])).tolist() == [[False, True], [True, False]]
+    assert as_mask(np.array([[0, 127], [128, 255]])).tolist() == [[False, False], [True, True]]
+    assert as_mask(np.dstack([blob() * 255, blob() * 0])).sum() == blob().sum()
+    assert not as_mask(np.zeros((3, 3))).any()
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (blob() & False, "is empty"),
+        (blob() | True, "is full"),
+        (blob(20, 16), "16 by 20 pixels, the photo 16 by 12"),
+    ],
+)
+def test_masks_that_cannot_serve(mask: np.ndarray, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        check_mask(mask, (12, 16, 3), "a.jpg")
+
+
+def test_mask_files(tmp_path: Path) -> None:
+    assert np.array_equal(
+        read_mask(write(tmp_path / "m.png", (blob() * 255).astype(np.uint8)[..., None].repeat(3, 2))), blob()
+    )
+    (tmp_path / "l.png").write_bytes(saved(Image.fromarray(np.where(blob(), 1, 0).astype(np.uint8))))
+    assert np.array_equal(read_mask(tmp_path / "l.png"), blob())  # labels 0 and 1
+    with pytest.raises(InputError, match="can't be read"):
+        read_mask(tmp_path / "none.png")
+
+
+def one(path: Path) -> ImageFile:
+    (image,) = list_images([str(path)])
+    return image
+
+
+def test_order_of_the_mask_sources(tmp_path: Path) -> None:
+    """An alpha channel, then a folder, then a sibling folder masks/, then the masker."""
+    plain = write(tmp_path / "photos" / "a.png", picture())
+    clear = tmp_path / "photos" / "b.png"
+    clear.write_bytes(saved(Image.fromarray(np.dstack([picture(), blob() * np.uint8(255)]))))
+    sides = {}
+    for i, folder in enumerate(("masks", "other")):
+        mask = np.zeros((12, 16), bool)
+        mask[:, : 4 + i] = True
+        sides[folder] = mask
+        for name in ("a.png", "b.png"):
+            write(tmp_path / folder / name, mask[..., None].repeat(3, 2) * np.uint8(255))
+    masker = lambda rgb: np.eye(12, 16, dtype=bool)  # noqa: E731
+    assert np.array_equal(MaskSource(tmp_path / "other", masker).read(one(clear)).mask, blob())
+    assert np.array_equal(MaskSource(tmp_path / "other", masker).read(one(plain)).mask, sides["other"])
+    assert np.array_equal(MaskSource(None, masker).read(one(plain)).mask, sides["masks"])
+    (tmp_path / "masks" / "a.png").unlink()
+    assert np.array_equal(MaskSource(None, masker).read(one(plain)).mask, np.eye(12, 16))
+    with pytest.raises(InputError, match=r"a\.png: has no mask"):
+        MaskSource().read(one(plain))
+    (tmp_path / "other" / "a.png").unlink()
+    with pytest.raises(InputError, match="has no mask in"):
+        MaskSource(tmp_path / "other", masker).read(one(plain))
+    with pytest.raises(InputError, match="there is no such folder"):
+        MaskSource(tmp_path / "none")
+
+
+def test_masks_of_photos_in_folders_below(tmp_path: Path) -> None:
+    write(tmp_path / "photos" / "x" / "a.png", picture())
+    write(tmp_path / "masks" / "x" / "a.png", (blob() * 255).astype(np.uint8)[..., None].repeat(3, 2))
+    (image,) = list_images([str(tmp_path / "photos")])
+    photo = MaskSource().read(image)
+    assert (
+        photo.name == "x/a.png"
+        and np.array_equal(photo.mask, blob())
+        and np.array_equal(photo.rgb, picture())
+    )
+
+
+def test_lists_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.png", "x/a.png", "masks/b.png", "x/masks/a.png"):
+        write(tmp_path / "in" / name, picture())
+    (tmp_path / "in" / "notes.md").write_text("no picture")
+    (tmp_path / "list.txt").write_text(f"\n{tmp_path}/in/b.png\n\n{tmp_path}/in/x\n")
+    assert [image.name for image in list_images([str(tmp_path / "in")])] == ["b.png", "x/a.png"]
+    assert [image.name for image in list_images([str(tmp_path / "in" / "*.png")])] == ["b.png"]
+    assert [image.name for image in list_images([str(tmp_path / "list.txt")])] == ["a.png", "b.png"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{tmp_path}/in/b.png\n"))
+    assert [image.name for image in list_images(["-"])] == ["b.png"]
+    assert len(list_images([str(tmp_path / "in" / "b.png")] * 2)) == 1  # the same file twice is one image
+
+
+def test_lists_that_hold_nothing_or_two_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no image"):
+        list_images([str(tmp_path / "empty")])
+    with pytest.raises(InputError, match="there is no such file or folder"):
+        list_images([str(tmp_path / "none.png")])
+    for folder in "xy":
+        write(tmp_path / folder / "a.png", picture())
+    with pytest.raises(InputError, match="names two images"):
+        list_images([str(tmp_path / "x"), str(tmp_path / "y")])
+
+
+def test_listing_changes_with_names_and_sizes(tmp_path: Path) -> None:
+    a, b = (
+        one(write(tmp_path / name, picture(12, width))) for name, width in (("a.png", 16), ("b.png", 200))
+    )
+    assert listing([a])["count"] == 1 and listing([a]) == listing([a])
+    assert len({str(listing(images)) for images in ([a], [b], [a, b])}) == 3
+
+
+def test_video_frames(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 24))
+    for level in (20, 120, 220):
+        video.write(np.full((24, 32, 3), level, np.uint8))
+    video.release()
+    frames = list_images([str(path)])
+    assert [frame.name for frame in frames] == ["clip/000000.png", "clip/000001.png", "clip/000002.png"]
+    levels = [decode(frame.read(), frame.name)[0].mean() for frame in frames]
+    assert levels == pytest.approx([20, 120, 220], abs=4)
+    path.write_bytes(b"no video")
+    with pytest.raises(InputError, match="can't be read as a video"):
+        list_images([str(path)])
+
+
+def test_crop_around_a_mask() -> None:
+    crop = Crop.around(blob(), margin=0.1)  # rows 3 to 8, columns 4 to 13: 10 wide, with margins 12
+    assert crop == Crop(top=0, left=3, side=12)
+    assert Crop.around(blob(), margin=0) == Crop(top=1, left=4, side=10)
+
+
+@pytest.mark.parametrize("crop", [Crop(0, 0, 12), Crop(-5, -7, 40), Crop(3, 4, 7)])
+@pytest.mark.parametrize("size", [7, 64, 224])
+def test_crops_there_and_back(crop: Crop, size: int) -> None:
+    yx = np.random.default_rng(0).uniform(-20, 60, (50, 2))
+    np.testing.assert_allclose(crop.to_photo(crop.to_crop(yx, size), size), yx, atol=1e-9)
+    corners = crop.to_crop(np.array([[crop.top - 0.5, crop.left - 0.5]]), size)
+    np.testing.assert_allclose(corners, [[-0.5, -0.5]], atol=1e-12)  # pixel edges meet pixel edges
+
+
+@pytest.mark.parametrize("size", [24, 48, 96])
+def test_positions_agree_with_the_resampled_picture(size: int) -> None:
+    """A picture whose values are its positions, cut out, has at each pixel the position that to_photo gives."""
+    y, x = np.mgrid[:60, :80].astype(np.float32)
+    crop = Crop(6, 10, 48)
+    found = crop.cut(np.stack([y, x], -1), size)
+    inner = slice(2, -2)  # the resampling clamps at the border
+    pixels = np.stack(np.mgrid[:size, :size], -1)[inner, inner]
+    np.testing.assert_allclose(found[inner, inner], crop.to_photo(pixels, size), atol=1e-3)
+
+
+def test_cut_at_its_own_size_is_exact_and_black_beyond() -> None:
+    crop = Crop(-2, 5, 16)
+    found = crop.cut(picture(), 16)
+    assert np.array_equal(found[2:14, :11], picture()[:, 5:])
+    assert not found[:2].any() and not found[14:].any() and not found[:, 11:].any()
+    mask = crop.cut(blob(), 16)
+    assert mask.dtype == np.float32 and mask[2 + 3, 0] == 1 and mask.sum() == blob()[:, 5:].sum()
+    assert not Crop(100, 100, 8).cut(picture(), 4).any()

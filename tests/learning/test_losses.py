@@ -1,0 +1,86 @@
+"""The losses against answers worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from shic_cli.learning import losses
+
+
+def random_logp(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).log_softmax(-1)
+
+
+def test_pseudo_is_ln_k_for_a_model_that_knows_nothing():
+    logp = losses.log_probability(torch.randn(2, 5, 16), torch.zeros(300, 16))
+    assert losses.pseudo(logp, torch.zeros(2, 5, dtype=torch.long)).item() == pytest.approx(
+        math.log(300), rel=1e-6
+    )
+
+
+def test_pseudo_is_zero_when_all_mass_is_on_the_match():
+    logp = torch.full((1, 2, 3), -100.0)
+    logp[0, 0, 1] = logp[0, 1, 2] = 0
+    assert losses.pseudo(logp, torch.tensor([[1, 2]])).item() == 0
+
+
+def test_distance_is_the_expected_distance_and_grows_when_mass_moves_away():
+    geodesic = torch.tensor([[[0.0, 10.0, 100.0]]])
+    near, far = torch.tensor([[[0.5, 0.5, 0.0]]]), torch.tensor([[[0.5, 0.0, 0.5]]])
+    assert losses.distance(near.log(), geodesic).item() == pytest.approx(5)
+    assert losses.distance(far.log(), geodesic).item() == pytest.approx(50)
+
+
+def test_cycle_is_zero_when_every_pixel_has_its_own_vertex():
+    logp = torch.full((1, 3, 3), -60.0, dtype=torch.float64)
+    logp[0, range(3), [2, 0, 1]] = 0
+    yx = torch.tensor([[[0.0, 0.0], [3.0, 4.0], [10.0, 0.0]]], dtype=torch.float64)
+    assert losses.cycle(logp, yx).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_cycle_is_the_mean_distance_when_pixels_share_one_vertex():
+    logp = torch.full((1, 2, 3), -60.0, dtype=torch.float64)
+    logp[0, :, 1] = 0  # both pixels go to vertex 1, which sends half of its mass back to each
+    yx = torch.tensor([[[0.0, 0.0], [3.0, 4.0]]], dtype=torch.float64)
+    assert losses.cycle(logp, yx).item() == pytest.approx(2.5)
+
+
+def test_cycle_equals_the_formula_written_as_loops():
+    p, yx = random_logp(1, 4, 6).exp()[0], torch.rand(4, 2, dtype=torch.float64) * 50
+    expected = 0.0
+    for u in range(4):
+        for v in range(4):
+            through = sum(p[u, x] * p[v, x] / p[:, x].sum() for x in range(6))
+            expected += (through * (yx[u] - yx[v]).norm()).item() / 4
+    assert losses.cycle(p.log()[None], yx[None]).item() == pytest.approx(expected)
+
+
+def test_equivariance_is_zero_for_mirrored_probabilities_and_two_for_disjoint_ones():
+    mirror = torch.tensor([1, 0, 3, 2])
+    logp = random_logp(1, 3, 4)
+    assert losses.equivariance(logp, logp[..., mirror], mirror).item() == pytest.approx(0)
+    one, other = torch.full((1, 1, 4), -80.0), torch.full((1, 1, 4), -80.0)
+    one[..., 0] = other[..., 0] = 0  # the flipped picture should have given vertex 1
+    assert losses.equivariance(one, other, mirror).item() == pytest.approx(2)
+
+
+def test_foreground_is_ln_2_for_logits_of_zero():
+    assert losses.foreground(torch.zeros(1, 4, 4), torch.rand(1, 4, 4)).item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("name", ["pseudo", "distance", "cycle", "equivariance"])
+def test_gradients_agree_with_finite_differences(name):
+    logits = torch.randn(
+        1, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True
+    )
+    mirror = torch.tensor([1, 0, 2, 4, 3])
+    rest = {
+        "pseudo": (torch.tensor([[0, 3, 2, 1]]),),
+        "distance": (torch.rand(1, 4, 5, dtype=torch.float64),),
+        "cycle": (torch.rand(1, 4, 2, dtype=torch.float64),),
+        "equivariance": (random_logp(1, 4, 5, seed=2), mirror),
+    }[name]
+    assert torch.autograd.gradcheck(lambda x: getattr(losses, name)(x.log_softmax(-1), *rest), (logits,))

@@ -1,0 +1,129 @@
+"""The model: E = U C, both decoders, and the file."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from shic_cli.base.errors import InputError
+from shic_cli.files.layouts import SURFACE, Surface
+from shic_cli.learning import model_file
+from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.model_file import Saved, load_model, read_surface, save_model
+
+
+def surface() -> Surface:
+    verts = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    faces = np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32)
+    return Surface(
+        verts, faces, np.arange(4, dtype=np.int32), np.zeros((4, 3), np.uint8), verts[:, :2].copy(), faces
+    )
+
+
+def saved(decoder: str = "pointwise") -> Saved:
+    torch.manual_seed(0)
+    found = CanonicalMap(decoder, 8, 16, torch.randn(4, 3)).eval()
+    torch.nn.init.normal_(found.C)
+    return Saved(
+        found, surface(), {"decoder": decoder, "channels": 8, "dim": 16, "template": surface().fingerprint}
+    )
+
+
+def test_vertex_embeddings_are_the_eigenvectors_times_c_and_start_at_zero():
+    eigenvectors = torch.randn(50, 6)
+    found = CanonicalMap("pointwise", 8, 16, eigenvectors)
+    assert not found.vertex_embeddings().any()
+    torch.nn.init.normal_(found.C)
+    torch.testing.assert_close(found.vertex_embeddings(), eigenvectors @ found.C)
+    assert [name for name, _ in found.named_parameters() if "decoder" not in name] == ["C"]
+
+
+def test_convolutional_decoder_gives_the_input_resolution_of_a_patch_14_encoder():
+    with torch.no_grad():
+        embedding, foreground = (
+            CanonicalMap("convolutional", 384, 16, torch.randn(5, 3))
+            .eval()
+            .embed(torch.randn(1, 384, 16, 16))
+        )
+    assert embedding.shape == (1, 16, 224, 224) and foreground.shape == (1, 224, 224)
+
+
+def test_convolutional_decoder_averages_finer_grids():
+    found, grid = CanonicalMap("convolutional", 8, 16, torch.randn(5, 3)).eval(), torch.randn(1, 8, 16, 16)
+    fine = grid.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    with torch.no_grad():
+        for one, other in zip(found.embed(fine), found.embed(grid), strict=True):
+            torch.testing.assert_close(one, other)
+        assert found.embed(torch.randn(1, 8, 37, 37))[0].shape == (1, 16, 224, 224)
+        assert found.embed(torch.randn(1, 8, 14, 14))[0].shape == (1, 16, 192, 192)
+
+
+def test_a_unet_gives_half_the_resolution_and_sees_the_whole_picture():
+    found = CanonicalMap("unet", 4, 16, torch.randn(5, 3)).eval()
+    pixels = torch.randn(1, 4, 128, 128, requires_grad=True)
+    embedding, foreground = found.embed(pixels)
+    assert embedding.shape == (1, 16, 64, 64) and foreground is None
+    (reach,) = torch.autograd.grad(embedding[0, :, 0, 0].sum(), pixels)
+    assert reach[0, :, 100:, 100:].abs().sum() > 0  # the far corner
+
+
+def test_pointwise_decoder_commutes_with_picking_pixels():
+    found = saved().map
+    features = torch.randn(2, 8, 5, 5)
+    dense, foreground = found.embed(features)
+    assert dense.shape == (2, 16, 5, 5) and foreground is None
+    torch.testing.assert_close(dense[:, :, 3, 1], found.decoder(features[:, :, 3, 1]))
+
+
+@pytest.mark.parametrize("decoder", ["pointwise", "convolutional", "released", "unet"])
+def test_a_model_comes_back_from_its_file_as_it_was(tmp_path, decoder):
+    one, path = saved(decoder), tmp_path / "m.safetensors"
+    save_model(path, one, overwrite=False)
+    other = load_model(path)
+    features = torch.randn(1, 8, 32, 32) if decoder == "unet" else torch.randn(1, 8, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(one.map.embed(features)[0], other.map.embed(features)[0])
+    torch.testing.assert_close(one.map.vertex_embeddings(), other.map.vertex_embeddings())
+    for name in SURFACE:
+        assert np.array_equal(getattr(one.surface, name), getattr(other.surface, name))
+    assert other.meta["template"] == other.surface.fingerprint
+    assert read_surface(path).fingerprint == other.surface.fingerprint
+    assert model_file.describe(path)["kind"] == "shic/model"
+
+
+def damage(tensors: dict, meta: dict, how: str) -> None:
+    if how == "missing tensor":
+        del tensors["C"]
+    elif how == "other size":
+        tensors["C"] = tensors["C"][:, :5].contiguous()
+    elif how == "index out of range":
+        tensors["surface.faces"][0, 0] = 99
+    elif how == "other format":
+        meta["format"] = "someone/else"
+    else:
+        meta["meta"] = "{"
+
+
+@pytest.mark.parametrize(
+    "how", ["missing tensor", "other size", "index out of range", "other format", "broken metadata"]
+)
+def test_a_damaged_model_is_refused(tmp_path, how):
+    path = tmp_path / "m.safetensors"
+    save_model(path, saved(), overwrite=False)
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        meta = dict(file.metadata())
+    damage(tensors, meta, how)
+    save_file(tensors, path, metadata=meta)
+    with pytest.raises(InputError):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a model", b"\xff" * 64])
+def test_what_is_no_model_is_refused(tmp_path, content):
+    path = tmp_path / "m.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"m\.safetensors"):
+        load_model(path)

@@ -1,0 +1,126 @@
+"""The examples: the plugin is found by its entry point and works, and the script's lines are commands that
+exist.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import torch
+
+from shic_cli.cli import SPLIT, group
+from shic_cli.files.items import ItemReader
+from shic_cli.files.photos import encode
+from shic_cli.parts import registry
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What installing the example package leaves: its module on the path, and metadata with the entry points
+    of its pyproject.
+    """
+    project = tomllib.loads((EXAMPLES / "plugin_extractor/pyproject.toml").read_text())["project"]
+    info = tmp_path / "site" / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    groups = [
+        f"[{name}]\n" + "".join(f"{k} = {v}\n" for k, v in points.items())
+        for name, points in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups))
+    shutil.copy(EXAMPLES / "plugin_extractor/shic_box.py", info.parent)
+    monkeypatch.syspath_prepend(info.parent)
+
+
+def test_the_plugin_is_found_by_its_entry_point(plugin: None) -> None:
+    assert "box" in registry.names("extractors")
+    extractor = registry.make("extractors", "box")
+    masks = torch.zeros(2, 1, 128, 128)
+    masks[:, :, 20:100, 30:90] = 1
+    features = extractor(torch.zeros(2, 3, 128, 128), masks)
+    assert features.shape == (2, extractor.dim, 64, 64) and features.isfinite().all()
+    assert (features[0, :, 20, 20] - features[0, :, 40, 40]).norm() > 0.5
+
+
+def test_the_plugin_serves_a_command(
+    plugin: None, shic: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 10:50] = True
+    for folder, image in (
+        ("imgs", np.full((40, 60, 3), 90, np.uint8)),
+        ("masks", mask[..., None].repeat(3, -1) * np.uint8(255)),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").write_bytes(encode(image))
+    status, _, err = shic("features", "imgs", "--extractor", "box", "-o", "box.h5")
+    assert status == 0, err
+    reader = ItemReader(tmp_path / "box.h5", "shic/features")
+    assert reader.header.attrs["extractor"] == "box" and reader["a.png"].feature.shape == (20, 64, 64)
+
+
+def test_without_the_plugin_its_name_is_unknown(
+    shic: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(encode(np.zeros((20, 20, 3), np.uint8)))
+    status, _, err = shic("features", "a.png", "--extractor", "box")
+    assert status == 2 and "box" in err
+
+
+def script_lines() -> list[str]:
+    """Every shic line of the script, those in comments too."""
+    text = (EXAMPLES / "own_class.sh").read_text()
+    return [match.group(1) for match in re.finditer(r"^(?:#    )?(?:\[ .* \] \|\| )?(shic .*)$", text, re.M)]
+
+
+@pytest.mark.parametrize("line", script_lines())
+def test_the_scripts_lines_are_commands_with_those_options(line: str) -> None:
+    command, words = group, shlex.split(line)[1:]
+    context = click.Context(group)
+    while isinstance(command, click.Group):
+        command = command.get_command(context, words.pop(0))
+        assert command is not None
+    command.make_context("shic", words)  # raises on an option or a value that the command does not know
+
+
+def test_the_script_is_sound_and_says_how_it_is_used() -> None:
+    assert len(script_lines()) >= 8
+    subprocess.run(["bash", "-n", EXAMPLES / "own_class.sh"], check=True)
+    said = subprocess.run(["bash", EXAMPLES / "own_class.sh"], capture_output=True, text=True)
+    assert (
+        said.returncode == 2
+        and "MESH PHOTOS NEW_PHOTOS" in said.stderr
+        and "NEW_PHOTOS  photos to try" in said.stderr
+    )
+
+
+@pytest.mark.parametrize("script", ["array.sh", "torchrun.sh"])
+def test_the_lines_of_many_machines_are_commands(script: str, tmp_path: Path) -> None:
+    """The scripts run with a `shic` and a `torchrun` that write down what they are asked."""
+    for name in ("shic", "torchrun"):
+        (tmp_path / name).write_text('#!/usr/bin/env bash\nprintf "%q " "$@" >> lines\necho >> lines\n')
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "3"}
+    subprocess.run(["bash", EXAMPLES / "scale" / script], cwd=tmp_path, env=env, check=True)
+    lines = (tmp_path / "lines").read_text().splitlines()
+    assert len(lines) == (1 if script == "array.sh" else 4)
+    for line in lines:
+        words = shlex.split(line)
+        if script == "torchrun.sh":
+            assert words[:4] == ["--nproc-per-node", "8", "-m", "shic_cli"] and words[4] in SPLIT
+            words = words[4:]
+        group.get_command(click.Context(group), words[0]).make_context("shic", words[1:])

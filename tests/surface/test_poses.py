@@ -1,0 +1,91 @@
+"""Limbs found without a skeleton, and poses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import trimesh
+
+from shic_cli.base.devices import chance
+from shic_cli.base.settings import TemplateConfig
+from shic_cli.files.layouts import Template
+from shic_cli.stages.demo_animal import rest_mesh
+from shic_cli.stages.template import prepare
+from shic_cli.surface.poses import Poser, bend_limb, find_limbs, find_tips
+
+
+def made(mesh: trimesh.Trimesh, folder) -> Template:
+    mesh.export(folder / "mesh.ply")
+    return prepare(folder / "mesh.ply", TemplateConfig(vertices=0, eigenvectors=8))
+
+
+def star_verts(ball: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """The points of a ball drawn out into slender arms along `directions`."""
+    near = np.maximum(0, (ball @ directions.T - 0.97) / 0.03).max(1)
+    return ball * (0.35 + 1.0 * near**1.5)[:, None]
+
+
+@pytest.fixture(scope="module")
+def star(tmp_path_factory) -> Template:
+    """A body with four arms, two on each side, mirrored across x = 0."""
+    directions = np.array(
+        [[0.6, -0.64, 0.48], [-0.6, -0.64, 0.48], [0.6, -0.64, -0.48], [-0.6, -0.64, -0.48]]
+    )
+    ball = trimesh.creation.icosphere(subdivisions=5)
+    return made(
+        trimesh.Trimesh(star_verts(ball.vertices, directions), ball.faces, process=False),
+        tmp_path_factory.mktemp("star"),
+    )
+
+
+def test_every_arm_is_found_and_mirrored_ones_are_alike(star):
+    limbs = find_limbs(star)
+    assert len([limb for limb in limbs if len(limb.tips) == 1]) == 4
+    for limb in limbs:
+        assert np.linalg.norm(star.verts[limb.tips[0]]) > 0.4  # a tip is far out
+        twin = min(
+            limbs,
+            key=lambda other: np.linalg.norm(
+                star.verts[other.tips[0]] - star.verts[limb.tips[0]] * [-1, 1, 1]
+            ),
+        )
+        assert twin is not limb and twin.end == pytest.approx(limb.end)
+        np.testing.assert_allclose(twin.joints * [-1, 1, 1], limb.joints, atol=0.03)
+
+
+def test_a_ball_has_no_limbs_and_keeps_its_shape(tmp_path):
+    ball = made(trimesh.creation.icosphere(subdivisions=3), tmp_path)
+    assert find_limbs(ball) == []
+    assert Poser.of(ball)(chance(0)) is ball.verts
+
+
+def test_a_pose_moves_limbs_a_lot_and_lengths_little(star):
+    poser, edges = Poser.of(star), np.concatenate([star.faces[:, :2], star.faces[:, 1:]])
+    lengths = np.linalg.norm(np.diff(star.verts[edges], axis=1)[:, 0], axis=1)
+    for seed in range(5):
+        verts = poser(chance(seed))
+        assert verts.shape == star.verts.shape and np.isfinite(verts).all()
+        ratio = np.linalg.norm(np.diff(verts[edges], axis=1)[:, 0], axis=1) / lengths
+        assert 0.8 < np.median(ratio) < 1.25
+        tips = find_tips(star)
+        assert np.linalg.norm(verts[tips] - star.verts[tips], axis=1).max() > 0.03
+
+
+def test_the_same_seed_gives_the_same_pose_and_amount_zero_none(star):
+    poser = Poser.of(star)
+    assert np.array_equal(poser(chance(4)), poser(chance(4))) and not np.array_equal(
+        poser(chance(4)), poser(chance(5))
+    )
+    assert np.array_equal(Poser.of(star, 0)(chance(4)), star.verts)
+
+
+def test_a_head_turns_however_short_its_neck_is_and_then_bends_less(tmp_path):
+    verts, faces = rest_mesh(1200)
+    animal = made(trimesh.Trimesh(verts, faces, process=False), tmp_path)
+    stout = [limb for limb in find_limbs(animal) if limb.supple < 1]
+    assert len(stout) == 1 and len(stout[0].tips) > 1 and stout[0].kind == "head"
+    head, rest, turned = stout[0], animal.verts.astype(float), []
+    for limb in (head, replace(head, supple=1.0)):
+        moved = [np.linalg.norm(bend_limb(rest, limb, chance(seed), 1.0) - rest, axis=1) for seed in range(8)]
+        turned.append(np.mean([each[limb.tips[0]] for each in moved]))
+    assert turned[0] < 0.6 * turned[1]
