@@ -99,10 +99,8 @@ class UNet(nn.Module):
         self.bottom = nn.Sequential(
             *_grouped(widths[-1], widths[-1])
         )  # without it a corner does not see the opposite one
-        self.up = nn.ModuleList(
-            nn.Sequential(*_grouped(a + b, a, size=1), *_grouped(a, a)) for a, b in pairwise(widths)
-        )
-        self.out = nn.Conv2d(widths[0], dim, 1)
+        self.up = nn.ModuleList(_Up(a, b) for a, b in pairwise(widths))
+        self.out = _Pixelwise(widths[0], dim)
         self.to(memory_format=torch.channels_last)  # a third less time on a CPU
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -111,17 +109,36 @@ class UNet(nn.Module):
             levels.append(down(levels[-1]))
         hidden = self.bottom(levels.pop())
         for up in reversed(self.up):
-            hidden = up(torch.cat([nn.functional.interpolate(hidden, scale_factor=2), levels.pop()], 1))
+            hidden = up(hidden, levels.pop())
         return self.out(hidden), None
+
+
+class _Pixelwise(nn.Linear):
+    """A 1x1 convolution; as a product of matrices it is quicker on a CPU."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+
+
+class _Up(nn.Module):
+    """Doubles `(B, b, h, w)` and joins it with the features `(B, a, 2h, 2w)` of the way down."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__()
+        self.below, self.beside = _Pixelwise(b, a, bias=False), _Pixelwise(a, a, bias=False)
+        self.after = nn.Sequential(nn.GroupNorm(GROUPS, a), nn.ReLU(), *_grouped(a, a))
+
+    def forward(self, below: torch.Tensor, beside: torch.Tensor) -> torch.Tensor:
+        doubled = nn.functional.interpolate(self.below(below), scale_factor=2)
+        return self.after(doubled + self.beside(beside))
 
 
 def _block(a: int, b: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
 
 
-def _grouped(a: int, b: int, stride: int = 1, size: int = 3) -> tuple[nn.Module, ...]:
-    convolution = nn.Conv2d(a, b, size, stride, padding=size // 2, bias=False)
-    return convolution, nn.GroupNorm(GROUPS, b), nn.ReLU()
+def _grouped(a: int, b: int, stride: int = 1) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(a, b, 3, stride, padding=1, bias=False), nn.GroupNorm(GROUPS, b), nn.ReLU()
 
 
 # `released` is what `shic models import` makes: the convolutional one as the authors have it.

@@ -24,6 +24,7 @@ from shic_cli.learning.encode import decoder_input
 from shic_cli.learning.similarity import sample
 
 ROOM = 1.1  # times the crop's width is cut of a picture that is moved a little
+CLEAN = 0.25  # of the pictures stay as they are
 MOST = 4000  # labelled pixels are kept of a cut picture
 THIN = 0.5  # a labelled pixel is drawn by the number of pixels of its vertex to minus this power
 CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
@@ -201,9 +202,11 @@ class Examples:
         rgb, mask, yx, vertex = self._kept_cut(index)
         if index in self.own:
             yx, vertex = self.own[index]
-        side, matrix = self.encoder.side, augment.draw_mild(self.encoder.side, ROOM, rng)
-        rgb = augment.roughen_picture(augment.warp(rgb, matrix), rng)
-        mask = augment.roughen_mask(augment.warp(mask, matrix), rng)
+        side, clean = self.encoder.side, rng.random() < CLEAN
+        matrix = augment.inner(side, ROOM) if clean else augment.draw_mild(side, ROOM, rng)
+        rgb, mask = augment.warp(rgb, matrix), augment.warp(mask, matrix)
+        if not clean:
+            rgb, mask = augment.roughen_picture(rgb, rng), augment.roughen_mask(mask, rng)
         weight = np.bincount(vertex)[vertex] ** -THIN
         chosen = rng.choice(len(yx), 2 * CANDIDATES * self.points, p=weight / weight.sum())
         yx, vertex = augment.move(yx[chosen], matrix), vertex[chosen]

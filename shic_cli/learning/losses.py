@@ -28,6 +28,25 @@ def pseudo(logp: torch.Tensor, vertex: torch.Tensor) -> torch.Tensor:
 synthetic = pseudo
 
 
+def sampled(
+    pixels: torch.Tensor,
+    vertices: torch.Tensor,
+    vertex: torch.Tensor,
+    rivals: torch.Tensor,
+    geodesic: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """L_syn and L_dist of pixel embeddings `(B, P, D)` with the labels `vertex` `(B, P)`, in which the random
+    vertices `rivals` `(R,)` stand for all K - 1 others; with all vertices it is exact. ln K for a model that
+    knows nothing.
+    """
+    own, same = (pixels * vertices[vertex]).sum(-1, keepdim=True), rivals == vertex[..., None]
+    each = (len(vertices) - 1) / (len(rivals) - same.sum(-1, keepdim=True))
+    others = (pixels @ vertices[rivals].T).masked_fill(same, -torch.inf) + each.log()
+    logp = torch.cat([own, others], -1).log_softmax(-1)
+    expected = (logp[..., 1:].exp() * geodesic[vertex[..., None], rivals]).sum(-1)
+    return -logp[..., 0].mean(), expected.mean()
+
+
 def distance(logp: torch.Tensor, geodesic: torch.Tensor) -> torch.Tensor:
     """L_dist: the expected distance of the prediction from the match, the mean of sum_x d(x, x~) p(x|u).
 

@@ -39,6 +39,7 @@ log = logging.getLogger("shic")
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses of photos alone
 
 
+RIVALS = 1024  # vertices that a label is told from in a step, drawn anew in every one
 DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come back from there
 
 
@@ -68,6 +69,7 @@ class Trainer:
     mirror: torch.Tensor
     team: Together
     fitting: Fitting
+    rivals: torch.Tensor
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -131,7 +133,7 @@ class Trainer:
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(
             config, template, examples, device, seed, found, optimizer, geodesic, mirror,
-            Together(found), Fitting("training", config.batch),
+            Together(found), Fitting("training", config.batch), torch.arange(len(template.verts), device=device),
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
@@ -256,6 +258,7 @@ class Trainer:
         """One step on the examples `batch`, of which `found` are this rank's share; its share of the losses,
         which are means, by name.
         """
+        self.rivals = self._rivals(generator)
         chosen, team, natural = (
             self.examples.draw(len(batch), generator),
             self.team,
@@ -272,6 +275,13 @@ class Trainer:
         team.add_gradients()
         self.optimizer.step()
         return values
+
+    def _rivals(self, generator: torch.Generator) -> torch.Tensor:
+        """The vertices `(R,)` that labels of synthetic pictures are told from in a step: all but for a U-Net."""
+        count = len(self.template.verts)
+        if self.config.decoder != "unet" or count <= 2 * RIVALS:
+            return torch.arange(count, device=self.device)
+        return torch.randperm(count, generator=generator)[:RIVALS].to(self.device)
 
     def _gradients(
         self, pairs: list[tuple[Example, torch.Tensor]], counts: dict[str, float], size: int
@@ -329,18 +339,21 @@ class Trainer:
             self.map.vertex_embeddings(),
         )
         terms = {}
+        rivals = self.rivals
         if natural.any() and self.config.natural == 0:
-            terms["own"] = losses.pseudo(
-                losses.log_probability(labelled[natural], vertices), batch.vertex[natural]
+            terms["own"], _ = losses.sampled(
+                labelled[natural], vertices, batch.vertex[natural], rivals, self.geodesic
             )
         elif natural.any():  # probabilities, K a point, are made of what needs them alone
             logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))
             terms |= self._natural(logp, other, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
         if self.config.synthetic and not natural.all():
-            logp = losses.log_probability(labelled[~natural], vertices)
-            terms["synthetic"] = losses.synthetic(logp, batch.vertex[~natural])
+            found = losses.sampled(
+                labelled[~natural], vertices, batch.vertex[~natural], rivals, self.geodesic
+            )
+            terms["synthetic"] = found[0]
             if self.config.far:
-                terms["far"] = losses.distance(logp, self.geodesic[batch.vertex[~natural]])
+                terms["far"] = found[1]
         return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
 
     def _embed(

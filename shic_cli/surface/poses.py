@@ -288,7 +288,7 @@ class Poser:
     f4, in the template's order.
 
     `amount` scales every bend, `bodies` every change of the body. Each pose draws how far it goes, between
-    half of `amount` and all of it: calm ones and wild ones.
+    half of `amount` and all of it, and each body between nothing and `bodies`.
     """
 
     template: Template
@@ -304,7 +304,11 @@ class Poser:
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         if not self.limbs:
             return self.template.verts
-        verts = vary(self.template, self.limbs, rng, self.bodies) if self.bodies else self.template.verts
+        verts = (
+            vary(self.template, self.limbs, rng, self.bodies * rng.random())
+            if self.bodies
+            else self.template.verts
+        )
         verts = verts.astype(np.float64)
         amount = self.amount * rng.uniform(0.5, 1)
         held = motion.hold(self.limbs, verts, rng, amount)

@@ -44,7 +44,7 @@ class Plain:
         hidden = occlusion(scene)
         if scene.limbs is not None:
             colors = markings(colors, scene.limbs[scene.mask], scene.kinds, points, rng)
-            hidden = np.maximum(hidden, rng.uniform(0, 1) * scene.inner[scene.mask])
+            hidden = np.maximum(hidden, rng.uniform(0.1, 1) * scene.inner[scene.mask])
         picture[scene.mask] = illuminate(colors, normals, scene.up, hidden, rng)
         picture += rng.standard_normal((size, size, 1), dtype=np.float32) * rng.uniform(0, 0.05)
         return (picture.clip(0, 1) * 255).astype(np.uint8)
