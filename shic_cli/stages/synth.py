@@ -215,13 +215,15 @@ def random_camera(
     verts: np.ndarray, config: SynthConfig, rng: np.random.Generator, azimuths: np.ndarray | None = None
 ) -> tuple[Cameras, float, float]:
     """A camera on the CPU, its azimuth and its elevation in degrees: one of the views of `config`, the rest
-    inside its ranges. With `azimuths` (N,), those of photos, a share of the cameras stands near one of them.
+    inside its ranges. With `azimuths` (N,), those of photos, a share of the cameras stands near one of them,
+    unless `config` names views.
 
     The longer side of the projected `verts` (K, 3) takes a share of the frame inside `config.fill`; the whole
     of it is in the frame.
     """
-    azimuth, elevation = random_viewpoint(parse_views(config.views, config.elevation), config.elevation, rng)
-    if azimuths is not None and rng.random() < config.like_photos:
+    views = parse_views(config.views, config.elevation)
+    azimuth, elevation = random_viewpoint(views, config.elevation, rng)
+    if azimuths is not None and not views and rng.random() < config.like_photos:
         azimuth = float(rng.choice(azimuths) + rng.normal(0, NEAR)) % 360
     roll, fov = rng.uniform(-config.roll, config.roll), rng.uniform(*config.fov)
     places = (torch.tensor([value], dtype=torch.float32) for value in (azimuth, elevation, roll, fov))

@@ -50,7 +50,10 @@ def write_conditions(
     conditioner = Conditioner(
         config, device, weights, **{key: spec.options[key] for key in ("depth",) if key in spec.options}
     )
-    framer, poser = Framer(template.verts, template.faces, config, device), Poser.of(template, config.poses)
+    framer, poser = (
+        Framer(template.verts, template.faces, config, device),
+        Poser.of(template, config.poses, config.bodies),
+    )
     side = conditioner.side(config.size)
     header = {
         "format": FORMAT,
@@ -112,7 +115,10 @@ def read_pictures(
     """
     said = _read_list(folder, template)
     config = _settings(folder / LIST, said["params"], config)
-    framer, poser = Framer(template.verts, template.faces, config, device), Poser.of(template, config.poses)
+    framer, poser = (
+        Framer(template.verts, template.faces, config, device),
+        Poser.of(template, config.poses, config.bodies),
+    )
     files = {each.path.stem: each for each in list_images([str(folder)])}
     listed = {Path(each["name"]).stem: each["sha256"] for each in said["pictures"]}
     wanted = (

@@ -1,35 +1,14 @@
 """How limbs are told apart, and what their random poses keep to: feet on the ground, bodies that sit."""
 
 import numpy as np
-import pytest
-import trimesh
+from beast import beast  # noqa: F401
 
 from shic_cli.base.devices import chance
-from shic_cli.base.settings import TemplateConfig
-from shic_cli.files.layouts import Template
-from shic_cli.stages.template import prepare
 from shic_cli.surface import motion
 from shic_cli.surface.poses import Poser, find_limbs
 
 
-def tube(start: list[float], end: list[float], radius: float) -> trimesh.Trimesh:
-    found = trimesh.creation.capsule(radius=radius, height=float(np.linalg.norm(np.subtract(end, start))))
-    found.apply_transform(trimesh.geometry.align_vectors([0, 0, 1], np.subtract(end, start)))
-    return found.apply_translation(np.add(start, end) / 2 - found.bounds.mean(0))
-
-
-@pytest.fixture(scope="module")
-def beast(tmp_path_factory) -> Template:
-    """A body on four legs, with a neck that carries a head, and a tail."""
-    parts = [tube([0, 0, -0.6], [0, 0, 0.6], 0.25), tube([0, 0.1, 0.7], [0, 1.0, 1.2], 0.12)]
-    parts += [tube([0, 1.0, 1.2], [0, 0.9, 1.7], 0.1), tube([0, 0.1, -0.8], [0, -0.3, -1.8], 0.06)]
-    parts += [tube([x, -0.1, z], [x, -1.1, z], 0.09) for x in (-0.15, 0.15) for z in (-0.6, 0.6)]
-    path = tmp_path_factory.mktemp("beast") / "beast.ply"
-    trimesh.util.concatenate(parts).export(path)
-    return prepare(path, TemplateConfig(vertices=1500, remesh="on", eigenvectors=32, up="+y", front="+z"))
-
-
-def test_legs_tail_and_head_are_told_apart(beast):
+def test_legs_tail_and_head_are_told_apart(beast):  # noqa: F811
     limbs = find_limbs(beast)
     kinds = [limb.kind for limb in limbs]
     assert kinds.count("fore") == 2 and kinds.count("hind") == 2
@@ -43,7 +22,7 @@ def test_legs_tail_and_head_are_told_apart(beast):
     assert {"tail", "head"} <= set(kinds)
 
 
-def test_feet_of_a_standing_body_are_on_the_ground(beast, monkeypatch):
+def test_feet_of_a_standing_body_are_on_the_ground(beast, monkeypatch):  # noqa: F811
     monkeypatch.setattr(motion, "MANNERS", {"stand": 1.0})
     limbs, verts = find_limbs(beast), beast.verts.astype(float)
     legs = [i for i, limb in enumerate(limbs) if limb.kind in motion.FOLD]
@@ -57,7 +36,7 @@ def test_feet_of_a_standing_body_are_on_the_ground(beast, monkeypatch):
     assert np.median(off) < 0.01 and np.mean(moved) > 0.02
 
 
-def test_a_body_that_sits_has_its_front_up(beast, monkeypatch):
+def test_a_body_that_sits_has_its_front_up(beast, monkeypatch):  # noqa: F811
     monkeypatch.setattr(motion, "MANNERS", {"rest": 1.0})
     held = [motion.hold(find_limbs(beast), beast.verts, chance(seed), 1.0) for seed in range(20)]
     sitting = [each for each in held if each.pitch >= 0.5]
@@ -71,7 +50,7 @@ def test_a_body_that_sits_has_its_front_up(beast, monkeypatch):
     assert max(heights) > rest + 0.2
 
 
-def test_a_foot_goes_where_its_turns_say(beast):
+def test_a_foot_goes_where_its_turns_say(beast):  # noqa: F811
     limbs = find_limbs(beast)
     limb = next(limb for limb in limbs if limb.kind == "fore")
     verts = beast.verts.astype(float)
