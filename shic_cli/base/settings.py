@@ -341,6 +341,11 @@ class TrainConfig(Checked):
         "Weight of the expected distance from the label on synthetic pictures, which tells legs apart early; -1: 0.003 for a unet, else 0.",
         low=-1,
     )
+    near: float = setting(
+        0.1,
+        "Weight of telling the near side of the body from the far one on synthetic pictures, which a unet does.",
+        low=0,
+    )
     own: float = setting(
         -1.0,
         "Weight of the loss of photos by the map's own labels, where it is sure and agrees with itself on the mirrored photo; 0 leaves"

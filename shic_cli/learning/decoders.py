@@ -78,12 +78,14 @@ class Pointwise(nn.Module):
 
 
 class UNet(nn.Module):
-    """Pixels `(B, C, h, w)`, h and w multiples of 32, to embeddings `(B, D, h/2, w/2)`: a small U-Net,
+    """Pixels `(B, C, h, w)`, h and w multiples of 32, to embeddings `(B, D + 1, h/2, w/2)`: a small U-Net,
     trained from scratch.
 
     Four halvings, so that every pixel sees the whole object, and as many doublings with skips, so that it
     keeps its place. Ronneberger et al., MICCAI 2015. Every picture is normalised on its own (Wu and He, ECCV
-    2018), for photos differ from the renders that a batch is made of.
+    2018), for photos differ from the renders that a batch is made of. One more channel tells the near side of
+    the body from the far one: near and far legs are left and right ones by where the animal looks, and what
+    depends on two things is learned late without a word on either.
     """
 
     pointwise = False
@@ -100,7 +102,7 @@ class UNet(nn.Module):
             *_grouped(widths[-1], widths[-1])
         )  # without it a corner does not see the opposite one
         self.up = nn.ModuleList(_Up(a, b) for a, b in pairwise(widths))
-        self.out = _Pixelwise(widths[0], dim)
+        self.out = _Pixelwise(widths[0], dim + 1)
         self.to(memory_format=torch.channels_last)  # a third less time on a CPU
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, None]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 
 
+ONE_SIDED = 0.25  # a picture shows one side if its points' mean side is farther from the middle than this
+
+
 def log_probability(pixels: torch.Tensor, vertices: torch.Tensor) -> torch.Tensor:
     """log p(x|u) `(..., P, K)` of pixel embeddings `(..., P, D)` and vertex embeddings `(K, D)`: softmax of
     the dot product (Eq. 3).
@@ -45,6 +48,17 @@ def sampled(
     logp = torch.cat([own, others], -1).log_softmax(-1)
     expected = (logp[..., 1:].exp() * geodesic[vertex[..., None], rivals]).sum(-1)
     return -logp[..., 0].mean(), expected.mean()
+
+
+def near(logits: torch.Tensor, side: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of `logits` `(B, P)` for points on the side of the body that the picture shows more
+    of; `side` `(B, P)` is 1 or -1, 0 for points that say nothing. Pictures of both sides alike say nothing.
+    """
+    shown = side.mean(-1, keepdim=True)
+    weight = side.abs() * (shown.abs() > ONE_SIDED)
+    right = (side * shown > 0).to(logits.dtype)
+    found = torch.nn.functional.binary_cross_entropy_with_logits(logits, right, weight, reduction="sum")
+    return found / weight.sum().clamp_min(1)
 
 
 def distance(logp: torch.Tensor, geodesic: torch.Tensor) -> torch.Tensor:

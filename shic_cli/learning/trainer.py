@@ -39,6 +39,7 @@ log = logging.getLogger("shic")
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses of photos alone
 
 
+MIDDLE = 0.01  # of the template's largest side: nearer to its mirror plane a vertex is on neither side
 RIVALS = 1024  # vertices that a label is told from in a step, drawn anew in every one
 DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come back from there
 
@@ -51,7 +52,13 @@ MEMORY = 4 << 30  # bytes of encoded pictures that are kept, by all ranks of a m
 
 def _kind(name: str) -> str:
     """Which pictures the loss `name` is a mean over."""
-    return "natural" if name in (*NATURAL, "own") else "synthetic" if name in ("synthetic", "far") else "all"
+    return (
+        "natural"
+        if name in (*NATURAL, "own")
+        else "synthetic"
+        if name in ("synthetic", "far", "near")
+        else "all"
+    )
 
 
 @dataclass
@@ -196,6 +203,12 @@ class Trainer:
         return torch.cat([others, torch.tensor(kept).repeat(-(-wanted // len(kept)))[:wanted]])
 
     @cached_property
+    def side(self) -> torch.Tensor:
+        """Which side of the body every vertex `(K,)` is on: 1, -1, or 0 in its middle."""
+        x = torch.from_numpy(self.template.verts[:, 0]).to(self.device)
+        return x.sign() * (x.abs() > MIDDLE)
+
+    @cached_property
     def teacher(self) -> Teacher:
         """Labels photos by the map as it is."""
         median = Median.of(self.template.verts, self.template.faces, self.device)
@@ -333,6 +346,7 @@ class Trainer:
                 torch.cat([yx, flip_points(yx[natural], batch.side)]),
             )
         pixels, foreground = self._embed(features, yx, batch)
+        pixels, near = pixels[..., : self.config.dim], pixels[..., self.config.dim :]
         labelled, mirrored, vertices = (
             pixels[: len(natural)],
             pixels[len(natural) :],
@@ -354,6 +368,10 @@ class Trainer:
             terms["synthetic"] = found[0]
             if self.config.far:
                 terms["far"] = found[1]
+            if self.config.near and near.shape[-1]:
+                terms["near"] = losses.near(
+                    near[: len(natural)][~natural][..., 0], self.side[batch.vertex[~natural]]
+                )
         return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
 
     def _embed(
@@ -363,9 +381,8 @@ class Trainer:
         whatever the decoder's layers.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            found, foreground = (
-                (self.map.decoder(features), None) if batch.at_points else self.map.embed(features)
-            )
+            made = self.map.decoder(features)
+        found, foreground = (made, None) if batch.at_points else made
         found = found.float() if batch.at_points else sample(found.float(), yx, batch.side)
         return found, None if foreground is None else foreground.float()
 
