@@ -342,9 +342,9 @@ class TrainConfig(Checked):
         low=-1,
     )
     near: float = setting(
-        0.1,
-        "Weight of telling the near side of the body from the far one on synthetic pictures, which a unet does.",
-        low=0,
+        -1.0,
+        "Weight of telling the near side of the body from the far one on synthetic pictures; -1: 0.1 for a unet, else 0.",
+        low=-1,
     )
     own: float = setting(
         -1.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ from shic_cli.surface.geodesic_median import Median
 if TYPE_CHECKING:
     from shic_cli.learning.canonical_map import CanonicalMap
 
+log = logging.getLogger("shic")
+
+REPEATS = 4  # times a photo is shown in an epoch, at most
 ASKED = 400  # pixels of a photo whose labels are asked for
 FEWEST = 40  # sure pixels that a photo needs to be learned from
 
@@ -33,6 +37,22 @@ class Teacher:
     scale: float
     spread: float
     device: torch.device
+
+    def choose(
+        self, photos: list[int], number: int, generator: torch.Generator, rng: np.random.Generator
+    ) -> list[int]:
+        """The examples of an epoch, about `number`, among the `photos` that get labels now; a photo is in it at
+        most REPEATS times.
+        """
+        number = max(1, min(number, REPEATS * len(photos)))
+        drawn = [photos[place] for place in torch.randperm(len(photos), generator=generator).tolist()][
+            :number
+        ]
+        counts = {index: self.label(index, rng) for index in drawn}
+        kept = [index for index, count in counts.items() if count]
+        share = sum(counts.values()) / (ASKED * len(drawn))
+        log.info("own labels: %d of %d photos, %.0f %% of their pixels", len(kept), len(drawn), 100 * share)
+        return (kept * REPEATS)[:number]
 
     @torch.no_grad()
     def label(self, index: int, rng: np.random.Generator) -> int:

@@ -26,7 +26,7 @@ from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.decoders import DECODERS
 from shic_cli.learning.examples import Batch, Example, Examples, collate, flip_points
 from shic_cli.learning.model_file import Saved, write_tensors
-from shic_cli.learning.own_labels import ASKED, Teacher
+from shic_cli.learning.own_labels import Teacher
 from shic_cli.learning.recipes import settle
 from shic_cli.learning.similarity import sample
 from shic_cli.learning.team import Together
@@ -177,30 +177,18 @@ class Trainer:
 
     def _numbers(self, generator: torch.Generator) -> torch.Tensor:
         """The examples of this epoch by their numbers: all of them; or, where photos have the map's own labels,
-        the synthetic ones and, once it is time, as many photos as there is room for, labelled now.
+        the synthetic ones and, once it is time, a share of photos, labelled now.
         """
         natural = [index for index in range(len(self.examples)) if self.examples.is_natural(index)]
         if not (self.config.natural == 0 and self.config.own > 0 and natural):
             return torch.arange(len(self.examples))
-        others = torch.tensor(sorted(set(range(len(self.examples))) - set(natural)))
-        if self.epoch < self.config.own_from * self.config.epochs:
-            return others
-        share = self.config.own_share
-        wanted = max(1, round(len(others) * share / (1 - share)))
-        drawn = torch.tensor(natural)[torch.randperm(len(natural), generator=generator)][:wanted].tolist()
-        rng, labels = chance(self.seed, "own", self.epoch), 0
-        self.map.eval()
-        kept = [index for index in drawn if self.teacher.label(index, rng)]
-        labels = sum(len(self.examples.own[index][1]) for index in kept)
-        log.info(
-            "own labels: %d of %d photos, %.0f %% of their pixels",
-            len(kept),
-            len(drawn),
-            100 * labels / (ASKED * max(len(drawn), 1)),
-        )
-        if not kept:
-            return others
-        return torch.cat([others, torch.tensor(kept).repeat(-(-wanted // len(kept)))[:wanted]])
+        others = [index for index in range(len(self.examples)) if not self.examples.is_natural(index)]
+        photos: list[int] = []
+        if self.epoch >= self.config.own_from * self.config.epochs:
+            share, rng = self.config.own_share, chance(self.seed, "own", self.epoch)
+            self.map.eval()
+            photos = self.teacher.choose(natural, round(len(others) * share / (1 - share)), generator, rng)
+        return torch.tensor(others + photos)
 
     @cached_property
     def side(self) -> torch.Tensor:
