@@ -84,3 +84,33 @@ def test_gradients_agree_with_finite_differences(name):
         "equivariance": (random_logp(1, 4, 5, seed=2), mirror),
     }[name]
     assert torch.autograd.gradcheck(lambda x: getattr(losses, name)(x.log_softmax(-1), *rest), (logits,))
+
+
+def test_labels_told_from_all_vertices_are_the_exact_losses():
+    generator = torch.Generator().manual_seed(0)
+    pixels, vertices = (torch.randn(*shape, generator=generator) for shape in ((2, 5, 8), (40, 8)))
+    vertex = torch.randint(0, 40, (2, 5), generator=generator)
+    geodesic = torch.rand(40, 40, generator=generator)
+    geodesic = geodesic + geodesic.T
+    geodesic.fill_diagonal_(0)
+    found = losses.sampled(pixels, vertices, vertex, torch.arange(40), geodesic)
+    logp = losses.log_probability(pixels, vertices)
+    torch.testing.assert_close(found[0], losses.pseudo(logp, vertex))
+    torch.testing.assert_close(found[1], losses.distance(logp, geodesic[vertex]))
+    few = [
+        losses.sampled(pixels, vertices, vertex, torch.randperm(40, generator=generator)[:20], geodesic)[0]
+        for _ in range(200)
+    ]
+    assert abs(torch.stack(few).mean() - found[0]) < 0.3  # on the mean the others stand for all
+    nothing = losses.sampled(torch.zeros(2, 5, 8), vertices, vertex, torch.arange(7), geodesic)[0]
+    torch.testing.assert_close(nothing, torch.tensor(40.0).log())
+
+
+def test_the_near_side_is_the_one_that_the_picture_shows_more_of():
+    side = torch.tensor([[1.0, 1, 1, -1, 0], [-1, -1, -1, 1, 0], [1, -1, 1, -1, 0]])
+    right = torch.tensor([[9.0, 9, 9, -9, 5], [9, 9, 9, -9, 5], [7, 7, 7, 7, 7]])
+    assert (
+        losses.near(right, side) < 1e-3
+    )  # the last picture, of both sides alike, and the middle say nothing
+    assert losses.near(-right, side) > 5
+    assert losses.near(right, torch.zeros(3, 5)) == 0
