@@ -24,6 +24,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from trimesh.remesh import subdivide
 
 from shic_cli.base.devices import chance
+from shic_cli.base.errors import InputError
 from shic_cli.base.settings import SynthConfig
 from shic_cli.parts.generators.backgrounds import Photos
 from shic_cli.parts.generators.plain import background, photo
@@ -53,7 +54,10 @@ class Rig:
     @classmethod
     def read(cls, path: Path, least: int) -> Rig:
         """The first skinned mesh of a file, its faces quartered until it has at least that many vertices."""
-        gltf = Gltf(path)
+        try:
+            gltf = Gltf(path)
+        except (ValueError, InputError) as error:
+            raise SystemExit(f"{path}: is not glTF ({error})") from error
         if not gltf.items("skins") or not gltf.items("animations"):
             raise SystemExit(f"{path}: has no skin or no animation")
         node = next(node for node in gltf.items("nodes") if "skin" in node)

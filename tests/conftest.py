@@ -32,6 +32,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--measured", metavar="FILE", help="write what tests/benchmarks measure there, as JSON")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker of tests that run on a GPU alone; `-m cuda` chooses them."""
+    config.addinivalue_line("markers", "cuda: runs where there is a CUDA device")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip the tests marked `cuda` where there is no GPU."""
+    import torch
+
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+
+
 def animal_verts(sphere: np.ndarray) -> np.ndarray:
     """A four-legged animal `(K, 3)` from the points of a unit sphere: left and right alike, front and back
     and top and bottom not.

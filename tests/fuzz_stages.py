@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 import trimesh
+from gltf_files import rich
 from PIL import Image
 
 from shic_cli.base.settings import (
     FeatureConfig,
+    MasksConfig,
     PckConfig,
     PredictConfig,
     PseudoGtConfig,
@@ -36,8 +38,10 @@ from shic_cli.files.arrays import read_template
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.keypoints import read_pairs
 from shic_cli.files.layouts import Surface
+from shic_cli.files.mask_sources import MaskSource, check_mask
+from shic_cli.files.masks import read_mask
 from shic_cli.files.names import picture_path
-from shic_cli.files.photos import ImageFile, MaskSource, check_mask, read_mask
+from shic_cli.files.photos import ImageFile
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import Saved, read_surface, save_model
@@ -56,6 +60,13 @@ from shic_cli.stages.train import open_maps
 from shic_cli.surface.poses import Poser
 
 CPU = torch.device("cpu")
+
+
+def _masks(folder: Path) -> MaskSource:
+    """The masks in a folder beside the photos."""
+    return MaskSource(MasksConfig(masks=str(folder / "masks")))
+
+
 SIZE = 24  # pixels a side of every picture
 
 
@@ -98,23 +109,16 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
     )
     pictures = _pictures(folder / "imgs", folder / "masks", chance)
     photos = [ImageFile.at(path) for path in pictures[:2]]
+    write_photo_features(photos, _masks(folder), folder / "features.h5", FeatureConfig("tiny"), CPU)
     write_photo_features(
-        photos, MaskSource(folder / "masks"), folder / "features.h5", FeatureConfig("tiny"), CPU
-    )
-    write_photo_features(
-        photos,
-        MaskSource(folder / "masks"),
-        folder / "projected.h5",
-        FeatureConfig(),
-        CPU,
-        basis=folder / "basis.h5",
+        photos, _masks(folder), folder / "projected.h5", FeatureConfig(), CPU, basis=folder / "basis.h5"
     )
     for name, of in (("maps.h5", template.fingerprint), ("any.h5", "")):
         with ItemWriter(
             folder / name, "shic/maps", params={}, sources={}, attrs={"labels": "annotated", "template": of}
         ) as writer:
             for photo in photos:
-                mask = read_mask(folder / "masks" / f"{photo.path.stem}.png")
+                mask = read_mask(folder / "masks" / f"{photo.path.stem}.png").mask
                 vertex = np.where(mask, chance.integers(len(template.verts), size=mask.shape), -1)
                 writer.add(
                     photo.name,
@@ -174,7 +178,7 @@ def _meshes(folder: Path, ball: trimesh.Trimesh) -> list[Path]:
     )
     for name, data in trimesh.exchange.gltf.export_gltf(trimesh.Scene(ball)).items():
         (found[7] if name.endswith(".gltf") else folder / name).write_bytes(data)
-    return found
+    return [*found, rich().save(folder / "rich.glb")]
 
 
 def _pictures(folder: Path, masks: Path, chance: np.random.Generator) -> list[Path]:
@@ -291,21 +295,12 @@ def use_views(path: Path, seeds: Path) -> None:
     write_view_features(views, Path("features.h5"), FeatureConfig("tiny"), CPU, sources={})
     photos = [ImageFile.at(seeds / "imgs" / "00.png")]
     config = PseudoGtConfig(extractor="tiny")
-    pseudo_gt(
-        _template(seeds),
-        photos,
-        MaskSource(seeds / "masks"),
-        Path("pgt.h5"),
-        config,
-        CPU,
-        sources={},
-        views=views,
-    )
+    pseudo_gt(_template(seeds), photos, _masks(seeds), Path("pgt.h5"), config, CPU, sources={}, views=views)
 
 
 def use_features(path: Path, seeds: Path) -> None:
     """`shic pseudo-gt FEATURES`, `shic features --basis`."""
-    views, masks = read_views(seeds / "views.h5"), MaskSource(seeds / "masks")
+    views, masks = read_views(seeds / "views.h5"), _masks(seeds)
     if "basis" not in json.dumps(info.describe(path)["params"]):
         reader = ItemReader(path, "shic/features")
         pseudo_gt(
@@ -341,7 +336,7 @@ def use_maps(path: Path, seeds: Path) -> None:
 def use_model(path: Path, seeds: Path) -> None:
     """`shic predict`, `match`, `eval pck`, `remap --template` with this model."""
     predictor = Predictor(path, CPU, PredictConfig(side=32))
-    _predict(predictor, [ImageFile.at(seeds / "imgs" / "01.jpg")], MaskSource(seeds / "masks"), "checker")
+    _predict(predictor, [ImageFile.at(seeds / "imgs" / "01.jpg")], _masks(seeds), "checker")
     surface = read_surface(path)
     _remap(ItemReader(seeds / "any.h5", "shic/maps"), surface, str(seeds / "imgs" / "00.png"))
 
@@ -351,13 +346,13 @@ def use_image(path: Path, seeds: Path) -> None:
     texture.
     """
     shutil.copy(path, "00.png")
-    _predict(_predictor(seeds), [ImageFile.at(Path("00.png"))], MaskSource(seeds / "masks"), None)
+    _predict(_predictor(seeds), [ImageFile.at(Path("00.png"))], _masks(seeds), None)
     load_texture(str(path), _predictor(seeds).surface)
 
 
 def use_mask(path: Path, seeds: Path) -> None:
     """The picture as a mask."""
-    check_mask(read_mask(path), (SIZE, SIZE), path.name)
+    check_mask(read_mask(path).mask, (SIZE, SIZE), path.name)
 
 
 def use_mesh(path: Path, seeds: Path) -> None:

@@ -121,6 +121,29 @@ class RenderConfig(Checked):
 
 
 @dataclass(frozen=True)
+class MasksConfig(Checked):
+    """How the masks of photos are found and read, by every command that takes photos."""
+
+    masks: str = setting(
+        "", "Folder of masks with the photos' names.  [default: a folder masks/ beside the photos]"
+    )
+    label: str = setting(
+        "", "The object's label in masks that are label maps: its number, its colour (#ff0000), or its name."
+    )
+    exif: str = setting(
+        "auto",
+        "Masks of photos with an EXIF flag were drawn on the turned photo (apply) or on its stored pixels (ignore).",
+        choices=("auto", "apply", "ignore"),
+    )
+
+    def params(self) -> dict[str, Any]:
+        """The settings that differ from their defaults."""
+        return {
+            each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default
+        }
+
+
+@dataclass(frozen=True)
 class MaskConfig(Checked):
     """`shic mask`; a mask is unsure, and listed, when it breaks one of the limits."""
 

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 import click
 
@@ -43,8 +44,29 @@ COMMANDS = {
 SPLIT = ("features", "pseudo-gt", "synth", "train", "predict")  # what torchrun can start on several processes
 
 
+class _ReaderGone(Exception):
+    """The program that reads our output through a pipe has ended; click would exit with 1 for the OSError."""
+
+
+@contextmanager
+def _telling_gone_readers() -> Iterator[None]:
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
+
+
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is run, so that `shic --help` is quick."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _telling_gone_readers():  # --help writes here
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _telling_gone_readers():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -94,6 +116,7 @@ def main(args: list[str] | None = None) -> None:
     # Read when torch is loaded. Threads that wait by spinning take the cores from each other as soon as
     # anything else runs beside them: training on two cores was ten times slower then.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_closed_streams()
     with _signals(ends=args is None) as came:
         try:
             _run(args, came)
@@ -101,6 +124,19 @@ def main(args: list[str] | None = None) -> None:
             if not came:
                 raise
             _interrupted(came)  # an interrupted library may raise anything
+
+
+def _open_closed_streams() -> None:
+    """Connect those of stdin, stdout and stderr that the caller closed (`<&-`, `2>&-`) to the null device.
+
+    Else the next file that is opened gets their number, and what a library prints is written into it.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - stays open
 
 
 # What ends a run in good order: Ctrl-C, what `kill` and job schedulers send, and a terminal that was closed.
@@ -157,9 +193,11 @@ def _run(args: list[str] | None, came: list[int]) -> None:
         _fail(error.message, error.hint, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _interrupted(came)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our stdout has gone; there is nobody left to tell
-        sys.exit(141)
+    except _ReaderGone:
+        for stream in (sys.stdout, sys.stderr):  # what is left in them is written when the process ends
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        sys.exit(141)  # as a shell tells SIGPIPE
     except OSError as error:
         if came:
             raise
@@ -176,7 +214,7 @@ def _run(args: list[str] | None, came: list[int]) -> None:
             raise
         _fail(
             "out of GPU memory",
-            "give --device cpu, a smaller --batch, or the options side= and batch= of the extractor or masker",
+            "give --device cpu, a smaller --batch, or side= and batch= as options of the extractor or masker",
             1,
         )
 

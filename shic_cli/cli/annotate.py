@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shic_cli.base.settings import AnnotateConfig
+from shic_cli.base.settings import AnnotateConfig, MasksConfig
 from shic_cli.cli import options
 
 
@@ -27,7 +27,7 @@ from shic_cli.cli import options
 @options.port
 @options.browser
 def command(
-    inputs: tuple[str, ...], output: Path, names: str, maps: Path | None, class_name: str, masks: Path | None,
+    inputs: tuple[str, ...], output: Path, names: str, maps: Path | None, class_name: str, masks: MasksConfig,
     config: AnnotateConfig, port: int, browser: bool,
 ) -> None:  # fmt: skip
     """Click points of photos and of the mesh, in a page that is served on this machine alone.
@@ -41,7 +41,8 @@ def command(
     """
     from shic_cli.files.arrays import read_template
     from shic_cli.files.items import ItemReader
-    from shic_cli.files.photos import MaskSource, list_images
+    from shic_cli.files.mask_sources import MaskSource
+    from shic_cli.files.photos import list_images
     from shic_cli.stages.annotate import Annotator, Work, read_names
 
     template, photos = "template.h5", inputs
@@ -53,6 +54,8 @@ def command(
     output.mkdir(parents=True, exist_ok=True)
     work = Work(output, held, read_names(names), class_name or "object")
     reader = ItemReader(maps, "shic/maps") if maps else None
-    with Annotator(work, images, reader, MaskSource(masks), config.side, port) as annotator:
+    with Annotator(
+        work, images, reader, MaskSource(masks, class_name=class_name), config.side, port
+    ) as annotator:
         click.echo(f"shic: {len(images)} photos, points go to {output}", err=True)
         options.serve(annotator.server, browser)

@@ -87,15 +87,15 @@ def write_picture(path: Path, rgb: np.ndarray, overwrite: bool) -> None:
     """Write `rgb` (H, W, 3) uint8 to `path`, PNG or by its ending, or as PNG to stdout for `-`."""
     from shic_cli.base.errors import InputError
     from shic_cli.files.atomic import atomic
-    from shic_cli.files.photos import SUFFIXES, encode
+    from shic_cli.files.photos import WRITTEN, encode
 
     if str(path) == "-":
         sys.stdout.buffer.write(encode(rgb))
         return
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in WRITTEN:
         raise InputError(
             f"{path}: has no ending that says which kind of picture",
-            f"give one of {' '.join(sorted(SUFFIXES))}",
+            f"give one of {' '.join(sorted(WRITTEN))}",
         )
     with atomic(path, overwrite) as partial:
         partial.write_bytes(encode(rgb, path.suffix.lower()))

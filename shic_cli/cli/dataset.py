@@ -26,7 +26,7 @@ def command() -> None:
 @click.option(
     "--split", default="", help="What the split is called.  [default: from the file's name, as ds2_val]"
 )
-@options.output("densepose-lvis", "The folder to write below.")
+@options.output("densepose-lvis", "The folder to write below.", folder=True)
 @options.overwrite
 @options.as_json
 def densepose_lvis(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shic_cli.base.settings import FeatureConfig
+from shic_cli.base.settings import FeatureConfig, MasksConfig
 from shic_cli.cli import options
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, masks: Path | None, masker: str, class_name: str, basis: Path | None, config: FeatureConfig,
+    inputs: tuple[str, ...], output: Path, masks: MasksConfig, masker: str, class_name: str, basis: Path | None, config: FeatureConfig,
     weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
     """Compute an extractor's features of photos, or of the views in a views file.

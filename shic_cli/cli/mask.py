@@ -18,7 +18,7 @@ LONG = 40  # photos; of more, the table has the unsure ones only
 
 @click.command("mask")
 @options.inputs
-@options.output("masks", "The folder to write.")
+@options.output("masks", "The folder to write.", folder=True)
 @options.masker
 @options.class_name
 @click.option(

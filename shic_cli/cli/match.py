@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from shic_cli.base.settings import MasksConfig
 from shic_cli.cli import options
 
 
@@ -31,7 +32,7 @@ from shic_cli.cli import options
 @options.overwrite
 @options.as_json
 def command(
-    a: str, b: str, model: Path, output: Path, via: str, points: int, masks: Path | None, masker: str, class_name: str,
+    a: str, b: str, model: Path, output: Path, via: str, points: int, masks: MasksConfig, masker: str, class_name: str,
     weights: Path | None, device: str, seed: int, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Match the images A and B through the template (Fig. 7): a picture, and with --json a list of [[xa, ya],
@@ -43,7 +44,6 @@ def command(
     from shic_cli.cli.console import emit_json, write_picture
     from shic_cli.files.atomic import check_target
     from shic_cli.files.photos import list_images
-    from shic_cli.parts.maskers.make import make_masker
     from shic_cli.stages.match import Paths, correspondences, make_side, picture
     from shic_cli.stages.predict import Predictor, mask_source
 
@@ -53,8 +53,10 @@ def command(
         check_target(output, overwrite)
     where = resolve_device(device)
     predictor = Predictor(model, where, weights=weights)
-    source = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
-    photos = tuple(source.read(list_images([name])[0]) for name in (a, b))
+    source = mask_source(predictor, masks, masker, weights, class_name)
+    images = [list_images([name])[0] for name in (a, b)]
+    source.prepare(images)
+    photos = tuple(map(source.read, images))
     paths = Paths(predictor.surface.verts, predictor.surface.faces)
     sides = tuple(make_side(predictor, photo, via, paths) for photo in photos)
     matches = correspondences(*sides, photos[0].mask, points, chance(seed, "match"))

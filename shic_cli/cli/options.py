@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from shic_cli.base.settings import MasksConfig
+
 if TYPE_CHECKING:
     from shic_cli.files.shards import Part
     from shic_cli.stages.local_server import LocalServer
@@ -33,6 +35,24 @@ class Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers separated by commas", param, ctx)
 
 
+class Target(click.Path):
+    """The name of a file to write, as a Path; InputError where the name is empty or means a folder.
+
+    `folder`: a folder may be named too.
+    """
+
+    def __init__(self, folder: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self.folder = folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from shic_cli.files.atomic import check_file_name
+
+        if not self.folder or not str(value):
+            check_file_name(value)
+        return super().convert(value, param, ctx)
+
+
 def settings(config: type, parameter: str = "config") -> Decorator:
     """One option for each field of the dataclass `config`; the command gets them as one object named
     `parameter`.
@@ -49,6 +69,9 @@ def settings(config: type, parameter: str = "config") -> Decorator:
         return wrapper
 
     return decorate
+
+
+masks = settings(MasksConfig, "masks")
 
 
 def _option(each: Any) -> Decorator:
@@ -73,15 +96,10 @@ def _option(each: Any) -> Decorator:
     )
 
 
-def output(default: str = "", help: str = "File to write.") -> Decorator:
-    """`-o`, a Path; None where there is no default and none was given."""
+def output(default: str = "", help: str = "File to write.", folder: bool = False) -> Decorator:
+    """`-o`, a Path to a file, or with `folder` to a folder too; None without a default if it is not given."""
     return click.option(
-        "-o",
-        "--output",
-        type=click.Path(path_type=Path),
-        default=default or None,
-        show_default=bool(default),
-        help=help,
+        "-o", "--output", type=Target(folder), default=default or None, show_default=bool(default), help=help
     )
 
 
@@ -117,11 +135,6 @@ seed = click.option(
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
-masks = click.option(
-    "--masks",
-    type=click.Path(path_type=Path),
-    help="Folder of masks with the photos' stems.  [default: a sibling folder masks/]",
-)
 masker = click.option(
     "--masker",
     default="auto",

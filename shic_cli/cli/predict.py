@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from shic_cli.base.settings import PredictConfig
+from shic_cli.base.settings import MasksConfig, PredictConfig
 from shic_cli.cli import options
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, heatmap: str | None, masks: Path | None, masker: str,
+    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, heatmap: str | None, masks: MasksConfig, masker: str,
     class_name: str,
     config: PredictConfig, weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
@@ -43,18 +43,20 @@ def command(
     from shic_cli.cli.console import track
     from shic_cli.files.arrays import source
     from shic_cli.files.photos import list_images
-    from shic_cli.parts.maskers.make import make_masker
+    from shic_cli.stages.heatmap import check_pixel, write_trained_heatmap
     from shic_cli.stages.predict import Pictures, Predictor, mask_source, predict
 
     images = list_images(inputs)
+    if heatmap and not part.is_whole:
+        raise click.UsageError("--heatmap draws one photo, which is not split")
+    if heatmap:
+        check_pixel(images, masks, heatmap)
     where = resolve_device(device)
     predictor = Predictor(model, where, config, weights)
     output = output or Path(
         f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5"
     )
-    used = mask_source(predictor, masks, make_masker(masker, where, weights, class_name))
-    if heatmap and not part.is_whole:
-        raise click.UsageError("--heatmap draws one photo, which is not split")
+    used = mask_source(predictor, masks, masker, weights, class_name)
     if heatmap:
         from shic_cli.stages.heatmap import write_trained_heatmap
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from shic_cli.base.settings import PseudoGtConfig
+from shic_cli.base.settings import MasksConfig, PseudoGtConfig
 from shic_cli.cli import options
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, template: Path, masks: Path | None, masker: str, class_name: str, views: Path | None,
+    inputs: tuple[str, ...], output: Path, template: Path, masks: MasksConfig, masker: str, class_name: str, views: Path | None,
     heatmap: str | None, config: PseudoGtConfig, weights: Path | None, device: str, part: Part, overwrite: bool,
 ) -> None:  # fmt: skip
     """Match every object pixel of photos to the template, without training (Eq. 2).
@@ -50,19 +50,17 @@ def command(
     from shic_cli.stages import heatmap as fig3
     from shic_cli.stages import pseudo_gt
 
-    where, loaded = resolve_device(device), read_template(template)
-    sources = {"template": source(template)} | ({"views": source(views)} if views else {})
     images = (
         ItemReader(inputs[0], "shic/features")
         if len(inputs) == 1 and inputs[0].endswith(".h5")
         else list_images(inputs)
     )
+    if heatmap:
+        _check_heatmap(images, masks, heatmap, part)
+    where = resolve_device(device)
+    given, loaded = make_masks(masks, masker, where, weights, class_name), read_template(template)
+    sources = {"template": source(template)} | ({"views": source(views)} if views else {})
     shared = {"views": read_views(views, where) if views else None, "weights": weights, "track": track}
-    if heatmap and isinstance(images, ItemReader):
-        raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
-    given = make_masks(masks, masker, where, weights, class_name)
-    if heatmap and not part.is_whole:
-        raise click.UsageError("--heatmap draws one photo, which is not split")
     if heatmap:
         fig3.write_heatmap(
             loaded, images, given, heatmap, output.with_suffix(".heatmap.png"), config, where, **shared
@@ -80,3 +78,14 @@ def command(
         part=part,
         **shared,
     )
+
+
+def _check_heatmap(images: Any, masks: MasksConfig, heatmap: str, part: Part) -> None:
+    """Say what is wrong with --heatmap before the template is read and its views are rendered."""
+    from shic_cli.stages.heatmap import check_pixel
+
+    if not isinstance(images, list):
+        raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
+    if not part.is_whole:
+        raise click.UsageError("--heatmap draws one photo, which is not split")
+    check_pixel(images, masks, heatmap)

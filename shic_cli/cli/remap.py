@@ -17,7 +17,9 @@ from shic_cli.cli import options
     type=click.Path(path_type=Path),
     help="A template or a model.  [default: model.safetensors or template.h5]",
 )
-@options.output("", "A picture (of one image), a folder, or - for stdout.  [default: beside MAPS]")
+@options.output(
+    "", "A picture (of one image), a folder, or - for stdout.  [default: beside MAPS]", folder=True
+)
 @click.option(
     "--opacity",
     type=click.FloatRange(0, 1),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from shic_cli.base.settings import ViewConfig
+from shic_cli.base.settings import MasksConfig, ViewConfig
 from shic_cli.cli import options
 
 
@@ -83,11 +83,10 @@ def _serve(
     weights: Path | None, device: str,
 ) -> None:  # fmt: skip
     from shic_cli.base.devices import resolve_device
-    from shic_cli.parts.maskers.make import make_masker
     from shic_cli.stages.predict import Predictor, mask_source
     from shic_cli.stages.view import ModelServer
 
     where = resolve_device(device)
     predictor = Predictor(model, where, weights=weights)
-    masks = mask_source(predictor, None, make_masker(masker, where, weights, class_name))
+    masks = mask_source(predictor, MasksConfig(), masker, weights, class_name)
     options.serve(ModelServer(predictor, masks, model.name, config, port).server, browser)

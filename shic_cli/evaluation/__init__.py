@@ -1,1 +1,1 @@
-"""Errors and scores of maps."""
+"""Scores of maps: geodesic error, keypoint transfer, GPS, baselines and the report."""

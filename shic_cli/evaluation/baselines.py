@@ -1,13 +1,11 @@
-"""What anybody could say without looking: chance, and the position alone. They stand in a table beside real
-predictions.
-"""
+"""Baselines that don't look at the photo: chance, and position alone, as rows beside real predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from shic_cli.base.devices import chance
 from shic_cli.files.annotations import Points
@@ -16,7 +14,7 @@ from shic_cli.files.layouts import Template
 
 NAMES = ("chance", "position")
 VIEW = 256  # pixels a side of the template's side view
-FOV = 10.0  # degrees: from afar
+FOV = 10.0  # degrees; a camera far away
 
 
 def make_vertices(name: str, template: Template, seed: int) -> ChanceVertex | PositionVertex:
@@ -25,50 +23,52 @@ def make_vertices(name: str, template: Template, seed: int) -> ChanceVertex | Po
 
 
 def make_pixels(name: str, masks: dict[str, np.ndarray], seed: int) -> Callable[[Pair], np.ndarray | None]:
-    """The baseline `name` for keypoints of photos with `masks`."""
+    """The baseline `name` for keypoints of photos whose masks are `masks`, by the photos' names."""
     return position_pixels(masks) if name == "position" else chance_pixels(masks, seed)
 
 
 class ChanceVertex:
-    """Predictions by chance: for each point any vertex of the template, all as likely."""
+    """Predictions by chance: each point gets a random vertex of the template, all equally likely."""
 
     def __init__(self, template: Template, seed: int) -> None:
         self.vertices, self.seed = len(template.verts), seed
 
     def meet(self, wanted: Iterable[str]) -> dict[str, str | None]:
-        """Every image."""
+        """Every image has predictions."""
         return {name: name for name in wanted}
 
     def look_up(self, item: str, group: list[Points]) -> list[tuple[np.ndarray, float]]:
-        """Random vertices; equally sure of all."""
+        """Random vertices `(P,)` for each object, all with confidence 1."""
         random = chance(self.seed, "baseline", item)
-        return [(random.integers(self.vertices, size=len(each.vertex)), 1.0) for each in group]
+        return [(random.integers(self.vertices, size=len(points.vertex)), 1.0) for points in group]
 
 
 class PositionVertex:
-    """Predictions by the place in the object's box: the vertex at that place in the box of the template seen
-    from its left side.
+    """Predictions by position: a point's place in the object's box gives the vertex.
 
-    The head is to the left there. Places off the template take the nearest pixel of it.
+    The vertex is the one at the same place in the box of the template, seen from its left side with the head
+    on the left. A place off the template takes the template's nearest pixel.
     """
 
     def __init__(self, template: Template) -> None:
         view = side_view(template)
         pixels = np.argwhere(view >= 0)
         self.low, self.size = pixels.min(0), np.ptp(pixels, axis=0)
-        self.tree, self.vertex = cKDTree(pixels), view[tuple(pixels.T)]
+        self.tree, self.vertex = KDTree(pixels), view[tuple(pixels.T)]
 
     def meet(self, wanted: Iterable[str]) -> dict[str, str | None]:
-        """Every image."""
+        """Every image has predictions."""
         return {name: name for name in wanted}
 
     def look_up(self, item: str, group: list[Points]) -> list[tuple[np.ndarray, float]]:
-        """The vertices at the points' places; equally sure of all."""
-        return [(self.vertex[self.tree.query(self.low + each.inside * self.size)[1]], 1.0) for each in group]
+        """The vertices `(P,)` at the points' places for each object, all with confidence 1."""
+        return [
+            (self.vertex[self.tree.query(self.low + points.inside * self.size)[1]], 1.0) for points in group
+        ]
 
 
 def side_view(template: Template) -> np.ndarray:
-    """The vertex that each pixel sees `(VIEW, VIEW)` int, -1 for none, of the template from its left side."""
+    """`(VIEW, VIEW)` int: the vertex that each pixel sees of the template from its left side, -1 for none."""
     import torch
 
     from shic_cli.learning.views import pixel_vertex
@@ -81,7 +81,7 @@ def side_view(template: Template) -> np.ndarray:
 
 
 def position_pixels(masks: dict[str, np.ndarray]) -> Callable[[Pair], np.ndarray | None]:
-    """Takes keypoints to the same place in the box of the target's mask as in the source's: pixels `(P, 2)`."""
+    """A transfer that takes a keypoint to the same place in the box of the target's mask, pixels `(P, 2)`."""
 
     def transfer(pair: Pair) -> np.ndarray | None:
         if pair.source not in masks or pair.target not in masks:
@@ -93,20 +93,21 @@ def position_pixels(masks: dict[str, np.ndarray]) -> Callable[[Pair], np.ndarray
 
 
 def chance_pixels(masks: dict[str, np.ndarray], seed: int) -> Callable[[Pair], np.ndarray | None]:
-    """Takes keypoints to any pixels `(P, 2)` of the target's mask, all as likely."""
+    """A transfer that takes keypoints to random pixels `(P, 2)` of the target's mask, all equally likely."""
 
     def transfer(pair: Pair) -> np.ndarray | None:
         if pair.target not in masks:
             return None
         pixels = np.argwhere(masks[pair.target])
-        return pixels[
-            chance(seed, "baseline", pair.source, pair.target).integers(len(pixels), size=len(pair.source_yx))
-        ]
+        random = chance(seed, "baseline", pair.source, pair.target)
+        return pixels[random.integers(len(pixels), size=len(pair.source_yx))]
 
     return transfer
 
 
 def _box(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first pixel (y, x) of the mask's box, and how far it is to the last."""
-    lines = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
-    return np.array([line[0] for line in lines]), np.array([line[-1] - line[0] for line in lines])
+    """The first pixel (y, x) of the box of `mask`, and the distance (y, x) from it to the last pixel."""
+    filled = [np.flatnonzero(mask.any(axis)) for axis in (1, 0)]
+    return np.array([indices[0] for indices in filled]), np.array(
+        [indices[-1] - indices[0] for indices in filled]
+    )

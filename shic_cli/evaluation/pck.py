@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import Failures, some
@@ -18,94 +18,120 @@ from shic_cli.evaluation.geodesic import ROUNDS, bootstrap
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.keypoints import Pair, image_names
+from shic_cli.files.layouts import Surface, Template
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.names import check_template, meet
-from shic_cli.files.photos import ImageFile, MaskSource
-from shic_cli.stages.match import Paths, Side, ThroughTemplate, make_side
+from shic_cli.files.photos import ImageFile
+from shic_cli.stages.match import Distances, Paths, Side, ThroughTemplate, make_side
+
+if TYPE_CHECKING:
+    from shic_cli.stages.predict import Predictor
 
 log = logging.getLogger("shic")
 
-CSM_PAIRS = 10_000  # that CSM draws
-CSM_PADDING = 0.05  # of the box, on each side
+CSM_PAIRS = 10_000  # CSM draws this many pairs
+CSM_PADDING = 0.05  # CSM pads the box on each side by this share of it
 Transfer = Callable[[Pair], np.ndarray | None]
 
 
 class Straight:
-    """Distances through space between the vertices of a template, in the place of `Paths`: CSM's way."""
+    """Straight distances through space between a template's vertices, as in CSM, in place of `Paths`."""
 
     def __init__(self, verts: np.ndarray) -> None:
         self.verts = verts
 
     def nearest(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each of the K vertices the nearest of `vertices`, `(K,)`, and the distance to it `(K,)`."""
-        distance, index = cKDTree(self.verts[vertices]).query(self.verts)
+        """For each of the K vertices the nearest of `vertices` `(K,)`, and the distance to it `(K,)`."""
+        distance, index = KDTree(self.verts[vertices]).query(self.verts)
         return vertices[index], distance
 
 
-def make_paths(surface: Any, protocol: str) -> Any:
-    """How far vertices of `surface` are from each other, by the protocol: along the surface, or through
-    space.
-    """
+def make_paths(surface: Surface | Template, protocol: str) -> Distances:
+    """The distances between vertices of `surface` that the protocol takes: along it, or through space."""
     return Straight(surface.verts) if protocol == "csm" else Paths(surface.verts, surface.faces)
 
 
 def sides_of_maps(
-    pairs: list[Pair], maps: ItemReader, surface: Any, protocol: str = "image", track: Track = plain_track
-) -> dict[str, Side]:  # fmt: skip
-    """The photos of `pairs` by their maps; what the file lacks is left out. InputError if it is of another
-    template.
+    pairs: Sequence[Pair],
+    maps: ItemReader,
+    surface: Surface | Template,
+    protocol: str = "image",
+    track: Track = plain_track,
+) -> dict[str, Side]:
+    """The photos of `pairs` as `maps` shows them, by name; photos that are not in the file are left out.
+
+    InputError if the file was made with another template.
     """
     check_template(maps, surface.fingerprint)
     paths, sides = make_paths(surface, protocol), {}
-    met = meet(image_names(pairs), maps.names, stems=True)
+    name_in_maps = meet(image_names(pairs), maps.names, stems=True)
     failures = Failures()
-    for name, found in track(met.items(), len(met), "read"):
-        if found is not None:
-            item = maps[found]
-            check_indices(item.vertex, len(surface.verts), f"{maps.path}: {found}: vertex", lowest=-1)
-            with failures.catch(found):
-                sides[name] = ThroughTemplate(found, item.vertex, item.score, paths)
+    for name, item_name in track(name_in_maps.items(), len(name_in_maps), "read"):
+        if item_name is not None:
+            item = maps[item_name]
+            check_indices(item.vertex, len(surface.verts), f"{maps.path}: {item_name}: vertex", lowest=-1)
+            with failures.catch(item_name):
+                sides[name] = ThroughTemplate(item_name, item.vertex, item.score, paths)
     return sides
 
 
 def sides_of_model(
-    pairs: list[Pair], images: list[ImageFile], masks: MaskSource, predictor: Any, via: str, protocol: str = "image",
+    pairs: Sequence[Pair],
+    images: list[ImageFile],
+    masks: MaskSource,
+    predictor: Predictor,
+    via: str,
+    protocol: str = "image",
     track: Track = plain_track,
-) -> dict[str, Side]:  # fmt: skip
-    """The photos of `pairs` as a model (a Predictor) sees them; those that are not among `images` or can't be
-    used are left out.
+) -> dict[str, Side]:
+    """The photos of `pairs` as a model sees them, by name.
+
+    Photos that are not among `images`, or that can't be used, are left out.
     """
     paths = make_paths(predictor.surface, protocol)
     return _over_images(
-        pairs, images, lambda image: make_side(predictor, masks.read(image), via, paths), track, "predict"
+        pairs,
+        images,
+        masks,
+        lambda image: make_side(predictor, masks.read(image), via, paths),
+        track,
+        "predict",
     )
 
 
 def masks_of_images(
-    pairs: list[Pair], images: list[ImageFile], masks: MaskSource, track: Track = plain_track
+    pairs: Sequence[Pair], images: list[ImageFile], masks: MaskSource, track: Track = plain_track
 ) -> dict[str, np.ndarray]:
-    """The masks `(H, W)` of the photos of `pairs`; those that are not among `images` or can't be used are
-    left out.
+    """The masks `(H, W)` of the photos of `pairs`, by name.
+
+    Photos that are not among `images`, or that can't be used, are left out.
     """
-    return _over_images(pairs, images, lambda image: masks.read(image).mask, track, "read")
+    return _over_images(pairs, images, masks, lambda image: masks.read(image).mask, track, "read")
 
 
 def _over_images(
-    pairs: list[Pair], images: list[ImageFile], make: Callable[[ImageFile], Any], track: Track, word: str
+    pairs: Sequence[Pair],
+    images: list[ImageFile],
+    masks: MaskSource,
+    make: Callable[[ImageFile], Any],
+    track: Track,
+    word: str,
 ) -> dict[str, Any]:
-    found, files = {}, {image.name: image for image in images}
-    met = meet(image_names(pairs), list(files), stems=True)
+    """The result of `make` for each photo of `pairs` that is among `images` and can be used, by name."""
+    results, files = {}, {image.name: image for image in images}
+    file_of_name = meet(image_names(pairs), list(files), stems=True)
+    masks.prepare([files[file] for file in file_of_name.values() if file is not None])
     failures = Failures()
-    for name, file in track(met.items(), len(met), word):
+    for name, file in track(file_of_name.items(), len(file_of_name), word):
         if file is not None:
             with failures.catch(file):
-                found[name] = make(files[file])
-    return found
+                results[name] = make(files[file])
+    masks.notes.tell()
+    return results
 
 
 def through(sides: dict[str, Side]) -> Transfer:
-    """Takes the keypoints of a pair to the target photo: pixels `(P, 2)`, or None if one of the photos is not
-    among `sides`.
-    """
+    """A transfer through `sides`: pixels `(P, 2)` in the target photo, or None if it lacks a photo."""
 
     def transfer(pair: Pair) -> np.ndarray | None:
         if pair.source not in sides or pair.target not in sides:
@@ -116,39 +142,43 @@ def through(sides: dict[str, Side]) -> Transfer:
 
 
 def pck(
-    pairs: list[Pair], sides: dict[str, Side], config: PckConfig, seed: int = 0, track: Track = plain_track
+    pairs: Sequence[Pair],
+    sides: dict[str, Side],
+    config: PckConfig,
+    seed: int = 0,
+    track: Track = plain_track,
 ) -> dict[str, Any]:
-    """PCK of keypoints that go through `sides`, which has the photos by the names of the pairs; see `score`."""
+    """PCK of keypoints that are transferred through `sides`, which are photos by name; see `score`."""
     masks = {name: side.mask for name, side in sides.items()}
     return {**score(pairs, through(sides), masks, config, seed, track), "via": config.via}
 
 
 def score(
-    pairs: list[Pair],
+    pairs: Sequence[Pair],
     transfer: Transfer,
     masks: dict[str, np.ndarray],
     config: PckConfig,
     seed: int = 0,
     track: Track = plain_track,
 ) -> dict[str, Any]:
-    """PCK of transferred keypoints: the share that lands nearer than alpha times a length of the target
-    photo; pixels are compared.
+    """The figures of PCK: the share of transferred keypoints that are nearer than alpha times a length.
 
-    The length is the longer side of the photo, or CSM's crop. `masks` has the objects by the names of the
-    pairs. Keypoints of a pair that lacks a photo or an answer count as wrong. The first alpha's figures stand
-    in front; with several all of them are under `alphas`.
+    The length is the longer side of the target photo, or of CSM's crop; positions are compared as pixels.
+    `masks` has the photos' objects by name. Keypoints of a pair without a photo or an answer count as wrong.
+    The figures of the first alpha stand at the top; if there are several alphas, all their figures are under
+    `alphas`.
     """
     pairs, weights = draw_csm(pairs) if config.protocol == "csm" else (pairs, np.ones(len(pairs), int))
     missing, unanswered, right = set(), 0, []
     for pair in track(pairs, len(pairs), "transfer"):
-        lack = {pair.source, pair.target} - set(masks)
-        found = None if lack else transfer(pair)
-        if found is None:
-            missing |= lack
-            unanswered += not lack
-            found = np.full(pair.target_yx.shape, np.nan)
+        absent = {pair.source, pair.target} - set(masks)
+        answer = None if absent else transfer(pair)
+        if answer is None:
+            missing |= absent
+            unanswered += not absent
+            answer = np.full(pair.target_yx.shape, np.nan)
         length = _length(masks[pair.target], config.protocol) if pair.target in masks else 1.0
-        distance = np.linalg.norm(found - np.floor(pair.target_yx), axis=1)
+        distance = np.linalg.norm(answer - np.floor(pair.target_yx), axis=1)
         right.append(distance[:, None] < np.array(config.alpha) * length)  # NaN is not less
     if missing:
         log.warning(
@@ -170,40 +200,44 @@ def score(
 
 
 def _length(mask: np.ndarray, protocol: str) -> float:
-    """What alpha is a share of, in pixels: the photo's longer side, or the side of the square around the
-    object's box and its padding.
-    """
+    """The length in pixels that alpha multiplies: the photo's longer side, or that of CSM's padded box."""
     if protocol == "image":
         return float(max(mask.shape))
     return max(np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (0, 1)) * (1 + 2 * CSM_PADDING)
 
 
-def draw_csm(pairs: list[Pair]) -> tuple[list[Pair], np.ndarray]:
-    """CSM's draw: 10,000 pairs of images with replacement, both directions; the ordered pairs and how often
-    each was drawn `(N,)`.
+def draw_csm(pairs: Sequence[Pair]) -> tuple[list[Pair], np.ndarray]:
+    """CSM's draw: the ordered pairs that were drawn, and how often each was drawn `(N,)`.
 
-    Images that share no keypoint, or an image with itself, say nothing and are drawn for nothing.
+    10,000 pairs of images are drawn with replacement and taken in both directions. Draws of one image twice,
+    or of images that share no keypoint, are dropped.
     """
-    both = {(pair.source, pair.target): pair for pair in pairs}
-    both |= {
-        (pair.target, pair.source): pair.turned() for pair in pairs if (pair.target, pair.source) not in both
+    by_names = {(pair.source, pair.target): pair for pair in pairs}
+    by_names |= {
+        (pair.target, pair.source): pair.turned()
+        for pair in pairs
+        if (pair.target, pair.source) not in by_names
     }
     names = image_names(pairs)
     drawn = np.random.RandomState(len(names)).randint(len(names), size=(CSM_PAIRS, 2)).tolist()
     counts = Counter(
-        (names[i], names[j]) for a, b in drawn for i, j in ((a, b), (b, a)) if (names[i], names[j]) in both
+        (names[i], names[j])
+        for a, b in drawn
+        for i, j in ((a, b), (b, a))
+        if (names[i], names[j]) in by_names
     )
-    return [both[key] for key in counts], np.array(list(counts.values()))
+    return [by_names[key] for key in counts], np.array(list(counts.values()))
 
 
 def _figures(
-    pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray, config: PckConfig, seed: int
+    pairs: Sequence[Pair], right: list[np.ndarray], weights: np.ndarray, config: PckConfig, seed: int
 ) -> dict[str, Any]:
-    """The figures of pairs whose keypoints are `right` (P, A) or not at each alpha: at the first, then at
-    each, then by class.
+    """The figures of pairs at the first alpha, then at each alpha, then by class.
+
+    `right` `(P, A)` says for each pair which keypoints are right at which alpha.
     """
-    counts = np.array([len(each) for each in right]) * weights
-    sums = np.stack([each.sum(0) for each in right]) * weights[:, None]
+    counts = np.array([len(hits) for hits in right]) * weights
+    sums = np.stack([hits.sum(0) for hits in right]) * weights[:, None]
     rows: dict[str, list[int]] = defaultdict(list)
     for i, pair in enumerate(pairs):
         rows[pair.category].append(i)
@@ -214,21 +248,21 @@ def _figures(
     }
     by_alpha = []
     for i, alpha in enumerate(config.alpha):
-        found = {
+        at_alpha: dict[str, Any] = {
             "alpha": alpha,
             "pck": float(sums[:, i].sum() / counts.sum()),
             "ci95": _interval(pairs, sums[:, i], counts, seed),
         }
         if classes:
-            shares = [each.get("alphas", [each])[i]["pck"] for each in classes.values()]
-            number = [each["pairs"] for each in classes.values()]
-            found |= {
+            shares = [figures.get("alphas", [figures])[i]["pck"] for figures in classes.values()]
+            numbers = [figures["pairs"] for figures in classes.values()]
+            at_alpha |= {
                 "mean_of_classes": float(np.mean(shares)),
-                "mean_by_pairs": float(np.average(shares, weights=number)),
+                "mean_by_pairs": float(np.average(shares, weights=numbers)),
             }
         if config.protocol == "csm":
-            found["mean_of_kinds"] = _mean_of_kinds(pairs, [each[:, i] for each in right], weights)
-        by_alpha.append(found)
+            at_alpha["mean_of_kinds"] = _mean_of_kinds(pairs, [hits[:, i] for hits in right], weights)
+        by_alpha.append(at_alpha)
     several = {"alphas": by_alpha} if len(by_alpha) > 1 else {}
     return {
         "pairs": len(pairs),
@@ -239,9 +273,11 @@ def _figures(
     }
 
 
-def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
-    """The 95 % interval: pairs of a list are drawn again; of named keypoints, where every two images are a
-    pair, images are.
+def _interval(pairs: Sequence[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:
+    """The 95 % interval of sum(sums) / sum(counts), by bootstrap.
+
+    Pairs of a list are drawn again. If keypoints have names, every two images are a pair, and images are
+    drawn.
     """
     names = image_names(pairs)
     if not any(pair.kinds for pair in pairs) or len(names) < 3:
@@ -257,13 +293,14 @@ def _interval(pairs: list[Pair], sums: np.ndarray, counts: np.ndarray, seed: int
     return [float(value) for value in np.percentile(shares, [2.5, 97.5])]
 
 
-def _mean_of_kinds(pairs: list[Pair], right: list[np.ndarray], weights: np.ndarray) -> float | None:
-    """The mean over kinds of keypoint of the share of each that is `right` (P,); None where the file names no
-    kinds.
+def _mean_of_kinds(pairs: Sequence[Pair], right: list[np.ndarray], weights: np.ndarray) -> float | None:
+    """The mean over kinds of keypoint of the share that is right; None if the file names no kinds.
+
+    `right` `(P,)` says for each pair which keypoints are right.
     """
     shares: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for pair, each, weight in zip(pairs, right, weights.tolist(), strict=True):
-        for kind, hit in zip(pair.kinds, each.tolist(), strict=False):
+    for pair, hits, weight in zip(pairs, right, weights.tolist(), strict=True):
+        for kind, hit in zip(pair.kinds, hits.tolist(), strict=False):
             shares[kind][0] += weight * hit
             shares[kind][1] += weight
-    return float(np.mean([hits / total for hits, total in shares.values()])) if shares else None
+    return float(np.mean([count / total for count, total in shares.values()])) if shares else None

@@ -1,6 +1,4 @@
-"""The report of `shic eval geodesic`: one HTML page that holds its pictures, so that it can be sent and kept
-as one file.
-"""
+"""The report of `shic eval geodesic`: one HTML page that holds its pictures, so one file can be sent."""
 
 from __future__ import annotations
 
@@ -23,19 +21,17 @@ if TYPE_CHECKING:
     from shic_cli.evaluation.geodesic import Scored
     from shic_cli.files.items import ItemReader
 
-PAGE = "report.html"  # the template, beside this file
-SHOWN = 4  # worst images and best images, of each row
-SIDE = 288  # of a tile in pixels
-BIN = 10.0  # width of the histogram's bars, as a geodesic distance
-SCALE = GEODESIC_MAXIMUM / 2  # the error of the last colour of a point
-PLOTTED = 20_000  # points in the picture of left and right, at most
+PAGE = "report.html"  # the template of the page, beside this file
+SHOWN = 4  # each row shows at most so many worst and so many best images
+SIDE = 288  # pixels; the side of a tile
+BIN = 10.0  # geodesic distance; the width of the histogram's bars
+SCALE = GEODESIC_MAXIMUM / 2  # errors from here up have the last colour
+PLOTTED = 20_000  # the plot of left and right shows about this many points at most
 
 
 @dataclass(frozen=True)
 class Row:
-    """One set of predictions: its objects, the figures that evaluate.summary gives of them, and its maps,
-    None if it has no pictures.
-    """
+    """One set of predictions: its objects, their `summary`, and its maps, None if it has no pictures."""
 
     name: str
     scored: Sequence[Scored]
@@ -44,9 +40,7 @@ class Row:
 
 
 def prepare(folder: Path, overwrite: bool) -> Path:
-    """The page's path in `folder`, which is made if it is not there; ShicError if the page is there and is
-    kept.
-    """
+    """The path of the page in `folder`, which is created; ShicError if the page exists and is kept."""
     folder.mkdir(parents=True, exist_ok=True)
     check_target(folder / "index.html", overwrite)
     return folder / "index.html"
@@ -55,10 +49,10 @@ def prepare(folder: Path, overwrite: bool) -> Path:
 def write_report(
     path: Path, rows: Sequence[Row], annotations: str, colors: np.ndarray, overwrite: bool
 ) -> None:
-    """Write the page of `rows`, scored at the points of `annotations`; `colors` `(K, 3)` uint8 are the
-    template's.
+    """Write the page of `rows`, scored at the points of the file `annotations`.
 
-    InputError if a photo in a maps file can't be read or is not of its map's size.
+    `colors` `(K, 3)` uint8 are the template's. InputError if a photo in a maps file can't be read or differs
+    from its map in size.
     """
     import jinja2
 
@@ -77,22 +71,13 @@ def write_report(
 
 
 def _section(row: Row, colors: np.ndarray) -> dict[str, Any]:
-    """What the page says of one row."""
+    """The values that the page shows of one row."""
     images: dict[str, list[Scored]] = defaultdict(list)
-    for each in row.scored:
-        if len(each.error):
-            images[each.points.name].append(each)
+    for entry in row.scored:
+        if len(entry.error):
+            images[entry.points.name].append(entry)
     drawn = {name: objects for name, objects in images.items() if objects[0].item is not None}
-    means = {
-        name: float(np.concatenate([each.error for each in objects]).mean())
-        for name, objects in drawn.items()
-    }
-    order = sorted(means, key=lambda name: (means[name], name)) if row.maps is not None else []
-    best = order[: min(SHOWN, (len(order) + 1) // 2)]
-    worst = order[len(best) :][: -SHOWN - 1 : -1]
-    error, mirrored = (
-        np.concatenate([getattr(each, key) for each in row.scored]) for key in ("error", "mirrored")
-    )
+    error, mirrored = _errors(row.scored)
     return {
         "name": row.name,
         "summary": row.summary,
@@ -101,16 +86,37 @@ def _section(row: Row, colors: np.ndarray) -> dict[str, Any]:
         else row.summary["classes"],
         "missing": sorted(name for name in images if name not in drawn),
         "plots": data_uri(encode(_plots(error, mirrored))),
-        "worst": [_card(name, drawn[name], row.maps, colors) for name in worst],
-        "best": [_card(name, drawn[name], row.maps, colors) for name in best],
+        **_cards(drawn, row.maps, colors),
+    }
+
+
+def _errors(entries: Sequence[Scored]) -> tuple[np.ndarray, np.ndarray]:
+    """The errors of all points of `entries`, and the errors of their mirrored answers, both `(P,)`."""
+    return (
+        np.concatenate([entry.error for entry in entries]),
+        np.concatenate([entry.mirrored for entry in entries]),
+    )
+
+
+def _cards(
+    drawn: dict[str, list[Scored]], maps: ItemReader | None, colors: np.ndarray
+) -> dict[str, list[dict[str, Any]]]:
+    """The cards of the `worst` and of the `best` images; none if there are no maps."""
+    if maps is None:
+        return {"worst": [], "best": []}
+    means = {name: float(_errors(objects)[0].mean()) for name, objects in drawn.items()}
+    order = sorted(means, key=lambda name: (means[name], name))
+    best = order[: min(SHOWN, (len(order) + 1) // 2)]
+    worst = order[len(best) :][: -SHOWN - 1 : -1]
+    return {
+        "worst": [_card(name, drawn[name], maps, colors) for name in worst],
+        "best": [_card(name, drawn[name], maps, colors) for name in best],
     }
 
 
 def _card(name: str, objects: list[Scored], maps: ItemReader, colors: np.ndarray) -> dict[str, Any]:
-    """One image of a row: its figures and its picture."""
-    error, mirrored = (
-        np.concatenate([getattr(each, key) for each in objects]) for key in ("error", "mirrored")
-    )
+    """The figures and the picture of one image."""
+    error, mirrored = _errors(objects)
     return {
         "name": name,
         "points": len(error),
@@ -122,23 +128,24 @@ def _card(name: str, objects: list[Scored], maps: ItemReader, colors: np.ndarray
 
 
 def swapped(error: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """Which points `(P,)` mix up left and right: their `error` falls by more than half when the answer is
-    mirrored.
+    """Bool `(P,)`: the points at which left and right are confused.
+
+    There the mirrored answer has less than half the error.
     """
     return mirrored < error / 2
 
 
 def _tiles(objects: list[Scored], maps: ItemReader, colors: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Photo, colour map, and the points in the colours of their errors: three tiles side by side, cut around
-    the object.
-    """
-    item = maps[objects[0].item]
+    """Three tiles side by side, cut around the object: photo, colour map, points coloured by their errors."""
+    name = objects[0].item
+    assert name is not None  # only images with a prediction have a card
+    item = maps[name]
     rgb, _ = decode(item.encoded.tobytes(), item.name)
     if item.vertex.shape != rgb.shape[:2]:
         raise InputError(
             f"{maps.path}: {item.name}: the map and the image differ in size", "make the maps file again"
         )
-    yx = np.concatenate([each.points.yx for each in objects])
+    yx = np.concatenate([entry.points.yx for entry in objects])
     around = item.mask.copy()
     around[tuple(yx[(yx < around.shape).all(1)].T)] = True
     crop = Crop.around(around)
@@ -150,7 +157,7 @@ def _tiles(objects: list[Scored], maps: ItemReader, colors: np.ndarray, error: n
 
 
 def _plots(error: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-    """`(H, W, 3)` uint8: the errors' histogram, and each point's error against that of its mirrored answer."""
+    """`(H, W, 3)` uint8: the histogram of errors, and each point's error against its mirrored answer's."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -187,5 +194,5 @@ def _scale_picture() -> str:
 
 
 def data_uri(picture: bytes, kind: str = "png") -> str:
-    """The bytes of a picture file as an address that holds them."""
+    """A data URI that holds the bytes of a picture file."""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

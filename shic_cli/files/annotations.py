@@ -13,7 +13,7 @@ import numpy as np
 
 from shic_cli.base.errors import InputError
 from shic_cli.base.settings import DP_SCALE
-from shic_cli.files.checks import parse_json
+from shic_cli.files.checks import parse_json, real_number, shorten
 
 LARGEST = 1e6  # pixels; no picture is so wide
 HINT = "see the README for what an annotation file holds"
@@ -118,7 +118,8 @@ def read_entries(path: Path) -> list[Entry]:
         for key, known, value in (("image_id", images, image), ("category_id", names, category)):
             if value not in known:
                 raise InputError(
-                    f"{where}.{key}: {value} is not listed", f"check the file's list of {key[:-3]} ids"
+                    f"{where}.{key}: {shorten(value)} is not listed",
+                    f"check the file's list of {key[:-3]} ids",
                 )
         found.append(Entry(each, images[image], names[category], where, f"{path}: image {image}"))
     return found
@@ -161,7 +162,7 @@ def read_points(entry: Entry, scale: float = DP_SCALE) -> Points:
     pixels = np.maximum(np.minimum(np.floor(yx), last), 0).astype(int)
     shape = (entry.image["height"], entry.image["width"]) if {"height", "width"} <= set(entry.image) else None
     area = each.get("area")
-    area = float(area) if isinstance(area, (int, float)) else float(box[2] * box[3])
+    area = float(box[2] * box[3]) if area is None else real_number(area, f"{where}.area", 0, LARGEST**2)
     mesh = str(each.get("ref_model") or "")
     return Points(
         image_name(entry), shape, entry.category, pixels, vertex.astype(int), box, area, mesh, inside
@@ -198,10 +199,11 @@ def check_mesh(points: list[Points], vertices: int) -> None:
             "score one class at a time, on its own template",
         )
     for mesh in meshes:  # the catalogue's names end in the number of vertices
-        count = re.search(r"_(\d+)$", mesh)
-        if count and int(count[1]) != vertices:
+        count = re.search(r"_([0-9]+)$", mesh)
+        if count and count[1].lstrip("0") != str(vertices):
             raise InputError(
-                f"the annotations are on the mesh {mesh}, the template's mesh file has {vertices} vertices",
+                f"the annotations are on the mesh {shorten(mesh)}, the template's mesh file has {vertices}"
+                " vertices",
                 "make the template of that mesh with `shic template prep`",
             )
     for each in points:

@@ -21,7 +21,7 @@ import numpy as np
 
 from shic_cli.base.errors import InputError
 
-HINT = "it must hold only dictionaries, lists and arrays of numbers; convert it to .obj or .npz where it was made"
+HINT = "only dictionaries, lists and arrays of numbers are read; convert it to .obj or .npz where it was made"
 LARGEST = 1 << 32  # bytes of a file; the largest tables of distances in the catalogue have 0.5 GB
 
 

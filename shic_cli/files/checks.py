@@ -1,8 +1,12 @@
-"""What comes out of files that others made, checked before anything else sees it: names, JSON values, arrays."""
+"""What comes out of files that others made, checked before anything else sees it: names, JSON values,
+arrays.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -98,3 +102,39 @@ def check_surface(surface: Any, where: str) -> None:
         or not (edges[:, 0] != edges[:, 1]).any()
     ):
         raise InputError(f"{where}: verts and faces are no surface", "the file is damaged; make it again")
+
+
+def whole_number(text: Any, where: str, low: int, high: int, hint: str = "") -> int:
+    """The whole number from `low` to `high` that `text` says, in the digits 0 to 9, or that it is;
+    InputError for anything else, however long.
+    """
+    is_text = isinstance(text, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", text)
+    is_number = isinstance(text, int) and not isinstance(text, bool)
+    if (is_text or is_number) and low <= (number := int(text)) <= high:
+        return number
+    raise InputError(
+        f"{where}: {shorten(text)} is no whole number from {low} to {high}", hint or "correct it in the file"
+    )
+
+
+def real_number(text: Any, where: str, low: float, high: float, hint: str = "") -> float:
+    """The number from `low` to `high` that `text` says or is; InputError for anything else, NaN too."""
+    try:
+        number = (
+            float(text) if isinstance(text, (int, float, str)) and not isinstance(text, bool) else math.nan
+        )
+    except (ValueError, OverflowError):
+        number = math.nan
+    if low <= number <= high:
+        return number
+    raise InputError(
+        f"{where}: {shorten(text)} is no number from {low:g} to {high:g}", hint or "correct it in the file"
+    )
+
+
+def shorten(value: Any, most: int = 40) -> str:
+    """`value` as a message shows it, at most `most` characters of it."""
+    if isinstance(value, int) and abs(value) >= 10**most:
+        return f"a number of more than {most} digits"
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}…"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 from shic_cli.base.errors import InputError
 from shic_cli.files.annotations import get, pixels, read_json
+from shic_cli.files.checks import whole_number
 
 COLUMNS = ("source_image", "target_image", "XA", "YA", "XB", "YB")
-MOST = 3000  # images of which every two are a pair
+MOST = 1_000_000  # ordered pairs of images, of a file in which every two images are a pair
 CSV_HINT = "PF-PASCAL: source_image,target_image,class,XA,YA,XB,YB"
 # PF-PASCAL numbers the classes of PASCAL VOC from 1 in the order of their names.
 VOC = (
@@ -51,20 +54,62 @@ class Pair:
         return Pair(self.target, self.source, self.target_yx, self.source_yx, self.kinds, self.category)
 
 
-def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> list[Pair]:
+@dataclass(frozen=True)
+class EveryTwo(Sequence[Pair]):
+    """The ordered pairs of images that share a keypoint's name, each made when it is asked for.
+
+    `images` are their points (y, x) by kind, by the image's name; `categories` their classes; `numbers`
+    `(N, 2)` the places of source and target among the images.
+    """
+
+    images: dict[str, dict[str, np.ndarray]]
+    categories: dict[str, str]
+    numbers: np.ndarray
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The images' names."""
+        return list(self.images)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, i: int) -> Pair: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[Pair]: ...
+
+    def __getitem__(self, i: int | slice) -> Pair | list[Pair]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        source, target = (self.names[number] for number in self.numbers[i])
+        points, others = self.images[source], self.images[target]
+        shared = tuple(key for key in points if key in others)
+        yx = (np.array([of[key] for key in shared]) for of in (points, others))
+        return Pair(source, target, *yx, shared, self.categories[source])
+
+
+def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> Sequence[Pair]:
     """The pairs of a keypoint file: a plain JSON (every ordered pair of images that share names) or a
     PF-PASCAL csv.
 
     With `classes` only those; a file that names no class is taken to be of the one that is asked for.
     InputError names what is wrong, and lists the file's classes where one is asked for that it has not.
     """
-    pairs = read_csv(path) if Path(path).suffix == ".csv" else _read_keypoints(path)
-    known = sorted({pair.category for pair in pairs} - {""})
+    is_csv = Path(path).suffix == ".csv"
+    rows = read_csv(path) if is_csv else []
+    images, categories = ({}, {}) if is_csv else _read_keypoints(path)
+    known = sorted(({pair.category for pair in rows} | set(categories.values())) - {""})
     classes = classes if known or len(classes) > 1 else ()
     if unknown := [name for name in classes if name not in known]:
         listed = f"it has {', '.join(known)}" if known else "its images name no class"
         raise InputError(f"{path}: has no class {unknown[0]}", listed)
-    pairs = [pair for pair in pairs if not classes or pair.category in classes]
+    if is_csv:
+        pairs: Sequence[Pair] = [pair for pair in rows if not classes or pair.category in classes]
+    else:
+        kept = {name: points for name, points in images.items() if not classes or categories[name] in classes}
+        pairs = _every_two(kept, categories, path)
     if not pairs:
         raise InputError(
             f"{path}: no two images in it share a keypoint", "a pair needs the same names in both"
@@ -72,7 +117,8 @@ def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> list[Pair]:
     return pairs
 
 
-def _read_keypoints(path: Path) -> list[Pair]:
+def _read_keypoints(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
+    """The points (y, x) by kind and the class of each image of a plain JSON."""
     images, categories = {}, {}
     for name, each in get(read_json(path), "images", dict, str(path)).items():
         where = f"{path}: images.{name}"
@@ -81,18 +127,30 @@ def _read_keypoints(path: Path) -> list[Pair]:
             key: pixels(value, (2,), f"{where}.points.{key}")[::-1] for key, value in points.items()
         }
         categories[name] = get(each, "class", str, where) if "class" in each else ""
-    if len(images) > MOST:
-        raise InputError(
-            f"{path}: has {len(images)} images, at most {MOST} are paired with each other",
-            "give a csv of the pairs that count",
-        )
-    pairs = []
-    for (source, points), (target, others) in permutations(images.items(), 2):
-        shared = tuple(key for key in points if key in others)
-        if shared and categories[source] == categories[target]:
-            yx = (np.array([of[key] for key in shared]) for of in (points, others))
-            pairs.append(Pair(source, target, *yx, shared, categories[source]))
-    return pairs
+    return images, categories
+
+
+def _every_two(images: dict[str, dict[str, np.ndarray]], categories: dict[str, str], path: Path) -> EveryTwo:
+    """The ordered pairs of images of one class that share a kind; InputError when there are too many to
+    score.
+    """
+    sharing: dict[tuple[str, str], list[int]] = {}  # the images of a class that have a kind
+    for i, (name, points) in enumerate(images.items()):
+        for kind in points:
+            sharing.setdefault((categories[name], kind), []).append(i)
+    found, total = [], 0
+    for i, (name, points) in enumerate(images.items()):
+        others = [sharing[categories[name], kind] for kind in points]
+        partners = np.unique(np.concatenate([*map(np.array, others), np.zeros(0)])).astype(np.int32)
+        partners = partners[partners != i]
+        total += len(partners)
+        if total > MOST:
+            raise InputError(
+                f"{path}: its {len(images)} images make more than {MOST} pairs",
+                "give a csv of the pairs that count",
+            )
+        found.append(np.stack([np.full_like(partners, i), partners], 1))
+    return EveryTwo(images, categories, np.concatenate([*found, np.zeros((0, 2), np.int32)]))
 
 
 def read_csv(path: Path) -> list[Pair]:
@@ -120,18 +178,16 @@ def _read_row(row: dict[str, str], where: str) -> Pair:
         pixels(row[key].strip("; ").split(";"), (len(xa),), f"{where}, {key}") for key in ("YA", "XB", "YB")
     )
     category = (row.get("class") or "").strip()
-    if category.isdigit():
-        if not 1 <= int(category) <= len(VOC):
-            raise InputError(
-                f"{where}, class: {category} is not one of 1 to {len(VOC)}",
-                "give PASCAL VOC's number, or the class's name",
-            )
-        category = VOC[int(category) - 1]
+    if category.isnumeric():
+        hint = "give PASCAL VOC's number, or the class's name"
+        category = VOC[whole_number(category, f"{where}, class", 1, len(VOC), hint) - 1]
     return Pair(
         row["source_image"], row["target_image"], np.stack([ya, xa], 1), np.stack([yb, xb], 1), (), category
     )
 
 
-def image_names(pairs: list[Pair]) -> list[str]:
+def image_names(pairs: Sequence[Pair]) -> list[str]:
     """The names of all images in `pairs`, sorted."""
+    if isinstance(pairs, EveryTwo):
+        return sorted(pairs.names[number] for number in np.unique(pairs.numbers))
     return sorted({name for pair in pairs for name in (pair.source, pair.target)})

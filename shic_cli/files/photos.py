@@ -10,37 +10,57 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shic_cli.base.errors import InputError
 from shic_cli.base.settings import MARGIN
+from shic_cli.files.video import VIDEOS, Video
 
-if TYPE_CHECKING:
-    pass
+log = logging.getLogger("shic")
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
+    *(".heic", ".heif"),
+}
+WRITTEN = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}  # kinds of picture that are written
+# Photos of kinds that are not read.
+FOREIGN = {
+    *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"),
+    *(".jxl", ".jp2", ".j2k", ".psd", ".xcf", ".svg", ".exr", ".hdr", ".tga", ".pcx"),
+}
 SMALLEST = 8  # pixels a side; nothing can be said of a smaller picture
 LARGEST = 1 << 26  # pixels, 8192 by 8192: a file of a few kilobytes can declare any number
+LONGEST = 1 << 15  # pixels a side
+MASK_FOLDERS = ("masks", "mask")  # what folders of masks beside photos are called, in any case
+MASK_MARKS = ("_mask", "-mask", ".mask", " mask")  # what a mask's name may have after its photo's
+SCANS = 100  # of a JPEG
+HUGE = 1 << 13  # pixels a side of a crop; a larger one is made smaller before it is cut out
 # What Pillow may read a file as. Of its other formats some start programs (EPS), and none is one that photos
 # come in.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+JPEG = b"\xff\xd8"
+HEIF = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftyphevc", b"ftypmsf1")
+HEIC_HINT = "install pillow-heif with `pip install shic[heic]`, or convert it to JPEG"
+UNREADABLE = "open it in a viewer; export it again as PNG or JPEG"
+GREY = 24  # levels that the channels of a lossy grey picture differ by at most
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
     """An image to read: `name` identifies it in every file, and is its path below `root`; or it is `frame` of
-    the video `root`.
+    the `video` in the file `root`.
 
     Of a million of them each byte counts: a `root` is kept once for all that share it.
     """
@@ -48,6 +68,7 @@ class ImageFile:
     root: Path
     name: str
     frame: int = -1
+    video: Video | None = None
 
     @property
     def path(self) -> Path:
@@ -60,25 +81,32 @@ class ImageFile:
         return cls(path.parent, path.name)
 
     def read(self) -> bytes:
-        """The encoded image; a video frame is encoded as PNG. InputError if it can't be read."""
-        if self.frame >= 0:
-            return _read_frame(self.path, self.frame)
-        try:
-            return self.path.read_bytes()
-        except OSError as error:
-            raise InputError(f"{self.path}: can't be read ({error.strerror})", "check the path") from error
+        """The encoded image; a video frame is encoded as JPEG. InputError if it can't be read."""
+        if self.video is not None:
+            return encode(self.video.read(self.frame), ".jpg")
+        return read_bytes(self.path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a file; InputError if it can't be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})", "check the path") from error
 
 
 def list_images(inputs: Sequence[str]) -> list[ImageFile]:
     """Every image of `inputs`, each a file, folder, glob, `.txt` list, video, or `-` for a list on standard
     input; sorted by name.
 
-    InputError if there is none, or if two of them have one name.
+    A name of a list, or of several inputs, that is no file is among them too, and fails when it is read: it
+    costs that image alone. InputError if there is none, or if two of them have one name.
     """
     found: dict[str, ImageFile] = {}
     roots: dict[Path, Path] = {}
+    passed: Counter[str] = Counter()
     for text in inputs:
-        for image in _expand(text):
+        for image in _expand(text, passed, len(inputs) > 1):
             image = replace(image, root=roots.setdefault(image.root, image.root))
             other = found.setdefault(image.name, image)
             if other is not image and other.path.resolve() != image.path.resolve():
@@ -86,9 +114,17 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
                     f"{image.name}: names two images, {other.path} and {image.path}",
                     "give the folder above them both",
                 )
+    said = " ".join(inputs)
+    _tell_passed(passed, said)
+    stems = {name.rpartition(".")[0] for name in found}
+    for name in [name for name in found if photo_of_mask(name.rpartition(".")[0]) in stems]:
+        del found[name]  # a mask beside its photo
     if not found:
+        raise InputError(f"{said}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}")
+    if not any(image.path.exists() for image in found.values()):
+        first = next(iter(found.values()))
         raise InputError(
-            f"{' '.join(inputs)}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}"
+            f"{first.path}: there is no such file or folder", "give an image, a folder, a list or a video"
         )
     return [found[name] for name in sorted(found)]
 
@@ -97,100 +133,193 @@ def listing(images: Sequence[ImageFile]) -> dict[str, object]:
     """What `sources` records of many images: how many, and a hash of their names and sizes."""
     digest = hashlib.sha256()
     for image in images:
-        digest.update(f"{image.name}\0{image.path.stat().st_size}\0".encode())
+        size = image.path.stat().st_size if image.path.exists() else 0
+        digest.update(f"{image.name}\0{size}\0".encode())
     return {"count": len(images), "sha256": digest.hexdigest()}
 
 
-def _expand(text: str) -> Iterator[ImageFile]:
+def is_photo(name: str) -> bool:
+    """Whether a file of that name is a photo, by its ending; names that begin with a dot are other
+    programs'.
+    """
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+
+
+def photo_of_mask(stem: str) -> str | None:
+    """The stem of the photo whose mask a file with this stem is by its name, as `h` for `h_mask`; else
+    None.
+    """
+    mark = next((mark for mark in MASK_MARKS if stem.lower().endswith(mark)), None)
+    return stem[: -len(mark)] if mark and len(stem) > len(mark) else None
+
+
+def _expand(text: str, passed: Counter[str], is_one_of_many: bool) -> Iterator[ImageFile]:
+    """The images that an input names; counts in `passed` the kinds of the photos that can't be read."""
     path = Path(text)
     if text == "-" or path.suffix == ".txt":
         lines = sys.stdin.read() if text == "-" else _read_list(path)
         for line in filter(None, map(str.strip, lines.splitlines())):
-            yield from _expand(line)
-    elif path.is_dir():
-        for folder, folders, names in os.walk(path):
-            folders[:] = (name for name in folders if name != "masks")
-            below = Path(folder).relative_to(path)
-            yield from (
-                ImageFile(path, (below / name).as_posix())
-                for name in names
-                if Path(name).suffix.lower() in SUFFIXES
+            beside = path.parent / line if text != "-" else Path(line)
+            yield from _expand(
+                str(beside) if beside.exists() and not Path(line).exists() else line, passed, True
             )
+    elif path.is_dir():
+        yield from _walk(path, passed)
     elif path.suffix.lower() in VIDEOS and path.is_file():
-        yield from (ImageFile(path, f"{path.stem}/{i:06d}.png", i) for i in range(_count_frames(path)))
+        video = Video(path)
+        yield from (ImageFile(path, f"{path.stem}/{i:06d}", i, video) for i in range(video.count()))
     elif path.is_file():
         yield ImageFile.at(path)
     elif matches := sorted(glob.glob(text)):
-        yield from (ImageFile.at(Path(match)) for match in matches)
+        yield from (ImageFile.at(Path(match)) for match in matches if Path(match).is_file())
+    elif is_one_of_many and path.name:
+        yield ImageFile.at(path)
     else:
         raise InputError(
             f"{text}: there is no such file or folder", "give an image, a folder, a list or a video"
         )
 
 
+def _walk(root: Path, passed: Counter[str]) -> Iterator[ImageFile]:
+    """The photos below a folder, without those in folders of masks and in hidden ones."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = (
+            name for name in folders if name.lower() not in MASK_FOLDERS and not name.startswith(".")
+        )
+        below = Path(folder).relative_to(root)
+        passed.update(Path(name).suffix.lower() for name in names if not name.startswith("."))
+        yield from (ImageFile(root, (below / name).as_posix()) for name in names if is_photo(name))
+
+
+def _tell_passed(passed: Counter[str], where: str) -> None:
+    """Say how many photos in folders are of a kind that is not read, and how they can be."""
+    for suffix in sorted(FOREIGN & passed.keys()):
+        log.warning(
+            "%s: %d files %s are not read: convert them to JPEG or PNG", where, passed[suffix], suffix
+        )
+    heic = passed[".heic"] + passed[".heif"]
+    if heic and find_spec("pillow_heif") is None:
+        log.warning("%s: %d files of HEIC can't be read: %s", where, heic, HEIC_HINT)
+
+
 def _read_list(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: can't be read as a list of images", "one path a line") from error
 
 
-def _count_frames(path: Path) -> int:
-    with path.open("rb") as stream:
-        head = stream.read(12)
-    # by its first bytes, for the decoder takes a list of addresses for a video too, and opens them
-    known = head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") or head[:4] in (
-        b"RIFF",
-        b"\x1a\x45\xdf\xa3",
-    )
-    count = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT)) if known else 0
-    if not 0 < count <= path.stat().st_size:  # a frame has a byte at least
-        raise InputError(f"{path}: can't be read as a video", "convert it to mp4, or to a folder of images")
-    return count
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
+    """An encoded image as Pillow has it, upright, its size checked before a pixel is read; InputError for
+    whatever goes wrong inside.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats(data)) as picture:
+            _check_size(picture.size, name)
+            _check_scans(data, name)
+            ImageOps.exif_transpose(picture, in_place=True)
+            yield picture
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise whatever their parsing stumbles over
+        if data[4:12] in HEIF:
+            raise InputError(f"{name}: is HEIC, and Pillow alone can't read it", HEIC_HINT) from error
+        said = f" ({error})" if not isinstance(error, UnidentifiedImageError) else ""
+        raise InputError(f"{name}: can't be read as an image{said}", UNREADABLE) from error
 
 
-def _read_frame(path: Path, index: int) -> bytes:
-    video = cv2.VideoCapture(str(path))
-    video.set(cv2.CAP_PROP_POS_FRAMES, index)
-    ok, frame = video.read()
-    if not ok:
-        raise InputError(f"{path}: frame {index} can't be read", "the video may be truncated")
-    return cv2.imencode(".png", frame)[1].tobytes()
+def _formats(data: bytes) -> tuple[str, ...]:
+    """What Pillow may read `data` as; HEIC where the package for it is there."""
+    if data[4:12] in HEIF and find_spec("pillow_heif") is not None:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        return (*FORMATS, "HEIF")
+    return FORMATS
+
+
+def _check_size(size: tuple[int, int], name: str) -> None:
+    width, height = size
+    if width * height > LARGEST or max(width, height) > LONGEST:
+        most = f"at most {LARGEST} pixels, and {LONGEST} a side, are read; make it smaller"
+        raise InputError(f"{name}: is {width} by {height} pixels", most)
+    if min(width, height) < SMALLEST:
+        raise InputError(
+            f"{name}: is {width} by {height} pixels", f"an image needs at least {SMALLEST} pixels a side"
+        )
+
+
+def _check_scans(data: bytes, name: str) -> None:
+    """InputError for a JPEG of more scans than programs write: each is one more pass over all pixels."""
+    scans = data.count(b"\xff\xda") if data[:2] == JPEG else 0
+    if scans > SCANS:
+        raise InputError(f"{name}: is a JPEG of {scans} scans", "save it again; programs write about ten")
 
 
 def decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     """An encoded image as `(H, W, 3)` uint8 RGB, upright, and its alpha channel `(H, W)` uint8 or None.
 
-    Grey, 16-bit, CMYK and palette images are converted. InputError when it is truncated, no image, or under 8
-    pixels a side.
+    Grey, 16-bit, CMYK and palette images are converted. InputError when it is truncated, no image, under 8
+    pixels a side, or larger than is read.
     """
+    with _opened(data, name) as picture:
+        if picture.mode.startswith(("I", "F")):
+            picture = Image.fromarray(_to_eight_bits(np.asarray(picture)))
+        alpha = np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")), alpha
+
+
+def decode_levels(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """A mask's picture as it is stored: its levels `(H, W)`, its colours `(H, W, 3)` uint8 or None where it
+    is grey, and its alpha channel `(H, W)` uint8 or None.
+
+    The levels are grey values of any depth, a palette's indices, or colours as one number each. Errors as
+    `decode`.
+    """
+    with _opened(data, name) as picture:
+        alpha = np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
+        if picture.mode in ("1", "L", "F") or picture.mode.startswith("I"):
+            levels = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
+            return np.nan_to_num(levels, posinf=0, neginf=0), None, alpha
+        colors = np.asarray(picture.convert("RGB"))
+        most = GREY if is_lossy(data) else 0
+        if (colors.max(-1) - colors.min(-1)).max() <= most:
+            return colors[..., 1], None, alpha
+        filled = [channel for channel in range(3) if colors[..., channel].any()]
+        if len(filled) == 1 and picture.mode != "P":  # numbers in one channel
+            return colors[..., filled[0]], None, alpha
+        return np.asarray(picture) if picture.mode == "P" else pack(colors), colors, alpha
+
+
+def is_lossy(data: bytes) -> bool:
+    """Whether the encoded image is of a kind that blurs pixels, as JPEG does."""
+    return data[:2] == JPEG or data[8:12] == b"WEBP" or data[4:8] == b"ftyp"
+
+
+def pack(colors: np.ndarray) -> np.ndarray:
+    """Colours `(H, W, 3)` uint8 as one number each, 0xRRGGBB, `(H, W)` uint32."""
+    red, green, blue = (colors[..., channel].astype(np.uint32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def orientation(data: bytes) -> int:
+    """How the photo is turned by its EXIF flag: 1 is as it is stored, 2 to 8 are the other ways."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > LARGEST:
-                raise InputError(
-                    f"{name}: is {picture.width} by {picture.height} pixels",
-                    f"at most {LARGEST} pixels are read; make it smaller",
-                )
-            picture = ImageOps.exif_transpose(picture)
-            if picture.mode.startswith(("I", "F")):
-                picture = Image.fromarray(_to_eight_bits(np.asarray(picture)))
-            alpha = (
-                np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
-            )
-            rgb = np.asarray(picture.convert("RGB"))
-    except (InputError, MemoryError):
-        raise
-    except Exception as error:  # Pillow's readers raise whatever their parsing stumbles over
-        raise InputError(
-            f"{name}: can't be read as an image ({error})",
-            "open it in a viewer; export it again as PNG or JPEG",
-        ) from error
-    if min(rgb.shape[:2]) < SMALLEST:
-        height, width = rgb.shape[:2]
-        raise InputError(
-            f"{name}: is {width} by {height} pixels", f"an image needs at least {SMALLEST} pixels a side"
-        )
-    return rgb, alpha
+        with Image.open(io.BytesIO(data), formats=_formats(data)) as picture:
+            flag = picture.getexif().get(0x0112, 1)
+    except Exception:  # whoever decodes it says what is wrong
+        return 1
+    return flag if flag in range(2, 9) else 1
+
+
+def turn(array: np.ndarray, flag: int) -> np.ndarray:
+    """`array` (H, W) of a photo's stored pixels, turned upright as the EXIF flag 2 to 8 says."""
+    if flag >= 5:
+        array = array.T
+    flips = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
+    rows, columns = flips.get(flag, (1, 1))
+    return np.ascontiguousarray(array[::rows, ::columns])
 
 
 def _to_eight_bits(array: np.ndarray) -> np.ndarray:
@@ -204,123 +333,6 @@ def encode(rgb: np.ndarray, suffix: str = ".png") -> bytes:
     """`(H, W, 3)` uint8 RGB as the bytes of a PNG, or of a JPEG of quality 92."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
     return cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)[1].tobytes()
-
-
-def as_mask(array: np.ndarray) -> np.ndarray:
-    """A mask picture `(H, W)` or `(H, W, C)` as bool: over half of its largest value."""
-    if array.ndim == 3:
-        array = array[..., :3].max(-1)
-    return array > array.max() / 2
-
-
-def check_mask(mask: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """`mask` itself if it can serve for a photo of `shape`; InputError when its size differs, or it is empty
-    or full.
-    """
-    if mask.shape != tuple(shape[:2]):
-        sizes = f"{mask.shape[1]} by {mask.shape[0]} pixels, the photo {shape[1]} by {shape[0]}"
-        raise InputError(
-            f"{name}: its mask is {sizes}", "make the mask from the photo as it is, EXIF rotation applied"
-        )
-    if not mask.any() or mask.all():
-        raise InputError(
-            f"{name}: its mask is {'full' if mask.any() else 'empty'}",
-            "a mask marks the object's pixels and leaves the rest black",
-        )
-    return mask
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A photo and its mask: `data` is the file's own bytes, `rgb` (H, W, 3) uint8, `mask` (H, W) bool."""
-
-    name: str
-    data: bytes
-    rgb: np.ndarray
-    mask: np.ndarray
-
-
-class MaskSource:
-    """Where masks come from, in this order: an alpha channel, `folder` or a sibling folder `masks/`,
-    `masker(rgb)`.
-    """
-
-    def __init__(
-        self, folder: Path | None = None, masker: Callable[[np.ndarray], np.ndarray] | None = None
-    ) -> None:
-        self.folder = folder
-        self.masker = masker
-        if folder is not None and not folder.is_dir():
-            fact = "is a file, not a folder" if folder.exists() else "there is no such folder"
-            raise InputError(f"{folder}: {fact}", "give the folder of masks with --masks")
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """What files record: the folder as it was given, and of the part that masks photos without a mask its
-        name and the class's.
-        """
-        given = {} if self.folder is None else {"masks": str(self.folder)}
-        return given | getattr(self.masker, "settings", {})
-
-    def prepare(self, image: ImageFile) -> None:
-        """Make the masker now if `image` needs it, so that weights that are missing are told before anything
-        is computed.
-        """
-        with suppress(InputError):  # what is wrong with the photo alone is told in its turn
-            self.read(image)
-
-    def read(self, image: ImageFile) -> Photo:
-        """The photo with its mask; InputError if either can't be used."""
-        data = image.read()
-        rgb, alpha = decode(data, image.name)
-        if alpha is not None and alpha.min() < 128:
-            mask = alpha >= 128
-        elif (path := self._find(image)) is not None:
-            mask = read_mask(path)
-        elif self.masker is not None:
-            mask = self.masker(rgb)
-            if not mask.any():
-                said = "give it a mask in a folder masks/, or another --masker; those that score what they find have an option threshold="
-                raise InputError(f"{image.name}: no object was found in it", said)
-        else:
-            raise InputError(
-                f"{image.name}: has no mask",
-                "put masks in a folder masks/ beside the photos' folder, or give --masks or --masker",
-            )
-        return Photo(image.name, data, rgb, check_mask(mask, rgb.shape, image.name))
-
-    def _find(self, image: ImageFile) -> Path | None:
-        stem = Path(image.name).with_suffix("")
-        if self.folder is not None:
-            folders = [self.folder]
-        else:
-            root = image.root if image.frame < 0 else image.root.parent
-            folders = [root.parent / "masks", root / "masks"]
-        tries = [
-            folder / f"{part}{suffix}"
-            for folder in folders
-            for part in (stem, stem.name)
-            for suffix in (".png", ".jpg")
-        ]
-        found = next((path for path in tries if path.is_file()), None)
-        if found is None and self.folder is not None:
-            raise InputError(
-                f"{image.name}: has no mask in {self.folder}",
-                f"it would be {self.folder / (str(stem) + '.png')}",
-            )
-        return found
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """A mask file as `(H, W)` bool."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})", "check the path") from error
-    rgb, alpha = decode(data, str(path))
-    if alpha is not None and alpha.min() < 128 <= alpha.max():
-        return alpha >= 128
-    return as_mask(rgb)
 
 
 @dataclass(frozen=True)
@@ -346,6 +358,9 @@ class Crop:
         bool gives float32.
         """
         array = array.astype(np.float32) if array.dtype == bool else array
+        if (step := -(-self.side // HUGE)) > 1:  # a square of that many pixels would fill the memory
+            smaller = cv2.resize(array, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
+            return Crop(self.top // step, self.left // step, -(-self.side // step)).cut(smaller, size)
         out = np.zeros((self.side, self.side, *array.shape[2:]), array.dtype)
         y0, x0 = max(self.top, 0), max(self.left, 0)
         y1, x1 = min(self.top + self.side, array.shape[0]), min(self.left + self.side, array.shape[1])

@@ -9,11 +9,13 @@ from shic_cli.learning.decoders import DECODERS
 
 
 class CanonicalMap(nn.Module):
-    """Pixel embeddings by `decoder`, vertex embeddings E = U C with the eigenvectors U `(K, Q)` and the
-    learned C `(Q, D)`.
+    """Pixel embeddings by `decoder`, and vertex embeddings E = U C.
 
-    C starts at zero, so that at first every vertex is equally likely and L_pseudo is ln K exactly.
+    U `(K, Q)` are the eigenvectors and C `(Q, D)` is learned. C starts at zero, so at first every vertex is
+    equally likely and L_pseudo is ln K exactly.
     """
+
+    eigenvectors: torch.Tensor
 
     def __init__(self, decoder: str, channels: int, dim: int, eigenvectors: torch.Tensor) -> None:
         super().__init__()
@@ -26,8 +28,9 @@ class CanonicalMap(nn.Module):
         return self.eigenvectors @ self.C
 
     def embed(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings `(B, D, h', w')` of features `(B, C, h, w)`, and foreground logits `(B, h', w')` or
-        None.
+        """Embeddings `(B, D, h', w')` of features `(B, C, h, w)`, and foreground logits `(B, h', w')`.
+
+        The logits are None if the decoder has no foreground output.
         """
         if self.decoder.pointwise:
             return self.decoder(features.movedim(1, -1)).movedim(-1, 1), None

@@ -1,7 +1,7 @@
-"""The five losses of sec. 3.6, one short function each; every one is a mean, so that its weight means the
-same for any batch.
+"""The five losses of sec. 3.6, one short function each.
 
-B pictures, P points a picture, K vertices. `logp` (B, P, K) is log p(x|u, I) of Eq. 3, over vertices.
+Every loss is a mean, so its weight means the same for any batch. B pictures, P points in each, K vertices.
+`logp` `(B, P, K)` is log p(x|u, I) of Eq. 3, over vertices.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ ONE_SIDED = 0.25  # a picture shows one side if its points' mean side is farther
 
 
 def log_probability(pixels: torch.Tensor, vertices: torch.Tensor) -> torch.Tensor:
-    """log p(x|u) `(..., P, K)` of pixel embeddings `(..., P, D)` and vertex embeddings `(K, D)`: softmax of
-    the dot product (Eq. 3).
+    """log p(x|u) `(..., P, K)`: the log-softmax over vertices of the dot products (Eq. 3).
+
+    `pixels` are pixel embeddings `(..., P, D)`, `vertices` are vertex embeddings `(K, D)`.
     """
     return (pixels @ vertices.T).log_softmax(-1)
 
 
 def pseudo(logp: torch.Tensor, vertex: torch.Tensor) -> torch.Tensor:
-    """L_pseudo: the mean of -log p(x~|u), with the matched vertices `vertex` `(B, P)`. ln K for a model that
-    knows nothing.
+    """L_pseudo: the mean of -log p(x~|u), where `vertex` `(B, P)` are the matched vertices x~.
+
+    It is ln K for an untrained model.
     """
     return -logp.gather(-1, vertex[..., None]).mean()
 
 
-# L_syn (Eq. 4) is the same cross-entropy, with the vertices that the projection gives instead of matched
-# ones.
+# L_syn (Eq. 4) is the same cross-entropy; its vertices come from the projection and not from matching.
 synthetic = pseudo
 
 
@@ -62,19 +63,18 @@ def near(logits: torch.Tensor, side: torch.Tensor) -> torch.Tensor:
 
 
 def distance(logp: torch.Tensor, geodesic: torch.Tensor) -> torch.Tensor:
-    """L_dist: the expected distance of the prediction from the match, the mean of sum_x d(x, x~) p(x|u).
+    """L_dist: the expected distance from the match, the mean of sum_x d(x, x~) p(x|u).
 
-    `geodesic` `(B, P, K)` holds the rows d(., x~). Minimised with a plus sign: the minus in the paper would
+    `geodesic` `(B, P, K)` holds the rows d(., x~). The loss has a plus sign: the minus in the paper would
     reward distance.
     """
     return (logp.exp() * geodesic).sum(-1).mean()
 
 
 def cycle(logp: torch.Tensor, yx: torch.Tensor) -> torch.Tensor:
-    """L_cyc: how far a pixel lands from itself when sent to the surface and back, the mean of sum_v |u - v|
-    p(v|u).
+    """L_cyc: the mean of sum_v |u - v| p(v|u), where v is u sent to the surface and back.
 
-    `yx` `(B, P, 2)` in pixels. p(v|u) = sum_x p(v|x) p(x|u), and p(v|x) is p(x|v) renormalised over the P
+    `yx` `(B, P, 2)` are pixels. p(v|u) = sum_x p(v|x) p(x|u), and p(v|x) is p(x|v) renormalised over the P
     points.
     """
     back = logp.softmax(-2)
@@ -85,8 +85,8 @@ def cycle(logp: torch.Tensor, yx: torch.Tensor) -> torch.Tensor:
 def equivariance(logp: torch.Tensor, flipped: torch.Tensor, mirror: torch.Tensor) -> torch.Tensor:
     """L_eq: the mean of sum_x |p(x|u, I) - p(x_F|u_F, I_F)|.
 
-    `flipped` `(B, P, K)` is log p at the flipped points of the flipped pictures, `mirror` `(K,)` maps x to
-    x_F.
+    `flipped` `(B, P, K)` is log p at the flipped points of the flipped pictures, and `mirror` `(K,)` maps x
+    to x_F.
     """
     return (logp.exp() - flipped.exp()[..., mirror]).abs().sum(-1).mean()
 

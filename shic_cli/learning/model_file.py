@@ -1,6 +1,4 @@
-"""The canonical map: a frozen encoder, a decoder for pixels, and E = U C for vertices (sec. 3.4). Saved as
-one safetensors file.
-"""
+"""The model file: a canonical map and its surface in one safetensors file."""
 
 from __future__ import annotations
 
@@ -25,16 +23,15 @@ from shic_cli.files.layouts import LAYOUTS, SURFACE, Surface
 from shic_cli.learning.canonical_map import CanonicalMap
 
 FORMAT, VERSION = "shic/model", 1
-ENCODER = "encoder."  # what the names of a frozen encoder's tensors begin with
+ENCODER = "encoder."  # the names of a frozen encoder's tensors begin with this
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A model file in memory: the map, its surface, and `meta` (encoder, decoder, params, template, sources,
-    losses, class).
+    """The contents of a model file: the map, its surface and `meta`.
 
-    `encoder` has the frozen encoder's own tensors where the file carries them, else None: it is made by its
-    name then.
+    `meta` has encoder, decoder, params, template, sources, losses and class. `encoder` has the frozen
+    encoder's own tensors if the file carries them; else it is None, and the encoder is made by its name.
     """
 
     map: CanonicalMap
@@ -50,7 +47,7 @@ def save_model(path: Path, saved: Saved, overwrite: bool) -> None:
 
 
 def write_model(path: Path, saved: Saved) -> None:
-    """Write the model file to `path`, as it is; OSError when the disk is full."""
+    """Write the model file directly to `path`; OSError if the disk is full."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in saved.map.state_dict().items()}
     tensors |= {f"surface.{name}": torch.tensor(getattr(saved.surface, name)) for name in SURFACE}
     tensors |= {
@@ -66,11 +63,10 @@ def write_model(path: Path, saved: Saved) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, str]) -> None:
-    """Write a safetensors file: the same bytes for the same tensors and metadata, which the library itself
-    writes in random order.
+    """Write a safetensors file, with the same bytes for the same tensors and metadata.
 
-    Nor is the library's own writing to a file used: a run that is killed meanwhile leaves a file of another
-    name behind.
+    The library writes metadata in random order, so the header is sorted here. The library's own function for
+    files is not used either, because a run that is killed in it leaves a file of another name behind.
     """
     data = memoryview(save(tensors, metadata=meta))
     start = 8 + int.from_bytes(data[:8], "little")
@@ -82,12 +78,12 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], meta: dict[str, 
         file.writelines([len(text).to_bytes(8, "little"), text, data[start:]])
 
 
-BUILT = {"decoder": str, "channels": int, "dim": int}  # what of the metadata the map is built by
+BUILT = {"decoder": str, "channels": int, "dim": int}  # the metadata from which the map is built
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The safetensors file; InputError in place of what its reader raises."""
+    """The open safetensors file; errors of its reader become an InputError."""
     try:
         with safe_open(path, "pt") as file:
             yield file
@@ -99,32 +95,34 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The metadata of a model file; InputError if it is none."""
+    """The metadata of a model file; InputError if the file is no model."""
     with _opened(path) as file:
         meta = file.metadata() or {}
     if meta.get("format") != FORMAT or meta.get("format_version") != str(VERSION):
-        found = f"{meta.get('format')} {meta.get('format_version')}"
+        kind = f"{meta.get('format')} {meta.get('format_version')}"
         raise InputError(
-            f"{path}: expected {FORMAT} {VERSION}, found {found}", "make a model with `shic train`"
+            f"{path}: expected {FORMAT} {VERSION}, found {kind}", "make a model with `shic train`"
         )
-    found = parse_json(meta.get("meta", ""), f"{path}: its metadata")
-    if not isinstance(found, dict):
+    content = parse_json(meta.get("meta", ""), f"{path}: its metadata")
+    if not isinstance(content, dict):
         raise InputError(f"{path}: its metadata is damaged", "train again")
-    return {**found, "shic_version": meta.get("shic_version")}
+    return {**content, "shic_version": meta.get("shic_version")}
 
 
 def require(meta: dict[str, Any], kinds: dict[str, type], path: Path) -> None:
-    """InputError naming the first of `kinds` that the metadata lacks, or holds as something else."""
+    """InputError that names the first of `kinds` that the metadata lacks or holds with another type."""
     for name, kind in kinds.items():
         if type(meta.get(name)) is not kind:
             raise InputError(
-                f"{path}: its metadata is damaged ({name} is missing, or no {kind.__name__})", "train again"
+                f"{path}: its metadata is damaged ({name} is missing, or is not of type {kind.__name__})",
+                "train again",
             )
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
-    """The model in `path`; InputError if it is none, or a tensor is missing, of another size or type, or not
-    finite.
+    """The model in `path`, on `device`.
+
+    InputError if it is no model, or if a tensor is missing, is not finite, or has another size or type.
     """
     meta = read_meta(path)
     require(meta, BUILT, path)
@@ -137,7 +135,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
             for name in list(tensors)
             if name.startswith(ENCODER)
         }
-        found = _build(meta, tensors)
+        canonical = _build(meta, tensors)
     except (KeyError, RuntimeError, TypeError, OverflowError) as error:
         raise InputError(
             f"{path}: a tensor is missing or has another size ({str(error).splitlines()[0]})", "train again"
@@ -147,29 +145,31 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
             raise InputError(f"{path}: {name} is not finite", "train again, with a smaller --rate")
     if len(surface.verts) != len(tensors["eigenvectors"]):
         raise InputError(f"{path}: surface.verts and eigenvectors differ in length", "train again")
-    return Saved(found.to(device).eval().requires_grad_(False), surface, meta, encoder or None)
+    return Saved(canonical.to(device).eval().requires_grad_(False), surface, meta, encoder or None)
 
 
 def _build(meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -> CanonicalMap:
-    """The map of these tensors. It is laid out without memory first, for its sizes are what the file says and
+    """The map of these tensors.
+
+    It is first laid out on the meta device, which takes no memory, because the sizes come from the file and
     may be anything.
     """
     with torch.device("meta"):
-        found = CanonicalMap(
+        canonical = CanonicalMap(
             meta["decoder"],
             meta["channels"],
             meta["dim"],
             torch.empty_like(tensors["eigenvectors"], device="meta"),
         )
-    for name, expected in found.state_dict().items():
+    for name, expected in canonical.state_dict().items():
         if tensors[name].dtype != expected.dtype:
             raise TypeError(f"{name} is {tensors[name].dtype}, expected {expected.dtype}")
-    found.load_state_dict(tensors, assign=True)
-    return found
+    canonical.load_state_dict(tensors, assign=True)
+    return canonical
 
 
 def _surface(tensors: dict[str, torch.Tensor], path: Path) -> Surface:
-    """The surface of a model file's tensors; InputError if it is none, by the layout of a template's."""
+    """The surface of a model file's tensors, checked by a template's layout; InputError if it is none."""
     sizes: dict[str, int] = {}
     arrays = {name: value.numpy() for name, value in tensors.items()}
     for name, array in arrays.items():
@@ -192,8 +192,9 @@ def read_surface(path: Path) -> Surface:
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """What a model file is: its tensors with their shapes, of an encoder in it only their number, and its
-    metadata, as JSON values.
+    """The contents of a model file as JSON values: its tensors with their shapes, and its metadata.
+
+    For the tensors of an encoder in the file only their number is given.
     """
     meta = read_meta(path)
     with _opened(path) as file:
@@ -206,19 +207,13 @@ def describe(path: Path) -> dict[str, Any]:
     return {"path": str(path), "kind": FORMAT, "version": VERSION, "fields": fields, **meta}
 
 
-SURFACES = (
-    "model.safetensors",
-    "template.h5",
-)  # a surface is found by these names, the quicker one to read first
+# A surface is found by these names; the one that is faster to read comes first.
+SURFACES = ("model.safetensors", "template.h5")
 
 
 def find_surface(path: Path | None) -> Surface:
-    """The surface in `path`, or in whichever of model.safetensors and template.h5 is here; InputError if
-    there is none.
-    """
-    from shic_cli.learning.model_file import read_surface
-
-    found = path or next((Path(name) for name in SURFACES if Path(name).is_file()), None)
-    if found is None:
+    """The surface in `path`, or in model.safetensors or template.h5 of this folder; InputError if none."""
+    path = path or next((Path(name) for name in SURFACES if Path(name).is_file()), None)
+    if path is None:
         raise InputError(f"neither {' nor '.join(SURFACES)} is here", "name one of them with --template")
-    return read_surface(found)
+    return read_surface(path)

@@ -1,8 +1,7 @@
-"""One fixed basis of features a template: the principal components of its views' features, kept with their
-mean.
+"""One fixed basis for a template: the principal components of its views' features, and their mean.
 
-SD-DINO's published pipeline fits a basis to every pair of images; then the features of two views can't be
-compared. A fixed one can.
+SD-DINO's published pipeline fits a basis to every pair of images, so features of different pairs can't be
+compared. In one fixed basis they can.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from shic_cli.base.errors import InputError, SettingError
 
 
 class Projected:
-    """An extractor whose unit features `(B, D, h, w)` are centred by `mean` `(D,)` and projected to `(B, N,
-    h, w)` by `basis` `(D, N)`.
+    """An extractor whose unit features `(B, D, h, w)` are projected to `(B, N, h, w)`.
+
+    They are first centred by `mean` `(D,)`, then projected by `basis` `(D, N)`.
     """
 
     def __init__(self, extractor: Any, mean: np.ndarray, basis: np.ndarray) -> None:
         if basis.shape[0] != extractor.dim:
             raise InputError(
-                f"the basis is for features of length {basis.shape[0]}, {extractor.name} gives {extractor.dim}",
+                f"the basis is for features of length {len(basis)}, {extractor.name} gives {extractor.dim}",
                 "make the basis again",
             )
         self.extractor = extractor
@@ -43,16 +43,16 @@ class Projected:
 
     @property
     def fingerprint(self) -> str:
-        """The extractor's, and the basis' hash: features in different bases can't be compared."""
+        """The extractor's fingerprint and the basis' hash; features in different bases can't be compared."""
         return f"{self.extractor.fingerprint}-pca-{self._digest}"
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """The basis as a features file keeps it."""
+        """The basis in the form in which a features file stores it."""
         return {"pca_mean": self.mean, "pca_basis": self.basis}
 
     def project(self, features: torch.Tensor) -> torch.Tensor:
-        """Unit features `(B, D, h, w)` in the basis: `(B, N, h, w)`, not normalised."""
+        """`(B, N, h, w)`: unit features `(B, D, h, w)` in the basis, not normalised."""
         mean, basis = (torch.from_numpy(array).to(features) for array in (self.mean, self.basis))
         return ((features.movedim(1, -1) - mean) @ basis).movedim(-1, 1)
 
@@ -65,20 +65,21 @@ class Projected:
 def fit(
     features: Sequence[torch.Tensor], masks: torch.Tensor, components: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean f4 `(D,)` and basis f4 `(D, components)` of the cells of N unit `features` `(D, h, w)` that
-    `masks` `(N, H, W)` half fill.
+    """The mean f4 `(D,)` and the basis f4 `(D, components)` of N unit `features` `(D, h, w)`.
 
-    The components are ordered by their variance, largest first; the largest entry of each is positive, so
-    that a basis does not depend on the machine. SettingError when there are not as many.
+    Only cells that `masks` `(N, H, W)` fill at least half count. The components are ordered by variance,
+    largest first. The largest entry of each is positive, so that the basis does not depend on the machine.
+    SettingError if there are too few cells or channels for that many components.
     """
     inside = F.adaptive_avg_pool2d(masks[:, None].float(), features[0].shape[-1])[:, 0] >= 0.5
-    total, square, count = 0.0, 0.0, int(inside.sum())
-    dim = len(features[0])
+    count, dim = int(inside.sum()), len(features[0])
     if components > dim or components >= count:
         raise SettingError(
             f"--pca {components}: there are features of length {dim} at {count} cells",
             "give a smaller number",
         )
+    total = torch.zeros(dim, dtype=torch.float64, device=features[0].device)
+    square = torch.zeros(dim, dim, dtype=torch.float64, device=features[0].device)
     for feature, here in zip(features, inside.to(features[0].device), strict=True):
         rows = feature[:, here].T.double()
         total, square = total + rows.sum(0), square + rows.T @ rows

@@ -1,6 +1,6 @@
 """Eq. 1 and Eq. 2: similarities of pixels and vertices, pooled over the views in which a vertex is visible.
 
-Letters: P query pixels, N views, K vertices, R_i vertices visible in view i, D channels.
+Letters: P query pixels, N views, K vertices, R_i vertices that are visible in view i, D channels.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-CLOSE = 1e-4  # how far above 1 rounding may lift a cosine
-HALF_ON = (
-    "cuda",
-)  # kinds of device where a bank keeps its rows in half precision: those of 72 views take gigabytes
-TAPS_ON = ("cpu",)  # kinds of device where views that have few cells are kept as Taps
-FEWER = 2  # times as many vertices as cells there must be
-SAMPLE = 400  # query pixels that vote on how well a view agrees with the object
+CLOSE = 1e-4  # rounding may lift a cosine this far above 1
+# On these devices a bank keeps its rows in half precision, because the rows of 72 views take gigabytes.
+HALF_ON = ("cuda",)
+TAPS_ON = ("cpu",)  # on these devices views with few cells are kept as Taps
+FEWER = 2  # Taps are used if a view has more than this many vertices for each cell
+SAMPLE = 400  # at least so many query pixels measure how well a view agrees with the object
 
 
 def sample(maps: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor:
-    """Values `(B, P, D)` of `maps` `(B, D, h, w)`, bilinear, at `yx` `(B, P, 2)` in pixels of pictures of
-    `size` a side.
+    """Values `(B, P, D)` of `maps` `(B, D, h, w)`, interpolated bilinearly at `yx` `(B, P, 2)`.
+
+    `yx` are pixels of pictures of `size` a side.
     """
-    grid = (yx.flip(-1) + 0.5) * (2 / size) - 1  # grid_sample wants x first and -1..1 from edge to edge
-    found = F.grid_sample(maps, grid[:, None].to(maps), padding_mode="border", align_corners=False)
-    return found[:, :, 0].transpose(1, 2)
+    grid = (yx.flip(-1) + 0.5) * (2 / size) - 1  # grid_sample takes x first, from -1 to 1 edge to edge
+    values = F.grid_sample(maps, grid[:, None].to(maps), padding_mode="border", align_corners=False)
+    return values[:, :, 0].transpose(1, 2)
 
 
 @dataclass(frozen=True)
 class Taps:
-    """`(R, D)` unit rows that are not spelled out: of each the four cells it lies between, `four` `(R, 4)`,
-    and their weights `(R, 4)`.
+    """`(R, D)` unit rows in a short form: each row is a weighted mean of four cells.
 
-    The cosine of a query and a vector between cells is the same mean of the cells' products with it, so one
-    product a cell, `cells` `(C, D)`, does for all the rows around it.
+    `four` `(R, 4)` has the cells' numbers and `weight` `(R, 4)` their weights. The cosine of a query and such
+    a row is the same weighted mean of the cells' products with the query. So one product for each of the
+    `cells` `(C, D)` serves all the rows around it.
     """
 
     cells: torch.Tensor
@@ -44,7 +44,7 @@ class Taps:
 
     @classmethod
     def at(cls, feature: torch.Tensor, yx: torch.Tensor, size: int) -> Taps:
-        """What `sample` reads of `feature` `(D, h, w)` at `yx` `(R, 2)`, as unit rows."""
+        """The unit rows that `sample` reads of `feature` `(D, h, w)` at `yx` `(R, 2)`."""
         last = yx.new_tensor(feature.shape[1:]) - 1
         place = torch.minimum(((yx + 0.5) * ((last + 1) / size) - 0.5).clamp_min(0), last)
         low = place.floor()
@@ -71,11 +71,10 @@ class Taps:
 
 @dataclass(frozen=True)
 class Bank:
-    """The views' features at their visible vertices: of each view `(R_i, D)` unit rows and `(R_i,)` vertex
-    numbers; K vertices.
+    """The views' features at visible vertices: for each view unit rows `(R_i, D)` and vertices `(R_i,)`.
 
-    Rows are f2 on the devices of HALF_ON, else f4; similarities are f4 either way. Views with few cells have
-    Taps in place of rows.
+    `vertices` is K. Rows are f2 on the devices in HALF_ON, else f4; similarities are always f4. Views with
+    few cells have Taps in place of rows.
     """
 
     views: list[tuple[torch.Tensor | Taps, torch.Tensor]]
@@ -85,8 +84,9 @@ class Bank:
     def build(
         cls, features: Iterable[torch.Tensor], vertex_yx: torch.Tensor, visible: torch.Tensor, size: int
     ) -> Bank:
-        """From the features `(D, h, w)` of each of N views, v_i(k) `(N, K, 2)` in pixels of views of `size` a
-        side, and V_i `(N, K)`.
+        """The bank of the N views' `features` `(D, h, w)`.
+
+        `vertex_yx` `(N, K, 2)` is v_i(k) in pixels of views of `size` a side, and `visible` `(N, K)` is V_i.
         """
         views = []
         for feature, yx, seen in zip(features, vertex_yx, visible, strict=True):
@@ -95,15 +95,16 @@ class Bank:
         return cls(views, visible.shape[1])
 
     def similarities(self, queries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """S_i `(R_i, P)`, the cosine of unit `queries` `(P, D)` with view i, and its vertex numbers `(R_i,)`,
-        view by view (Eq. 2).
+        """View by view S_i `(R_i, P)` of Eq. 2 and the view's vertex numbers `(R_i,)`.
+
+        S_i holds the cosines of unit `queries` `(P, D)` and view i.
         """
         for rows, index in self.views:
             yield (rows @ queries.T.to(rows.dtype)).float(), index
 
 
 def _rows(feature: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor | Taps:
-    """Unit rows of `feature` `(D, h, w)` at `yx` `(R, 2)`, as Taps where that is quicker."""
+    """Unit rows of `feature` `(D, h, w)` at `yx` `(R, 2)`, as Taps if these are faster."""
     kind = feature.device.type
     if kind in TAPS_ON and len(yx):
         taps = Taps.at(feature, yx, size)
@@ -114,13 +115,14 @@ def _rows(feature: torch.Tensor, yx: torch.Tensor, size: int) -> torch.Tensor | 
 
 
 def agreements(bank: Bank, queries: torch.Tensor) -> torch.Tensor:
-    """How well each view agrees with the whole object, `(N,)`: the mean best similarity, of pixels to
-    vertices and back.
+    """`(N,)`: how well each view agrees with the whole object.
+
+    It is the mean best similarity, from pixels to vertices and from vertices to pixels.
     """
     step = max(1, len(queries) // SAMPLE)
     both = [
-        (s.amax(0).mean() + s.amax(1).mean()) / 2 if len(s) else s.new_tensor(-1.0)
-        for s, _ in bank.similarities(queries[::step])
+        (rows.amax(0).mean() + rows.amax(1).mean()) / 2 if len(rows) else rows.new_tensor(-1.0)
+        for rows, _ in bank.similarities(queries[::step])
     ]
     return torch.stack(both)
 
@@ -130,10 +132,10 @@ def pool_similarities(
 ) -> torch.Tensor:
     """Sigma `(K, P)` of Eq. 2 for unit `queries` `(P, D)`; -inf for vertices that no view shows.
 
-    `pool` is max, mean or topk (the mean of the `topk` best views). With `agreement` > 0, for max and topk,
-    each view's similarities first get `agreement` times (its agreement - the best view's): a view of another
-    side of the object that happens to look alike at one pixel then counts less. The views are streamed:
-    memory does not grow with N.
+    `pool` is max, mean or topk (the mean of the `topk` best views). For max and topk with `agreement` > 0,
+    each view's similarities first get a bonus: `agreement` times (the view's agreement - the best view's). So
+    a view of another side of the object that happens to look alike at one pixel counts less. The views are
+    streamed, so memory does not grow with N.
     """
     bonus = _bonus(bank, queries, 0.0 if pool == "mean" else agreement)
     depth = topk if pool == "topk" else 1
@@ -151,16 +153,17 @@ def pool_similarities(
 
 
 def _bonus(bank: Bank, queries: torch.Tensor, agreement: float) -> torch.Tensor:
-    """What is added to each view's similarities, `(N,)`, none above 0."""
+    """The bonus `(N,)` that is added to each view's similarities; none is above 0."""
     if agreement <= 0:
         return torch.zeros(len(bank.views), device=queries.device)
-    found = agreements(bank, queries)
-    return agreement * (found - found.max())
+    agreement_of_view = agreements(bank, queries)
+    return agreement * (agreement_of_view - agreement_of_view.max())
 
 
 def _insert(best: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> None:
-    """Keep `values` `(R, P)` in the sorted lists `best` `(depth, K, P)` at rows `index`; no row comes twice
-    in a view.
+    """Insert `values` `(R, P)` into the sorted lists `best` `(depth, K, P)` at rows `index`, in place.
+
+    A row must not come twice in `index`.
     """
     for level in best:
         kept = level[index]
@@ -169,56 +172,58 @@ def _insert(best: torch.Tensor, index: torch.Tensor, values: torch.Tensor) -> No
 
 
 def _mean_of_finite(best: torch.Tensor) -> torch.Tensor:
-    """The mean over views `(K, P)` of `best` `(depth, K, P)`, of as many as there are; -inf where there is
-    none.
-    """
+    """The mean `(K, P)` over the finite entries of `best` `(depth, K, P)`; -inf if there is none."""
     finite = best.isfinite()
     total = torch.where(finite, best, 0).sum(0)
     return torch.where(finite.any(0), total / finite.sum(0).clamp_min(1), -torch.inf)
 
 
 def best_vertices(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The matches of Eq. 2: vertex numbers `(P,)`, the lowest of equals, and their scores `(P,)`, from Sigma
-    `(K, P)`.
+    """The matches of Eq. 2: vertex numbers `(P,)` and their scores `(P,)`, from Sigma `(K, P)`.
+
+    Of equal vertices the lowest number is taken.
     """
     score, vertex = sigma.max(0)
     return vertex, score
 
 
 def peak(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest of each row of `values` `(P, K)`, `(P,)`, and its column `(P,)`, the lowest of equals."""
+    """The largest value `(P,)` of each row of `values` `(P, K)` and its column `(P,)`.
+
+    Of equal values the lowest column is taken.
+    """
     if values.device.type != "cpu":
         return values.max(1)
-    column = torch.from_numpy(values.numpy().argmax(1))  # a quarter of the time of torch's on a CPU
+    column = torch.from_numpy(values.numpy().argmax(1))  # on a CPU numpy takes a quarter of torch's time
     return values.gather(1, column[:, None])[:, 0], column
 
 
 def match(
     bank: Bank, queries: torch.Tensor, *, pool: str = "max", topk: int = 3, agreement: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`best_vertices` of `pool_similarities`, without Sigma where max pooling allows it.
+    """`best_vertices` of `pool_similarities`; max pooling computes it without Sigma.
 
-    The best vertex over the best view is the best of all pairs, so each view only gives its best vertex for
-    each query. Views come in the order of their agreement; once no later view could win, even with a
-    similarity of 1, the rest is left out.
+    With max pooling the best vertex over all views is the best of the views' best vertices, so each view
+    gives only one vertex for each query. Views come in the order of their agreement. The loop ends when no
+    later view could win, even with a similarity of 1.
     """
     if pool != "max":
         return best_vertices(pool_similarities(bank, queries, pool=pool, topk=topk, agreement=agreement))
     bonus = _bonus(bank, queries, agreement)
     score = queries.new_full((len(queries),), -torch.inf)
     vertex = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-    near = None
+    converted = None
     for i in bonus.argsort(descending=True, stable=True).tolist():
-        if (
-            agreement > 0 and score.min() > 1 + CLOSE + bonus[i]
-        ):  # without bonuses there is nothing to wait for
+        if agreement > 0 and score.min() > 1 + CLOSE + bonus[i]:
             break
         rows, index = bank.views[i]
         if not len(index):
             continue
-        near = queries.to(rows.dtype) if near is None else near
-        best, row = peak((rows @ near.T).T.contiguous() if isinstance(rows, Taps) else near @ rows.T)
-        best, found = best.float() + bonus[i], index[row]
-        wins = (best > score) | ((best == score) & (found < vertex))
-        score, vertex = torch.where(wins, best, score), torch.where(wins, found, vertex)
+        converted = queries.to(rows.dtype) if converted is None else converted
+        best, row = peak(
+            (rows @ converted.T).T.contiguous() if isinstance(rows, Taps) else converted @ rows.T
+        )
+        best, candidate = best.float() + bonus[i], index[row]
+        wins = (best > score) | ((best == score) & (candidate < vertex))
+        score, vertex = torch.where(wins, best, score), torch.where(wins, candidate, vertex)
     return vertex, score

@@ -1,8 +1,8 @@
-"""A model that several ranks train together: gloo between CPUs, NCCL between GPUs."""
+"""A model that several ranks train together, with gloo between CPUs and NCCL between GPUs."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -12,75 +12,79 @@ from shic_cli.base.ranks import _meeting
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over the ranks, and so is its gradient's."""
+    """The sum of a tensor over the ranks; the gradient is summed over the ranks too."""
 
     @staticmethod
-    def forward(context: Any, tensor: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
         tensor = tensor.clone()
         with _meeting():
             dist.all_reduce(tensor)
         return tensor
 
     @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:
-        return _Sum.apply(gradient.contiguous())
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return _all_reduced(gradients[0].contiguous())
+
+
+def _all_reduced(tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of `tensor` over the ranks, with a gradient."""
+    return cast(torch.Tensor, _Sum.apply(tensor))
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the pictures of all ranks, however many each has; torch's own SyncBatchNorm is for GPUs
-    alone.
+    """Batch norm over the pictures of all ranks; ranks may have different numbers of pictures.
+
+    torch's own SyncBatchNorm works on GPUs only.
     """
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
-            return super().forward(features)
-        # In double precision, as torch's own has it: in deep networks the last digits of the variance grow to
-        # percents of a gradient.
-        count = torch.tensor(
-            [features.numel() // features.shape[1]], dtype=torch.float64, device=features.device
-        )
-        sums = _Sum.apply(torch.cat([features.sum((0, 2, 3), dtype=torch.float64), count]))
+            return super().forward(input)
+        # Sums are in double precision, as in torch's own: in deep networks an error in the last digits of the
+        # variance grows to percents of a gradient.
+        count = torch.tensor([input.numel() // input.shape[1]], dtype=torch.float64, device=input.device)
+        sums = _all_reduced(torch.cat([input.sum((0, 2, 3), dtype=torch.float64), count]))
         number, mean = sums[-1], sums[:-1] / sums[-1]
-        centred = features - mean.to(features)[:, None, None]
-        variance = _Sum.apply((centred * centred).sum((0, 2, 3), dtype=torch.float64)) / number
+        centred = input - mean.to(input)[:, None, None]
+        variance = _all_reduced((centred * centred).sum((0, 2, 3), dtype=torch.float64)) / number
+        assert self.momentum is not None and self.running_mean is not None and self.running_var is not None
+        assert self.num_batches_tracked is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
-            self.running_mean.lerp_(mean.to(features), self.momentum)
-            self.running_var.lerp_((variance * number / (number - 1)).to(features), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt().to(features)
+            self.running_mean.lerp_(mean.to(input), self.momentum)
+            self.running_var.lerp_((variance * number / (number - 1)).to(input), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt().to(input)
         return centred * scale[:, None, None] + self.bias[:, None, None]
 
 
 class _Nothing(nn.Module):
-    """All parameters of `part` in a sum that is 0: its gradients add nothing to those that are there."""
+    """A sum over the parameters of `part` that is always 0, so its gradients add nothing."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self.part = part
 
     def forward(self) -> torch.Tensor:
-        return sum((parameter * 0).sum() for parameter in self.part.parameters())
+        return sum(((parameter * 0).sum() for parameter in self.part.parameters()), torch.zeros(()))
 
 
 class Together:
-    """A model that all ranks train, each on its share of a batch: the same weights on each, and the gradients
-    of the whole batch.
+    """A model that all ranks train: the same weights everywhere, and the gradients of the whole batch.
 
-    Shares may differ in size, be empty, or be done in several steps: gradients are added up on each rank
-    first, and DistributedDataParallel averages them over the ranks in one more backward pass, of nothing,
-    that every rank makes once a step.
+    Each rank works on its share of a batch. Shares may differ in size, may be empty, and may be processed in
+    several steps: each rank first adds up its own gradients. Then DistributedDataParallel averages them over
+    the ranks in one more backward pass, whose loss is 0 and which every rank makes once a step.
     """
 
     def __init__(self, part: nn.Module) -> None:
         self.size, self.rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
         self.parallel = None
-        self.mixes = any(
-            isinstance(each, nn.BatchNorm2d) for each in part.modules()
-        )  # pictures of a batch depend on each other
+        # batch norm makes the pictures of a batch depend on each other
+        self.mixes = any(isinstance(module, nn.BatchNorm2d) for module in part.modules())
         if self.size > 1:
-            for each in part.modules():
-                if type(each) is nn.BatchNorm2d:
-                    each.__class__ = SharedBatchNorm  # which has the same state
+            for module in part.modules():
+                if type(module) is nn.BatchNorm2d:
+                    module.__class__ = SharedBatchNorm  # the two classes have the same state
             with _meeting():
                 self.parallel = nn.parallel.DistributedDataParallel(
                     _Nothing(part), forward_sync_buffers=False
@@ -91,11 +95,11 @@ class Together:
         return self.rank == 0
 
     def share(self, numbers: list[int], owned: bool) -> list[int]:
-        """Which places of the batch `numbers` are this rank's: those of its own pictures, the same in every
-        epoch, if `owned`.
+        """The places of the batch `numbers` that are this rank's.
 
-        Where pictures depend on each other they are dealt out evenly, for all ranks wait for each other in
-        every layer.
+        If `owned`, they are those of the rank's own pictures, the same in every epoch. If the pictures of a
+        batch depend on each other they are dealt out evenly, because the ranks wait for each other in every
+        layer.
         """
         if owned and not self.mixes:
             return [place for place, number in enumerate(numbers) if number % self.size == self.rank]

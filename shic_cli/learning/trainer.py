@@ -77,6 +77,7 @@ class Trainer:
     team: Together
     fitting: Fitting
     rivals: torch.Tensor
+    masking: dict[str, str] = field(default_factory=dict)
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -91,6 +92,7 @@ class Trainer:
         weights: Path | None = None,
     ) -> Trainer:
         """A map that knows nothing yet: E = 0."""
+        masking = masking_of(readers)
         labels = {reader.header.attrs["labels"] for reader in readers}
         encoder = make_extractor(
             config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders"
@@ -140,7 +142,7 @@ class Trainer:
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(
             config, template, examples, device, seed, found, optimizer, geodesic, mirror,
-            Together(found), Fitting("training", config.batch), torch.arange(len(template.verts), device=device),
+            Together(found), Fitting("training", config.batch), torch.arange(len(geodesic), device=device), masking,
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
@@ -437,8 +439,23 @@ class Trainer:
             "channels": encoder.dim,
             "dim": self.config.dim,
             "template": self.template.fingerprint,
+            "masking": self.masking,
             "params": {**self.config.params(), "seed": self.seed},
             "sources": sources,
             "losses": self.history[-1],
         }
         return Saved(self.map.cpu(), Surface.of(self.template), meta)
+
+
+def masking_of(readers: list[ItemReader]) -> dict[str, str]:
+    """The `masker` that masked the photos of the maps files and the object's `class`, where the files say them."""
+    found: dict[str, str] = {}
+    for header in (reader.header for reader in readers):
+        made_of_photos = header.attrs["labels"] == "pseudo"
+        for key, name in (
+            (("masker", "masker"), ("class", "class")) if made_of_photos else (("class", "class_name"),)
+        ):
+            value = header.params.get(name)
+            if isinstance(value, str) and value:
+                found.setdefault(key, value)
+    return found

@@ -1,8 +1,8 @@
-"""Views of a template, and where every vertex is seen in them (sec. 3.3, Eq. 1)."""
+"""Views of a template, and where each vertex is seen in them (sec. 3.3, Eq. 1)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -13,21 +13,20 @@ from shic_cli.parts.renderers.contract import Fragments
 from shic_cli.surface.cameras import Cameras
 
 KIND = "shic/views"
-
-
-# of the surface's diagonal: how far behind the surface that its pixel shows a vertex still counts as visible
+# A vertex is visible up to this far behind the surface that its pixel shows, as a share of the diagonal.
 TOLERANCE = 2e-3
-
-
-# pixels: a vertex farther than this from the mask was missed by every ray (a part thinner than a pixel)
+# Pixels: every ray missed a vertex that is farther from the mask, since its part is thinner than a pixel.
 NEAR = 2.0
 
 
 @dataclass(frozen=True)
 class Views:
-    """N views: `image` u1 (N, H, W, 3), `depth` f4, `mask` bool, `face` i8 (N, H, W), `bary` f4 (N, H, W, 3),
-    `cameras`, `vertex_yx` f4 (N, K, 2) = v_i(k) of Eq. 1, `vertex_visible` bool (N, K) = V_i, and the
-    template's fingerprint."""
+    """N views, as tensors; `template` is the template's fingerprint.
+
+    `image` u1 `(N, H, W, 3)`, `depth` f4 `(N, H, W)`, `mask` bool `(N, H, W)`, `face` i8 `(N, H, W)`, `bary`
+    f4 `(N, H, W, 3)`, `cameras`, `vertex_yx` f4 `(N, K, 2)` = v_i(k) of Eq. 1 and `vertex_visible` bool
+    `(N, K)` = V_i.
+    """
 
     image: torch.Tensor
     depth: torch.Tensor
@@ -43,17 +42,18 @@ class Views:
         return len(self.image)
 
     def __getitem__(self, index: slice | torch.Tensor) -> Views:
-        """Some of the views."""
-        return Views(*(value if isinstance(value, str) else value[index] for value in vars(self).values()))
+        """The views that `index` selects."""
+        chosen = {name: value[index] for name, value in vars(self).items() if name != "template"}
+        return replace(self, **chosen)
 
     @property
     def fragments(self) -> Fragments:
-        """What the renderer gave."""
+        """The renderer's output: face, barycentric coordinates and depth of each pixel."""
         return Fragments(self.face, self.bary, self.depth)
 
 
 def interpolate(fragments: Fragments, faces: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """The vertices' `values` (K, C) at every pixel, `(N, H, W, C)`; 0 where there is no surface."""
+    """`(N, H, W, C)`: the vertices' `values` `(K, C)` at every pixel; 0 where there is no surface."""
     mask = fragments.mask
     out = values.new_zeros(*mask.shape, values.shape[1])
     out[mask] = _interpolate_surface(fragments, mask, faces, values)
@@ -63,13 +63,14 @@ def interpolate(fragments: Fragments, faces: torch.Tensor, values: torch.Tensor)
 def _interpolate_surface(
     fragments: Fragments, mask: torch.Tensor, faces: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
-    """The vertices' `values` (K, C) at the pixels of `mask` alone, `(P, C)`."""
+    """`(P, C)`: the vertices' `values` `(K, C)` at the P pixels of `mask`."""
     return (values[faces[fragments.face[mask]]] * fragments.bary[mask][..., None]).sum(1)
 
 
 def pixel_vertex(fragments: Fragments, faces: torch.Tensor) -> torch.Tensor:
-    """The corner of its face that is nearest to every pixel, by the largest barycentric coordinate, i8 `(N,
-    H, W)`; -1 for none.
+    """`(N, H, W)` i8: at every pixel the nearest corner of its face, -1 where there is no surface.
+
+    The nearest corner is the one with the largest barycentric coordinate.
     """
     mask = fragments.mask
     out = torch.full_like(fragments.face, -1)
@@ -80,12 +81,11 @@ def pixel_vertex(fragments: Fragments, faces: torch.Tensor) -> torch.Tensor:
 def vertex_positions(
     fragments: Fragments, faces: torch.Tensor, cameras: Cameras, verts: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """v_i(k) `(N, K, 2)` and V_i `(N, K)` of Eq. 1: the mask's position that is nearest to each vertex's
-    projection, and which are visible.
+    """v_i(k) `(N, K, 2)` and V_i `(N, K)` of Eq. 1: where each vertex is seen, and whether it is visible.
 
-    A vertex is visible if it is not behind the plane of the face that the pixel at v_i(k) shows. The plane
-    decides and not the pixel's depth, since a slanted surface changes its depth within one pixel by more than
-    an ear is thick.
+    v_i(k) is the position on the mask nearest to the vertex's projection. A vertex is visible if it is not
+    behind the plane of the face that the pixel at v_i(k) shows. The plane decides and not the pixel's depth:
+    on a slanted surface the depth changes within one pixel by more than the thickness of an ear.
     """
     size = fragments.face.shape[-1]
     projected, _ = cameras.project(verts, size)
@@ -104,24 +104,23 @@ def vertex_positions(
 
 
 def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The positions `yx` (N, K, 2), those beyond `mask` (N, H, W) moved to its nearest pixel's centre;
-    unmoved where a mask is empty.
+    """`yx` `(N, K, 2)`, with positions off `mask` `(N, H, W)` moved to the mask's nearest pixel centre.
+
+    Positions stay where they are if a mask is empty.
     """
     size = mask.shape[-1]
     row, column = (yx.round().long() + 1).clamp(0, size + 1).unbind(-1)
     padded = torch.nn.functional.pad(mask, (1, 1, 1, 1))
     off = ~padded.flatten(1).gather(1, row * (size + 2) + column)
     core = padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
-    view, *pixel = (
-        (mask & ~core).nonzero().unbind(1)
-    )  # the pixel nearest to a point beyond the mask is on its outline
+    # the mask's pixel nearest to a point off the mask is on the outline
+    view, *pixel = (mask & ~core).nonzero().unbind(1)
     outlines = torch.stack(pixel, 1).to(yx).split(view.bincount(minlength=len(mask)).tolist())
     yx = yx.clone()
     for i, outline in enumerate(outlines):
         if len(outline) and off[i].any():
-            distance = torch.cdist(
-                yx[i, off[i]], outline, compute_mode="donot_use_mm_for_euclid_dist"
-            )  # the quick way is not exact
+            # the default mode is faster and not exact
+            distance = torch.cdist(yx[i, off[i]], outline, compute_mode="donot_use_mm_for_euclid_dist")
             yx[i, off[i]] = outline[distance.argmin(1)]
     return yx
 
@@ -129,11 +128,11 @@ def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwrite: bool = False) -> None:
     """Write `views` as a file of kind shic/views."""
     arrays = {
-        each.name: getattr(views, each.name)
-        for each in fields(views)
-        if each.name not in ("cameras", "template")
+        field.name: getattr(views, field.name)
+        for field in fields(views)
+        if field.name not in ("cameras", "template")
     }
-    arrays |= {each.name: getattr(views.cameras, each.name) for each in fields(views.cameras)}
+    arrays |= {field.name: getattr(views.cameras, field.name) for field in fields(views.cameras)}
     arrays = {name: array.cpu().numpy() for name, array in arrays.items()}
     write_arrays(
         path,
@@ -147,7 +146,7 @@ def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwr
 
 
 def read_views(path: Path | str, device: torch.device | str = "cpu") -> Views:
-    """The views in `path`, on `device`; InputError if it holds none."""
+    """The views in the file `path`, on `device`; InputError if it holds none."""
     arrays, header = read_arrays(path, KIND)
     number, height, width = arrays["mask"].shape
     if not number or height != width or height < 2:
@@ -156,6 +155,6 @@ def read_views(path: Path | str, device: torch.device | str = "cpu") -> Views:
             "render them again with `shic render`",
         )
     tensors = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-    cameras = Cameras(**{each.name: tensors.pop(each.name) for each in fields(Cameras)})
+    cameras = Cameras(**{field.name: tensors.pop(field.name) for field in fields(Cameras)})
     tensors["face"] = tensors["face"].long()
     return Views(**tensors, cameras=cameras, template=header.attrs["template"])

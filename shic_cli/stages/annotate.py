@@ -25,8 +25,9 @@ from shic_cli.files.checks import check_indices, parse_json
 from shic_cli.files.items import Item, ItemReader
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.locks import Lock
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.names import check_template
-from shic_cli.files.photos import ImageFile, MaskSource, decode
+from shic_cli.files.photos import ImageFile, decode
 from shic_cli.stages.local_server import Answer, LocalServer, Request
 from shic_cli.stages.page import jpeg, packed, photo_data, shown_size, surface_data, write_page
 
@@ -133,7 +134,7 @@ class Work:
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _object(self, number: int, entry: dict[str, Any], points: list[tuple]) -> dict[str, Any]:
-        """One object. Its box takes in every point, since dp_x and dp_y run over it; points are pixels' middles."""
+        """One object. Its box takes in every point, since dp_x and dp_y run over it."""
         x, y, vertex = (np.array(column) for column in zip(*points, strict=True))
         left, top, width, height = entry["box"]
         right, bottom = max(left + width, int(x.max()) + 1), max(top + height, int(y.max()) + 1)
@@ -265,7 +266,7 @@ class Annotator:
             return Answer.json({key: self.work.state[key] for key in ("names", "vertices", "images")})
 
     def _claim(self, request: Request) -> Answer:
-        """Whether the tab that asks may write: the first one, one whose predecessor is silent, or by force."""
+        """Whether the tab that asks may write: the first, one whose predecessor is silent, or by force."""
         asked = parse_json(request.body, "the request")
         session, force = get(asked, "session", str, "the request"), asked.get("force") is True
         with self.lock:

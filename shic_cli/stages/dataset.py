@@ -13,22 +13,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from shic_cli.base.errors import Failures, InputError, PartialError, some
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MARGIN
-from shic_cli.files.annotations import Entry, coco_path, get, numbers, read_entries, read_json, read_points
+from shic_cli.files.annotations import Entry, coco_path, get, read_entries, read_json, read_points
 from shic_cli.files.arrays import source
 from shic_cli.files.atomic import atomic, check_target
 from shic_cli.files.photos import ImageFile, decode, encode
+from shic_cli.files.segmentations import run_lengths, segmentation_mask
 
 log = logging.getLogger("shic")
-
-# a polygon is filled this many times finer, so that the pixels whose middle it holds are marked; an odd
-# number
-FINE = 5
 
 
 @dataclass
@@ -128,12 +124,17 @@ def complain(facts: list[str]) -> None:
 
 def _write_object(split: Split, entry: Entry, file: Path, number: int) -> None:
     """Write the crop and the mask of one object, and note them in `split`."""
+    if entry.annotation.get("iscrowd"):
+        raise InputError(
+            f"{entry.where}: marks a crowd, not one object", "leave it out; points are of one object"
+        )
     points = read_points(entry)
     rgb, _ = decode(ImageFile.at(file).read(), str(file))
     if points.shape is not None and tuple(points.shape) != rgb.shape[:2]:
         sizes = f"{rgb.shape[1]} by {rgb.shape[0]} pixels, the annotations say {points.shape[1]} by {points.shape[0]}"
         raise InputError(f"{entry.where}: {file} is {sizes}", "give the images that were annotated")
-    mask = polygon_mask(entry, rgb.shape[:2])
+    outline = get(entry.annotation, "segmentation", (list, dict), entry.where)
+    mask = segmentation_mask(outline, rgb.shape[:2], entry.where)
     top, left, bottom, right = window(mask, points.box)
     crop, inside = rgb[top:bottom, left:right], mask[top:bottom, left:right]
     if inside.all():
@@ -154,47 +155,23 @@ def _write_object(split: Split, entry: Entry, file: Path, number: int) -> None:
         {"id": number, "file_name": f"{name}.jpg", "width": width, "height": height, **original}
     )
     split.annotations.append(
-        {**_moved(entry.annotation, points.box, left, top), "image_id": number, "category_id": 1}
+        {**_moved(entry.annotation, points.box, left, top, inside), "image_id": number, "category_id": 1}
     )
 
 
-def _moved(annotation: dict[str, Any], box: np.ndarray, left: int, top: int) -> dict[str, Any]:
-    """The annotation in a crop that begins at `left`, `top`: points are shares of the box and stay as they
-    are.
+def _moved(
+    annotation: dict[str, Any], box: np.ndarray, left: int, top: int, mask: np.ndarray
+) -> dict[str, Any]:
+    """The annotation in a crop that begins at `left`, `top`, where its object is `mask` (H, W): points are
+    shares of the box and stay as they are.
     """
     shift = np.array([left, top])
-    polygons = [
-        (np.reshape(part, (-1, 2)) - shift).ravel().round(3).tolist() for part in annotation["segmentation"]
-    ]
-    return {**annotation, "bbox": [*(box[:2] - shift).tolist(), *box[2:].tolist()], "segmentation": polygons}
-
-
-def polygon_mask(entry: Entry, shape: tuple[int, int]) -> np.ndarray:
-    """The object's mask `(H, W)` bool: the pixels whose middle lies in one of its polygons. InputError if it
-    has none.
-    """
-    parts = get(entry.annotation, "segmentation", (list, dict), entry.where)
-    if isinstance(parts, dict):
-        raise InputError(
-            f"{entry.where}.segmentation: is run lengths, not polygons",
-            "only crowds have these in COCO; leave it out",
-        )
-    mask = np.zeros(shape, bool)
-    for i, part in enumerate(parts):
-        xy = numbers(part, (None,), f"{entry.where}.segmentation[{i}]")
-        if len(xy) < 6 or len(xy) % 2:
-            raise InputError(
-                f"{entry.where}.segmentation[{i}]: is no polygon",
-                "three corners or more, x and y of each in turn",
-            )
-        corners = xy.reshape(-1, 2).clip(0, shape[::-1])
-        low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int)
-        fine = np.zeros((high - low)[::-1] * FINE, np.uint8)
-        cv2.fillPoly(fine, [np.round(((corners - low) * FINE - 0.5) * 16).astype(np.int32)], 1, shift=4)
-        mask[low[1] : high[1], low[0] : high[0]] |= fine[FINE // 2 :: FINE, FINE // 2 :: FINE] > 0
-    if not mask.any():
-        raise InputError(f"{entry.where}.segmentation: marks no pixel of the image", "check the polygons")
-    return mask
+    parts = annotation["segmentation"]
+    if isinstance(parts, list) and not any(isinstance(part, dict) for part in parts):
+        moved: Any = [(np.reshape(part, (-1, 2)) - shift).ravel().round(3).tolist() for part in parts]
+    else:
+        moved = run_lengths(mask)
+    return {**annotation, "bbox": [*(box[:2] - shift).tolist(), *box[2:].tolist()], "segmentation": moved}
 
 
 def window(mask: np.ndarray, box: np.ndarray) -> tuple[int, int, int, int]:

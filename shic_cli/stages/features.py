@@ -15,7 +15,8 @@ from shic_cli.base.settings import FeatureConfig
 from shic_cli.files.arrays import read_arrays
 from shic_cli.files.atomic import check_target
 from shic_cli.files.items import ItemWriter
-from shic_cli.files.photos import Crop, ImageFile, MaskSource, encode, listing
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.files.photos import Crop, ImageFile, encode, listing
 from shic_cli.files.shards import WHOLE, Finished, Part
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.views import Views
@@ -84,8 +85,9 @@ def write_photo_features(
             "--pca: a basis is fitted to views, these are photos",
             "fit it with `shic features views.h5`, then give --basis",
         )
-    extractor, failures = _make(config, basis, device, weights), Failures()
     mine = part.of(images)
+    masks.prepare(mine)
+    extractor, failures = _make(config, basis, device, weights), Failures()
     with _writer(
         path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings
     ) as writer:

@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import PseudoGtConfig
+from shic_cli.base.settings import MasksConfig, PseudoGtConfig
 from shic_cli.files.atomic import atomic
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import ImageFile, MaskSource, Photo, encode
+from shic_cli.files.mask_sources import MaskSource, NoMaskError, Photo
+from shic_cli.files.photos import ImageFile, decode, encode
 from shic_cli.files.pictures import dot, fit_height, heat_colors
 from shic_cli.learning.encode import photo_features, view_features
 from shic_cli.learning.similarity import best_vertices, pool_similarities, sample
@@ -59,6 +60,21 @@ def read_pixel(images: list[ImageFile], masks: MaskSource, spec: str) -> tuple[P
             f"{image.name}: the pixel {x},{y} is not on the object", "choose one inside the mask"
         )
     return photo, y, x
+
+
+def check_pixel(images: list[ImageFile], config: MasksConfig, spec: str) -> None:
+    """InputError where the photo of `spec` and its mask file tell already that the pixel is not on the
+    object, so that it is said before a model is loaded or views are rendered.
+    """
+    try:
+        read_pixel(images, MaskSource(config), spec)
+    except NoMaskError:
+        image, x, y = parse(spec, images)
+        height, width = decode(image.read(), image.name)[0].shape[:2]
+        if not (0 <= y < height and 0 <= x < width):
+            raise InputError(
+                f"{image.name}: the pixel {x},{y} is not in it", f"it has {width} by {height} pixels"
+            ) from None
 
 
 def write_heatmap(

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ from PIL.PngImagePlugin import PngInfo
 from shic_cli.base.errors import Failures, InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MaskConfig
+from shic_cli.files.alpha import cut_out
 from shic_cli.files.atomic import atomic
-from shic_cli.files.photos import SMALLEST, Crop, ImageFile, check_mask, decode, encode, read_mask
+from shic_cli.files.mask_sources import check_mask, on_border
+from shic_cli.files.masks import read_mask
+from shic_cli.files.photos import SMALLEST, Crop, ImageFile, decode, encode
 from shic_cli.files.pictures import contact_sheet, fit_height, outline
 from shic_cli.parts.maskers.contract import Found, main_object
 from shic_cli.parts.maskers.make import Masker
@@ -81,11 +84,11 @@ def doubts(found: Sequence[Found], main: int, config: MaskConfig) -> list[str]:
     right.
     """
     mask, score = found[main].mask, found[main].score
-    edge = np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]])
+    edge = on_border(mask)
     rivals = [each.area / found[main].area for i, each in enumerate(found) if i != main]
     rules = {
         f"score {score or 0:.2f}": score is not None and score < config.low_score,
-        f"on {edge.mean():.0%} of the border": edge.mean() > config.border,
+        f"on {edge:.0%} of the border": edge > config.border,
         f"only {mask.mean():.2%} of the photo": mask.mean() < config.smallest,
         f"{mask.mean():.0%} of the photo": mask.mean() > config.largest,
         "another object is about as large": not config.all and max(rivals, default=0) > config.rival,
@@ -137,6 +140,7 @@ def _locked(folder: Path) -> Iterator[None]:
             f"{folder.parent}: there is no such folder to write to",
             f"make it with `mkdir -p {folder.parent}`",
         )
+    is_new = not folder.exists()
     folder.mkdir(exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -148,6 +152,9 @@ def _locked(folder: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(handle)
+        for place in (folder / "imgs", folder / "masks", folder) if is_new else ():
+            with suppress(OSError):  # it is not there, or not empty
+                place.rmdir()
 
 
 class MaskWriter:
@@ -182,10 +189,11 @@ class MaskWriter:
             found, objects, kept = self._read(image.name, rgb.shape[:2])
             main, source = main_object(found), "kept"
         else:
-            source = "masker" if alpha is None or alpha.min() >= 128 else "alpha"
-            found = (
-                [Found(alpha >= 128)] if alpha is not None and source == "alpha" else self.masker.objects(rgb)
-            )
+            cut = cut_out(alpha)
+            if cut.reason:
+                log.warning("%s: its alpha channel %s: it is no mask", image.name, cut.reason)
+            source = "masker" if cut.mask is None else "alpha"
+            found = self.masker.objects(rgb) if cut.mask is None else [Found(cut.mask)]
             main, objects, kept = self._write(image, rgb, found, source)
         reasons = doubts(found, main, self.config)
         names = [self._path(image.name, number - 1).relative_to(self.masks).as_posix() for number in kept]
@@ -261,12 +269,12 @@ class MaskWriter:
         if info and any(info.get(key) != value for key, value in self.masker.settings.items()):
             self.foreign.append(photo)
         if not self.config.all:
-            mask = check_mask(read_mask(self._path(photo, 0)), shape, photo)
+            mask = check_mask(read_mask(self._path(photo, 0)).mask, shape, photo)
             return [Found(mask, info.get("score"))], info.get("objects", 1), [info.get("number", 1)]
         found = []
         for i in range(info.get("objects", 1)):
             path, full = self._path(photo, i), np.zeros(shape, bool)
-            mask, info = read_mask(path), _read_info(path)
+            mask, info = read_mask(path).mask, _read_info(path)
             top, left = info.get("top", 0), info.get("left", 0)
             if "top" not in info or top + mask.shape[0] > shape[0] or left + mask.shape[1] > shape[1]:
                 raise InputError(

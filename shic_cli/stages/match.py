@@ -1,49 +1,66 @@
 """Image-to-image correspondences, through the template or by pixel embeddings (sec. 4.3, Fig. 7).
 
-A photo is a *side*: `describe` says what is at its pixels, `find` where that is in it, so
-`b.find(a.describe(yx))` takes positions of A to positions of B, whichever way is meant. Positions are (y, x)
-with pixel centres at integers.
+Each photo is a *side*. `describe` gives a description of its pixels, and `find` gives the pixels of a side
+that a description fits. So `b.find(a.describe(yx))` takes positions of A to positions of B, in both ways.
+Positions are (y, x) with pixel centres at integers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from shic_cli.base.errors import InputError
 from shic_cli.base.settings import GEODESIC_MAXIMUM, GPS_KAPPA
-from shic_cli.files.photos import Photo
+from shic_cli.files.mask_sources import Photo
 from shic_cli.files.pictures import fit_height
 
-GRID = 256  # embeddings of a photo are compared on at most this many pixels a side
-CHUNK = 1 << 22  # similarities computed at a time
+if TYPE_CHECKING:
+    from shic_cli.stages.predict import Embedded, Predictor
+
+GRID = 256  # embeddings of a photo are compared on a grid of at most this many pixels a side
+CHUNK = 1 << 22  # similarities that are computed at a time
 CANDIDATES = 2000  # positions from which the well-spread points of a picture are chosen
-PANEL = 560  # height of a photo in the picture, in pixels
+PANEL = 560  # pixels; the height of a photo in the picture
 
 
 class Side(Protocol):
-    """One photo of a pair; `mask` (H, W) is the object in it."""
+    """One photo of a pair; `mask` `(H, W)` is the object in it."""
 
-    mask: np.ndarray
-    shape: tuple[int, int]
+    @property
+    def mask(self) -> np.ndarray: ...
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
 
     def describe(self, yx: np.ndarray) -> Any:
-        """What is at the positions `(P, 2)`, in a form that `find` of another side takes."""
+        """A description of the positions `yx` `(P, 2)` that `find` of another side takes."""
+        ...
 
     def find(self, described: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels `(P, 2)` int where that is here, and how sure `(P,)`, at most 1."""
+        """The pixels `(P, 2)` int that fit `described` best, and how sure each is `(P,)`, at most 1."""
+        ...
+
+
+class Distances(Protocol):
+    """Distances between the vertices of a surface."""
+
+    def nearest(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For each of the K vertices the nearest of `vertices` `(K,)`, and the distance to it `(K,)`."""
+        ...
 
 
 class Paths:
-    """Distances along the edges of a surface, on the 228 scale; they need no `(K, K)` array, so that a model
-    file is enough.
+    """Distances along the edges of a surface, on the 228 scale.
+
+    They need no `(K, K)` array, so a model file is enough.
     """
 
     def __init__(self, verts: np.ndarray, faces: np.ndarray) -> None:
@@ -51,39 +68,43 @@ class Paths:
         lengths = np.linalg.norm(verts[edges[:, 0]] - verts[edges[:, 1]], axis=1)
         self.verts = verts
         self.graph = coo_array((lengths, edges.T), shape=(len(verts), len(verts))).tocsr()
-        ways = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3), -1).reshape(-1, 3)
-        tips = np.unique((verts @ ways.T).argmax(0))  # the longest way begins at a vertex that sticks out
+        directions = np.stack(np.meshgrid(*[[-1, 0, 1]] * 3), -1).reshape(-1, 3)
+        tips = np.unique(
+            (verts @ directions.T).argmax(0)
+        )  # the longest path starts at a vertex that sticks out
         lengths = dijkstra(self.graph, directed=False, indices=tips)
         self.scale = GEODESIC_MAXIMUM / lengths[np.isfinite(lengths)].max()
 
     def nearest(self, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each of the K vertices the nearest of `vertices`, `(K,)`, and the distance to it `(K,)`."""
+        """For each of the K vertices the nearest of `vertices` `(K,)`, and the distance to it `(K,)`."""
         distance, _, seed = dijkstra(
             self.graph, directed=False, indices=vertices, min_only=True, return_predecessors=True
         )
-        cut_off = np.flatnonzero(np.isinf(distance))  # another component: through the air
+        cut_off = np.flatnonzero(
+            np.isinf(distance)
+        )  # in another component; the distance there is straight through space
         if len(cut_off):
-            distance[cut_off], index = cKDTree(self.verts[vertices]).query(self.verts[cut_off])
+            distance[cut_off], index = KDTree(self.verts[vertices]).query(self.verts[cut_off])
             seed[cut_off] = vertices[index]
         return seed, distance * self.scale
 
 
 @dataclass(frozen=True)
 class ThroughTemplate:
-    """A side by its map: `vertex` (H, W) with -1 for none, and `score` (H, W). It is described by vertices."""
+    """A side by its map `vertex` `(H, W)`, -1 for none, and `score` `(H, W)`; it is described by vertices."""
 
     name: str
     vertex: np.ndarray
     score: np.ndarray
-    paths: Paths
+    paths: Distances
 
     def __post_init__(self) -> None:
         if not (self.vertex >= 0).any():
-            raise InputError(f"{self.name}: no pixel of it has a vertex", "look at its mask")
+            raise InputError(f"{self.name}: none of its pixels has a vertex", "check its mask")
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.vertex.shape
+        return self.vertex.shape[0], self.vertex.shape[1]
 
     @property
     def mask(self) -> np.ndarray:
@@ -94,11 +115,11 @@ class ThroughTemplate:
         return np.argwhere(self.vertex >= 0)
 
     @cached_property
-    def _tree(self) -> cKDTree:
-        return cKDTree(self._pixels)
+    def _tree(self) -> KDTree:
+        return KDTree(self._pixels)
 
     def describe(self, yx: np.ndarray) -> np.ndarray:
-        """The vertex `(P,)` at each position; off the object, that of the nearest pixel which has one."""
+        """The vertex `(P,)` at each position; off the object, that of the nearest pixel that has one."""
         pixel = np.clip(np.rint(yx).astype(int), 0, np.array(self.shape) - 1)
         vertex = self.vertex[tuple(pixel.T)]
         off = (vertex < 0) | (np.abs(pixel - yx) > 0.5).any(1)
@@ -108,8 +129,9 @@ class ThroughTemplate:
 
     @cached_property
     def _place(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each of the K vertices the pixel `(K, 2)` of the nearest vertex that is seen, the surest one,
-        and the distance.
+        """For each of the K vertices a pixel `(K, 2)`, and the distance to that pixel's vertex `(K,)`.
+
+        It is the surest pixel of the nearest vertex that the photo shows.
         """
         vertex, score = (
             self.vertex[tuple(self._pixels.T)],
@@ -121,20 +143,16 @@ class ThroughTemplate:
         return self._pixels[order[first]][np.searchsorted(seen, nearest)], distance
 
     def find(self, described: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The pixels `(P, 2)` whose vertex is nearest along the surface, and its geodesic point similarity
-        `(P,)`.
-        """
+        """The pixels `(P, 2)` whose vertex is nearest, and their geodesic point similarity `(P,)`."""
         pixel, distance = self._place
         return pixel[described], np.exp(-(distance[described] ** 2) / (2 * GPS_KAPPA**2))
 
 
 class ThroughEmbedding:
-    """A side by a model's pixel embeddings (`Embedded`) inside `mask` (H, W). It is described by unit vectors
-    `(P, D)`.
-    """
+    """A side by a model's pixel embeddings in `mask` `(H, W)`; it is described by unit vectors `(P, D)`."""
 
-    def __init__(self, embedded: Any, mask: np.ndarray) -> None:
-        self.embedded, self.mask, self.shape = embedded, mask, mask.shape
+    def __init__(self, embedded: Embedded, mask: np.ndarray) -> None:
+        self.embedded, self.mask, self.shape = embedded, mask, (mask.shape[0], mask.shape[1])
         step = -(-max(mask.shape) // GRID)
         grid = np.zeros_like(mask)
         grid[step // 2 :: step, step // 2 :: step] = True
@@ -143,6 +161,7 @@ class ThroughEmbedding:
             self.pixels = np.argwhere(mask)
 
     def describe(self, yx: np.ndarray) -> Any:
+        """The unit embeddings `(P, D)` at the positions."""
         from torch.nn.functional import normalize
 
         return normalize(self.embedded.at(yx).float(), dim=-1)
@@ -156,27 +175,28 @@ class ThroughEmbedding:
         best = [
             (part @ self._vectors.T).max(1) for part in described.split(max(1, CHUNK // len(self.pixels)))
         ]
-        index = np.concatenate([each.indices.cpu().numpy() for each in best])
-        return self.pixels[index], np.concatenate([each.values.cpu().numpy() for each in best])
+        index = np.concatenate([maximum.indices.cpu().numpy() for maximum in best])
+        return self.pixels[index], np.concatenate([maximum.values.cpu().numpy() for maximum in best])
 
 
-def make_side(predictor: Any, photo: Photo, via: str, paths: Paths) -> Side:
-    """A photo as a model sees it: by its map (`via` template) or its embeddings (`via` embedding)."""
+def make_side(predictor: Predictor, photo: Photo, via: str, paths: Distances) -> Side:
+    """A photo as a model sees it: by its map (`via` template) or by its embeddings (`via` embedding)."""
     if via == "embedding":
         return ThroughEmbedding(predictor.embed(photo), photo.mask)
-    return ThroughTemplate(photo.name, *predictor.predict(photo)[:2], paths)
+    vertex, score = predictor.predict(photo)[:2]
+    return ThroughTemplate(photo.name, vertex, score, paths)
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Positions `(P, 2)` in A and in B as (y, x), and how sure each is `(P,)`."""
+    """Matched positions `(P, 2)` in A and in B as (y, x), and how sure each match is `(P,)`."""
 
     a: np.ndarray
     b: np.ndarray
     score: np.ndarray
 
     def as_json(self) -> list[list[Any]]:
-        """`[[xa, ya], [xb, yb], score]` for each."""
+        """`[[xa, ya], [xb, yb], score]` for each match."""
         return [
             [p[::-1].tolist(), q[::-1].tolist(), round(float(s), 4)]
             for p, q, s in zip(self.a, self.b, self.score, strict=True)
@@ -184,20 +204,21 @@ class Matches:
 
 
 def correspondences(a: Side, b: Side, mask: np.ndarray, number: int, chance: np.random.Generator) -> Matches:
-    """At most `number` matches, well spread over the `mask` (H, W) of A, from those that find their way back
-    from B best.
+    """At most `number` matches, spread over the `mask` `(H, W)` of A.
+
+    They are chosen from the positions that return nearest to themselves from B.
     """
     pixels = np.argwhere(mask)
     yx = pixels[chance.permutation(len(pixels))[:CANDIDATES]]
-    there, score = b.find(a.describe(yx))
-    astray = np.linalg.norm(a.find(b.describe(there))[0] - yx, axis=1)
-    kept = np.flatnonzero(astray <= max(np.median(astray), 0.02 * max(mask.shape)))
+    in_b, score = b.find(a.describe(yx))
+    return_error = np.linalg.norm(a.find(b.describe(in_b))[0] - yx, axis=1)
+    kept = np.flatnonzero(return_error <= max(np.median(return_error), 0.02 * max(mask.shape)))
     chosen = kept[spread(yx[kept], number)]
-    return Matches(yx[chosen], there[chosen], score[chosen])
+    return Matches(yx[chosen], in_b[chosen], score[chosen])
 
 
 def spread(points: np.ndarray, number: int) -> np.ndarray:
-    """Indices of at most `number` of the points `(P, 2)`, each the farthest from those before it."""
+    """Indices of at most `number` of the points `(P, 2)`; each is the farthest from those before it."""
     number = min(number, len(points))
     chosen = [int(np.linalg.norm(points - points.mean(0), axis=1).argmax())] if number else []
     distance = np.full(len(points), np.inf)
@@ -208,21 +229,21 @@ def spread(points: np.ndarray, number: int) -> np.ndarray:
 
 
 def place_colors(yx: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A smooth colour `(P, 3)` uint8 for each position `(P, 2)` by where it lies in the box of `mask`: hue
-    along x, brightness along y.
+    """A smooth colour `(P, 3)` uint8 for each position `(P, 2)`, by its place in the box of `mask`.
+
+    The hue changes along x and the brightness along y.
     """
     box = np.argwhere(mask)
     low, high = box.min(0), box.max(0)
     v, u = ((yx - low) / np.maximum(high - low, 1)).clip(0, 1).T
-    hsv = np.stack(
-        [u * 150, 255 - 110 * v, 110 + 145 * (1 - v)], 1
-    )  # hue stops before it comes round to red again
+    hsv = np.stack([u * 150, 255 - 110 * v, 110 + 145 * (1 - v)], 1)  # the hue stops before it is red again
     return cv2.cvtColor(hsv.astype(np.uint8)[None], cv2.COLOR_HSV2RGB)[0]
 
 
 def picture(photos: tuple[Photo, Photo], sides: tuple[Side, Side], matches: Matches) -> np.ndarray:
-    """A and B side by side with a line a match, above both coloured by where their pixels lie in A, `(H, W,
-    3)` uint8.
+    """A and B side by side, twice, `(H, W, 3)` uint8: with a line for each match, and with place colours.
+
+    A pixel's colour shows its place in A.
     """
     tops, bottoms, scales = [], [], []
     for i, photo in enumerate(photos):
@@ -249,11 +270,12 @@ def picture(photos: tuple[Photo, Photo], sides: tuple[Side, Side], matches: Matc
 
 
 def _rescale(yx: np.ndarray, scale: float) -> np.ndarray:
-    """Pixels `(P, 2)` of a picture as pixels of it at `scale`."""
+    """Pixels `(P, 2)` of a picture, moved to the same places of the picture at `scale`."""
     return np.floor((yx + 0.5) * scale).astype(int)
 
 
 def _draw_lines(canvas: np.ndarray, starts: np.ndarray, ends: np.ndarray, colors: np.ndarray) -> None:
+    """Draw a line with a dot at each end for each match, in place."""
     for *points, color in zip(starts.tolist(), ends.tolist(), colors.tolist(), strict=True):
         start, end = ((x, y) for y, x in points)
         cv2.line(canvas, start, end, color, 1, cv2.LINE_AA)

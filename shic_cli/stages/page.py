@@ -1,4 +1,4 @@
-"""The parts of a page: an HTML file that holds its photos, maps, mesh and scripts, and asks for nothing else."""
+"""The parts of a page: an HTML file that holds photos, maps, mesh and scripts, and asks for nothing."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,11 +15,12 @@ import torch
 from shic_cli.base.devices import Fitting
 from shic_cli.base.errors import Failures, InputError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import PredictConfig
+from shic_cli.base.settings import MasksConfig, PredictConfig
 from shic_cli.files.atomic import atomic
 from shic_cli.files.layouts import Surface
+from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.names import picture_path
-from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo, encode, listing
+from shic_cli.files.photos import Crop, ImageFile, encode, listing
 from shic_cli.files.pictures import color_map
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.encode import cut, decoder_input, each_photo
@@ -26,9 +28,12 @@ from shic_cli.learning.model_file import load_model, require
 from shic_cli.learning.similarity import peak, sample
 from shic_cli.parts.extractors.carried import Carried
 from shic_cli.parts.extractors.make import make_extractor
+from shic_cli.parts.maskers.make import make_masker
 from shic_cli.stages.remap import lay, load_texture
 from shic_cli.surface.geodesic_median import Median
 from shic_cli.surface.surface_points import SurfacePoints
+
+log = logging.getLogger("shic")
 
 CHUNK = {
     "cpu": 256,
@@ -88,6 +93,8 @@ class Predictor:
             )
         self.needs_mask: bool = self.encoder.needs_mask or self.map.decoder.foreground is None
         self.template: str = self.meta["template"]
+        masking = self.meta.get("masking")
+        self.masking: dict[str, str] = masking if isinstance(masking, dict) else {}
         with torch.no_grad():
             self.vertex_embeddings = self.map.vertex_embeddings()
         params = self.meta.get("params")
@@ -215,13 +222,19 @@ class Predictor:
 
 
 def mask_source(
-    predictor: Predictor, folder: Path | None, masker: Callable[[np.ndarray], np.ndarray] | None
+    predictor: Predictor, config: MasksConfig, masker: str, weights: Path | None = None, class_name: str = ""
 ) -> MaskSource:
-    """Where the masks of a prediction come from: last the masker that was asked for by name, else, where it
-    can, the model itself.
+    """Where the masks of a prediction come from. A photo without a mask is masked by the masker that was asked for
+    by name; else by the model itself where it can; else by the masker that masked the photos which it learnt from.
     """
-    by_name = masker is not None and getattr(masker, "asked", "") != "auto"
-    return MaskSource(folder, masker if by_name or predictor.needs_mask else predictor.find_mask)
+    learnt = predictor.masking
+    class_name = class_name or learnt.get("class", "")
+    if masker in ("auto", "none") and not predictor.needs_mask:
+        return MaskSource(config, predictor.find_mask, class_name)
+    if masker == "auto" and (known := learnt.get("masker")):
+        log.info("photos without a mask: %s%s, as in training", known, class_name and f" for {class_name}")
+        masker = known
+    return MaskSource(config, make_masker(masker, predictor.device, weights, class_name), class_name)
 
 
 def predict(
@@ -249,6 +262,7 @@ def predict(
         path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite
     ) as writer:
         left = [image for image in mine if image.name not in writer]
+        masks.prepare(left)
         found = each_photo(left, masks, predictor.predict_all, predictor.device, failures)
         for photo, (vertex, score) in filter(None, track(found, len(left), "predict")):
             with failures.catch(photo.name):

@@ -19,7 +19,8 @@ from shic_cli.files.arrays import read_arrays, source
 from shic_cli.files.atomic import check_target
 from shic_cli.files.items import Item, ItemReader
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import Crop, ImageFile, MaskSource, listing
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.files.photos import Crop, ImageFile, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning import similarity
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
@@ -138,6 +139,7 @@ def pseudo_gt(
             {},
         )
     else:
+        masks.prepare(part.of(images))
         extractor, given, made_with = (
             make_extractor(config.extractor, device, weights),
             {"images": listing(images)},
@@ -157,8 +159,6 @@ def pseudo_gt(
     ) as writer:
         left = [each for each in mine if (each if isinstance(each, str) else each.name) not in writer]
         if left:  # a share that is done needs no views
-            if not isinstance(images, ItemReader):
-                masks.prepare(left[0])
             teacher = Teacher.make(
                 extractor, views or views_for(extractor, template, config, device), config, track
             )

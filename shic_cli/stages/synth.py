@@ -282,6 +282,7 @@ def synthesize(
     sources = dict(sources or {})
     if config.backgrounds:
         sources["backgrounds"] = listing(list_images([config.backgrounds]))
+    check = Check.of(config, masker, device, weights)
     try:
         poser = Poser.of(template, config.poses, config.bodies)
         azimuths = None if photos is None else photo_azimuths(photos, template)
@@ -292,9 +293,7 @@ def synthesize(
             return maker.make(rng, poser(rng))
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
-        collect(
-            target, chosen(config), make, Check.of(config, masker, device, weights), track=track, part=part
-        )
+        collect(target, chosen(config), make, check, track=track, part=part)
     except torch.OutOfMemoryError as error:
         part = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = getattr(part, "saves_memory", "give --device cpu, or a smaller --size")

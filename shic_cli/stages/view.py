@@ -17,11 +17,13 @@ import numpy as np
 from shic_cli.base.errors import Failures, InputError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import ViewConfig
+from shic_cli.files.alpha import cut_out
 from shic_cli.files.atomic import atomic
 from shic_cli.files.items import Item, ItemReader
 from shic_cli.files.layouts import Surface
+from shic_cli.files.mask_sources import MaskSource, Photo, check_mask
 from shic_cli.files.names import check_template
-from shic_cli.files.photos import MaskSource, Photo, check_mask, decode
+from shic_cli.files.photos import decode
 from shic_cli.stages.local_server import Answer, LocalServer, Request
 from shic_cli.stages.page import photo_data, surface_data, write_page
 
@@ -33,8 +35,8 @@ log = logging.getLogger("shic")
 
 @dataclass(frozen=True)
 class PagePoint:
-    """An annotated point beside a map: the pixel, the right vertex, the map's (-1: none), the geodesic error, and
-    whether the map mixes up left and right there.
+    """An annotated point beside a map: the pixel, the right vertex, the map's (-1: none), the geodesic error,
+    and whether the map mixes up left and right there.
     """
 
     x: int
@@ -115,7 +117,7 @@ def _mean_score(name: str, layers: Sequence[Layer]) -> float:
 
 
 def write_view(path: Path, page: Page, overwrite: bool, track: Track = plain_track) -> None:
-    """Write the page. A photo that can't be used is named and left out; PartialError says how many at the end."""
+    """Write the page. A photo that can't be used is named and left out; PartialError says how many."""
     failures, photos = Failures(), []
 
     def bodies() -> Iterator[dict]:
@@ -189,7 +191,8 @@ class ModelServer:
         name = request.query.get("name", "photo")[-200:]
         with self.one_at_a_time:
             rgb, alpha = decode(request.body, name)
-            mask = alpha >= 128 if alpha is not None and alpha.min() < 128 else self._mask(rgb, name)
+            cut = cut_out(alpha).mask
+            mask = self._mask(rgb, name) if cut is None else cut
             photo = Photo(name, request.body, rgb, check_mask(mask, rgb.shape, name))
             vertex, score = self.predictor.predict(photo)
         encoded = np.frombuffer(request.body, np.uint8)

@@ -1,9 +1,9 @@
 """Viewpoints and projection. The axes, stated here once, are those of pytorch3d.
 
-World: +y up, +z where the object's front looks, +x its left. View: +X left, +Y up, +Z into the scene,
-right-handed; row vectors, X_view = X_world R + T. Normalised device coordinates: x = f X / Z + p_x and y = f
-Y / Z + p_y, +1 at the left and top edges of the square picture. Pixels: (y, x) with centres at integers, so
-that x = 1 - (2 column + 1) / size.
+World: +y up, +z to the object's front, +x to its left. View: +X left, +Y up, +Z into the scene, right-handed;
+positions are row vectors, X_view = X_world R + T. Normalised device coordinates: x = f X / Z + p_x and y = f
+Y / Z + p_y, with +1 at the left and top edges of the square picture. Pixels: (y, x) with centres at integers,
+so that x = 1 - (2 column + 1) / size.
 
 Azimuth 0 looks at the object's front, azimuth 90 at its left side; a positive elevation looks from above; a
 positive roll turns the picture counter-clockwise.
@@ -18,13 +18,14 @@ import torch
 
 from shic_cli.base.errors import InputError
 
-RADIUS = 3**0.5 / 2  # of the sphere around a box whose longest side is 1
+RADIUS = 3**0.5 / 2  # radius of the sphere around a cube with sides of length 1
 
 
 @dataclass(frozen=True)
 class Cameras:
-    """N perspective cameras: `rotation` (N, 3, 3), `translation` (N, 3), `focal` (N,) and `principal` (N, 2)
-    as x, y; f4.
+    """N perspective cameras, f4; `principal` is x, y in normalised device coordinates.
+
+    `rotation` is `(N, 3, 3)`, `translation` `(N, 3)`, `focal` `(N,)` and `principal` `(N, 2)`.
     """
 
     rotation: torch.Tensor
@@ -36,19 +37,20 @@ class Cameras:
         return len(self.rotation)
 
     def __getitem__(self, index: slice | torch.Tensor) -> Cameras:
-        return Cameras(*(getattr(self, each.name)[index] for each in fields(self)))
+        return Cameras(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on `device`."""
-        return Cameras(*(getattr(self, each.name).to(device) for each in fields(self)))
+        return Cameras(*(getattr(self, field.name).to(device) for field in fields(self)))
 
     def to_view(self, verts: torch.Tensor) -> torch.Tensor:
         """View coordinates `(N, K, 3)` of world positions `(K, 3)` or `(N, K, 3)`."""
         return verts @ self.rotation + self.translation[:, None]
 
     def project(self, verts: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pixel positions (y, x) `(N, K, 2)` and view depths `(N, K)` of world positions `(K, 3)` or `(N, K,
-        3)`.
+        """Pixel positions (y, x) `(N, K, 2)` and view depths `(N, K)` of `verts`.
+
+        `verts` are world positions `(K, 3)` or `(N, K, 3)`; the pictures have `size` pixels a side.
         """
         view = self.to_view(verts)
         ndc = self.focal[:, None, None] * view[..., :2] / view[..., 2:] + self.principal[:, None]
@@ -62,11 +64,10 @@ class Cameras:
         return (view - self.translation[:, None]) @ self.rotation.transpose(1, 2)
 
     def fit(self, verts: torch.Tensor, share: float) -> Cameras:
-        """Cameras at the same places whose frames hold `verts` (K, 3) or (N, K, 3) centred, the longer side
-        taking `share` of the frame.
+        """Cameras at the same places whose frames centre `verts`; the longer side takes `share` of the frame.
 
-        Only focal length and principal point change, like the crop of a photo. InputError if a vertex is not
-        in front of a camera.
+        `verts` are `(K, 3)` or `(N, K, 3)`. Only the focal length and the principal point change, like the
+        crop of a photo. InputError if a vertex is not in front of a camera.
         """
         view = self.to_view(verts)
         if view[..., 2].min() <= 0:
@@ -78,12 +79,12 @@ class Cameras:
 
 
 def look_at(azimuth: torch.Tensor, elevation: torch.Tensor, roll: torch.Tensor, fov: torch.Tensor) -> Cameras:
-    """Cameras that look at the origin from `azimuth`, `elevation` and `roll` (N,) in degrees, with the field
-    of view `fov` (N,).
+    """N cameras that look at the origin, at angles `azimuth`, `elevation` and `roll` `(N,)` in degrees.
 
-    They stand where a centred object whose longest side is 1 fills the field of view.
+    `fov` `(N,)` is the field of view in degrees. The cameras stand where a centred object whose longest side
+    is 1 fills it.
     """
-    a, e, r, half = (torch.deg2rad(each.float()) for each in (azimuth, elevation, roll, fov / 2))
+    a, e, r, half = (torch.deg2rad(angle.float()) for angle in (azimuth, elevation, roll, fov / 2))
     zero = torch.zeros_like(a)
     left = torch.stack([-a.cos(), zero, a.sin()], -1)
     up = torch.stack([-e.sin() * a.sin(), e.cos(), -e.sin() * a.cos()], -1)
@@ -95,8 +96,9 @@ def look_at(azimuth: torch.Tensor, elevation: torch.Tensor, roll: torch.Tensor, 
 
 
 def ring(azimuths: int, elevations: Sequence[float], fov: float) -> Cameras:
-    """The N viewpoints of sec. 4.1: `azimuths` around the object at each of `elevations` (degrees), elevation
-    by elevation.
+    """The N viewpoints of sec. 4.1: `azimuths` around the object at each of `elevations` (degrees).
+
+    They come elevation by elevation.
     """
     azimuth = torch.arange(azimuths).repeat(len(elevations)) * (360 / azimuths)
     elevation = torch.tensor(tuple(elevations), dtype=torch.float32).repeat_interleave(azimuths)

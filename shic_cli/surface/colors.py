@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
-
 
 def vertex_colors(verts: np.ndarray) -> np.ndarray:
-    """`(K, 3)` u1 RGB, smooth over the surface of oriented `verts` (K, 3), no two alike.
+    """`(K, 3)` u1 RGB: colours that are smooth over the surface of oriented `verts` `(K, 3)`, no two alike.
 
-    The animal's left is warm and its right cool; the hue goes along the longer of length and height, from
-    violet at the head to green at the tail, and the lightness along the other.
+    The animal's left is warm and its right is cool. The hue runs along the longer of length and height, from
+    violet at the head to green at the tail; the lightness runs along the other.
     """
     extent = np.maximum(np.ptp(verts, axis=0), 1e-9)
     x, y, z = ((verts - (verts.min(0) + verts.max(0)) / 2) / extent).T
@@ -30,7 +26,7 @@ def vertex_colors(verts: np.ndarray) -> np.ndarray:
 
 
 def oklab_to_rgb(lab: np.ndarray) -> np.ndarray:
-    """sRGB `(P, 3)` in 0..1 of OKLab colours `(P, 3)`, in which equal steps look equal."""
+    """sRGB `(P, 3)` in 0..1 of OKLab colours `(P, 3)`; equal steps in OKLab look equally large."""
     to_cones = np.array(
         [
             [1, 0.3963377774, 0.2158037573],
@@ -50,7 +46,7 @@ def oklab_to_rgb(lab: np.ndarray) -> np.ndarray:
 
 
 def _distinct(colors: np.ndarray) -> np.ndarray:
-    """`colors` (K, 3) with every colour that an earlier vertex has moved to the nearest free one."""
+    """`colors` `(K, 3)`, in which a colour that an earlier vertex has is moved to the nearest free colour."""
     steps = np.stack(np.meshgrid(*[np.arange(-8, 9)] * 3, indexing="ij"), -1).reshape(-1, 3)
     steps = steps[np.argsort((steps**2).sum(1), kind="stable")]
     place = np.array([1 << 16, 1 << 8, 1])
@@ -60,7 +56,9 @@ def _distinct(colors: np.ndarray) -> np.ndarray:
         if code in taken:
             near = color + steps
             near = near[((near >= 0) & (near <= 255)).all(1)] @ place
-            code = next(each for each in chain(near.tolist(), range(1 << 24)) if each not in taken)
+            code = next(
+                candidate for candidate in chain(near.tolist(), range(1 << 24)) if candidate not in taken
+            )
         codes.append(code)
         taken.add(code)
     return (np.array(codes)[:, None] >> [16, 8, 0] & 255).astype(np.uint8)

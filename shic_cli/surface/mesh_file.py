@@ -40,7 +40,8 @@ def read_mesh(path: Path) -> Mesh:
             f"{path}: is not a kind of mesh file that is read", f"known endings: {' '.join(KINDS)}"
         )
     try:
-        mesh = _of_kind(path, kind)
+        with np.errstate(all="ignore"):  # numbers that overflow are found below
+            mesh = _of_kind(path, kind)
     except InputError:
         raise
     except Exception as error:  # readers raise whatever their parsing stumbles over

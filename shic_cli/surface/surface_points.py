@@ -1,8 +1,8 @@
-"""Continuous points of the surface in place of a map's vertices.
+"""Continuous points on the surface in place of a map's vertices.
 
-A map has one vertex a pixel. So that what is laid on the surface runs smoothly, the vertices' positions are
-averaged over the pixels around, but only with those that are near on the template (limbs don't mix), and the
-average is put back onto the faces.
+A map has one vertex for each pixel. To make textures run smoothly, the vertices' positions are averaged over
+neighbouring pixels, but only with those that are near on the template, so that limbs don't mix. The average
+is then moved onto the nearest face.
 """
 
 from __future__ import annotations
@@ -12,46 +12,45 @@ import torch
 
 from shic_cli.files.layouts import Surface
 
-PATCH = 2.5  # pixels across the patch of one vertex on the grid where positions are averaged
+PATCH = (
+    2.5  # width in grid pixels of the patch that shares a vertex, on the grid where positions are averaged
+)
 REACH = 1.0  # standard deviation of the average, in patches
-NEAR = 3.0  # pixels whose vertices are this many usual steps apart stop mixing
-LIMB = 0.1  # of the template's longest side: limbs are farther apart than this
-CHUNK = 1 << 17  # pixels put onto the faces at a time
-STEPS = 8  # edges that a pixel's point moves from its vertex, at most
+NEAR = 3.0  # pixels mix only if their vertices are closer than about this many usual steps
+LIMB = 0.1  # limbs are farther apart than this share of the template's longest side
+CHUNK = 1 << 17  # pixels that are moved onto faces at a time
+STEPS = 8  # a pixel's point moves at most this many edges from its vertex
 
 
 class SurfacePoints:
-    """Finds, for the pixels of maps, points of one surface; on `device`, whose results agree but for
-    rounding.
-    """
+    """Finds points of one surface for the pixels of maps; devices agree up to rounding."""
 
     def __init__(self, surface: Surface, device: torch.device | str = "cpu") -> None:
         self.surface, self.device = surface, torch.device(device)
         around, neighbours = _rings(surface.faces, len(surface.verts))
         frames = _face_frames(surface.verts, surface.faces)
         self.verts, self.around, self.neighbours, self.frames = (
-            torch.from_numpy(each).to(self.device) for each in (surface.verts, around, neighbours, frames)
+            torch.from_numpy(array).to(self.device) for array in (surface.verts, around, neighbours, frames)
         )
         ends = surface.verts[surface.faces[:, :2]]
         self.edge = float(np.median(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)))
 
     def __call__(self, vertex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The face `(P,)` and barycentric coordinates `(P, 3)` of the points of the P pixels of `vertex` `(H,
-        W)` that have one, not -1.
+        """The face `(P,)` and barycentric coordinates `(P, 3)` of the P pixels of `vertex` with one.
+
+        `vertex` `(H, W)` is -1 where a pixel has no vertex.
         """
-        where = torch.from_numpy(vertex.astype(np.int64)).to(self.device)
-        inside = where >= 0
+        cut = torch.from_numpy(vertex.astype(np.int64)).to(self.device)
+        inside = cut >= 0
         rows, columns = (inside.any(axis).nonzero()[:, 0] for axis in (1, 0))
         if not len(rows):
             return np.zeros(0, np.int64), np.zeros((0, 3), np.float32)
-        where = where[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        face, bary = self._onto_faces(self._smooth(where), where[where >= 0])
+        cut = cut[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        face, bary = self._onto_faces(self._smooth(cut), cut[cut >= 0])
         return face.cpu().numpy(), bary.cpu().numpy()
 
     def _smooth(self, vertex: torch.Tensor) -> torch.Tensor:
-        """Positions `(P, 3)` of the P pixels of `vertex` (H, W) that have one, without the steps between
-        vertices.
-        """
+        """Smoothed positions `(P, 3)` of the P pixels of `vertex` `(H, W)` that have a vertex."""
         inside = vertex >= 0
         own = self.verts[vertex[inside]]
         patch, near = self._scales(vertex)
@@ -63,23 +62,20 @@ class SurfacePoints:
         return _spread(averaged, coarse >= 0, step, inside, own, near)
 
     def _scales(self, vertex: torch.Tensor) -> tuple[float, float]:
-        """How many pixels side by side share a vertex on average, and how far apart on the template vertices
-        are that still mix.
-        """
+        """The mean width in pixels of a patch with one vertex, and the distance within which vertices mix."""
         left, right = vertex[:, :-1], vertex[:, 1:]
         both = (left >= 0) & (right >= 0)
         apart = (self.verts[left[both]] - self.verts[right[both]]).norm(dim=1)
         steps = apart[apart > 0]
         if not len(steps):
             return float(max(vertex.shape)), NEAR * self.edge
-        rough = min(
-            float(np.median(steps.cpu().numpy())), LIMB / NEAR
-        )  # a rough map takes larger steps than an edge
+        rough = min(float(np.median(steps.cpu().numpy())), LIMB / NEAR)  # a rough map's steps exceed an edge
         return len(apart) / len(steps), NEAR * max(self.edge, rough)
 
     def _onto_faces(self, position: torch.Tensor, vertex: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The nearest faces `(P,)` to positions `(P, 3)` and coordinates `(P, 3)` there, found by walking
-        from `vertex` (P,).
+        """The nearest faces `(P,)` to `position` `(P, 3)`, and barycentric coordinates `(P, 3)` there.
+
+        The search walks along edges from `vertex` `(P,)`.
         """
         parts = zip(position.split(CHUNK), vertex.split(CHUNK), strict=True)
         face, bary = zip(
@@ -89,9 +85,7 @@ class SurfacePoints:
         return torch.cat(face), torch.cat(bary)
 
     def _nearest_face(self, place: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of the faces around the vertices `at` `(P,)` the nearest ones to `place` `(P, 3)`, and the
-        coordinates there.
-        """
+        """The face `(P,)` nearest to `place` `(P, 3)` around vertices `at` `(P,)`; coordinates `(P, 3)`."""
         best = place.new_full((len(at),), torch.inf)
         face, bary = at.new_zeros(len(at)), place.new_zeros(len(at), 3)
         for column in range(self.around.shape[1]):
@@ -108,11 +102,15 @@ class SurfacePoints:
 
 
 def _average(vertex: torch.Tensor, verts: torch.Tensor, reach: float, near: float) -> torch.Tensor:
-    """Positions `(h, w, 3)`: at each pixel a plane fitted to the positions around it (Gaussian of `reach`
-    pixels, and of `near` on the template). A plane and not a mean, for at the outline the pixels around lie
-    to one side."""
+    """Smoothed positions `(h, w, 3)`: at each pixel, a plane fitted to the positions around it.
+
+    The weights are Gaussians of `reach` pixels and of `near` on the template. A plane is fitted and not a
+    mean taken, because at the outline all neighbours lie to one side.
+    """
     radius, (height, width) = int(np.ceil(2 * reach)), vertex.shape
-    here = torch.where((vertex >= 0)[..., None], verts[vertex.clamp_min(0)], 1e3)  # 1e3: far from everything
+    here = torch.where(
+        (vertex >= 0)[..., None], verts[vertex.clamp_min(0)], 1e3
+    )  # 1e3 is far from everything
     padded = torch.nn.functional.pad(here, (0, 0, radius, radius, radius, radius), value=1e3)
     sums = here.new_zeros(6, height, width)  # of w, w x, w y, w x x, w x y, w y y
     values = here.new_zeros(3, height, width, 3)  # of w P, w x P, w y P, with P relative to `here`
@@ -130,7 +128,7 @@ def _average(vertex: torch.Tensor, verts: torch.Tensor, reach: float, near: floa
 def _plane_at_origin(sums: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """The constant term `(h, w, 3)` of the weighted least-squares plane, by Cramer's rule."""
     w, x, y, xx, xy, yy = sums
-    damp = 0.02 * w  # few pixels on a line have no slope across it
+    damp = 0.02 * w  # pixels on one line don't determine the slope across it
     xx, yy = xx + damp, yy + damp
     minors = torch.stack([xx * yy - xy * xy, xy * y - x * yy, x * xy - xx * y])
     determinant = w * minors[0] + x * minors[1] + y * minors[2]
@@ -140,8 +138,9 @@ def _plane_at_origin(sums: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 def _spread(
     coarse: torch.Tensor, known: torch.Tensor, step: int, inside: torch.Tensor, own: torch.Tensor, near: float
 ) -> torch.Tensor:
-    """The coarse positions `(h, w, 3)` between grid points, at the pixels `inside`: bilinear over those near
-    the pixel's `own`.
+    """Positions `(P, 3)` at the pixels `inside`: `coarse` `(h, w, 3)`, interpolated bilinearly.
+
+    Only grid points near the pixel's `own` position on the template count.
     """
     if step == 1:
         return coarse[inside]
@@ -164,8 +163,9 @@ def _spread(
 
 
 def _project(place: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Barycentric coordinates `(P, 3)` of places `(P, 3)` on one face each, held inside it, and the squared
-    distance `(P,)`.
+    """Barycentric coordinates `(P, 3)` of `place` `(P, 3)` on one face each; squared distance `(P,)`.
+
+    The point is held inside the face.
     """
     offset = place - frame[:, 0]
     u, v = ((frame[:, i] * offset).sum(1).clamp_min(0) for i in (1, 2))
@@ -178,14 +178,15 @@ def _project(place: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, to
 def walk(
     place: torch.Tensor, at: torch.Tensor, verts: torch.Tensor, neighbours: torch.Tensor
 ) -> torch.Tensor:
-    """From the vertices `at` (P,) along edges to the vertex nearest to each place; so a limb's other side is
-    never reached.
+    """`(P,)`: the vertex nearest to each `place`, reached from the vertices `at` `(P,)` along edges.
+
+    Because the walk follows edges, it never jumps to the other side of a limb.
     """
     at, moving = at.clone(), torch.arange(len(at), device=at.device)
     for _ in range(STEPS):
         start, here = at[moving], place[moving]
         end, nearest = start, (here - verts[start]).square().sum(1)
-        for column in range(neighbours.shape[1]):  # one by one, for a vertex may have very many
+        for column in range(neighbours.shape[1]):  # one by one, because a vertex may have very many
             to = neighbours[start, column]
             distance = (here - verts[to]).square().sum(1)
             better = distance < nearest
@@ -198,8 +199,9 @@ def walk(
 
 
 def _rings(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `count` vertices the faces around it, in rows filled up with -1, and the vertices beside
-    it, filled up with itself.
+    """For each of `count` vertices the faces around it and the vertices beside it, one row a vertex.
+
+    Rows of faces are filled up with -1, rows of vertices with the vertex itself.
     """
     edges = np.unique(
         np.concatenate([faces[:, [a, b]] for a in range(3) for b in range(3) if a != b]), axis=0
@@ -210,6 +212,7 @@ def _rings(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """A table with one row for each key 0 to `count` - 1 that holds the key's `values`, filled up with -1."""
     order = np.argsort(keys, kind="stable")
     keys, values = keys[order], values[order]
     column = np.arange(len(keys)) - np.searchsorted(keys, keys)
@@ -219,8 +222,10 @@ def _rows(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _face_frames(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """For each face `(F, 5, 3)`: its first corner, two rows that take an offset from it to the other corners'
-    weights, two edges.
+    """`(F, 5, 3)`: for each face its first corner, two rows that give the other corners' weights, two edges.
+
+    Each of the two rows, multiplied with an offset from the first corner, gives the weight of one other
+    corner.
     """
     a, b, c = (verts[faces[:, i]].astype(np.float64) for i in range(3))
     edges = np.stack([b - a, c - a], 1)

@@ -1,6 +1,4 @@
-"""Viewpoints in words: which side of the template a camera sees, and cameras drawn from some of the sides
-(sec. 3.5, 7.3).
-"""
+"""Viewpoints in words (front, side, back, top), and random cameras that see chosen sides (sec. 3.5, 7.3)."""
 
 from __future__ import annotations
 
@@ -15,25 +13,25 @@ from shic_cli.files.layouts import Template
 from shic_cli.files.names import check_template
 from shic_cli.surface.mesh import vertex_normals
 
-# Azimuths in degrees; 0 sees the front, 90 the left side.
+# Ranges of azimuth in degrees; 0 sees the front, 90 the left side.
 ARCS = {"front": ((-30.0, 30.0),), "side": ((30.0, 150.0), (210.0, 330.0)), "back": ((150.0, 210.0),)}
 VIEWS = (*ARCS, "top")
-TOP = 60.0  # degrees of elevation: from here up a view is one of the top
+TOP = 60.0  # degrees: a view from this elevation or higher is a view of the top
 
 
 def view_of(azimuth: float, elevation: float) -> str:
-    """One of VIEWS: what a camera at `azimuth` and `elevation`, in degrees, sees of the template."""
+    """The one of VIEWS that a camera at `azimuth` and `elevation`, in degrees, sees."""
     if elevation >= TOP:
         return "top"
-    turn = abs((azimuth + 180) % 360 - 180)  # away from the front, 0 to 180
+    turn = abs((azimuth + 180) % 360 - 180)  # angle from the front, 0 to 180
     return "front" if turn < ARCS["front"][0][1] else "back" if turn > ARCS["back"][0][0] else "side"
 
 
 def parse_views(text: str, elevation: tuple[float, ...]) -> tuple[str, ...]:
-    """The views that `--views` names, separated by commas; none for `any`, and for `auto` where no generator
-    says what that is.
+    """The views that `--views` names, separated by commas; an empty tuple for `any` and `auto`.
 
-    SettingError for a word that is no view, and for an `elevation` from which there are none of these.
+    `auto` arrives here only if the generator has no views of its own. SettingError for a word that is not a
+    view, and for an `elevation` range that can't show the views.
     """
     if text in ("any", "auto"):
         return ()
@@ -41,11 +39,11 @@ def parse_views(text: str, elevation: tuple[float, ...]) -> tuple[str, ...]:
     for view in views:
         if view not in VIEWS:
             raise SettingError(
-                f"--views {text}: {view!r} is no view", f"give any, or some of {','.join(VIEWS)}"
+                f"--views {text}: {view!r} is not a view", f"give any, or some of {','.join(VIEWS)}"
             )
     if set(views) - {"top"} and elevation[0] >= TOP:
         raise SettingError(
-            f"--views {text}: from {elevation[0]:g} degrees up there are views of the top only",
+            f"--views {text}: every view from {elevation[0]:g} degrees up is a view of the top",
             "give --views top, or a lower --elevation",
         )
     return views
@@ -54,14 +52,13 @@ def parse_views(text: str, elevation: tuple[float, ...]) -> tuple[str, ...]:
 def random_viewpoint(
     views: tuple[str, ...], elevation: tuple[float, ...], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Azimuth and elevation in degrees of a viewpoint that shows one of `views`, or anything where there are
-    none.
+    """Azimuth and elevation in degrees of a random viewpoint that shows one of `views`, or any if empty.
 
-    Azimuths are uniform over the arcs of the views that are named. The top has its share of pictures, 1 /
-    len(views); it is seen from the part of `elevation` above TOP, or from TOP to 90 where there is none.
+    Azimuths are uniform over the arcs of the named views. The top gets its share of pictures, 1 / len(views);
+    it is seen from the part of the `elevation` range above TOP, or from TOP to 90 if no part is above.
     """
     if not views:
-        return rng.uniform(0, 360), rng.uniform(*elevation)
+        return rng.uniform(0, 360), rng.uniform(elevation[0], elevation[1])
     if "top" in views and rng.random() * len(views) < 1:
         low, high = max(elevation[0], TOP), elevation[1] if elevation[1] > TOP else 90.0
         return rng.uniform(0, 360), rng.uniform(low, high)

@@ -13,25 +13,26 @@ from shic_cli.base.errors import ShicError
 
 
 def prepared(kernel: wp.Kernel, device: torch.device) -> wp.Device:
-    """Warp's device, with the module of `kernel` compiled for it; ShicError where that can't be kept."""
+    """Warp's device, with the module of `kernel` compiled for it; ShicError if that can't be stored."""
     try:
         with _no_driver_warning():
             wp.init()
-        where = wp.device_from_torch(
-            str(device)
-        )  # a string, since Warp takes no torch.device("cuda") without a number
-        wp.load_module(kernel.module, device=where)
+        # a string, because Warp refuses torch.device("cuda") without a number
+        warp_device = wp.device_from_torch(str(device))
+        wp.load_module(kernel.module, device=warp_device)
     except OSError as error:
         raise ShicError(
-            f"{error.filename}: Warp can't keep its compiled kernels there", "set WARP_CACHE_PATH to a folder"
+            f"{error.filename}: Warp can't store its compiled kernels there",
+            "set WARP_CACHE_PATH to a folder",
         ) from error
-    return where
+    return warp_device
 
 
 @contextmanager
 def _no_driver_warning() -> Iterator[None]:
-    """Warp's native part writes a line to stderr wherever there is no CUDA driver, which is no news to who
-    works on a CPU.
+    """Hide the line that Warp's native part writes to stderr if there is no CUDA driver.
+
+    On a CPU that line tells the user nothing.
     """
     if torch.cuda.is_available():
         yield

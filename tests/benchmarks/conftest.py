@@ -27,10 +27,7 @@ from shic_cli.stages.synth import synthesize
 from shic_cli.stages.template import prepare
 
 ROWS = pytest.StashKey[list[Row]]()
-DEVICES = [
-    "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ def test_a_scan(
     timer.tell(f"{len(mesh.faces):,} faces", taken, "60 s on two cores")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.cuda
 def test_dense_factorisations_on_a_gpu(template: Template, timer: Timer) -> None:
     verts, faces, where = template.verts.astype(float), template.faces, torch.device("cuda")
 

@@ -21,7 +21,8 @@ from shic_cli.base.devices import ahead
 from shic_cli.base.devices import chance as chance_of
 from shic_cli.base.settings import TrainConfig
 from shic_cli.files.layouts import Surface, Template
-from shic_cli.files.photos import MaskSource, Photo, list_images
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.files.photos import list_images
 from shic_cli.learning import trainer
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.examples import collate

@@ -14,7 +14,19 @@ from shic_cli.files import items
 from shic_cli.files.arrays import read_template
 
 Shic = Callable[..., tuple[int, str, str]]
-PREP = ("template", "prep", "horse_162.pkl", "--vertices", "0", "--eigenvectors", "8")
+PREP = (
+    "template",
+    "prep",
+    "horse_162.pkl",
+    "--vertices",
+    "0",
+    "--eigenvectors",
+    "8",
+    "--up",
+    "+y",
+    "--front",
+    "+z",
+)
 
 
 @pytest.fixture

@@ -282,7 +282,7 @@ def test_pck_of_a_model(shic: Shic, small_model_file: Path, via: str) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("pred.h5", "--keypoints", "k.json", "--via", "embedding"), "needs a model"),
+        (("pred.h5", "--keypoints", "k.json", "--via", "embedding"), "holds no embeddings"),
         (("model.safetensors", "--keypoints", "k.json"), "--images"),
         (("pred.h5", "--keypoints", "k.json", "--alpha", "-1"), "--alpha"),
         (("pred.h5",), "--keypoints"),

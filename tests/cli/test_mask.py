@@ -14,7 +14,7 @@ from tiny_maskers import save_grounding_dino, save_sam, save_segformer
 
 from shic_cli.files.arrays import read_arrays
 from shic_cli.files.items import ItemReader
-from shic_cli.files.photos import read_mask
+from shic_cli.files.masks import read_mask
 from shic_cli.parts.maskers.make import Masker
 
 Run = Callable[..., tuple[int, str, str]]
@@ -51,7 +51,7 @@ def test_masks_report_and_pictures(shic: Run, bare: Path, semantic: str) -> None
     said = json.loads(out)
     assert (said["masker"], said["class"], said["failed"]) == (semantic, "horse", [])
     for row in said["photos"]:
-        mask = read_mask(bare / "masks" / row["masks"][0])
+        mask = read_mask(bare / "masks" / row["masks"][0]).mask
         assert (
             row["coverage"] == pytest.approx(mask.mean())
             and row["source"] == "masker"
@@ -91,7 +91,7 @@ def test_the_other_commands_take_maskers_and_say_so_in_their_files(
         params = read_arrays(bare / output, f"shic/{kind}")[1].params
         assert (params["masker"], params["class"]) == (semantic, "horse")
         for item in ItemReader(bare / output, f"shic/{kind}"):
-            assert np.array_equal(item.mask, read_mask(bare / "made" / f"{Path(item.name).stem}.png"))
+            assert np.array_equal(item.mask, read_mask(bare / "made" / f"{Path(item.name).stem}.png").mask)
     points = {"names": ["a"], "images": {f"photo{i}.png": {"points": {"a": [40, 40]}} for i in range(2)}}
     (bare / "k.json").write_text(json.dumps(points))
     status, out, err = shic(
@@ -171,3 +171,68 @@ def test_folders_that_are_files(shic: Run, bare: Path) -> None:
     assert status == 1 and "masks: is a file" in err and "name a folder with -o" in err
     status, _, err = shic("features", "imgs/", "--masks", "masks")
     assert status == 1 and "masks: is a file, not a folder" in err
+
+
+def test_a_model_remembers_its_masker_and_class(shic: Run, bare: Path, semantic: str) -> None:
+    """Also when its photos were left out of training, as they are where there are synthetic pictures."""
+    views = ("--azimuths", "4", "--elevations", "0", "--extractor", "silhouette")
+    assert shic("pseudo-gt", "imgs/", "--masker", semantic, "--class", "horse", *views)[0] == 0
+    short = ("--epochs", "1", "--variants", "1", "--batch", "2", "--points", "20", "--encoder", "silhouette")
+    assert shic("train", *short, "--decoder", "pointwise")[0] == 0
+    status, _, err = shic("predict", "imgs/photo0.png", "--no-pictures")
+    assert status == 0 and f"photos without a mask: {semantic} for horse, as in training" in err
+    params = read_arrays(bare / "photo0.maps.h5", "shic/maps")[1].params
+    assert (params["masker"], params["class"]) == (semantic, "horse")
+    status, _, err = shic("predict", "imgs/photo0.png", "--no-pictures", "--masker", "grabcut", "-o", "b.h5")
+    assert status == 0 and "as in training" not in err
+    params = read_arrays(bare / "b.h5", "shic/maps")[1].params
+    assert (params["masker"], params["class"]) == ("grabcut", "horse")
+    assert shic("synth", "--number", "2", "--size", "64", "--poses", "0")[0] == 0
+    words = ("--decoder", "pointwise", "--natural", "0", "-o", "c.safetensors")
+    status, _, err = shic("train", *short, *words)
+    assert status == 0 and "photos are left out" in err
+    status, _, err = shic("predict", "imgs/photo1.png", "--model", "c.safetensors", "--no-pictures")
+    assert status == 0 and f"{semantic} for horse, as in training" in err
+
+
+def test_a_failed_run_leaves_no_empty_folder(shic: Run, bare: Path) -> None:
+    save_segformer(bare / "seg")
+    (bare / "bad.jpg").write_bytes(b"no picture")
+    for words in (
+        ("bad.jpg",),
+        ("bad.jpg", "--all"),
+        ("imgs/", "--masker", "semantic:seg", "--class", "zebra"),
+    ):
+        assert shic("mask", *words)[0] != 0
+        assert not (bare / "masks").exists()
+    (bare / "masks").mkdir()
+    assert shic("mask", "bad.jpg")[0] == 1 and (bare / "masks").is_dir()  # it was there before
+
+
+def test_what_can_be_told_at_once_is_told_before_anything_is_loaded(
+    shic: Run, folder: Path, small_model_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pixel off the object by its mask file, a pixel off the photo, a class that a network does not know."""
+    save_segformer(folder / "seg")
+
+    def never(*words: object, **options: object) -> None:
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr("shic_cli.stages.predict.load_model", never)
+    monkeypatch.setattr("shic_cli.stages.heatmap.views_for", never)
+    monkeypatch.setattr("shic_cli.stages.heatmap.make_extractor", never)
+    monkeypatch.setattr("shic_cli.stages.features.make_extractor", never)
+    monkeypatch.setattr("shic_cli.parts.maskers.semantic.load", never)
+    for command in ("pseudo-gt", "predict"):
+        status, _, err = shic(command, "imgs/", "--heatmap", "photo0.png:0,0")
+        assert status == 1 and "photo0.png: the pixel 0,0 is not on the object" in err
+        status, _, err = shic(command, "imgs/", "--heatmap", "photo0.png:500,0")
+        assert status == 1 and "500,0" in err
+    shutil.rmtree(folder / "masks")
+    status, _, err = shic("predict", "imgs/", "--heatmap", "photo0.png:500,0")
+    assert status == 1 and "photo0.png: the pixel 500,0 is not in it" in err
+    for command in ("mask", "features", "pseudo-gt"):
+        status, _, err = shic(command, "imgs/", "--masker", "semantic:seg")
+        assert status == 2 and "which of its labels is the object?" in err and "2 horse" in err
+        status, _, err = shic(command, "imgs/", "--masker", "semantic:seg", "--class", "hrose")
+        assert status == 2 and "did you mean horse" in err

@@ -44,7 +44,7 @@ def test_points_as_csv(folder: Path) -> None:
     assert score(path)["mean"] == pytest.approx((10 + 0 + 90) / 3)
     template = four_vertices()
     (found,) = scored(open_predictions(path, template), read_annotations(folder / "ann.json"), template)
-    assert found.found.tolist() == [0, 1, 2] and found.confidence == pytest.approx(0.7)
+    assert found.predicted.tolist() == [0, 1, 2] and found.confidence == pytest.approx(0.7)
 
 
 def test_points_that_are_not_answered(folder: Path) -> None:
@@ -131,5 +131,5 @@ def test_pairs(tmp_path: Path) -> None:
     assert found[:2].tolist() == [[21, 20], [11, 10]] and np.isnan(found[2]).all()
     assert given(Pair("b", "a", np.zeros((1, 2)), np.zeros((1, 2)))) is None
     path.write_text("source_image,target_image,XA,YA,XB,YB\na,b,1,1,1,1\na,b,1,1,1,1\n")
-    with pytest.raises(InputError, match="a to b is there twice"):
+    with pytest.raises(InputError, match="holds a to b twice"):
         GivenPairs(path)

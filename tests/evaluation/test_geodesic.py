@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scoring import annotation, four_vertices, one_map, write_annotations, write_maps
 
 from shic_cli.base.errors import InputError
-from shic_cli.evaluation.geodesic import bootstrap, geodesic
-from shic_cli.files.annotations import read_annotations
+from shic_cli.evaluation.geodesic import MapsFile, bootstrap, scored, summary
+from shic_cli.files.annotations import Points, read_annotations
+from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
 from shic_cli.files.names import meet
 
@@ -19,6 +21,11 @@ from shic_cli.files.names import meet
 @pytest.fixture
 def template() -> Template:
     return four_vertices()
+
+
+def geodesic(maps: ItemReader, points: list[Points], template: Template) -> dict[str, Any]:
+    """The summary of `maps` at the annotated points."""
+    return summary(scored(MapsFile(maps, template), points, template))
 
 
 def test_errors_by_hand(tmp_path: Path, template: Template) -> None:

@@ -44,7 +44,7 @@ def test_similarity_by_hand() -> None:
     assert similarity(at_gps(1, 0)) == 0.5  # no prediction at a point: 0, exactly
     each = at_gps(1)
     assert similarity(
-        Scored(each.points, "a", each.found, each.truth, np.array([25.5]), each.error, 1)
+        Scored(each.points, "a", each.predicted, each.truth, np.array([25.5]), each.error, 1)
     ) == pytest.approx(np.exp(-0.5))
 
 

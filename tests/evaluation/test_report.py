@@ -66,7 +66,8 @@ def page_of(folder: Path) -> str:
 
 def cards(page: str) -> list[tuple[str, float, int, np.ndarray]]:
     """Name, mean error, points mixed up and picture of every card."""
-    pattern = r'<img src="data:image/jpeg;base64,([^"]+)"[^>]*>\s*<figcaption><b>(.*?)</b>: error ([\d.]+).*?;\s*(\d+) of \d+ points'
+    image = r'<img src="data:image/jpeg;base64,([^"]+)"[^>]*>\s*'
+    pattern = image + r"<figcaption><b>(.*?)</b>: mean error ([\d.]+).*?;\s*(\d+) of \d+ points"
     pictures = (
         (name, mean, count, np.frombuffer(base64.b64decode(data), np.uint8))
         for data, name, mean, count in re.findall(pattern, page, re.S)

@@ -134,3 +134,23 @@ def test_vertex_ids_out_of_range(tmp_path: Path, vertex: int) -> None:
         match=rf"a.jpg: dp_vertex holds {vertex}, the template's mesh file has the vertices 0 to 5003",
     ):
         annotations.check_mesh(on_mesh(tmp_path, "horse_5004", vertex=vertex), 5004)
+
+
+@pytest.mark.parametrize("area", [10**400, -1, "large", float("inf"), 1e300, True, [3]])
+def test_areas_that_are_no_number_of_pixels(area: Any, tmp_path: Path) -> None:
+    change = annotation(1, [0, 0, 5, 5], [1], [1], [0]) | {"area": area}
+    path = write_annotations(tmp_path / "a.json", [change])
+    with pytest.raises(InputError, match=r"a\.json: annotations\[0\]\.area: .* is no number from 0 to"):
+        annotations.read_annotations(path)
+
+
+@pytest.mark.parametrize("digits", ["9" * 400, "9" * 5000, "0005", "²"])
+def test_meshes_with_absurd_numbers(digits: str, tmp_path: Path) -> None:
+    change = annotation(1, [0, 0, 5, 5], [1], [1], [0]) | {"ref_model": f"horse_{digits}"}
+    found = annotations.read_annotations(write_annotations(tmp_path / "a.json", [change]))
+    if digits in ("0005", "²"):
+        annotations.check_mesh(found, 5)
+        return
+    with pytest.raises(InputError, match="the annotations are on the mesh horse_999") as raised:
+        annotations.check_mesh(found, 5)
+    assert len(str(raised.value)) < 300

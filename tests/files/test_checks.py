@@ -179,8 +179,8 @@ def put(**values: Any) -> Callable[[dict, dict, bytearray], None]:
         (put(channels=10**9), "another size"),  # 1 TB of layers, had they been made
         (put(dim=10**9), "another size"),
         (put(channels=-1), "another size"),
-        (put(channels="80"), "channels is missing, or no int"),
-        (put(decoder=[]), "decoder is missing, or no str"),
+        (put(channels="80"), "channels is missing, or is not of type int"),
+        (put(decoder=[]), "decoder is missing, or is not of type str"),
         (put(decoder="x"), "a tensor is missing"),
         (fill("C", float("nan")), "C is not finite"),
         (fill("surface.verts", float("inf")), "surface.verts holds numbers that are not finite"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from scoring import keypoints
 
 from shic_cli.base.errors import InputError
-from shic_cli.files.keypoints import read_pairs
+from shic_cli.files.keypoints import image_names, read_pairs
 
 
 def test_pairs_are_ordered_and_share_names(tmp_path: Path) -> None:
@@ -114,3 +116,37 @@ def test_kinds_and_classes_of_a_plain_file(tmp_path: Path) -> None:
     assert (again.source, again.target, again.source_yx.tolist()) == ("b", "a", there.target_yx.tolist())
     with pytest.raises(InputError, match="has no class dog"):
         read_pairs(path, ("dog",))
+
+
+def test_pairs_are_made_when_they_are_asked_for(tmp_path: Path) -> None:
+    """800 images make 639,200 pairs, which would take a minute and a gigabyte laid out."""
+    points = {f"h{i}": {"points": {"a": [i, 1], "b": [2, i]}} for i in range(800)}
+    (tmp_path / "k.json").write_text(json.dumps({"images": points}))
+    tracemalloc.start()
+    pairs = read_pairs(tmp_path / "k.json")
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+    assert len(pairs) == 800 * 799 and image_names(pairs) == sorted(points)
+    first, last = pairs[0], pairs[-1]
+    assert (first.source, first.target, last.source, last.target) == ("h0", "h1", "h799", "h798")
+    assert last.source_yx.tolist() == [[1, 799], [799, 2]] and last.kinds == ("a", "b")
+
+
+def test_too_many_pairs_are_refused_at_once(tmp_path: Path) -> None:
+    points = {f"h{i}": {"points": {"a": [1, 1]}} for i in range(3000)}
+    (tmp_path / "k.json").write_text(json.dumps({"images": points}))
+    start = time.monotonic()
+    with pytest.raises(InputError, match="its 3000 images make more than 1000000 pairs") as raised:
+        read_pairs(tmp_path / "k.json")
+    assert "csv" in raised.value.hint and time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("number", ["²", "½", "٣", "9" * 400, "9" * 5000, "0", "21"])
+def test_classes_that_are_no_number_of_voc(number: str, tmp_path: Path) -> None:
+    text = "source_image,target_image,class,XA,YA,XB,YB\na.jpg,b.jpg,{},1,1,1,1\n"
+    (tmp_path / "k.csv").write_text(text.format(number))
+    with pytest.raises(
+        InputError, match=r"k\.csv: line 2, class: .* is no whole number from 1 to 20"
+    ) as raised:
+        read_pairs(tmp_path / "k.csv")
+    assert len(str(raised.value)) < 300

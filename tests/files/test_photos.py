@@ -11,18 +11,7 @@ import pytest
 from PIL import Image
 
 from shic_cli.base.errors import InputError
-from shic_cli.files.photos import (
-    Crop,
-    ImageFile,
-    MaskSource,
-    as_mask,
-    check_mask,
-    decode,
-    encode,
-    list_images,
-    listing,
-    read_mask,
-)
+from shic_cli.files.photos import Crop, ImageFile, decode, encode, list_images, listing
 
 
 def picture(height: int = 12, width: int = 16) -> np.ndarray:
@@ -121,78 +110,9 @@ def test_too_small(shape: tuple[int, int]) -> None:
         decode(saved(Image.fromarray(np.zeros(shape, np.uint8))), "a.png")
 
 
-def test_as_mask_is_over_half_of_the_largest_value() -> None:
-    assert as_mask(np.array([[0, 1], [1, 0]])).tolist() == [[False, True], [True, False]]
-    assert as_mask(np.array([[0, 127], [128, 255]])).tolist() == [[False, False], [True, True]]
-    assert as_mask(np.dstack([blob() * 255, blob() * 0])).sum() == blob().sum()
-    assert not as_mask(np.zeros((3, 3))).any()
-
-
-@pytest.mark.parametrize(
-    ("mask", "said"),
-    [
-        (blob() & False, "is empty"),
-        (blob() | True, "is full"),
-        (blob(20, 16), "16 by 20 pixels, the photo 16 by 12"),
-    ],
-)
-def test_masks_that_cannot_serve(mask: np.ndarray, said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        check_mask(mask, (12, 16, 3), "a.jpg")
-
-
-def test_mask_files(tmp_path: Path) -> None:
-    assert np.array_equal(
-        read_mask(write(tmp_path / "m.png", (blob() * 255).astype(np.uint8)[..., None].repeat(3, 2))), blob()
-    )
-    (tmp_path / "l.png").write_bytes(saved(Image.fromarray(np.where(blob(), 1, 0).astype(np.uint8))))
-    assert np.array_equal(read_mask(tmp_path / "l.png"), blob())  # labels 0 and 1
-    with pytest.raises(InputError, match="can't be read"):
-        read_mask(tmp_path / "none.png")
-
-
 def one(path: Path) -> ImageFile:
     (image,) = list_images([str(path)])
     return image
-
-
-def test_order_of_the_mask_sources(tmp_path: Path) -> None:
-    """An alpha channel, then a folder, then a sibling folder masks/, then the masker."""
-    plain = write(tmp_path / "photos" / "a.png", picture())
-    clear = tmp_path / "photos" / "b.png"
-    clear.write_bytes(saved(Image.fromarray(np.dstack([picture(), blob() * np.uint8(255)]))))
-    sides = {}
-    for i, folder in enumerate(("masks", "other")):
-        mask = np.zeros((12, 16), bool)
-        mask[:, : 4 + i] = True
-        sides[folder] = mask
-        for name in ("a.png", "b.png"):
-            write(tmp_path / folder / name, mask[..., None].repeat(3, 2) * np.uint8(255))
-    masker = lambda rgb: np.eye(12, 16, dtype=bool)  # noqa: E731
-    assert np.array_equal(MaskSource(tmp_path / "other", masker).read(one(clear)).mask, blob())
-    assert np.array_equal(MaskSource(tmp_path / "other", masker).read(one(plain)).mask, sides["other"])
-    assert np.array_equal(MaskSource(None, masker).read(one(plain)).mask, sides["masks"])
-    (tmp_path / "masks" / "a.png").unlink()
-    assert np.array_equal(MaskSource(None, masker).read(one(plain)).mask, np.eye(12, 16))
-    with pytest.raises(InputError, match=r"a\.png: has no mask"):
-        MaskSource().read(one(plain))
-    (tmp_path / "other" / "a.png").unlink()
-    with pytest.raises(InputError, match="has no mask in"):
-        MaskSource(tmp_path / "other", masker).read(one(plain))
-    with pytest.raises(InputError, match="there is no such folder"):
-        MaskSource(tmp_path / "none")
-
-
-def test_masks_of_photos_in_folders_below(tmp_path: Path) -> None:
-    write(tmp_path / "photos" / "x" / "a.png", picture())
-    write(tmp_path / "masks" / "x" / "a.png", (blob() * 255).astype(np.uint8)[..., None].repeat(3, 2))
-    (image,) = list_images([str(tmp_path / "photos")])
-    photo = MaskSource().read(image)
-    assert (
-        photo.name == "x/a.png"
-        and np.array_equal(photo.mask, blob())
-        and np.array_equal(photo.rgb, picture())
-    )
 
 
 def test_lists_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +155,7 @@ def test_video_frames(tmp_path: Path) -> None:
         video.write(np.full((24, 32, 3), level, np.uint8))
     video.release()
     frames = list_images([str(path)])
-    assert [frame.name for frame in frames] == ["clip/000000.png", "clip/000001.png", "clip/000002.png"]
+    assert [frame.name for frame in frames] == ["clip/000000", "clip/000001", "clip/000002"]
     levels = [decode(frame.read(), frame.name)[0].mean() for frame in frames]
     assert levels == pytest.approx([20, 120, 220], abs=4)
     path.write_bytes(b"no video")

@@ -275,7 +275,7 @@ def test_missing_weights_are_named_with_the_line_that_gets_them(
 
 BAD = {
     "--side 100": (2, "no multiple of 64"),
-    "--views left": (2, "'left' is no view"),
+    "--views left": (2, "'left' is not a view"),
     "--only 1.5": (2, "is not whole"),
     "--check 0.5 --masker none": (2, "--check needs a masker"),
     "--offload model": (2, "saves a GPU's memory"),
@@ -301,7 +301,7 @@ def test_a_class_is_needed(shic: Run, tiny_generator: Path, small_template_file:
         assert status == 2 and "needs the name of the class" in err and "--class horse" in err
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="saving a GPU's memory needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("offload", ["model", "sequential"])
 def test_offload_gives_the_same_picture(paint: Run, offload: str):
     pytest.importorskip("accelerate")

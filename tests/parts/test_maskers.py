@@ -17,13 +17,14 @@ from PIL import Image
 from tiny_maskers import LABELS, save_grounding_dino, save_sam, save_sam2, save_sam3, save_segformer
 
 from shic_cli.base.errors import Failures, InputError, MissingError, SettingError
+from shic_cli.files.class_names import find_label
 from shic_cli.parts import registry
 from shic_cli.parts.maskers import grounded_sam
 from shic_cli.parts.maskers.contract import Found, main_object, pieces
 from shic_cli.parts.maskers.grabcut import GrabCut
 from shic_cli.parts.maskers.grounded_sam import Detector, GroundedSam, Segmenter
 from shic_cli.parts.maskers.make import Masker
-from shic_cli.parts.maskers.semantic import Semantic, _processor, find_label
+from shic_cli.parts.maskers.semantic import Semantic, _processor
 
 
 def scene(height: int = 60, width: int = 90) -> np.ndarray:

@@ -21,7 +21,6 @@ SIZE = 48
 needs_pytorch3d = pytest.mark.skipif(
     importlib.util.find_spec("pytorch3d") is None, reason="pytorch3d is not installed"
 )
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 QUAD = torch.tensor([[0, 1, 2], [0, 2, 3]])
 
 
@@ -159,7 +158,7 @@ def test_pytorch3d_and_warp_agree(small_template: Template) -> None:
     )
 
 
-@needs_cuda
+@pytest.mark.cuda
 def test_cuda_and_cpu_agree(small_template: Template) -> None:
     arguments = some_views(small_template)
     found = registry.make("renderers", "warp", device="cuda")(*arguments)

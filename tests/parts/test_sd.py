@@ -13,7 +13,8 @@ from tiny_diffusion import SMALL, by_hand, pictures, save_diffusion, spoil
 from torch.nn import functional as F
 
 from shic_cli.base.errors import MissingError, SettingError
-from shic_cli.files.photos import Photo, encode
+from shic_cli.files.mask_sources import Photo
+from shic_cli.files.photos import encode
 from shic_cli.learning.encode import photo_features
 from shic_cli.parts import registry
 from shic_cli.parts.extractors.sd import Dift, Sd, starts, stitch

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shic_cli.base.errors import InputError, MissingError, SettingError
-from shic_cli.files.photos import Crop, Photo
+from shic_cli.files.mask_sources import Photo
+from shic_cli.files.photos import Crop
 from shic_cli.learning.encode import photo_features
 from shic_cli.parts import registry
 from shic_cli.parts.extractors import pretrained, vit

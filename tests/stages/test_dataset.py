@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from shic_cli.base.errors import InputError
-from shic_cli.files.annotations import Entry, read_annotations
-from shic_cli.files.photos import read_mask
-from shic_cli.stages.dataset import polygon_mask, split_name, window
+from shic_cli.files.annotations import read_annotations
+from shic_cli.files.masks import read_mask
+from shic_cli.files.segmentations import segmentation_mask
+from shic_cli.stages.dataset import split_name, window
 
 Shic = Callable[..., tuple[int, str, str]]
 NAME = "densepose_lvis_v1_ds1_val_v1.json"
@@ -88,7 +89,7 @@ def test_crop_mask_and_points_move_together(shic: Shic, lvis: Callable[..., None
     assert status == 0, err
     assert json.loads(out) == {"horse": {"crops": 1, "photos": 1, "points": 3, "missing_images": 0}}
     folder = tmp_path / "out/horse/ds1_val"
-    mask = read_mask(folder / "masks/000000000001_11.png")
+    mask = read_mask(folder / "masks/000000000001_11.png").mask
     assert mask.shape == (44, 48) and mask[10:30, 4:44].all() and mask.sum() == 20 * 40
     crop = cv2.imread(str(folder / "imgs/000000000001_11.jpg")).astype(int)
     assert abs(crop[10, 4] - [20, 10, 30]).max() < 6 and abs(crop[29, 43] - [59, 29, 88]).max() < 6
@@ -174,7 +175,7 @@ def test_splits_that_share_images(shic: Shic, lvis: Callable[..., None]) -> None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"segmentation": {"counts": [1], "size": [60, 100]}}, "run lengths"),
+        ({"segmentation": {"counts": [1], "size": [60, 100]}}, "do not add up"),
         ({"segmentation": [[1, 2, 3, 4]]}, "is no polygon"),
         ({"segmentation": [[500, 500, 600, 500, 600, 600]]}, "marks no pixel"),
         ({"segmentation": [[0, 0, 100, 0, 100, 60, 0, 60]]}, "fills its whole image"),
@@ -201,7 +202,7 @@ def test_images_of_another_size(shic: Shic, lvis: Callable[..., None], tmp_path:
 
 def test_polygons_mark_the_pixels_whose_middle_they_hold() -> None:
     def mask(*polygons: list[float], shape: tuple[int, int] = (8, 10)) -> np.ndarray:
-        return polygon_mask(Entry({"segmentation": list(polygons)}, {}, "", "a", "a"), shape)
+        return segmentation_mask(list(polygons), shape, "a")
 
     assert np.argwhere(mask([2, 3, 5, 3, 5, 5, 2, 5])).tolist() == [[y, x] for y in (3, 4) for x in (2, 3, 4)]
     assert mask([2.4, 3.4, 4.6, 3.4, 4.6, 4.6, 2.4, 4.6]).sum() == 6  # the middles 2.5 to 4.5 and 3.5 to 4.5

@@ -15,7 +15,8 @@ from shic_cli.base.errors import ShicError
 from shic_cli.base.settings import DemoConfig
 from shic_cli.files.annotations import read_annotations
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import decode, read_mask
+from shic_cli.files.masks import read_mask
+from shic_cli.files.photos import decode
 from shic_cli.stages import demo
 from shic_cli.stages.demo_animal import BONES, Animal, bone_motions
 
@@ -95,7 +96,7 @@ def test_the_example_agrees_with_itself(example: tuple) -> None:
     assert list(points) == list(truth) == [f"trex_{i:04d}.jpg" for i in range(3)]
     for name, vertex in truth.items():
         photo = decode((folder / "test/imgs" / name).read_bytes(), name)[0]
-        mask = read_mask((folder / "test/masks" / name).with_suffix(".png"))
+        mask = read_mask((folder / "test/masks" / name).with_suffix(".png")).mask
         assert photo.shape == (96, 96, 3) and np.array_equal(mask, vertex >= 0)
         rows, columns = points[name].yx.T
         assert len(rows) >= 50 and np.array_equal(vertex[rows, columns], points[name].vertex)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from shic_cli.files.photos import MaskSource, list_images
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.files.photos import list_images
 from shic_cli.stages import heatmap
 from shic_cli.stages.predict import Predictor
 

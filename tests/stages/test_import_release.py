@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from shic_cli.base.errors import InputError
 from shic_cli.base.settings import ReleaseConfig, TemplateConfig
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import Photo, encode
+from shic_cli.files.mask_sources import Photo
+from shic_cli.files.photos import encode
 from shic_cli.learning.encode import cut
 from shic_cli.learning.model_file import Saved, save_model
 from shic_cli.stages import import_release

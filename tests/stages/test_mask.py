@@ -16,7 +16,9 @@ from PIL import Image
 
 from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.settings import MaskConfig, PredictConfig
-from shic_cli.files.photos import Crop, ImageFile, MaskSource, Photo, encode, list_images, read_mask
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.files.masks import read_mask
+from shic_cli.files.photos import Crop, ImageFile, encode, list_images
 from shic_cli.learning.encode import cut
 from shic_cli.parts.maskers.contract import Found
 from shic_cli.parts.maskers.make import Masker
@@ -98,11 +100,11 @@ def test_masks_that_are_there_are_kept(tmp_path: Path, caplog: pytest.LogCapture
         row.source == "kept"
         and row.score is None
         and masker.calls == 0
-        and np.array_equal(read_mask(tmp_path / "masks/a.png"), SMALL)
+        and np.array_equal(read_mask(tmp_path / "masks/a.png").mask, SMALL)
     )
     assert not caplog.messages
     (row,) = write_masks([image], masker, tmp_path / "masks", MaskConfig(), overwrite=True)[0].rows
-    assert row.source == "masker" and np.array_equal(read_mask(tmp_path / "masks/a.png"), LARGE)
+    assert row.source == "masker" and np.array_equal(read_mask(tmp_path / "masks/a.png").mask, LARGE)
     (again,) = write_masks([image], masker, tmp_path / "masks", MaskConfig())[0].rows
     assert (again.source, again.score, again.objects, again.unsure) == (
         "kept",

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import shortest_path
 
 from shic_cli.base.errors import InputError
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import Photo
+from shic_cli.files.mask_sources import Photo
 from shic_cli.stages.match import (
     Matches,
     Paths,
@@ -107,7 +107,7 @@ def test_off_the_object_is_the_nearest_pixel(small_template: Template, paths: Pa
     vertex[2, 2], vertex[8, 8] = 3, 4
     side = ThroughTemplate("a", vertex, np.ones((10, 10)), paths)
     assert side.describe(np.array([[0, 0], [9, 6], [-5, 40], [2, 2]])).tolist() == [3, 4, 4, 3]
-    with pytest.raises(InputError, match="a: no pixel"):
+    with pytest.raises(InputError, match="a: none of its pixels"):
         ThroughTemplate("a", np.full((3, 3), -1), np.ones((3, 3)), paths)
 
 

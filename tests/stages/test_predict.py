@@ -10,7 +10,7 @@ import torch
 
 from shic_cli.base.settings import PredictConfig
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import Photo
+from shic_cli.files.mask_sources import Photo
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.model_file import load_model, save_model
 from shic_cli.stages.predict import Predictor

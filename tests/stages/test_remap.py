@@ -78,7 +78,7 @@ def test_a_rough_map_is_smoothed(ball: Surface) -> None:
     assert np.median(error) < 0.5 * np.median(rough)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("size", [SIZE, 400])
 def test_points_on_a_gpu_are_those_of_the_cpu(ball: Surface, size: int) -> None:
     vertex, _ = seen(ball, size)

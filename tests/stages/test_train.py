@@ -19,7 +19,8 @@ from shic_cli.base import devices
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.base.settings import TrainConfig
 from shic_cli.files.items import ItemReader
-from shic_cli.files.photos import MaskSource, list_images
+from shic_cli.files.mask_sources import MaskSource
+from shic_cli.files.photos import list_images
 from shic_cli.learning.examples import Examples, collate, flip_points
 from shic_cli.learning.model_file import read_meta
 from shic_cli.learning.recipes import settle

@@ -152,7 +152,8 @@ def test_what_is_drawn_is_the_map(opened: Opened, page: Path, small_template: Te
     wait(browser, "viewer.cards[0].drawn && viewer.cards[0].panes[0].canvas.width == 80")
     wait(browser, "document.body.dataset.loaded")
     drawn = browser.execute_script(
-        "const c = viewer.cards[0].panes[0].canvas.getContext('2d'); return [...c.getImageData(0, 0, 80, 60).data]"
+        "const c = viewer.cards[0].panes[0].canvas.getContext('2d');"
+        "return [...c.getImageData(0, 0, 80, 60).data]"
     )
     held = ItemReader(page.with_name("maps.h5"), "shic/maps")["photo0.png"]
     inside = held.vertex >= 0

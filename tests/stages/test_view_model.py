@@ -20,7 +20,8 @@ import torch
 from browsing import wait
 from PIL import Image
 
-from shic_cli.files.photos import Photo, decode
+from shic_cli.files.mask_sources import Photo
+from shic_cli.files.photos import decode
 from shic_cli.stages.predict import Predictor
 
 Opened = Callable[[Path | str], Any]

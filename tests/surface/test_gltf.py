@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
-import struct
 import time
 import tracemalloc
 from pathlib import Path
@@ -15,69 +13,11 @@ import DracoPy
 import numpy as np
 import pytest
 import trimesh
+from gltf_files import File
 from scipy.spatial.transform import Rotation
 
 from shic_cli.base.errors import InputError
 from shic_cli.surface.mesh_file import read_mesh
-
-NUMBERS = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}
-NAMES = {np.dtype(kind): number for kind, number in NUMBERS.items()}
-SHAPES = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
-
-
-class File:
-    """A glTF tree and its buffer, to which arrays are added."""
-
-    def __init__(self) -> None:
-        self.buffer = b""
-        self.tree: dict[str, Any] = {
-            "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [], "meshes": [],
-            "accessors": [], "bufferViews": [],
-        }  # fmt: skip
-
-    def view(self, data: bytes) -> int:
-        self.buffer += b"\0" * (-len(self.buffer) % 4)
-        self.tree["bufferViews"].append(
-            {"buffer": 0, "byteOffset": len(self.buffer), "byteLength": len(data)}
-        )
-        self.buffer += data
-        return len(self.tree["bufferViews"]) - 1
-
-    def add(self, array: np.ndarray, **more: Any) -> int:
-        width = int(np.prod(array.shape[1:]))
-        view = self.view(array.tobytes())
-        self.tree["accessors"].append(
-            {
-                "bufferView": view,
-                "componentType": NAMES[array.dtype],
-                "count": len(array),
-                "type": SHAPES[width],
-                **more,
-            }
-        )
-        return len(self.tree["accessors"]) - 1
-
-    def primitive(self, shape: trimesh.Trimesh, **attributes: int) -> dict[str, Any]:
-        return {
-            "attributes": {"POSITION": self.add(np.array(shape.vertices, "f4")), **attributes},
-            "indices": self.add(np.array(shape.faces, "u2").reshape(-1)),
-        }
-
-    def save(self, path: Path) -> Path:
-        tree = {**self.tree, "buffers": [{"byteLength": len(self.buffer)}]}
-        if path.suffix == ".gltf":
-            uri = "data:application/octet-stream;base64," + base64.b64encode(self.buffer).decode()
-            tree["buffers"][0]["uri"] = uri
-            path.write_text(json.dumps(tree))
-            return path
-        text = json.dumps(tree).encode()
-        text += b" " * (-len(text) % 4)
-        data = self.buffer + b"\0" * (-len(self.buffer) % 4)
-        chunks = (
-            struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
-        )
-        path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
-        return path
 
 
 def box(size: tuple[float, float, float], middle: tuple[float, float, float]) -> trimesh.Trimesh:

@@ -18,12 +18,7 @@ from shic_cli.base.settings import TemplateConfig
 from shic_cli.stages.template import prepare
 from shic_cli.surface import geometry, heat_gpu
 
-DEVICES = [
-    torch.device("cpu"),
-    pytest.param(
-        torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-    ),
-]
+DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.cuda)]
 
 
 def fin() -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,8 @@ those that its constructor has, and finds the objects in one photo:
 
 The answer is one mask `(H, W)` bool, or a list of `Found`, one an object, in any order; where there is no
 object, an empty mask or an empty list. A part that can't do without the class's name says so with
-`needs_class = True`: it is not made without one.
+`needs_class = True`: it is not made without one. One that can tell before its weights are loaded that it
+does not know a class has a class method `check_class(argument, weights, class_name)` that raises SettingError.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from shic_cli.base.errors import InputError, SettingError, ShicError
-from shic_cli.files.photos import MaskSource
+from shic_cli.base.settings import MasksConfig
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.parts import registry
 from shic_cli.parts.maskers.contract import LEAST, Found, main_object
 
@@ -30,15 +31,10 @@ def make_masker(
 
 
 def make_masks(
-    folder: Path | None, masker: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
-) -> MaskSource:  # fmt: skip
-    """The masks of photos: an alpha channel, `folder` or a sibling folder masks/, else the masker of that
-    name.
-    """
-    return MaskSource(folder, make_masker(masker, device, weights, class_name))
-
-
-log = logging.getLogger("shic")
+    config: MasksConfig, masker: str, device: Any = "cpu", weights: Path | None = None, class_name: str = ""
+) -> MaskSource:
+    """The masks of photos, as `config` says how they are found and read, else by the masker of that name."""
+    return MaskSource(config, make_masker(masker, device, weights, class_name), class_name)
 
 
 class Masker:
@@ -56,12 +52,15 @@ class Masker:
         which = "maskers" if self.class_name else "classless maskers"
         self.name = registry.resolve("maskers", name, device, weights, which, level=logging.DEBUG)
         self._made: Any = None
-        part = registry.find("maskers", registry.Spec.parse(self.name).name)
+        spec = registry.Spec.parse(self.name)
+        part = registry.find("maskers", spec.name)
         if getattr(part, "needs_class", False) and not self.class_name:
             raise SettingError(
                 f"--masker {name}: finds objects by their name, and none was given",
                 "name it, as in --class horse",
             )
+        if check := getattr(part, "check_class", None):
+            check(spec.argument, weights, spec.options.get("label") or self.class_name)
 
     @property
     def settings(self) -> dict[str, str]:

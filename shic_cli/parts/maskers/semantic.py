@@ -4,37 +4,22 @@ which is the class.
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from shic_cli.base.errors import InputError, MissingError, SettingError
+from shic_cli.base.errors import InputError, MissingError, SettingError, ShicError
+from shic_cli.files.class_names import find_label, joined
 from shic_cli.parts.maskers.contract import Found, pieces
 from shic_cli.parts.weights import AGAIN, load, locate
 
 GAP = 0.02  # of the photo's longer side: an object that a pole or a rope cuts in two stays one
 BACKGROUND = {"background", "unlabeled", "other"}
-
-# What data sets call one thing (VOC, COCO, ADE20K, Cityscapes), in singular, words run together.
-SAME = (
-    {"airplane", "aeroplane", "plane"},
-    {"motorcycle", "motorbike"},
-    {"bicycle", "bike"},
-    {"couch", "sofa"},
-    {"television", "tv", "tvmonitor", "televisionreceiver"},
-    {"person", "human", "people", "pedestrian"},
-    {"cow", "cattle"},
-    {"automobile", "car"},
-    {"pottedplant", "houseplant"},
-)
-PLURALS = (("people", "person"), ("men", "man"), ("mice", "mouse"), ("geese", "goose"), ("oxen", "ox"))
 
 
 class Semantic:
@@ -66,9 +51,22 @@ class Semantic:
         labels = self._model.config.id2label
         self.label = find_label(label or class_name, labels, str(folder))
         backgrounds = [
-            number for number, each in labels.items() if _joined(each) & BACKGROUND and number != self.label
+            number for number, each in labels.items() if joined(each) & BACKGROUND and number != self.label
         ]
         self.background = backgrounds[0] if backgrounds else None
+
+    @classmethod
+    def check_class(cls, argument: str, weights: Path | None, class_name: str) -> None:
+        """SettingError that lists the checkpoint's labels when none is `class_name`; read from its
+        config.json alone. What is wrong with the checkpoint itself is told when it is loaded.
+        """
+        try:
+            folder = locate(argument, weights)
+            labels = json.loads((folder / "config.json").read_bytes())["id2label"]
+            numbered = {int(number): str(name) for number, name in labels.items()}
+        except (ShicError, OSError, ValueError, TypeError, KeyError, AttributeError):
+            return
+        find_label(class_name, numbered, str(folder))
 
     @torch.no_grad()
     def __call__(self, rgb: np.ndarray) -> list[Found]:
@@ -124,69 +122,3 @@ def _processor(folder: Path) -> Callable[[Image.Image], torch.Tensor]:
 
 def _line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].rstrip(" .:") or type(error).__name__
-
-
-def find_label(wanted: str, labels: Mapping[int, str], where: str) -> int:
-    """The number of the label that `wanted` means: a number, a label, one of its synonyms ("aeroplane,
-    airplane"), or their plural.
-
-    SettingError that lists the labels when none fits, when several do, or when nothing is `wanted`.
-    """
-    listed = ", ".join(f"{number} {_names(label)[0]}" for number, label in sorted(labels.items()))
-    if not wanted.strip():
-        raise SettingError(
-            f"{where}: which of its labels is the object?", f"give --class; there are: {listed}"
-        )
-    if wanted.isdecimal() and int(wanted) in labels:
-        return int(wanted)
-    for forms in (_joined, _numbers, _general):
-        fits = [
-            number
-            for number, label in labels.items()
-            if any(forms(wanted) & forms(name) for name in _names(label))
-        ]
-        first = [number for number in fits if forms(wanted) & forms(_names(labels[number])[0])]
-        if len(fits) == 1 or len(first) == 1:
-            return (first if len(first) == 1 else fits)[0]
-        if fits:
-            several = ", ".join(f"{number} {labels[number]}" for number in fits)
-            raise SettingError(
-                f"{where}: {wanted!r} fits several of its labels", f"give its option label=NUMBER: {several}"
-            )
-    near = difflib.get_close_matches(
-        wanted.lower(), [name for label in labels.values() for name in _names(label)], n=1
-    )
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise SettingError(
-        f"{where}: none of its labels is {wanted!r}",
-        f"{hint}give --class or its option label=; there are: {listed}",
-    )
-
-
-def _names(label: Any) -> list[str]:
-    """A label's synonyms; data sets separate them by commas or semicolons."""
-    return [name.strip() for name in re.split(r"[,;]", str(label)) if name.strip()] or [str(label)]
-
-
-def _joined(name: str) -> set[str]:
-    """Letters and digits in lower case: "Dining Table", "dining-table" and "diningtable" are one."""
-    return {re.sub(r"[\W_]", "", name.lower())}
-
-
-def _numbers(name: str) -> set[str]:
-    """The word as it is and what it may be the plural of."""
-    (word,) = _joined(name)
-    ends = [
-        (end, single)
-        for end, single in (("s", ""), ("es", ""), ("ies", "y"), ("ves", "f"))
-        if len(word) > len(end) + 1
-    ]
-    return {word} | {
-        word.removesuffix(end) + single for end, single in (*ends, *PLURALS) if word.endswith(end)
-    }
-
-
-def _general(name: str) -> set[str]:
-    """The same, and what other data sets call it."""
-    words = _numbers(name)
-    return words.union(*(group for group in SAME if group & words))

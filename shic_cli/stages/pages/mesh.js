@@ -104,12 +104,26 @@ class MeshView {
     this.draw();
   }
 
+  /** The vertex under the pointer, -1 for none: the nearest on the screen that can be seen, so that a point of
+   *  the outline can be hit; else the nearest on the surface. */
   vertexAt(event) {
     const box = this.renderer.domElement.getBoundingClientRect();
-    const x = ((event.clientX - box.left) / box.width) * 2 - 1, y = 1 - ((event.clientY - box.top) / box.height) * 2;
-    this.raycaster.setFromCamera(new THREE.Vector2(x, y), this.camera);
+    const x = event.clientX - box.left, y = event.clientY - box.top;
+    const near = this.verticesNear(x, y, 5).find((vertex) => !this.hidden(vertex));
+    if (near !== undefined) return near;
+    this.raycaster.setFromCamera(new THREE.Vector2((x / box.width) * 2 - 1, 1 - (y / box.height) * 2), this.camera);
     const hit = this.raycaster.intersectObject(this.mesh)[0];
     return hit ? this.surface.nearestCorner(hit.faceIndex, hit.point) : -1;
+  }
+
+  /** At most four vertices that are drawn within `reach` pixels of a place, the nearest first. */
+  verticesNear(x, y, reach) {
+    const found = [];
+    for (let vertex = 0; vertex < this.surface.count; vertex++) {
+      const [atX, atY] = this.project(vertex), away = Math.hypot(atX - x, atY - y);
+      if (away <= reach) found.push([away, vertex]);
+    }
+    return found.sort((a, b) => a[0] - b[0]).slice(0, 4).map(([, vertex]) => vertex);
   }
 
   position(vertex) {
