@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 
-
 ONE_SIDED = 0.25  # a picture shows one side if its points' mean side is farther from the middle than this
 
 

@@ -234,7 +234,11 @@ def test_photos_and_synthetic_pictures_share_a_step(folder, album, shic, small_t
     ]
     with torch.no_grad():
         photos, synthetic, both = (trainer._losses(batch) for batch in batches)
-    assert set(photos) == {"pseudo", "distance", "cycle", "equivariance"} and set(synthetic) == {"synthetic", "far", "near"}
+    assert set(photos) == {"pseudo", "distance", "cycle", "equivariance"} and set(synthetic) == {
+        "synthetic",
+        "far",
+        "near",
+    }
     assert set(both) == set(photos) | set(synthetic)
     assert batches[2].natural.tolist() == [False, True, False, True] and batches[2].flipped.shape[0] == 2
 
