@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("shic")
 
 REPEATS = 4  # times a photo is shown in an epoch, at most
-ASKED = 400  # pixels of a photo whose labels are asked for
+ASKED = 250  # pixels of a photo whose labels are asked for
 FEWEST = 40  # sure pixels that a photo needs to be learned from
 
 

@@ -22,7 +22,8 @@ from shic_cli.files.layouts import Template
 from shic_cli.files.photos import decode, encode, list_images, listing
 from shic_cli.parts import registry
 from shic_cli.parts.generators.conditions import Conditioner
-from shic_cli.stages.synth import Check, Framer, Picture, Target, chosen, collect, picture_name
+from shic_cli.stages.synth import Check, Target, chosen, collect, picture_name
+from shic_cli.stages.synth_frames import Framer, Picture
 from shic_cli.surface.poses import Poser
 from shic_cli.surface.viewpoints import view_of
 

@@ -14,7 +14,7 @@ from scoring import write_maps
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import SettingError
 from shic_cli.base.settings import SynthConfig, TemplateConfig
-from shic_cli.stages.synth import Framer, random_camera
+from shic_cli.stages.synth_frames import Framer, random_camera
 from shic_cli.surface.cameras import look_at
 from shic_cli.surface.mesh import vertex_normals
 from shic_cli.surface.prepared import surface
