@@ -216,7 +216,7 @@ class SynthConfig(Checked):
     class_name: str = setting(
         "", "The class in a word or two, for example horse; controlnet-depth needs it.", flag="class"
     )
-    number: int = setting(6000, "Pictures to make.", low=1)
+    number: int = setting(8000, "Pictures to make.", low=1)
     size: int = setting(224, "Side of each picture in pixels.", low=32, high=2048)
     elevation: tuple[float, ...] = setting(
         (-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90
@@ -329,7 +329,7 @@ class TrainConfig(Checked):
         choices=("auto", "paper"),
     )
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
-    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 16 for a unet.", low=0)
+    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 18 for a unet.", low=0)
     batch: int = setting(
         0,
         "Pictures a step, natural and synthetic alike; 0: 16, 4 for a pointwise decoder, 8 for a unet.",

@@ -50,6 +50,26 @@ def sampled(
     return -logp[..., 0].mean(), expected.mean()
 
 
+def either_side(
+    pixels: torch.Tensor,
+    vertices: torch.Tensor,
+    vertex: torch.Tensor,
+    rivals: torch.Tensor,
+    mirror: torch.Tensor,
+) -> torch.Tensor:
+    """As L_syn of `sampled`, but for labels that say nothing of the side of the body: -log of the probability
+    of the vertex or its mirror image.
+    """
+    both = torch.stack([vertex, mirror[vertex]], -1)
+    own = torch.einsum("bpd,bpsd->bps", pixels, vertices[both])
+    same = (rivals[:, None] == both[..., None, :]).any(-1)
+    twice = vertex == mirror[vertex]  # in the middle of the body
+    own = torch.cat([own[..., :1], own[..., 1:].masked_fill(twice[..., None], -torch.inf)], -1)
+    each = (len(vertices) - 2) / (len(rivals) - same.sum(-1, keepdim=True)).clamp_min(1)
+    others = (pixels @ vertices[rivals].T).masked_fill(same, -torch.inf) + each.log()
+    return (torch.cat([own, others], -1).logsumexp(-1) - own.logsumexp(-1)).mean()
+
+
 def near(logits: torch.Tensor, side: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy of `logits` `(B, P)` for points on the side of the body that the picture shows more
     of; `side` `(B, P)` is 1 or -1, 0 for points that say nothing. Pictures of both sides alike say nothing.

@@ -1,4 +1,8 @@
-"""The map's own labels of photos: what it says of a photo and of its mirror image alike, and is sure of."""
+"""The map's own labels of photos: what it says of a photo and of its mirror image alike, and is sure of.
+
+They say where on the body a pixel is, but not on which of its sides: a map that can't yet tell near legs from
+far ones calls them all near, and would learn just that from itself.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +37,7 @@ class Teacher:
     examples: Examples
     map: CanonicalMap
     mirror: torch.Tensor
+    side: torch.Tensor
     median: Median
     scale: float
     spread: float
@@ -54,6 +59,12 @@ class Teacher:
         log.info("own labels: %d of %d photos, %.0f %% of their pixels", len(kept), len(drawn), 100 * share)
         return (kept * REPEATS)[:number]
 
+    def _one_sided(self, share: torch.Tensor) -> torch.Tensor:
+        """The distributions `share` `(P, K)` with what is on one side of the body added to its mirror image."""
+        target = torch.arange(len(self.mirror), device=share.device)
+        target = torch.where(self.side < 0, self.mirror, target)
+        return torch.zeros_like(share).index_add_(1, target, share)
+
     @torch.no_grad()
     def label(self, index: int, rng: np.random.Generator) -> int:
         """Give example number `index` the map's labels, and how many it got; 0 leaves those that it had."""
@@ -64,7 +75,7 @@ class Teacher:
         points = torch.stack([yx, flip_points(yx, side)]).to(self.device).float()
         found = sample(grids.float(), points, side)
         share = ((found[0] @ table.T).softmax(-1) + (found[1] @ table[self.mirror].T).softmax(-1)) / 2
-        vertex, expected = self.median.with_expected(share)
+        vertex, expected = self.median.with_expected(self._one_sided(share))
         sure = (expected * self.scale <= self.spread).cpu()
         if int(sure.sum()) < FEWEST:
             return 0

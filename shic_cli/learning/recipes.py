@@ -35,7 +35,7 @@ MEASURED = {
     "convolutional": {},
     "pointwise": {"batch": 4, "rate": 3e-3},
     "unet": {
-        "epochs": 16,
+        "epochs": 18,
         "batch": 8,
         "rate": 2e-3,
         "schedule": "cosine",

@@ -201,7 +201,14 @@ class Trainer:
         median = Median.of(self.template.verts, self.template.faces, self.device)
         scale = GEODESIC_MAXIMUM / float(median.between.max())
         return Teacher(
-            self.examples, self.map, self.mirror, median, scale, self.config.own_spread, self.device
+            self.examples,
+            self.map,
+            self.mirror,
+            self.side,
+            median,
+            scale,
+            self.config.own_spread,
+            self.device,
         )
 
     def _check(self, means: dict[str, float]) -> None:
@@ -342,8 +349,8 @@ class Trainer:
         terms = {}
         rivals = self.rivals
         if natural.any() and self.config.natural == 0:
-            terms["own"], _ = losses.sampled(
-                labelled[natural], vertices, batch.vertex[natural], rivals, self.geodesic
+            terms["own"] = losses.either_side(
+                labelled[natural], vertices, batch.vertex[natural], rivals, self.mirror
             )
         elif natural.any():  # probabilities, K a point, are made of what needs them alone
             logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))

@@ -114,3 +114,20 @@ def test_the_near_side_is_the_one_that_the_picture_shows_more_of():
     )  # the last picture, of both sides alike, and the middle say nothing
     assert losses.near(-right, side) > 5
     assert losses.near(right, torch.zeros(3, 5)) == 0
+
+
+def test_labels_of_either_side_are_right_on_both_sides():
+    generator = torch.Generator().manual_seed(0)
+    pixels, vertices = (torch.randn(*shape, generator=generator) for shape in ((2, 5, 8), (40, 8)))
+    vertex = torch.randint(0, 40, (2, 5), generator=generator)
+    mirror = torch.arange(40).flip(0)
+    mirror[20], mirror[19] = 20, 19  # in the middle
+    found = losses.either_side(pixels, vertices, vertex, torch.arange(40), mirror)
+    share = losses.log_probability(pixels, vertices).exp()
+    right = share.gather(-1, vertex[..., None])[..., 0]
+    other = share.gather(-1, mirror[vertex][..., None])[..., 0]
+    expected = -torch.where(vertex == mirror[vertex], right, right + other).log().mean()
+    torch.testing.assert_close(found, expected, rtol=0.03, atol=0.03)
+    torch.testing.assert_close(
+        found, losses.either_side(pixels, vertices, mirror[vertex], torch.arange(40), mirror)
+    )
