@@ -140,9 +140,9 @@ class Examples:
         natural = [self.is_natural(index) for index, _, _ in keys]
         cut = [
             self._mirrored(
-                (self._rough if self.rough else self._crop)(
-                    index, chance(self.seed, "augment", index, variant, int(mirrored))
-                ),
+                self._rough(index, chance(self.seed, "rough", index, variant, int(mirrored)))
+                if self.rough
+                else self._crop(index, chance(self.seed, "augment", index, variant)),
                 mirrored,
             )
             for index, variant, mirrored in keys

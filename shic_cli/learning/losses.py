@@ -77,8 +77,7 @@ def near(logits: torch.Tensor, side: torch.Tensor) -> torch.Tensor:
     shown = side.mean(-1, keepdim=True)
     weight = side.abs() * (shown.abs() > ONE_SIDED)
     right = (side * shown > 0).to(logits.dtype)
-    found = torch.nn.functional.binary_cross_entropy_with_logits(logits, right, weight, reduction="sum")
-    return found / weight.sum().clamp_min(1)
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, right, weight)
 
 
 def distance(logp: torch.Tensor, geodesic: torch.Tensor) -> torch.Tensor:

@@ -112,7 +112,7 @@ def test_the_near_side_is_the_one_that_the_picture_shows_more_of():
     assert (
         losses.near(right, side) < 1e-3
     )  # the last picture, of both sides alike, and the middle say nothing
-    assert losses.near(-right, side) > 5
+    assert losses.near(-right, side) > 4
     assert losses.near(right, torch.zeros(3, 5)) == 0
 
 
