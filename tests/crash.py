@@ -371,7 +371,7 @@ def watch_work(name: str, log: int) -> None:
     """Write to `log` what the stage `name` computes and what it keeps."""
     from shic_cli.files.items import ItemWriter
     from shic_cli.learning.trainer import Trainer
-    from shic_cli.stages import features, predict, pseudo_gt, synth
+    from shic_cli.stages import features, predict, pseudo_gt, synth, synth_writing
 
     def note(what: str, item: object) -> None:
         os.write(log, f"{what} {item}\n".encode())
@@ -393,7 +393,7 @@ def watch_work(name: str, log: int) -> None:
     computed = {
         "features": (features, "photo_features", lambda extractor, photos: photos[0].name),
         "pseudo-gt": (pseudo_gt, "photo_features", lambda extractor, photos: photos[0].name),
-        "synth": (synth, "chance", lambda seed, part, i: synth.picture_name(i)),
+        "synth": (synth, "chance", lambda seed, part, i: synth_writing.picture_name(i)),
         "train": (Trainer, "run_epoch", lambda trainer: trainer.epoch + 1),
         "predict": (predict.Predictor, "predict_all", lambda predictor, photos: photos[0].name),
     }

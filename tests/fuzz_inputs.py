@@ -406,7 +406,7 @@ def mutate(sort: str, seeds: list[Path], target: Path, number: int) -> Path:
         path.write_bytes(mutate_picture(data, rng))
     elif sort == "mesh":
         mutate_mesh(path, rng)
-    elif seed.suffix == ".npz":
+    elif seed.suffix == ".npz" or sort == "video":
         path.write_bytes(mutate_bytes(data, rng, [data]))
     elif seed.suffix == ".json":
         path.write_bytes(json_text(mutate_json(json.loads(data), rng), rng))

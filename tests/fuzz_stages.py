@@ -12,16 +12,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 import trimesh
 from gltf_files import rich
 from PIL import Image
 
+from shic_cli.base.result_settings import PckConfig
 from shic_cli.base.settings import (
     FeatureConfig,
     MasksConfig,
-    PckConfig,
     PredictConfig,
     PseudoGtConfig,
     RenderConfig,
@@ -41,7 +42,7 @@ from shic_cli.files.layouts import Surface
 from shic_cli.files.mask_sources import MaskSource, check_mask
 from shic_cli.files.masks import read_mask
 from shic_cli.files.names import picture_path
-from shic_cli.files.photos import ImageFile
+from shic_cli.files.photos import ImageFile, decode, list_images
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import Saved, read_surface, save_model
@@ -150,12 +151,25 @@ def make_seeds(folder: Path) -> dict[str, list[Path]]:
         "maps": [folder / "maps.h5"],
         "model": [folder / "model.safetensors"],
         "image": pictures,
+        "video": _videos(folder),
         "mesh": meshes,
         "annotations": [annotations],
         "keypoints": [keypoints],
         "csv": [_csv(folder, [photo.name for photo in photos])],
         "given": _given(folder, [photo.name for photo in photos]),
     }
+
+
+def _videos(folder: Path) -> list[Path]:
+    """A video of three frames in each container that is read."""
+    found = []
+    for name, code in (("clip.avi", "MJPG"), ("clip.mp4", "mp4v"), ("clip.mkv", "mp4v")):
+        found.append(folder / name)
+        writer = cv2.VideoWriter(str(found[-1]), cv2.VideoWriter_fourcc(*code), 10, (32, SIZE))
+        for i in range(3):
+            writer.write(np.full((SIZE, 32, 3), 60 * i, np.uint8))
+        writer.release()
+    return found
 
 
 def _meshes(folder: Path, ball: trimesh.Trimesh) -> list[Path]:
@@ -355,6 +369,12 @@ def use_mask(path: Path, seeds: Path) -> None:
     check_mask(read_mask(path).mask, (SIZE, SIZE), path.name)
 
 
+def use_video(path: Path, seeds: Path) -> None:
+    """Every frame of the file as a photo."""
+    for image in list_images([str(path)]):
+        decode(image.read(), image.name)
+
+
 def use_mesh(path: Path, seeds: Path) -> None:
     """`shic template prep`, as it is, made finer and made coarser."""
     for vertices in (0, 60, 20):
@@ -417,6 +437,7 @@ STAGES: dict[str, list[Callable[[Path, Path], None]]] = {
     "maps": [describe, use_maps],
     "model": [describe, use_model],
     "image": [use_image, use_mask],
+    "video": [use_video],
     "mesh": [use_mesh],
     "annotations": [use_annotations],
     "keypoints": [use_pairs],

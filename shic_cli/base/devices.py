@@ -1,4 +1,4 @@
-"""Where tensors live, where chance comes from, and how much is done at a time."""
+"""Devices, random generators, and batches that fit the memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from shic_cli.base.errors import ShicError
+from shic_cli.base.errors import ShicError, lacks_memory
 
 if TYPE_CHECKING:
     import torch
@@ -53,9 +53,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16; others only imitate it, more slowly than they compute in
-    float32.
-    """
+    """Whether the device computes in bfloat16; others emulate it, more slowly than float32."""
     import torch
 
     if device.type == "cuda":
@@ -65,26 +63,45 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def chance(seed: int, *parts: int | str) -> np.random.Generator:
-    """A random generator of its own for `parts` (a stage, an image, an epoch), so that any of them can be
-    made again alone.
-    """
+    """The random generator of `parts` (a stage, an image, an epoch), so that each can be made again alone."""
     keys = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in parts]
     return np.random.default_rng([seed, *keys])
 
 
+def to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
+    """`tensors` of one shape, of float32 or whole numbers, as arrays; a GPU is waited for once."""
+    import torch
+
+    if tensors[0].device.type == "cpu":
+        return [tensor.numpy() for tensor in tensors]
+    both = torch.stack([tensor.double() for tensor in tensors]).cpu()
+    return [values.to(tensor.dtype).numpy() for values, tensor in zip(both, tensors, strict=True)]
+
+
+def free_memory(device: torch.device) -> int:
+    """How many bytes are free on `device` now: of the GPU, or of the machine for the CPU."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
 class Fitting:
-    """How many things are done at a time: `size`, halved, with a warning, whenever the GPU's memory does not
-    hold them.
+    """A batch size that is halved, with a warning, whenever the memory does not suffice.
+
+    `make_room` is called before that, to give memory back; it returns whether it did.
     """
 
-    def __init__(self, what: str, size: int) -> None:
-        self.what, self.size = what, size
+    def __init__(self, what: str, size: int, make_room: Callable[[], bool] = lambda: False) -> None:
+        self.what, self.size, self.make_room = what, size, make_room
 
     def run(self, work: Callable[[int], R], most: int) -> R:
-        """What `work(size)` gives, with a size of at most `most`; it starts again with half as many when
-        memory runs out.
+        """The result of `work(size)`, where size is at most `most`, and halved as often as memory runs out.
 
-        torch.OutOfMemoryError when one alone is too many.
+        Raises the error of `work` if a batch of one is too large.
         """
         import torch
 
@@ -92,32 +109,35 @@ class Fitting:
             size = min(self.size, most)
             try:
                 return work(size)
-            except torch.OutOfMemoryError:
-                if size <= 1:
+            except (RuntimeError, MemoryError) as error:
+                if not lacks_memory(error):
                     raise
-            self.size = (
-                size // 2
-            )  # outside of the clause above, in which the error holds on to what filled the memory
+                last = error if size <= 1 else None
+            # After the clause above, because in it the error keeps alive what fills the memory.
+            if self.make_room():
+                log.warning("out of memory: %s goes on without what was kept for later", self.what)
+            elif last is not None:
+                raise last
+            else:
+                self.size = size // 2
+                log.warning(
+                    "out of memory: %s goes on with %d at a time in place of %d", self.what, self.size, size
+                )
             torch.cuda.empty_cache()
-            log.warning(
-                "out of GPU memory: %s goes on with %d at a time in place of %d", self.what, self.size, size
-            )
 
     def each(self, work: Callable[[Any], R], items: Any) -> Iterator[R]:
-        """What `work` gives for the `items`, a sequence or a tensor, some at a time."""
+        """The results of `work` for batches of `items`, a sequence or a tensor."""
         start = 0
         while start < len(items):
-            found, done = self.run(
+            results, done = self.run(
                 lambda size, start=start: (work(items[start : start + size]), size), len(items) - start
             )
-            yield found
+            yield results
             start += done
 
 
 def ahead(calls: Iterable[Callable[[], R]]) -> Iterator[R]:
-    """What each of `calls` gives, in their order; the next is made in a thread of its own while the last is
-    used.
-    """
+    """The result of each of `calls`, in their order; a thread makes the next one while the last is used."""
     with ThreadPoolExecutor(1) as thread:
         waiting = None
         for call in calls:

@@ -10,21 +10,15 @@ log = logging.getLogger("shic")
 
 
 def printable(text: str) -> str:
-    """`text` with what a terminal would act on, or can't show, as escapes: names and words of files end up in
-    messages.
-    """
-    return (
-        text
-        if text.isprintable()
-        else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    )
+    """`text` with escapes in place of control characters, because messages hold names from files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class ShicError(Exception):
-    """Something is wrong that the user can mend; `message` says what, `hint` the next step."""
+    """Something that the user can correct; `message` says what is wrong, `hint` the next step."""
 
     exit_code = 1
-    stops_all = False  # True: it is not about one input, and every other input would meet it too
+    stops_all = False  # True: every other input would fail with the same error
 
     def __init__(self, message: str, hint: str = "") -> None:
         message = printable(message)
@@ -48,9 +42,7 @@ class SettingError(ShicError):
 
 
 class PictureError(InputError):
-    """A generator gave no usable picture, or the one that was made elsewhere can't be used; the others may
-    do.
-    """
+    """One picture of a generator, or one that was made elsewhere, can't be used; others may be usable."""
 
 
 class MissingError(ShicError):
@@ -61,17 +53,17 @@ class MissingError(ShicError):
 
 
 class UnfinishedError(MissingError):
-    """A model's weights were fetched only in part."""
+    """Only a part of a model's weights was fetched."""
 
 
 class PartialError(ShicError):
-    """The work is done and written, but some of the inputs failed; each was named when it failed."""
+    """The result is written, but some inputs failed; each was named when it failed."""
 
     exit_code = 4
 
 
 class Failures:
-    """Collects the inputs that fail in a loop, so that one bad image costs that image and not the run."""
+    """Collects the inputs that fail in a loop, so that one bad image does not end the run."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -79,9 +71,7 @@ class Failures:
 
     @contextmanager
     def catch(self, name: str) -> Iterator[None]:
-        """Note a ShicError raised inside under `name` and go on; every other error passes, and what stops all
-        does.
-        """
+        """Note a ShicError of the block under `name`; other errors, and those that stop all, pass."""
         try:
             yield
         except ShicError as error:
@@ -96,17 +86,29 @@ class Failures:
         log.warning("left out %s", error)
 
     def check(self, total: int) -> None:
-        """Raise the first error if all of `total` inputs failed; to be called before anything is written."""
+        """Raise the first error if all of `total` inputs failed; call it before the result is written."""
         if self.first is not None and len(self.names) == total:
             raise InputError(f"all {total} inputs failed; the first: {self.first.message}", self.first.hint)
 
     def report(self, total: int) -> None:
-        """Raise PartialError (status 4) if any input failed; to be called when the rest is written."""
+        """Raise PartialError (status 4) if any input failed; call it after the result is written."""
         if self.names:
-            some = ", ".join(self.names[:5]) + (" …" if len(self.names) > 5 else "")
-            raise PartialError(f"{len(self.names)} of {total} inputs failed: {some}", "the rest is written")
+            fact = f"{len(self.names)} of {total} inputs failed: {some(self.names)}"
+            raise PartialError(fact, "the rest is written")
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, of the machine or of a GPU.
+
+    numpy raises MemoryError, and torch's allocator for GPUs OutOfMemoryError. torch's allocator for CPUs,
+    cuBLAS, cuSOLVER, cuDNN and Warp raise a RuntimeError that only its words tell from others.
+    """
+    words = ("allocate memory", "ALLOC_FAILED", "out of memory", "Failed to allocate")
+    named = type(error).__name__ == "OutOfMemoryError"  # without an import of torch
+    told = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, MemoryError) or named or told
 
 
 def some(names: list[str]) -> str:
-    """The first five of `names`, for a message."""
+    """The first five of `names` in one line, for a message."""
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

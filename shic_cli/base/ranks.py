@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from shic_cli.base.errors import ShicError
+from shic_cli.base.errors import ShicError, lacks_memory
 
 PATIENCE = timedelta(
     days=30
@@ -36,9 +36,14 @@ def _meeting() -> Iterator[None]:
     """ShicError in place of what torch raises when another rank is gone."""
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
+        if lacks_memory(error):
+            raise
+        if "Duplicate GPU" in str(error):  # NCCL's words
+            raise ShicError(
+                "several ranks share one GPU, and NCCL can't join them",
+                f"start no more ranks than there are GPUs: --nproc-per-node {torch.cuda.device_count()}",
+            ) from error
         raise ShicError(
             "another rank has ended", "see what it said; the same line goes on with what is finished"
         ) from error

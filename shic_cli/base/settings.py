@@ -1,80 +1,29 @@
-"""Every setting of every stage once: name, default, meaning, and where the paper has it.
+"""Every setting of every stage: name, default, meaning, and its place in the paper.
 
-One frozen dataclass a stage. The command line makes its options from these fields, the files record them as
-`params`. Nothing heavy is imported here.
+There is one frozen dataclass for each stage. The command line makes its options from the fields, and files
+record them as `params`. result_settings.py has those of scores, pages, exports and the demo. Nothing heavy is
+imported here.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from shic_cli.base.errors import SettingError
+from shic_cli.base.checked import Checked, setting
 
 GEODESIC_MAXIMUM = 228.0  # sec. 4.3: the largest geodesic distance on every mesh
 GPS_KAPPA = 25.5  # of the geodesic point similarity, on that scale: 0.255 where the largest distance is 2.28
 DP_SCALE = 255.0  # dp_x and dp_y run from 0 to this over the box, as in DensePose's evaluation
-MARGIN = 0.1  # a crop is the mask's box and this share more on each side
+MARGIN = 0.1  # a crop is the box of the mask, extended on each side by this share of its length
 EXTRACTORS = (
-    "auto, silhouette, picture (an encoder only), vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small), sd, sd-dino, dift, several"
-    " joined by +, or one that a plugin adds; options follow a comma: vit:FOLDER,layer=9,facet=key."
+    "auto, silhouette, picture (an encoder only), vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small),"
+    " sd, sd-dino, dift, several joined by +, or one that a plugin adds. Options follow a comma:"
+    " vit:FOLDER,layer=9,facet=key."
 )
 CONTROLNET_VIEWS = "side,front"  # sec. 7.3
 CONTROLNET_ERODE = 2  # pixels of the finished picture
 BUILTIN_TEXTURES = ("checker", "colors", "grid")
-
-
-def setting(
-    default: Any, help: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None, flag: str = ""
-) -> Any:  # fmt: skip
-    """A dataclass field with what the help text and the checks need; `flag` is its option's name where it is
-    not the field's.
-    """
-    return field(
-        default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "flag": flag}
-    )
-
-
-class Checked:
-    """Mixin: checks every field's range and choices when made, and gives them as JSON values."""
-
-    def __post_init__(self) -> None:
-        for each in fields(self):  # type: ignore[arg-type]
-            value, meta = getattr(self, each.name), each.metadata
-            name = "--" + each.name.replace("_", "-")
-            if meta["choices"] and value not in meta["choices"]:
-                raise SettingError(f"{name} {value}: is not one of {', '.join(meta['choices'])}", "")
-            for item in value if isinstance(value, tuple) else (value,):
-                if isinstance(item, (int, float)) and not (
-                    _at_least(item, meta["low"]) and _at_most(item, meta["high"])
-                ):
-                    raise SettingError(
-                        f"{name} {item}: is out of range", f"give {_range(meta['low'], meta['high'])}"
-                    )
-
-    def params(self) -> dict[str, Any]:
-        """The settings as a dictionary that JSON can hold."""
-        return asdict(self)  # type: ignore[call-overload]
-
-
-def _at_least(value: float, low: float | None) -> bool:
-    return low is None or value >= low
-
-
-def _at_most(value: float, high: float | None) -> bool:
-    return high is None or value <= high
-
-
-def _range(low: float | None, high: float | None) -> str:
-    return (
-        f"{low} to {high}"
-        if low is not None and high is not None
-        else f"{low} or more"
-        if high is None
-        else f"{high} or less"
-    )
-
-
 AXES = ("auto", "+x", "-x", "+y", "-y", "+z", "-z")
 
 
@@ -87,7 +36,8 @@ class TemplateConfig(Checked):
     )
     remesh: str = setting(
         "auto",
-        "One new surface around all parts that touch; auto: where the largest lacks a tenth.",
+        "Make one new surface around all parts that touch. auto: if the largest part lacks a tenth of the"
+        " surface.",
         choices=("auto", "on", "off"),
     )
     eigenvectors: int = setting(
@@ -102,8 +52,8 @@ class TemplateConfig(Checked):
 class RenderConfig(Checked):
     """`shic render`; the views of sec. 4.1 (N = 72).
 
-    None is from below: the outline from there is the mirror image of the one from above on the other side,
-    and few photos are.
+    No view is from below. Few photos are, and an outline from below is the mirror image of the outline from
+    above on the other side.
     """
 
     azimuths: int = setting(24, "Viewpoints around the object.", low=1)
@@ -132,7 +82,8 @@ class MasksConfig(Checked):
     )
     exif: str = setting(
         "auto",
-        "Masks of photos with an EXIF flag were drawn on the turned photo (apply) or on its stored pixels (ignore).",
+        "Masks of photos with an EXIF orientation were drawn on the turned photo (apply) or on its stored"
+        " pixels (ignore).",
         choices=("auto", "apply", "ignore"),
     )
 
@@ -145,19 +96,26 @@ class MasksConfig(Checked):
 
 @dataclass(frozen=True)
 class MaskConfig(Checked):
-    """`shic mask`; a mask is unsure, and listed, when it breaks one of the limits."""
+    """`shic mask`; a mask that breaks one of the limits is listed as unsure."""
 
     all: bool = setting(
         False,
-        "Write a crop for each object, into OUTPUT/imgs and OUTPUT/masks; else the mask of the largest one.",
+        "Write a crop of each object to OUTPUT/imgs and OUTPUT/masks, instead of the mask of the largest"
+        " object.",
     )
-    low_score: float = setting(0.6, "Unsure: a score below this, where the masker gives one.", low=0, high=1)
-    border: float = setting(0.5, "Unsure: on more than this share of the photo's border.", low=0, high=1)
-    smallest: float = setting(0.01, "Unsure: less than this share of the photo.", low=0, high=1)
-    largest: float = setting(0.8, "Unsure: more than this share of the photo.", low=0, high=1)
+    low_score: float = setting(
+        0.6, "Unsure: the masker's score, if it gives one, is below this.", low=0, high=1
+    )
+    border: float = setting(
+        0.5, "Unsure: the mask covers more than this share of the photo's border.", low=0, high=1
+    )
+    smallest: float = setting(
+        0.01, "Unsure: the mask covers less than this share of the photo.", low=0, high=1
+    )
+    largest: float = setting(0.8, "Unsure: the mask covers more than this share of the photo.", low=0, high=1)
     rival: float = setting(
         0.5,
-        "Unsure: another object has more than this share of the main one's pixels; not with --all.",
+        "Unsure: another object has more than this share of the main object's pixels. Not used with --all.",
         low=0,
         high=1,
     )
@@ -171,7 +129,8 @@ class FeatureConfig(Checked):
     batch: int = setting(8, "Pictures at a time.", low=1)
     pca: int = setting(
         0,
-        "Fit this many principal components to the views and project to them; 0 keeps the features as they are.",
+        "Project features to this many principal components, fitted to the views; 0 keeps the features as"
+        " they are.",
         low=0,
     )
 
@@ -184,14 +143,16 @@ class PseudoGtConfig(Checked):
     topk: int = setting(3, "Views averaged by --pool topk.", low=1)
     agreement: float = setting(
         2.0,
-        "Views that agree with the whole object count more: to a view's similarities this many times its agreement's distance"
-        " from the best view's is added; 0 is the paper's Eq. 2. Not used with --pool mean.",
+        "Weight of each view's agreement with the whole object: this many times the difference to the"
+        " agreement of the best view is added to its similarities. 0 is the paper's Eq. 2. Not used with"
+        " --pool mean.",
         low=0,
     )
     extractor: str = setting("auto", EXTRACTORS)
     pca: int = setting(
         0,
-        "Project features to this many principal components of the views' features; 0: as they are, or as the features file has them.",
+        "Project features to this many principal components of the views' features; 0 keeps them as they"
+        " are, or as the features file has them.",
         low=0,
     )
     azimuths: int = setting(24, "Viewpoints around the object.", low=1)
@@ -210,8 +171,9 @@ class SynthConfig(Checked):
 
     generator: str = setting(
         "auto",
-        "auto, plain, controlnet-depth, or one that a plugin adds; controlnet-depth:FOLDER,control=FOLDER,depth=FOLDER takes another"
-        " Stable Diffusion 1.5, another ControlNet for depth with white near, another Depth Anything.",
+        "auto, plain, controlnet-depth, or one that a plugin adds."
+        " controlnet-depth:FOLDER,control=FOLDER,depth=FOLDER uses other weights of Stable Diffusion 1.5, of"
+        " a ControlNet for depth (near is white) and of Depth Anything.",
     )
     class_name: str = setting(
         "", "The class in a word or two, for example horse; controlnet-depth needs it.", flag="class"
@@ -233,61 +195,65 @@ class SynthConfig(Checked):
     )
     poses: float = setting(
         1.0,
-        "How far limbs and trunk are bent at random (1: as animals do); 0 keeps the template at rest, as in the paper.",
+        "How far limbs and trunk bend at random (1: as animals do); 0 keeps the template as it is, as in the paper.",
         low=0,
         high=3,
     )
     bodies: float = setting(
-        1.0,
-        "How far bodies differ from the template's at random: limbs, belly, head, hair (1: as animals of a class do).",
-        low=0,
-        high=3,
+        1.0, "How far bodies differ from the template's (1: as animals of a class do).", low=0, high=3
     )
     like_photos: float = setting(
-        0.5,
-        "Share of the pictures that are seen from where the photos are, as the maps of --photos tell.",
-        low=0,
-        high=1,
+        0.5, "Share of pictures seen from where the photos of --photos are taken from.", low=0, high=1
     )
-    backgrounds: str = setting("", "Folder of photos to take backgrounds from; none: made-up ones.")
+    backgrounds: str = setting("", "Folder of photos for the backgrounds; without it they are made up.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
     only: tuple[float, ...] = setting(
         (),
-        "Make these pictures alone, by their numbers; each is the one that a whole run makes.",
+        "Make only the pictures with these numbers; they are the same as in a whole run.",
         low=0,
         high=10**9,
     )
     views: str = setting(
         "auto",
-        "any, or some of front,side,back,top; auto: side,front for controlnet-depth, which paints faces on backs, else any.",
+        "any, or some of front,side,back,top. auto: side,front for controlnet-depth, which paints faces on"
+        " views from behind, else any.",
     )
     erode: int = setting(
         -1,
-        f"Pixels along the outline that get no label, for a painted outline moves; -1: {CONTROLNET_ERODE} for controlnet-depth, else 0.",
+        "Pixels along the outline that get no label, because a painted outline is not exact; -1:"
+        f" {CONTROLNET_ERODE} for controlnet-depth, else 0.",
         low=-1,
         high=64,
     )
     check: float = setting(
         0.0,
-        "Drop pictures whose object, as --masker finds it, overlaps the rendered one by less than this IoU; 0 keeps all.",
+        "Drop a picture if the object that --masker finds overlaps the rendered object with a smaller IoU"
+        " than this; 0 keeps all.",
         low=0,
         high=1,
     )
     prompt: str = setting(
         "a photo of a {class}, {view} view, natural light, sharp, high quality",
-        "What controlnet-depth is told; {class} and {view} (front, side, back, top) are filled in.",
+        "The prompt of controlnet-depth; {class} and {view} (front, side, back, top) are replaced.",
     )
     negative: str = setting(
-        "lowres, low quality, monochrome, watermark", "What controlnet-depth is told to avoid."
+        "lowres, low quality, monochrome, watermark", "The negative prompt of controlnet-depth."
     )
     side: int = setting(
-        512, "Side in pixels that controlnet-depth paints at, a multiple of 64.", low=64, high=2048
+        512,
+        "Side in pixels of the picture that controlnet-depth paints, a multiple of 64.",
+        low=64,
+        high=2048,
     )
     steps: int = setting(25, "Steps of controlnet-depth.", low=1, high=1000)
-    guidance: float = setting(7.5, "How strictly controlnet-depth keeps to the prompt.", low=0)
-    strength: float = setting(1.0, "How strictly controlnet-depth keeps to the depth.", low=0, high=2)
+    guidance: float = setting(
+        7.5, "Guidance scale of controlnet-depth: how closely it follows the prompt.", low=0
+    )
+    strength: float = setting(
+        1.0, "Conditioning scale of controlnet-depth: how closely it follows the depth.", low=0, high=2
+    )
     scheduler: str = setting(
-        "unipc", "How controlnet-depth samples.", choices=("unipc", "dpm", "ddim", "euler")
+        "unipc", "Sampler of controlnet-depth.", choices=("unipc", "dpm", "ddim", "euler")
     )
     precision: str = setting(
         "auto",
@@ -296,8 +262,8 @@ class SynthConfig(Checked):
     )
     offload: str = setting(
         "none",
-        "Keep controlnet-depth's weights in main memory, and bring each model, or each layer in sequence, to the GPU when it is needed;"
-        " wants the package accelerate.",
+        "Keep the weights of controlnet-depth in main memory, and move each model, or each layer in turn"
+        " (sequential), to the GPU when it is needed. Needs the package accelerate.",
         choices=("none", "model", "sequential"),
     )
     slicing: bool = setting(
@@ -305,9 +271,7 @@ class SynthConfig(Checked):
     )
 
     def params(self) -> dict[str, Any]:
-        """The settings as a dictionary that JSON can hold; not those that save memory, for they may change
-        from run to run.
-        """
+        """The settings as JSON values, without those that only save memory and may change between runs."""
         return {name: value for name, value in super().params().items() if name not in ("offload", "slicing")}
 
 
@@ -318,21 +282,22 @@ class TrainConfig(Checked):
     encoder: str = setting("auto", "The frozen image encoder, an extractor: " + EXTRACTORS)
     decoder: str = setting(
         "auto",
-        "auto, convolutional (the release's layout, on at most 16 by 16 cells: features of finer encoders are averaged), pointwise (for"
-        " encoders that see the whole object) or unet (for pixels as they are, the encoder picture).",
+        "auto, convolutional (the layout of the authors' release, on at most 16 by 16 cells; finer features"
+        " are averaged), pointwise (for encoders that see the whole object) or unet (for the encoder"
+        " picture, which gives pixels).",
         choices=("auto", "convolutional", "pointwise", "unet"),
     )
     recipe: str = setting(
         "auto",
-        "What the settings below that are auto or 0 stand for: paper, sec. 4.1; auto, that too but for pointwise and unet, which have"
-        " their own.",
+        "What auto and 0 mean in the settings below. paper: the values of sec. 4.1. auto: the same, but a"
+        " pointwise decoder and a unet have values of their own.",
         choices=("auto", "paper"),
     )
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
     epochs: int = setting(0, "Passes over the pictures; 0: 40, or 18 for a unet.", low=0)
     batch: int = setting(
         0,
-        "Pictures a step, natural and synthetic alike; 0: 16, 4 for a pointwise decoder, 8 for a unet.",
+        "Pictures in a step, natural and synthetic ones; 0: 16, 4 for a pointwise decoder, 8 for a unet.",
         low=0,
     )
     points: int = setting(100, "Foreground points drawn from a picture in a step (sec. 4.1).", low=2)
@@ -341,12 +306,13 @@ class TrainConfig(Checked):
     )
     schedule: str = setting(
         "auto",
-        "How the step size falls: step, to a tenth after half of the epochs (sec. 4.1), or cosine, to nothing; auto: cosine for a unet.",
+        "How the step size falls. step: to a tenth after half of the epochs (sec. 4.1). cosine: to zero."
+        " auto: cosine for a unet, else step.",
         choices=("auto", "step", "cosine"),
     )
     mirror: str = setting(
         "auto",
-        "Show each picture mirrored in every other epoch, with the labels mirrored on the template; auto: for a unet.",
+        "Mirror each picture in every other epoch, and its labels on the template; auto: on for a unet.",
         choices=("auto", "on", "off"),
     )
     pseudo: float = setting(0.1, "alpha, weight of L_pseudo (Eq. 3).", low=0)
@@ -356,54 +322,46 @@ class TrainConfig(Checked):
     synthetic: float = setting(0.1, "zeta, weight of L_syn (Eq. 4).", low=0)
     natural: float = setting(
         -1.0,
-        "Weight of the photos' losses together; 0 leaves photos out; -1: 1, or 0 for a unet with synthetic pictures and no annotated ones.",
+        "Weight of all losses of photos; 0 leaves photos out. -1: 1, or 0 for a unet with synthetic pictures"
+        " and without annotated photos.",
         low=-1,
     )
     far: float = setting(
-        -1.0,
-        "Weight of the expected distance from the label on synthetic pictures, which tells legs apart early; -1: 0.003 for a unet, else 0.",
-        low=-1,
+        -1.0, "Weight of the expected distance on synthetic pictures; -1: 0.003 for a unet, else 0.", low=-1
     )
     near: float = setting(
-        -1.0,
-        "Weight of telling the near side of the body from the far one on synthetic pictures; -1: 0.1 for a unet, else 0.",
-        low=-1,
+        -1.0, "Weight of telling near legs from far ones on those; -1: 0.1 for a unet, else 0.", low=-1
     )
     own: float = setting(
         -1.0,
-        "Weight of the loss of photos by the map's own labels, where it is sure and agrees with itself on the mirrored photo; 0 leaves"
-        " them out; -1: 0.05 for a unet with synthetic pictures, else 0.",
+        "Weight of photos by the map's own sure labels, from half of the epochs on; 0 leaves them out. -1: 0.05"
+        " for a unet with synthetic pictures, else 0.",
         low=-1,
     )
-    own_share: float = setting(
-        0.25, "Share of a step's pictures that are photos with own labels.", low=0.01, high=0.9
-    )
-    own_from: float = setting(
-        0.4, "Share of the epochs after which photos with own labels are taken.", low=0, high=1
-    )
-    own_spread: float = setting(
-        15.0, "Own labels are taken where their expected error is at most this.", low=0
-    )
     foreground: float = setting(
-        0.1, "Weight of the foreground output's cross-entropy; encoders that need a mask have none.", low=0
+        0.1,
+        "Weight of the cross-entropy of the foreground output, which encoders that need a mask do not have.",
+        low=0,
     )
     augment: str = setting(
         "auto",
-        "Crop, rotate and jitter the pictures, points and masks together; auto: unless the encoder sees the whole object, or for a unet.",
+        "Crop, rotate and jitter the pictures, together with their points and masks. auto: off for encoders"
+        " that see the whole object, on for all others and for a unet.",
         choices=("auto", "on", "off"),
     )
     rough: str = setting(
         "auto",
-        "Give masks and pictures errors, new at every step: wobbling edges, feet cut off, blur, noise, other light; auto: for a unet.",
+        "Give masks and pictures errors, new at every step, as masks and cameras have. auto: for a unet.",
         choices=("auto", "on", "off"),
     )
     precision: str = setting(
         "auto",
-        "Number format of the decoder's layers; auto: bfloat16 for a unet on a GPU or processor that computes in it, else float32.",
+        "Number format of the decoder's layers. auto: bfloat16 for a unet on a GPU or processor that"
+        " computes in it, else float32.",
         choices=("auto", "float32", "bfloat16"),
     )
     variants: int = setting(
-        2, "Augmented copies of a picture, made once; 0 makes a new one every epoch.", low=0
+        2, "Augmented copies of each picture, made once; 0 makes a new copy in every epoch.", low=0
     )
     natural_images: bool = setting(True, "Use the maps files of photos (Table 3).")
     synthetic_images: bool = setting(True, "Use the maps files of synthetic pictures (Table 3).")
@@ -415,18 +373,20 @@ class PredictConfig(Checked):
 
     side: int = setting(
         512,
-        "Embeddings are compared on a grid of at most this many pixels a side; larger photos take the nearest.",
+        "Longest side in pixels of the grid on which embeddings are compared; larger photos take the nearest"
+        " value.",
         low=32,
     )
     flip: str = setting(
         "auto",
-        "Average the probabilities with those of the picture mirrored left to right; auto: for a model trained with --mirror on.",
+        "Average the probabilities with those of the mirrored picture; auto: on for a model trained with"
+        " --mirror on.",
         choices=("auto", "on", "off"),
     )
     estimate: str = setting(
         "auto",
-        "mode: the likeliest vertex; median: the one with the smallest expected distance, which errs less where legs are hard to tell"
-        " apart; auto: median for a unet.",
+        "mode: the most likely vertex. median: the vertex with the smallest expected distance, which is more"
+        " exact where legs are hard to tell apart. auto: median for a unet.",
         choices=("auto", "mode", "median"),
     )
     pictures: bool = setting(True, "Write the colour picture of each image too.")
@@ -438,89 +398,3 @@ class ReleaseConfig(Checked):
 
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
-
-
-@dataclass(frozen=True)
-class GeodesicConfig(Checked):
-    """`shic eval geodesic`; sec. 4.3."""
-
-    dp_scale: float = setting(
-        DP_SCALE,
-        "dp_x and dp_y run from 0 to this over the box: 255 in DensePose's evaluator, 256 where it trains; they differ by at most 0.4 % of"
-        " the box.",
-        low=1,
-    )
-    gps: bool = setting(
-        False, "Average precision over the geodesic point similarity too, as DensePose-CSE reports it."
-    )
-
-
-@dataclass(frozen=True)
-class PckConfig(Checked):
-    """`shic eval pck`; sec. 4.3."""
-
-    alpha: tuple[float, ...] = setting(
-        (0.1,),
-        "A point is right when it is nearer than this times the longer side of the target image; several: separated by commas.",
-        low=0,
-    )
-    via: str = setting(
-        "template",
-        "How a model is scored. template: pixel to vertex to pixel; embedding: pixel to pixel; both: a row each.",
-        choices=("template", "embedding", "both"),
-    )
-    protocol: str = setting(
-        "image",
-        "image: as SD-DINO and the paper, errors against the padded image's side; csm: as CSM, errors against the side of the square around"
-        " the object's box and 5 % on each side, pairs drawn at random in both directions, nearest points of the template through space.",
-        choices=("image", "csm"),
-    )
-
-
-@dataclass(frozen=True)
-class ViewConfig(Checked):
-    """`shic view`."""
-
-    most: int = setting(200, "Photos that a page shows, at most.", low=1)
-    first: str = setting(
-        "name",
-        "Which photos are shown where there are more than --most: the first by name, the unsure ones (lowest mean score), or spread evenly"
-        " over the names.",
-        choices=("name", "unsure", "spread"),
-    )
-    side: int = setting(
-        512,
-        "Longer side of a photo in the page, in pixels; of a larger one every n-th pixel is kept, with the file's own value.",
-        low=32,
-        high=4096,
-    )
-    near: float = setting(
-        10.0,
-        "A point is in view where a pixel's vertex lies within this distance of it along the surface; the largest on the mesh is 228.",
-        low=0,
-        high=228,
-    )
-
-
-@dataclass(frozen=True)
-class AnnotateConfig(Checked):
-    """`shic annotate`."""
-
-    side: int = setting(
-        1024,
-        "Longer side of a photo in the page, in pixels; points are saved in the photo's own.",
-        low=32,
-        high=4096,
-    )
-
-
-@dataclass(frozen=True)
-class DemoConfig(Checked):
-    """`shic demo`; small enough for two CPU cores and four minutes."""
-
-    photos: int = setting(120, "Photos to learn from.", low=1)
-    tests: int = setting(30, "Photos to test on.", low=1)
-    synthetic: int = setting(400, "Synthetic pictures.", low=1)
-    size: int = setting(192, "Side of each picture in pixels.", low=64, high=1024)
-    vertices: int = setting(1500, "Vertices of the template, about; the mesh file has 2000.", low=100)
-    epochs: int = setting(40, "Epochs of training.", low=1)

@@ -1,4 +1,4 @@
-"""The command group: commands in the order of the pipeline, each imported only when it is asked for."""
+"""The command group: commands in the order of the pipeline, each imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -15,41 +15,49 @@ from typing import Any
 import click
 
 from shic_cli import __version__
-from shic_cli.base.errors import ShicError
+from shic_cli.base.errors import ShicError, lacks_memory
 
 # Command -> (module below shic_cli.cli, one line of help), in the order of the pipeline.
 COMMANDS = {
     "template": ("template", "Prepare a mesh as the template of a class."),
-    "mask": ("mask", "Find the objects in photos: masks."),
+    "mask": ("mask", "Make masks of the objects in photos."),
     "render": ("render", "Render views of the template."),
     "features": ("features", "Compute features of photos or views."),
     "pseudo-gt": ("pseudo_gt", "Match photos to the template without training."),
     "synth": ("synth", "Make synthetic pictures with exact labels."),
     "train": ("train", "Learn the canonical map."),
     "predict": ("predict", "Map the pixels of images to the template."),
-    "join": ("join", "Make one file of the parts that --shard wrote."),
-    "dataset": ("dataset", "Take in published data sets."),
-    "eval": ("eval", "Score maps: geodesic error, keypoint transfer."),
+    "join": ("join", "Join the parts that --shard wrote to one file."),
+    "dataset": ("dataset", "Convert published data sets."),
+    "eval": ("eval", "Score maps by geodesic error or keypoint transfer."),
     "remap": ("remap", "Lay a texture over photos."),
     "match": ("match", "Match two images through the template."),
     "view": ("view", "Look at maps with the mouse: mesh beside photos."),
     "annotate": ("annotate", "Click ground truth: points of photos and of the mesh."),
+    "export": ("export", "Take results to other programs: glb, ply, csv, COCO, mp4, ONNX."),
     "models": ("models", "List and fetch foundation models."),
-    "info": ("info", "Say what a file is."),
+    "info": ("info", "Describe a file."),
     "doctor": ("doctor", "Check this machine and installation."),
     "demo": ("demo", "Run the whole pipeline on a self-made example."),
 }
 
 
-SPLIT = ("features", "pseudo-gt", "synth", "train", "predict")  # what torchrun can start on several processes
+SPLIT = (
+    "features",
+    "pseudo-gt",
+    "synth",
+    "train",
+    "predict",
+)  # torchrun can start these on several processes
 
 
 class _ReaderGone(Exception):
-    """The program that reads our output through a pipe has ended; click would exit with 1 for the OSError."""
+    """The program that reads our output through a pipe has ended; for the OSError click would exit with 1."""
 
 
 @contextmanager
 def _telling_gone_readers() -> Iterator[None]:
+    """Raise _ReaderGone if the reader of stdout has ended."""
     try:
         yield
         sys.stdout.flush()
@@ -58,10 +66,10 @@ def _telling_gone_readers() -> Iterator[None]:
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command's module when the command is run, so that `shic --help` is quick."""
+    """A group that imports a command's module only when the command is run, so `shic --help` is quick."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _telling_gone_readers():  # --help writes here
+        with _telling_gone_readers():  # --help writes its text here
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -71,10 +79,10 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
             return None
-        return importlib.import_module(f"shic_cli.cli.{COMMANDS[name][0]}").command
+        return importlib.import_module(f"shic_cli.cli.{COMMANDS[cmd_name][0]}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -85,8 +93,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, prog_name="shic")
-@click.option("-v", "--verbose", count=True, help="Say more.")
-@click.option("-q", "--quiet", count=True, help="Say only what went wrong.")
+@click.option("-v", "--verbose", count=True, help="Print more messages.")
+@click.option("-q", "--quiet", count=True, help="Print only errors.")
 def group(verbose: int, quiet: int) -> None:
     """Learn dense image-to-template correspondences for any class from one mesh and masked photos.
 
@@ -103,18 +111,18 @@ def group(verbose: int, quiet: int) -> None:
     name = click.get_current_context().invoked_subcommand
     if name not in SPLIT and not Part.of_rank().is_whole:
         raise ShicError(
-            f"{name}: can't be split", f"torchrun is for {', '.join(SPLIT)}; start this one without it"
+            f"{name}: can't be split", f"torchrun runs {', '.join(SPLIT)}; start {name} without it"
         )
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 an error, 2 usage, 3 a package or weights missing, 4 some
-    inputs failed.
+    """Run the command line and exit with its status.
 
-    Without `args` it is the process's own, and the process is about to end when it is done.
+    0: done. 1: an error. 2: wrong usage. 3: a package or weights are missing. 4: done, but some inputs
+    failed. Without `args` it runs the process's own command line, and the process ends afterwards.
     """
-    # Read when torch is loaded. Threads that wait by spinning take the cores from each other as soon as
-    # anything else runs beside them: training on two cores was ten times slower then.
+    # OpenMP reads this when torch is loaded. Threads that wait in a busy loop take the cores from each other
+    # as soon as anything else runs: training on two cores was then ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _open_closed_streams()
     with _signals(ends=args is None) as came:
@@ -127,9 +135,10 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Connect those of stdin, stdout and stderr that the caller closed (`<&-`, `2>&-`) to the null device.
+    """Connect stdin, stdout and stderr to the null device where the caller closed them (`<&-`, `2>&-`).
 
-    Else the next file that is opened gets their number, and what a library prints is written into it.
+    Otherwise the next file that is opened would get their number, and the output of a library would be
+    written into it.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
@@ -139,17 +148,16 @@ def _open_closed_streams() -> None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - stays open
 
 
-# What ends a run in good order: Ctrl-C, what `kill` and job schedulers send, and a terminal that was closed.
+# These end a run in good order: Ctrl-C, the signal of `kill` and job schedulers, and a terminal that closes.
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
 def _signals(ends: bool) -> Iterator[list[int]]:
-    """The signals of STOPS that came so far; each raises KeyboardInterrupt. One that is ignored (nohup) stays
-    ignored.
+    """The signals of STOPS that came so far; each raises KeyboardInterrupt.
 
-    Afterwards they do what they did before, or nothing where the process `ends`: the work is done, and its
-    status has to be told.
+    A signal that is ignored (nohup) stays ignored. At the end the handlers are restored, or, if the process
+    `ends`, the signals are ignored: the work is done, and the exit status has to be reported.
     """
     came: list[int] = []
     listening = True
@@ -165,7 +173,7 @@ def _signals(ends: bool) -> Iterator[list[int]]:
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, handle)
     except ValueError:
-        pass  # not in the main thread: signals are the caller's
+        pass  # this is not the main thread, so signals belong to the caller
     try:
         yield came
     finally:
@@ -175,42 +183,40 @@ def _signals(ends: bool) -> Iterator[list[int]]:
 
 
 def _interrupted(came: list[int]) -> None:
-    """Two lines on stderr, and out with the status that a shell gives to the signal."""
+    """Print two lines to stderr and exit with the status that a shell gives to the signal."""
     number = came[-1] if came else signal.SIGINT
     name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-    _fail(name, "nothing finished is lost: the same line goes on where this stopped", 128 + number)
+    _fail(name, "finished work is kept: give the same line again to continue", 128 + number)
 
 
 def _run(args: list[str] | None, came: list[int]) -> None:
+    """Run the group, and turn every expected error into two lines and a status."""
     try:
         sys.exit(group.main(args, prog_name="shic", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except ShicError as error:
-        if came:  # what an interrupted library raised was taken for a fault of its input
+        if came:  # the error comes from the interruption and not from an input
             _interrupted(came)
         _fail(error.message, error.hint, error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _interrupted(came)
     except _ReaderGone:
-        for stream in (sys.stdout, sys.stderr):  # what is left in them is written when the process ends
+        for stream in (sys.stdout, sys.stderr):  # their buffers are written when the process ends
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        sys.exit(141)  # as a shell tells SIGPIPE
+        sys.exit(141)  # the status that a shell gives to SIGPIPE
     except OSError as error:
         if came:
             raise
-        fact = (
-            os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
-        )  # HDF5 writes a page about it
+        # HDF5 writes a page about the error; its first line is enough
+        fact = os.strerror(error.errno) if error.errno else str(error).partition("\n")[0]
         _fail(f"{error.filename or 'the output'}: {fact}", _os_hint(error), 1)
     except MemoryError:
         _fail("out of memory", "give smaller pictures, a smaller --batch or fewer --vertices", 1)
     except RuntimeError as error:
-        if (
-            type(error).__name__ != "OutOfMemoryError"
-        ):  # torch's, known by its name: torch is not imported here
+        if not lacks_memory(error):
             raise
         _fail(
             "out of GPU memory",
@@ -220,16 +226,17 @@ def _run(args: list[str] | None, came: list[int]) -> None:
 
 
 def _fail(message: str, hint: str, status: int) -> None:
-    """Two lines on stderr, and out."""
+    """Print two lines to stderr and exit."""
     click.echo(f"shic: error: {message}" + (f"\n  {hint}" if hint else ""), err=True)
     sys.exit(status)
 
 
 def _os_hint(error: OSError) -> str:
+    """The next step after an error of the operating system."""
     hints = {
-        errno.ENOSPC: "the disk is full: make room and give the same line again; what was finished is kept",
+        errno.ENOSPC: "the disk is full: make room and give the same line again; finished work is kept",
         errno.EDQUOT: "the disk quota is used up: make room and give the same line again",
-        errno.EFBIG: "the file grew over a limit: raise it and give the same line again",
+        errno.EFBIG: "the file exceeds a size limit: raise the limit and give the same line again",
         errno.EACCES: "check who may read and write there",
         errno.EROFS: "the file system is read-only: name another place with -o",
     }

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from shic_cli.base.settings import AnnotateConfig, MasksConfig
+from shic_cli.base.result_settings import AnnotateConfig
+from shic_cli.base.settings import MasksConfig
 from shic_cli.cli import options
 
 

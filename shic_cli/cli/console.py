@@ -1,4 +1,4 @@
-"""Progress, logs and tables on stderr, data on stdout. Silent about progress when stderr is no terminal."""
+"""Progress, logs and tables on stderr, data on stdout; no progress where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -28,19 +28,17 @@ class _Handler(logging.Handler):
 
 
 def configure(verbosity: int) -> None:
-    """Send the library's log to stderr: notes by default, everything from 1, only errors below 0."""
+    """Send the library's log to stderr: notes by default, all messages from 1 on, only errors below 0."""
     logger = logging.getLogger("shic")
     logger.handlers = [_Handler()]
     logger.propagate = False
     level = logging.DEBUG if verbosity > 0 else logging.ERROR if verbosity < 0 else logging.INFO
-    # Of torchrun's ranks the first one speaks for all; the others say what went wrong.
+    # Of torchrun's ranks only the first one writes notes; the others write warnings and errors.
     logger.setLevel(level if Part.of_rank().is_first else max(level, logging.WARNING))
 
 
 def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """`items` with a progress bar on stderr that shows rate and time left; none when stderr is no terminal or
-    with -q.
-    """
+    """`items`, with a progress bar on stderr (rate, time left); none without a terminal or with -q."""
     if not sys.stderr.isatty() or logging.getLogger("shic").level >= logging.WARNING:
         yield from items
         return
@@ -84,7 +82,7 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 
 def write_picture(path: Path, rgb: np.ndarray, overwrite: bool) -> None:
-    """Write `rgb` (H, W, 3) uint8 to `path`, PNG or by its ending, or as PNG to stdout for `-`."""
+    """Write `rgb` `(H, W, 3)` uint8 to `path`, in the format of its suffix; as PNG to stdout for `-`."""
     from shic_cli.base.errors import InputError
     from shic_cli.files.atomic import atomic
     from shic_cli.files.photos import WRITTEN, encode

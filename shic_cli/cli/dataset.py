@@ -11,7 +11,7 @@ from shic_cli.cli import options
 
 @click.group("dataset")
 def command() -> None:
-    """Published data sets as folders that the other commands take."""
+    """Convert published data sets to folders for the other commands."""
 
 
 @command.command("densepose-lvis")
@@ -20,33 +20,38 @@ def command() -> None:
     "--images",
     type=click.Path(path_type=Path),
     required=True,
-    help="COCO's images: the folder above train2017/ and val2017/.",
+    help="The folder of COCO's images, which holds train2017/ and val2017/.",
 )
-@click.option("--class", "classes", multiple=True, help="Only this class; may be repeated.")
+@click.option("--class", "classes", multiple=True, help="Take only this class; may be repeated.")
 @click.option(
-    "--split", default="", help="What the split is called.  [default: from the file's name, as ds2_val]"
+    "--split", default="", help="The name of the split.  [default: from the file's name, such as ds2_val]"
 )
-@options.output("densepose-lvis", "The folder to write below.", folder=True)
+@options.output("densepose-lvis", "The folder in which to write.", folder=True)
 @options.overwrite
 @options.as_json
 def densepose_lvis(
-    annotations: Path, images: Path, classes: tuple[str, ...], split: str, output: Path, overwrite: bool, as_json: bool
-) -> None:  # fmt: skip
-    """Crops of the animals annotated in ANNOTATIONS (a densepose_lvis_v1_*.json), with masks and moved
-    points.
+    annotations: Path,
+    images: Path,
+    classes: tuple[str, ...],
+    split: str,
+    output: Path,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Crop the animals that are annotated in ANNOTATIONS (densepose_lvis_v1_*.json).
 
-    Written are OUTPUT/CLASS/SPLIT/imgs, masks and annotations.json, which `shic eval geodesic` takes. ds2_val
-    holds images of ds1_train: train and test on one of ds1 and ds2. Images that are not there are left out
-    and named, with exit status 4.
+    It writes OUTPUT/CLASS/SPLIT/imgs, masks and annotations.json, with the points moved to the crops, for
+    `shic eval geodesic`. ds2_val holds images of ds1_train, so train and test on one of ds1 and ds2. Missing
+    images are left out and named, and the exit status is 4.
     """
     from shic_cli.cli.console import emit_json, table, track
     from shic_cli.stages import dataset
 
     splits, facts = dataset.densepose_lvis(annotations, images, output, classes, split, overwrite, track)
-    found = dataset.counts(splits)
-    columns = list(next(iter(found.values())))
-    rows = [[name, *(str(row[key]) for key in columns)] for name, row in found.items()]
+    counts = dataset.counts(splits)
+    columns = list(next(iter(counts.values())))
+    rows = [[name, *(str(row[key]) for key in columns)] for name, row in counts.items()]
     table(f"{output}, split {split or dataset.split_name(annotations)}", ["", *columns], rows)
     if as_json:
-        emit_json(found)
+        emit_json(counts)
     dataset.complain(facts)

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from shic_cli.base.settings import DemoConfig
+from shic_cli.base.result_settings import DemoConfig
 from shic_cli.cli import options
 
 
@@ -26,11 +26,17 @@ from shic_cli.cli import options
 @options.as_json
 @click.pass_context
 def command(
-    context: click.Context, folder: Path, config: DemoConfig, device: str, seed: int, overwrite: bool, as_json: bool
-) -> None:  # fmt: skip
-    """Run the whole pipeline in FOLDER on a self-made example, printing each command that it runs.
+    context: click.Context,
+    folder: Path,
+    config: DemoConfig,
+    device: str,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Run the whole pipeline in FOLDER on a self-made example, and print each command that it runs.
 
-    The photos are pictures of a posed T-Rex with exact labels. It ends in a table and summary.png.
+    The photos are pictures of a posed T-Rex with exact labels. The demo ends with a table and summary.png.
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import emit_json, track
@@ -38,23 +44,23 @@ def command(
     from shic_cli.files.photos import encode
     from shic_cli.stages import demo
 
-    start, where = time.monotonic(), resolve_device(device)
+    start, torch_device = time.monotonic(), resolve_device(device)
     demo.prepare_folder(folder, overwrite)
-    truth = demo.write_example(folder, config, where, seed, track)
+    truth = demo.write_example(folder, config, torch_device, seed, track)
     _say(f"$ cd {shlex.quote(str(folder))}")
     with contextlib.chdir(folder):
-        said = [_run(line, context) for line in demo.lines(config, list(truth), device, seed)]
-    scores = [json.loads(text) for text in said if text.startswith('{\n  "metric"')]
-    found = demo.figures(folder, *scores)
+        outputs = [_run(line, context) for line in demo.lines(config, list(truth), device, seed)]
+    scores = [json.loads(text) for text in outputs if text.startswith('{\n  "metric"')]
+    figures = demo.figures(folder, *scores)
     with atomic(folder / "summary.png") as partial:
         partial.write_bytes(encode(demo.summary(folder, truth)))
-    _show(found, folder / "summary.png", time.monotonic() - start)
+    _show(figures, folder / "summary.png", time.monotonic() - start)
     if as_json:
-        emit_json(found)
+        emit_json(figures)
 
 
 def _run(line: str, context: click.Context) -> str:
-    """Print one command line, run it, and give what it wrote on stdout."""
+    """Print and run one command line; its output on stdout."""
     from shic_cli.cli import group
 
     _say(f"$ {line}")
@@ -62,18 +68,19 @@ def _run(line: str, context: click.Context) -> str:
     flags = ["-v"] * volume.get("verbose", 0) + ["-q"] * volume.get("quiet", 0)
     with contextlib.redirect_stdout(io.StringIO()) as out:
         group.main([*flags, *shlex.split(line)[1:]], prog_name="shic", standalone_mode=False)
-    if "--json" not in line:  # figures come in the table at the end
+    if "--json" not in line:  # the table at the end shows the figures
         _say(out.getvalue().rstrip())
     return out.getvalue()
 
 
 def _say(text: str) -> None:
-    """A line on stderr, unless -q was given."""
+    """Print a line to stderr, unless -q was given."""
     if text and logging.getLogger("shic").isEnabledFor(logging.INFO):
         click.echo(text, err=True)
 
 
-def _show(found: dict[str, Any], picture: Path, seconds: float) -> None:
+def _show(figures: dict[str, Any], picture: Path, seconds: float) -> None:
+    """Print the table of the demo's scores, and the path of its picture."""
     from shic_cli.cli.console import table
 
     rows = [
@@ -82,7 +89,7 @@ def _show(found: dict[str, Any], picture: Path, seconds: float) -> None:
             f"{score['mean']:.1f}",
             "{:.1f} to {:.1f}".format(*score["ci95"]) if "ci95" in score else "",
         )
-        for name, score in found.items()
+        for name, score in figures.items()
     ]
     table("Test photos", ("", "geodesic error of 228", "95 % interval"), rows)
     _say(f"{picture} shows the maps ({seconds:.0f} s)")

@@ -17,8 +17,8 @@ from shic_cli.cli import options
 def command(context: click.Context, weights: Path | None, as_json: bool) -> None:
     """Check this machine and installation: versions, devices, optional parts, weights, disk, locks.
 
-    What it prints belongs into a bug report; tokens are not in it. Exit status 1 when something is broken,
-    with a fix in a line each.
+    Add the output to a bug report; it holds no tokens. If something is broken, the exit status is 1, and one
+    line names each fault with its fix.
     """
     from shic_cli.cli.console import emit_json
     from shic_cli.stages.doctor import examine
@@ -27,7 +27,7 @@ def command(context: click.Context, weights: Path | None, as_json: bool) -> None
     if as_json:
         emit_json(report.as_json())
     else:
-        for section, values in report.found.items():
+        for section, values in report.sections.items():
             click.echo(f"{section}:")
             for name, value in values.items():
                 click.echo(f"  {name}: {_shown(name, value)}")
@@ -37,15 +37,15 @@ def command(context: click.Context, weights: Path | None, as_json: bool) -> None
 
 
 def _shown(name: str, value: Any) -> str:
-    """A value in a line; bytes as gigabytes."""
+    """A value as one line; bytes as gigabytes."""
     if isinstance(value, dict):
         parts = [
-            _shown(key, each) if key in ("version", "error") else f"{key} {_shown(key, each)}"
-            for key, each in value.items()
+            _shown(key, entry) if key in ("version", "error") else f"{key} {_shown(key, entry)}"
+            for key, entry in value.items()
         ]
         return ", ".join(filter(None, parts)) or "no"
     if isinstance(value, list):
-        return "; ".join(_shown(name, each) for each in value) or "none"
+        return "; ".join(_shown(name, entry) for entry in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int) and name in ("free", "memory"):

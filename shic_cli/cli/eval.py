@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from shic_cli.base.settings import GeodesicConfig, MasksConfig, PckConfig
+from shic_cli.base.result_settings import GeodesicConfig, PckConfig
+from shic_cli.base.settings import MasksConfig
 from shic_cli.cli import options
 
 GEODESIC_FIGURES = ("images", "points", "mean", "median", "ci95", "gps", "left_right")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--basis",
     type=click.Path(path_type=Path),
-    help="Features file of views made with --pca: project to its components.",
+    help="A features file of views that was made with --pca; project to its components.",
 )
 @options.settings(FeatureConfig)
 @options.weights
@@ -31,9 +31,18 @@ if TYPE_CHECKING:
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, masks: MasksConfig, masker: str, class_name: str, basis: Path | None, config: FeatureConfig,
-    weights: Path | None, device: str, part: Part, overwrite: bool,
-) -> None:  # fmt: skip
+    inputs: tuple[str, ...],
+    output: Path,
+    masks: MasksConfig,
+    masker: str,
+    class_name: str,
+    basis: Path | None,
+    config: FeatureConfig,
+    weights: Path | None,
+    device: str,
+    part: Part,
+    overwrite: bool,
+) -> None:
     """Compute an extractor's features of photos, or of the views in a views file.
 
     INPUT is an image, a folder, a glob, a .txt list, a video, `-` for a list on stdin, or a views file.
@@ -46,16 +55,16 @@ def command(
     from shic_cli.parts.maskers.make import make_masks
     from shic_cli.stages.features import write_photo_features, write_view_features
 
-    where, shared = (
-        resolve_device(device),
-        {"basis": basis, "weights": weights, "overwrite": overwrite, "track": track},
-    )
+    torch_device = resolve_device(device)
+    shared: dict[str, Any] = {"basis": basis, "weights": weights, "overwrite": overwrite, "track": track}
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         if not part.is_whole:
-            raise click.UsageError("views are few and are not split: leave --shard and torchrun to photos")
+            raise click.UsageError("views can't be split: use --shard and torchrun for photos only")
         views = Path(inputs[0])
         sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
-        write_view_features(read_views(views, where), output, config, where, sources=sources, **shared)
+        write_view_features(
+            read_views(views, torch_device), output, config, torch_device, sources=sources, **shared
+        )
         return
-    given = make_masks(masks, masker, where, weights, class_name)
-    write_photo_features(list_images(inputs), given, output, config, where, part=part, **shared)
+    mask_source = make_masks(masks, masker, torch_device, weights, class_name)
+    write_photo_features(list_images(inputs), mask_source, output, config, torch_device, part=part, **shared)

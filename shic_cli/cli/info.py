@@ -13,15 +13,15 @@ from shic_cli.cli import options
 @click.argument("file", type=click.Path(path_type=Path))
 @options.as_json
 def command(file: Path, as_json: bool) -> None:
-    """Say what FILE is: its kind, fields, settings and sources."""
+    """Describe FILE: its kind, fields, settings and sources."""
     from shic_cli.cli.console import emit_json
     from shic_cli.stages.info import describe
 
-    found = describe(file)
+    description = describe(file)
     if as_json:
-        emit_json(found)
+        emit_json(description)
         return
-    for name, value in found.items():
+    for name, value in description.items():
         if isinstance(value, dict):
             click.echo(f"{name}:")
             for key, item in value.items():

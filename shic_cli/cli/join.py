@@ -14,11 +14,12 @@ from shic_cli.cli import options
 @options.output("", "The file to write.  [default: the parts' name without .part-I-of-N]")
 @options.overwrite
 def command(parts: tuple[Path, ...], output: Path | None, overwrite: bool) -> None:
-    """Make one file of the parts that --shard wrote: the file that one process would have written.
+    """Join the parts that --shard wrote to the file that one process would have written.
 
-    Nothing is computed or unpacked, no weights and no photos are needed. The parts are kept.
+    Nothing is computed or unpacked, and no weights or photos are needed. The parts are kept.
     """
     from shic_cli.cli.console import track
-    from shic_cli.files.shards import join, whole_path
+    from shic_cli.files.join import join
+    from shic_cli.files.shards import whole_path
 
     join(parts, output or whole_path(parts[0]), overwrite, track)

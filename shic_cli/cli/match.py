@@ -20,9 +20,15 @@ from shic_cli.cli import options
     type=click.Choice(["template", "embedding"]),
     default="template",
     show_default=True,
-    help="Through vertices or not.",
+    help="Match through the template's vertices, or by pixel embeddings alone.",
 )
-@click.option("--points", type=click.IntRange(min=1), default=20, show_default=True, help="Matches to show.")
+@click.option(
+    "--points",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="The largest number of matches.",
+)
 @options.masks
 @options.masker
 @options.class_name
@@ -32,13 +38,25 @@ from shic_cli.cli import options
 @options.overwrite
 @options.as_json
 def command(
-    a: str, b: str, model: Path, output: Path, via: str, points: int, masks: MasksConfig, masker: str, class_name: str,
-    weights: Path | None, device: str, seed: int, overwrite: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Match the images A and B through the template (Fig. 7): a picture, and with --json a list of [[xa, ya],
-    [xb, yb], score].
+    a: str,
+    b: str,
+    model: Path,
+    output: Path,
+    via: str,
+    points: int,
+    masks: MasksConfig,
+    masker: str,
+    class_name: str,
+    weights: Path | None,
+    device: str,
+    seed: int,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Match the images A and B through the template (Fig. 7).
 
-    Of many candidates those are taken that lead back from B to where they started in A, well spread.
+    It writes a picture; with --json it also prints a list of [[xa, ya], [xb, yb], score]. Of many candidates
+    it takes those that return nearest to their start in A, spread over the object.
     """
     from shic_cli.base.devices import chance, resolve_device
     from shic_cli.cli.console import emit_json, write_picture
@@ -51,14 +69,14 @@ def command(
         raise click.UsageError("--json and -o - both write to stdout")
     if str(output) != "-":
         check_target(output, overwrite)
-    where = resolve_device(device)
-    predictor = Predictor(model, where, weights=weights)
+    torch_device = resolve_device(device)
+    predictor = Predictor(model, torch_device, weights=weights)
     source = mask_source(predictor, masks, masker, weights, class_name)
-    images = [list_images([name])[0] for name in (a, b)]
-    source.prepare(images)
-    photos = tuple(map(source.read, images))
+    image_a, image_b = (list_images([name])[0] for name in (a, b))
+    source.prepare([image_a, image_b])
+    photos = source.read(image_a), source.read(image_b)
     paths = Paths(predictor.surface.verts, predictor.surface.faces)
-    sides = tuple(make_side(predictor, photo, via, paths) for photo in photos)
+    sides = make_side(predictor, photos[0], via, paths), make_side(predictor, photos[1], via, paths)
     matches = correspondences(*sides, photos[0].mask, points, chance(seed, "match"))
     write_picture(output, picture(photos, sides, matches), overwrite)
     if as_json:

@@ -12,38 +12,31 @@ from shic_cli.cli import options
 
 @click.group("models")
 def command() -> None:
-    """Foundation models: which there are, which are here, and how to get them.
+    """List and fetch foundation models, and say where they are.
 
     No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift,
-    dinov2, dinov3) or generator (controlnet-depth), or a repository of the hub, OWNER/NAME.
+    dinov2, dinov3), a generator (controlnet-depth), or a repository of the hub, OWNER/NAME.
     """
 
 
-@command.command("list", short_help="Say which there are and which are here.")
+@command.command("list", short_help="List the models and say which are here.")
 @options.weights
 @options.as_json
 def list_(weights: Path | None, as_json: bool) -> None:
-    """List the models with their licences and sizes, and say which are here."""
+    """List the models with their licences and sizes, and say which are on this machine."""
     from shic_cli.cli.console import emit_json
     from shic_cli.parts.pull import size, summary
     from shic_cli.parts.weights import BUNDLES, MODELS
 
-    found = summary(list(MODELS), weights)
+    models = summary(list(MODELS), weights)
     if as_json:
-        emit_json({"models": found, "bundles": BUNDLES})
+        emit_json({"models": models, "bundles": BUNDLES})
         return
     rows = [("NAME", "HERE", "ABOUT", "LICENCE", "FOR")]
-    for each in found:
-        licence = each["licence"] + (" (to be accepted)" if each["gated"] else "")
-        rows.append(
-            (
-                each["name"],
-                "yes" if each["folder"] else "no",
-                size(each["megabytes"] * 1e6),
-                licence,
-                each["purpose"],
-            )
-        )
+    for model in models:
+        licence = model["licence"] + (" (to be accepted)" if model["gated"] else "")
+        here = "yes" if model["folder"] else "no"
+        rows.append((model["name"], here, size(model["megabytes"] * 1e6), licence, model["purpose"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -53,10 +46,10 @@ def list_(weights: Path | None, as_json: bool) -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.weights
 def pull(names: tuple[str, ...], weights: Path | None) -> None:
-    """Fetch models: safetensors and settings, never pickles; prints each one's folder.
+    """Fetch models and print the folder of each; only safetensors and settings are fetched, never pickles.
 
-    A pull that was stopped goes on with the files that it lacks. HF_HOME, HF_HUB_CACHE, HF_TOKEN and
-    HF_ENDPOINT do what they do everywhere.
+    A pull that was stopped continues with the files that are missing. HF_HOME, HF_HUB_CACHE, HF_TOKEN and
+    HF_ENDPOINT have their usual meaning.
     """
     import logging
     import sys
@@ -67,7 +60,7 @@ def pull(names: tuple[str, ...], weights: Path | None) -> None:
     progress = sys.stderr.isatty() and logging.getLogger("shic").isEnabledFor(logging.INFO)
     wanted = expand(names)
     for name in wanted:
-        repository_of(name)  # raises for a name that is not known, before the first is fetched
+        repository_of(name)  # this raises for an unknown name before anything is fetched
     for name in wanted:
         click.echo(pull(name, weights, progress=progress))
 
@@ -76,11 +69,11 @@ def pull(names: tuple[str, ...], weights: Path | None) -> None:
 @click.argument("name")
 @options.weights
 def path(name: str, weights: Path | None) -> None:
-    """Print the folder of a model, one line for each where NAME needs several; status 3 when one is not here."""
+    """Print the folder of a model, one line for each if NAME needs several; status 3 if one is not here."""
     from shic_cli.parts.weights import expand, locate
 
-    for each in expand([name]):
-        click.echo(locate(each, weights))
+    for model in expand([name]):
+        click.echo(locate(model, weights))
 
 
 @command.command("import", short_help="Turn the authors' released weights into a model file.")
@@ -91,7 +84,7 @@ def path(name: str, weights: Path | None) -> None:
     "--mesh",
     type=click.Path(path_type=Path),
     required=True,
-    help="The mesh of the class that came with them.",
+    help="The mesh of the class from the same release.",
 )
 @options.output("", "The model file to write.  [default: CLASS.safetensors]")
 @options.settings(ReleaseConfig)
@@ -99,7 +92,7 @@ def path(name: str, weights: Path | None) -> None:
 def import_(
     model: Path, cse: Path, lbo: Path, mesh: Path, output: Path | None, config: ReleaseConfig, overwrite: bool
 ) -> None:
-    """Turn a class of the authors' released weights into a model file, encoder and all.
+    """Turn a class of the authors' released weights into a model file that carries its encoder.
 
     Its template is that of `shic template prep MESH --vertices 0`. The files are read as tensors only; code
     in them is not run.

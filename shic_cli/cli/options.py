@@ -54,18 +54,17 @@ class Target(click.Path):
 
 
 def settings(config: type, parameter: str = "config") -> Decorator:
-    """One option for each field of the dataclass `config`; the command gets them as one object named
-    `parameter`.
-    """
+    """One option for each field of the dataclass `config`; the command gets one object, `parameter`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(command)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            values = {each.name: kwargs.pop(each.name) for each in fields(config)}
+        def with_settings(*args: Any, **kwargs: Any) -> Any:
+            values = {member.name: kwargs.pop(member.name) for member in fields(config)}
             return command(*args, **{parameter: config(**values)}, **kwargs)
 
-        for each in reversed(fields(config)):
-            wrapper = _option(each)(wrapper)
+        wrapper: Callable[..., Any] = with_settings
+        for member in reversed(fields(config)):
+            wrapper = _option(member)(wrapper)
         return wrapper
 
     return decorate
@@ -127,11 +126,11 @@ shard = click.option(
     "part",
     metavar="I/N",
     callback=_part,
-    help="Do the I-th of N shares of the images alone and write NAME.part-I-of-N.h5; `shic join` makes NAME.h5 of them.",
+    help="Process the I-th of N shares of the images and write NAME.part-I-of-N.h5, for `shic join`.",
 )
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 seed = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Where all chance starts from."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
 )
 overwrite = click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
@@ -139,7 +138,7 @@ masker = click.option(
     "--masker",
     default="auto",
     show_default=True,
-    help="Part that masks photos which have no mask: auto, semantic:FOLDER, grounded-sam, grabcut, none, or a plugin's.",
+    help="Masks photos that have none: auto, semantic:FOLDER, grounded-sam, grabcut, none, or a plugin's.",
 )
 weights = click.option(
     "--weights",
@@ -153,7 +152,7 @@ class_name = click.option(
     "class_name",
     default="",
     metavar="NAME",
-    help="What the object is called, as in `horse`: parts that find or paint it by name ask for it.",
+    help="The name of the object, for example horse, for parts that find or paint an object by its name.",
 )
 template = path_option("template", "template.h5", "The template.")
 inputs = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     "", "The maps file to write.  [default: IMAGE.maps.h5 for one image, else predictions.maps.h5]"
 )
 @options.path_option("model", "model.safetensors", "The trained model.")
-@click.option("--remap", "texture", help="A picture, or checker, colors or grid: lay it over each image too.")
-@click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 10 for this pixel, beside the output.")
+@click.option(
+    "--remap", "texture", help="Also lay a texture over each image: a picture, or checker, colors or grid."
+)
+@click.option("--heatmap", metavar="IMAGE:X,Y", help="Draw only Fig. 10 for this pixel, beside the output.")
 @options.masks
 @options.masker
 @options.class_name
@@ -31,10 +33,20 @@ if TYPE_CHECKING:
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path | None, model: Path, texture: str | None, heatmap: str | None, masks: MasksConfig, masker: str,
+    inputs: tuple[str, ...],
+    output: Path | None,
+    model: Path,
+    texture: str | None,
+    heatmap: str | None,
+    masks: MasksConfig,
+    masker: str,
     class_name: str,
-    config: PredictConfig, weights: Path | None, device: str, part: Part, overwrite: bool,
-) -> None:  # fmt: skip
+    config: PredictConfig,
+    weights: Path | None,
+    device: str,
+    part: Part,
+    overwrite: bool,
+) -> None:
     """Map every object pixel of images to the template: a maps file, and colour pictures beside it.
 
     INPUT is an image, a folder, a glob, a .txt list, a video, or `-` for a list on stdin.
@@ -48,23 +60,20 @@ def command(
 
     images = list_images(inputs)
     if heatmap and not part.is_whole:
-        raise click.UsageError("--heatmap draws one photo, which is not split")
+        raise click.UsageError("--heatmap draws one photo, which can't be split")
     if heatmap:
         check_pixel(images, masks, heatmap)
-    where = resolve_device(device)
-    predictor = Predictor(model, where, config, weights)
+    predictor = Predictor(model, resolve_device(device), config, weights)
     output = output or Path(
         f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5"
     )
-    used = mask_source(predictor, masks, masker, weights, class_name)
+    masks_of_photos = mask_source(predictor, masks, masker, weights, class_name)
     if heatmap:
-        from shic_cli.stages.heatmap import write_trained_heatmap
-
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
-        write_trained_heatmap(predictor, images, used, heatmap, target)
+        write_trained_heatmap(predictor, images, masks_of_photos, heatmap, target)
         return
     pictures = Pictures(
         output, predictor.surface, texture, predictor.device, single=len(images) == 1, wanted=config.pictures
     )
-    shared = {"overwrite": overwrite, "on_maps": pictures.write, "track": track, "part": part}
-    predict(predictor, images, used, output, sources={"model": source(model)}, **shared)
+    shared: dict[str, Any] = {"overwrite": overwrite, "on_maps": pictures.write, "track": track, "part": part}
+    predict(predictor, images, masks_of_photos, output, sources={"model": source(model)}, **shared)

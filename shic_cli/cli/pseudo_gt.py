@@ -22,20 +22,29 @@ if TYPE_CHECKING:
 @options.masker
 @options.class_name
 @click.option(
-    "--views",
-    type=click.Path(path_type=Path),
-    help="Views made by `shic render`.  [default: rendered as needed]",
+    "--views", type=click.Path(path_type=Path), help="Views that `shic render` made.  [default: rendered now]"
 )
-@click.option("--heatmap", metavar="IMAGE:X,Y", help="Only draw Fig. 3 for this pixel, beside the output.")
+@click.option("--heatmap", metavar="IMAGE:X,Y", help="Draw only Fig. 3 for this pixel, beside the output.")
 @options.settings(PseudoGtConfig)
 @options.weights
 @options.device
 @options.shard
 @options.overwrite
 def command(
-    inputs: tuple[str, ...], output: Path, template: Path, masks: MasksConfig, masker: str, class_name: str, views: Path | None,
-    heatmap: str | None, config: PseudoGtConfig, weights: Path | None, device: str, part: Part, overwrite: bool,
-) -> None:  # fmt: skip
+    inputs: tuple[str, ...],
+    output: Path,
+    template: Path,
+    masks: MasksConfig,
+    masker: str,
+    class_name: str,
+    views: Path | None,
+    heatmap: str | None,
+    config: PseudoGtConfig,
+    weights: Path | None,
+    device: str,
+    part: Part,
+    overwrite: bool,
+) -> None:
     """Match every object pixel of photos to the template, without training (Eq. 2).
 
     INPUT is an image, a folder, a glob, a .txt list, a video, `-` for a list on stdin, or a features file.
@@ -50,29 +59,27 @@ def command(
     from shic_cli.stages import heatmap as fig3
     from shic_cli.stages import pseudo_gt
 
-    images = (
-        ItemReader(inputs[0], "shic/features")
-        if len(inputs) == 1 and inputs[0].endswith(".h5")
-        else list_images(inputs)
-    )
+    is_features = len(inputs) == 1 and inputs[0].endswith(".h5")
+    images = ItemReader(inputs[0], "shic/features") if is_features else list_images(inputs)
     if heatmap:
         _check_heatmap(images, masks, heatmap, part)
-    where = resolve_device(device)
-    given, loaded = make_masks(masks, masker, where, weights, class_name), read_template(template)
+    torch_device, surface = resolve_device(device), read_template(template)
+    mask_source = make_masks(masks, masker, torch_device, weights, class_name)
     sources = {"template": source(template)} | ({"views": source(views)} if views else {})
-    shared = {"views": read_views(views, where) if views else None, "weights": weights, "track": track}
-    if heatmap:
-        fig3.write_heatmap(
-            loaded, images, given, heatmap, output.with_suffix(".heatmap.png"), config, where, **shared
-        )
+    shared: dict[str, Any] = {"weights": weights, "track": track}
+    if views:
+        shared["views"] = read_views(views, torch_device)
+    if heatmap and not isinstance(images, ItemReader):
+        picture = output.with_suffix(".heatmap.png")
+        fig3.write_heatmap(surface, images, mask_source, heatmap, picture, config, torch_device, **shared)
         return
     pseudo_gt.pseudo_gt(
-        loaded,
+        surface,
         images,
-        given,
+        mask_source,
         output,
         config,
-        where,
+        torch_device,
         sources=sources,
         overwrite=overwrite,
         part=part,
@@ -81,11 +88,11 @@ def command(
 
 
 def _check_heatmap(images: Any, masks: MasksConfig, heatmap: str, part: Part) -> None:
-    """Say what is wrong with --heatmap before the template is read and its views are rendered."""
+    """Check --heatmap before the template is read and its views are rendered."""
     from shic_cli.stages.heatmap import check_pixel
 
     if not isinstance(images, list):
-        raise click.UsageError("--heatmap needs photos: a features file holds none to read again")
+        raise click.UsageError("--heatmap needs photos; give them in place of the features file")
     if not part.is_whole:
-        raise click.UsageError("--heatmap draws one photo, which is not split")
+        raise click.UsageError("--heatmap draws one photo, which can't be split")
     check_pixel(images, masks, heatmap)

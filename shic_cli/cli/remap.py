@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shic_cli.cli import options
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @click.command("remap")
 @click.argument("maps", type=click.Path(path_type=Path))
-@click.option("--texture", required=True, help="A picture, or checker, colors or grid.")
+@click.option("--texture", required=True, help="A picture file, or checker, colors or grid.")
 @click.option(
     "--template",
     type=click.Path(path_type=Path),
@@ -25,16 +29,23 @@ from shic_cli.cli import options
     type=click.FloatRange(0, 1),
     default=0.9,
     show_default=True,
-    help="Of the texture over the photo.",
+    help="Opacity of the texture over the photo.",
 )
 @options.device
 @options.overwrite
 def command(
-    maps: Path, texture: str, template: Path | None, output: Path | None, opacity: float, device: str, overwrite: bool
-) -> None:  # fmt: skip
+    maps: Path,
+    texture: str,
+    template: Path | None,
+    output: Path | None,
+    opacity: float,
+    device: str,
+    overwrite: bool,
+) -> None:
     """Lay a texture over the photos of the MAPS file.
 
-    The picture of one image goes to STEM.remap.png beside MAPS, those of several to a folder named like it.
+    The picture of one image goes to STEM.remap.png beside MAPS; those of several go to a folder named like
+    MAPS.
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track, write_picture
@@ -42,19 +53,21 @@ def command(
     from shic_cli.files.names import picture_path
     from shic_cli.files.photos import SUFFIXES
     from shic_cli.learning.model_file import find_surface
-    from shic_cli.stages.remap import load_texture, remap
+    from shic_cli.stages.remap import load_texture, remap, remap_into
 
     where = resolve_device(device)
     reader, surface = ItemReader(maps, "shic/maps"), find_surface(template)
     as_file = output is not None and (str(output) == "-" or output.suffix.lower() in SUFFIXES)
     if as_file and len(reader) > 1:
         raise click.UsageError(f"{maps} holds {len(reader)} images: name a folder with -o")
-    beside = (
-        maps.parent if len(reader) == 1 else maps.parent / maps.name.removesuffix(".h5").removesuffix(".maps")
-    )
+    beside = maps.parent / ("" if len(reader) == 1 else maps.name.removesuffix(".h5").removesuffix(".maps"))
+    if len(reader) > 1:
+        shared = {"overwrite": overwrite, "track": track}
+        remap_into(output or beside, reader, surface, texture, opacity, where, **shared)
+        return
 
-    def write(name: str, picture: object) -> None:
-        target = output if as_file else picture_path(output or beside, name, ".remap.png")
+    def write(name: str, picture: np.ndarray) -> None:
+        target = output if output and as_file else picture_path(output or beside, name, ".remap.png")
         if not as_file:
             target.parent.mkdir(parents=True, exist_ok=True)
         write_picture(target, picture, overwrite)

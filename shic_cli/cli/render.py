@@ -15,7 +15,7 @@ from shic_cli.cli import options
 @options.output("views.h5", "The views file to write.")
 @options.settings(RenderConfig)
 @click.option(
-    "--contact-sheet", type=click.Path(path_type=Path), help="PNG to write: all the views side by side."
+    "--contact-sheet", type=click.Path(path_type=Path), help="Also write a PNG with all views side by side."
 )
 @options.device
 @options.overwrite
@@ -27,7 +27,7 @@ def command(
     device: str,
     overwrite: bool,
 ) -> None:
-    """Render views of TEMPLATE (template.h5 if none is given) from all around."""
+    """Render views of TEMPLATE (default: template.h5) from all around."""
     from dataclasses import replace
 
     from shic_cli.base.devices import resolve_device
@@ -40,9 +40,9 @@ def command(
 
     for target in filter(None, (output, contact_sheet)):
         check_target(target, overwrite)
-    where = resolve_device(device)
-    config = replace(config, renderer=registry.resolve("renderers", config.renderer, where))
-    views = render_views(read_template(template), config, where, track=track)
+    torch_device = resolve_device(device)
+    config = replace(config, renderer=registry.resolve("renderers", config.renderer, torch_device))
+    views = render_views(read_template(template), config, torch_device, track=track)
     sources = {"template": source(template)}
     write_views(output, views, params=config.params(), sources=sources, overwrite=overwrite)
     if contact_sheet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,20 +23,28 @@ PHOTOS = Path("pgt.h5")  # the photos' maps where none are named
     "--contact-sheet",
     type=click.Path(path_type=Path),
     metavar="PNG",
-    help="Draw some of the pictures beside their labels.",
+    help="Also draw some of the pictures beside their labels.",
 )
 @click.option(
-    "--depth-only", type=click.Path(path_type=Path), metavar="DIR",
-    help="Write the depth pictures for controlnet-depth and conditions.json (prompts, seeds) to DIR, and no maps file; needs no generator.",
-)  # fmt: skip
+    "--depth-only",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write only depth pictures for controlnet-depth and conditions.json (prompts, seeds), to DIR; this "
+    "needs no generator.",
+)
 @click.option(
-    "--images", type=click.Path(path_type=Path), metavar="DIR",
-    help="Read what another program painted from the depth pictures, with their names and conditions.json beside it.",
-)  # fmt: skip
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Read the pictures that another program painted from the depth pictures. They have the same names, "
+    "and conditions.json is beside them.",
+)
 @click.option(
-    "--photos", type=click.Path(path_type=Path), metavar="MAPS",
-    help="Maps of the class's photos, which tell where they are taken from; without it those of pgt.h5, if that is here.",
-)  # fmt: skip
+    "--photos",
+    type=click.Path(path_type=Path),
+    metavar="MAPS",
+    help="Maps of the class's photos, which tell where photos are taken from. Without it: pgt.h5, if it is here.",
+)
 @options.settings(SynthConfig)
 @options.masker
 @options.weights
@@ -45,10 +53,21 @@ PHOTOS = Path("pgt.h5")  # the photos' maps where none are named
 @options.shard
 @options.overwrite
 def command(
-    template: Path, output: Path, contact_sheet: Path | None, depth_only: Path | None, images: Path | None, config: SynthConfig,
-    photos: Path | None, masker: str, weights: Path | None, device: str, part: Part, seed: int, overwrite: bool,
-) -> None:  # fmt: skip
-    """Make synthetic pictures of TEMPLATE with exact labels (sec. 3.5): a maps file, for `shic train`."""
+    template: Path,
+    output: Path,
+    contact_sheet: Path | None,
+    depth_only: Path | None,
+    images: Path | None,
+    config: SynthConfig,
+    photos: Path | None,
+    masker: str,
+    weights: Path | None,
+    device: str,
+    part: Part,
+    seed: int,
+    overwrite: bool,
+) -> None:
+    """Make synthetic pictures of TEMPLATE with exact labels (sec. 3.5): a maps file for `shic train`."""
     from shic_cli.base.devices import resolve_device
     from shic_cli.base.errors import PartialError
     from shic_cli.cli.console import track
@@ -59,16 +78,18 @@ def command(
 
     if depth_only and (images or contact_sheet):
         raise click.UsageError(
-            "--depth-only writes depth pictures alone: it goes with neither --images nor --contact-sheet"
+            "--depth-only writes only depth pictures: don't combine it with --images or --contact-sheet"
         )
     if not part.is_whole and (depth_only or images):
-        raise click.UsageError("neither --depth-only nor --images is split: they paint nothing")
+        raise click.UsageError("--depth-only and --images can't be split, because they paint nothing")
     if contact_sheet and not part.is_whole:
-        raise click.UsageError("--contact-sheet draws of the whole file: give it to a run of one process")
-    where, loaded = resolve_device(device), read_template(template)
-    shared = {"overwrite": overwrite, "track": track}
+        raise click.UsageError("--contact-sheet draws the whole file: give it to a run of one process")
+    torch_device, surface = resolve_device(device), read_template(template)
+    shared: dict[str, Any] = {"overwrite": overwrite, "track": track}
     if depth_only:
-        synth_exchange.write_conditions(loaded, depth_only, config, where, seed, weights=weights, **shared)
+        synth_exchange.write_conditions(
+            surface, depth_only, config, torch_device, seed, weights=weights, **shared
+        )
         return
     if contact_sheet:
         check_target(contact_sheet, overwrite)
@@ -78,13 +99,13 @@ def command(
     failed = None
     try:
         if images:
-            synth_exchange.read_pictures(loaded, images, output, config, where, **shared)
+            synth_exchange.read_pictures(surface, images, output, config, torch_device, **shared)
         else:
-            synth.synthesize(loaded, output, config, where, seed, part=part, photos=seen, **shared)
-    except PartialError as error:  # the rest is written, and can be drawn
+            synth.synthesize(surface, output, config, torch_device, seed, part=part, photos=seen, **shared)
+    except PartialError as error:  # the other pictures are written and can be drawn
         failed = error
     if contact_sheet:
         with atomic(contact_sheet, overwrite) as partial:
-            partial.write_bytes(encode(synth.contact_sheet(output, loaded.colors)))
+            partial.write_bytes(encode(synth.contact_sheet(output, surface.colors)))
     if failed:
         raise failed

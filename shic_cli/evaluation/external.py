@@ -65,7 +65,7 @@ class GivenPoints:
         tree, vertex, score = self.images[item]
         answers = []
         for points in group:
-            distance, row = tree.query(points.yx, distance_upper_bound=REACH)
+            distance, row = map(np.asarray, tree.query(points.yx, distance_upper_bound=REACH))
             answered = np.isfinite(distance)
             nearest = np.full(len(points.yx), -1)
             nearest[answered] = vertex[row[answered]]

@@ -13,18 +13,19 @@ from shic_cli.stages.view import Page, PagePoint
 
 
 def add_points(page: Page, annotations: Path, template: Template) -> None:
-    """Put beside each layer of the page the points of its photos, with the errors of `shic eval geodesic`.
+    """Add to each layer of `page` the annotated points of its photos, with their geodesic errors.
 
-    InputError if the annotations can't be read, or are not on the template's mesh."""
+    InputError if the annotations can't be read, or don't belong to the template's mesh.
+    """
     points = read_annotations(annotations)
     for layer in page.layers:
-        met = meet({each.name for each in points}, layer.maps.names)
-        here = [each for each in points if met[each.name] in page.names]
-        for each in scored(MapsFile(layer.maps, template), here, template):
-            wrong = swapped(each.error, each.mirrored)
-            layer.points.setdefault(str(each.item), []).extend(
-                PagePoint(int(x), int(y), int(truth), int(found), round(float(error), 4), bool(mixed))
-                for (y, x), truth, found, error, mixed in zip(
-                    each.points.yx, each.truth, each.found, each.error, wrong, strict=True
+        name_on_page = meet({group.name for group in points}, layer.maps.names)
+        shown = [group for group in points if name_on_page[group.name] in page.names]
+        for entry in scored(MapsFile(layer.maps, template), shown, template):
+            mirrored = swapped(entry.error, entry.mirrored)
+            layer.points.setdefault(str(entry.item), []).extend(
+                PagePoint(int(x), int(y), int(truth), int(predicted), round(float(error), 4), bool(mixed))
+                for (y, x), truth, predicted, error, mixed in zip(
+                    entry.points.yx, entry.truth, entry.predicted, entry.error, mirrored, strict=True
                 )
             )

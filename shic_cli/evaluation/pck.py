@@ -13,7 +13,7 @@ from scipy.spatial import KDTree
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import Failures, some
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import PckConfig
+from shic_cli.base.result_settings import PckConfig
 from shic_cli.evaluation.geodesic import ROUNDS, bootstrap
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader

@@ -12,7 +12,8 @@ import torch
 
 from shic_cli.base.errors import SettingError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import MasksConfig, PckConfig
+from shic_cli.base.result_settings import PckConfig
+from shic_cli.base.settings import MasksConfig
 from shic_cli.evaluation import pck
 from shic_cli.evaluation.baselines import make_pixels
 from shic_cli.evaluation.external import GivenPairs

@@ -1,4 +1,4 @@
-"""Reads and writes the arrays and the root attributes of the four kinds of file, checked against layouts.py."""
+"""Reads and writes the arrays and root attributes of the four kinds of file, checked against layouts.py."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from shic_cli.files.layouts import LABELS, LAYOUTS, VERSION, Field, Template
 
 
 def source(path: Path | str) -> dict[str, str]:
-    """What `sources` records of a file: its path and content hash."""
+    """What `sources` records about a file: its path and the hash of its content."""
     with open(path, "rb") as stream:
         return {"path": str(path), "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
@@ -47,23 +47,23 @@ class Header:
 
 
 def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> Header:
-    """The root attributes; InputError if they are not those of `kind` (any kind when None)."""
-    found = hdf5.attribute(file, "format", str(path))
-    if found not in LAYOUTS:
-        raise InputError(
-            f"{path}: is no file of shic's (no known `format`)",
-            f"make one with `{LAYOUTS[kind or 'shic/template'].maker}`",
-        )
-    if kind is not None and found != kind:
-        raise InputError(f"{path}: expected {kind}, found {found}", f"make one with `{LAYOUTS[kind].maker}`")
-    names = ("format_version", "shic_version", "params", "sources", *LAYOUTS[found].attrs)
-    held = {name: hdf5.attribute(file, name, str(path)) for name in names}
-    version, again = held.pop("format_version"), f"make it again with `{LAYOUTS[found].maker}`"
+    """The root attributes; InputError if they are not those of `kind` (of any kind if that is None)."""
+    actual = hdf5.attribute(file, "format", str(path))
+    if not isinstance(actual, str) or actual not in LAYOUTS:
+        fact = f"{path}: is no file of shic's (no known `format`)"
+        raise InputError(fact, f"make one with `{LAYOUTS[kind or 'shic/template'].maker}`")
+    if kind is not None and actual != kind:
+        raise InputError(f"{path}: expected {kind}, found {actual}", f"make one with `{LAYOUTS[kind].maker}`")
+    again = f"make it again with `{LAYOUTS[actual].maker}`"
+    version = hdf5.attribute(file, "format_version", str(path))
     if version != VERSION:
         raise InputError(f"{path}: format_version is {version}, this shic reads {VERSION}", again)
-    for name, value in held.items():
+    held: dict[str, str] = {}
+    for name in ("shic_version", "params", "sources", *LAYOUTS[actual].attrs):
+        value = hdf5.attribute(file, name, str(path))
         if not isinstance(value, str):
             raise InputError(f"{path}: a root attribute is damaged ({name} is no text)", again)
+        held[name] = value
     params, sources = (parse_json(held.pop(name), f"{path}: {name}") for name in ("params", "sources"))
     if not isinstance(params, dict) or not isinstance(sources, dict):
         raise InputError(f"{path}: a root attribute is damaged (params and sources are JSON objects)", again)
@@ -72,12 +72,12 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
             f"{path}: labels is {held['labels']!r}, expected one of {', '.join(LABELS)}",
             "correct that attribute",
         )
-    return Header(found, version, held.pop("shic_version"), params, sources, held)
+    return Header(actual, VERSION, held.pop("shic_version"), params, sources, held)
 
 
 @contextmanager
 def opened(path: Path | str, kind: str | None = None) -> Iterator[tuple[h5py.File, Header]]:
-    """The file, opened for reading and checked to be of `kind`, with its header."""
+    """The file, opened for reading, and its header; InputError if it is not of `kind`."""
     if kind and not Path(path).exists():
         raise InputError(f"{path}: there is no such file", f"make one with `{LAYOUTS[kind].maker}`")
     with hdf5.opened(path) as file:
@@ -87,10 +87,11 @@ def opened(path: Path | str, kind: str | None = None) -> Iterator[tuple[h5py.Fil
 def checked_fields(
     group: h5py.Group, fields: dict[str, Field], where: str, sizes: dict[str, int]
 ) -> dict[str, h5py.Dataset]:
-    """The data sets of `group`; InputError naming the first that is missing, a link, or of another dtype or
-    size; fills `sizes`.
+    """The data sets of `group` by name, not read yet; `sizes` gets the sizes of their axes.
+
+    InputError names the first one that is missing, a link, or of another dtype or size.
     """
-    found = {}
+    checked = {}
     for name, field in fields.items():
         here = f"{where}/{name}"
         data = hdf5.member(group, name, h5py.Dataset, here)
@@ -100,28 +101,27 @@ def checked_fields(
             raise InputError(f"{here} is missing", hdf5.AGAIN)
         hdf5.check_dataset(data, np.dtype(field.dtype), here)
         check_axes(data.shape, field, here, sizes)
-        found[name] = data
-    return found
+        checked[name] = data
+    return checked
 
 
 def read_arrays(path: Path | str, kind: str) -> tuple[dict[str, np.ndarray], Header]:
     """All root data sets of a file of `kind`, checked."""
     with opened(path, kind) as (file, header):
-        return _read(file, LAYOUTS[kind].fields, f"{path}: "), header
+        return read_fields(file, LAYOUTS[kind].fields, f"{path}: "), header
 
 
-def _read(group: h5py.Group, fields: dict[str, Field], where: str) -> dict[str, np.ndarray]:
-    """The arrays of `group`; all are checked before the first is read."""
-    held = checked_fields(group, fields, where, {})
-    found = {}
-    for name, data in held.items():
-        found[name] = hdf5.read_array(data, f"{where}/{name}")
-        check_values(found[name], fields[name], f"{where}/{name}")
-    return found
+def read_fields(group: h5py.Group, fields: dict[str, Field], where: str) -> dict[str, np.ndarray]:
+    """The arrays of `group` by name; all are checked before the first is read."""
+    arrays = {}
+    for name, data in checked_fields(group, fields, where, {}).items():
+        arrays[name] = hdf5.read_array(data, f"{where}/{name}")
+        check_values(arrays[name], fields[name], f"{where}/{name}")
+    return arrays
 
 
 def read_template(path: Path | str) -> Template:
-    """The template in `path`, its indices checked; InputError if it is none."""
+    """The template in `path`; InputError if it is no template, or an index in it points nowhere."""
     arrays, header = read_arrays(path, "shic/template")
     template = Template(**arrays, mirror_axis=header.attrs["mirror_axis"])
     check_indices(template.source_to_vertex, len(template.verts), f"{path}: source_to_vertex")
@@ -141,13 +141,14 @@ def write_arrays(
     attrs: dict[str, str],
     overwrite: bool,
 ) -> None:
-    """Write a file of `kind` with root data sets, whole or not at all."""
+    """Write a file of `kind` with data sets at its root, whole or not at all."""
     with atomic(Path(path), overwrite) as partial, hdf5.created(partial) as (file, _):
         write_header(file, kind, params, sources, attrs)
         write_fields(file, LAYOUTS[kind].fields, arrays, str(path))
 
 
 def write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs: dict[str, str]) -> None:
+    """Write the root attributes of a file of `kind`."""
     if missing := set(LAYOUTS[kind].attrs) - set(attrs):
         raise ValueError(f"{kind} needs the attributes {sorted(missing)}")
     file.attrs.update({"format": kind, "format_version": VERSION, "shic_version": __version__, **attrs})
@@ -157,14 +158,11 @@ def write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs:
 def write_fields(
     group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str
 ) -> None:
+    """Write `arrays` as packed data sets of `group`; InputError if a number is not finite."""
     for name, field in fields.items():
         array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
-        check_finite(
-            array, f"{where}: {name}", "what computed them is at fault; nothing can be made from them"
-        )
-        packed = (
-            {}
-            if name == "encoded" or array.size == 0
-            else {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-        )
+        check_finite(array, f"{where}: {name}", "the program or the part that computed them is at fault")
+        packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+        if name == "encoded" or array.size == 0:
+            packed = {}
         group.create_dataset(name, data=array, track_times=False, **packed)

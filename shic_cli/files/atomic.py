@@ -208,7 +208,7 @@ class Journal:
 
     `header` describes the run. A journal with the same header is continued. One with another header starts
     again when `replace` is true; else ShicError names the first setting that differs.
-    `checkpoint` is the path of a file that belongs to the journal.
+    `continued` says which of the two it was; `checkpoint` is the path of a file that belongs to the journal.
     """
 
     def __init__(self, target: Path, header: dict[str, Any], replace: bool = False) -> None:
@@ -226,6 +226,7 @@ class Journal:
 
     def _open(self, header: dict[str, Any], replace: bool) -> None:
         first = next(self._scan(), None)
+        self.continued = False
         difference = first_difference(json.loads(first), header) if first else ""
         if first is None or (difference and replace):
             self.checkpoint.unlink(missing_ok=True)  # first, so that it never lies beside a newer journal
@@ -238,6 +239,7 @@ class Journal:
                 f"{self.target}: an unfinished run is there with other settings ({difference})",
                 "give the same settings to go on, or --overwrite to start again",
             )
+        self.continued = True
         for _ in self._scan():
             pass
         self._truncate(self.end)

@@ -115,7 +115,7 @@ class _Unpickler(pickle.Unpickler):
 def _load(data: bytes) -> Any:
     """What the pickle holds; _Refused, or any other error that a damaged pickle leads to."""
     for code, argument, _ in pickletools.genops(data):  # checks that every length is within the file
-        if code.name.endswith("PUT") and int(argument) > len(data):
+        if code.name.endswith("PUT") and int(argument or 0) > len(data):
             raise _Refused(f"keeps a value under the number {argument}")  # pickle makes room for that many
     return _Unpickler(io.BytesIO(data), encoding="latin1").load()
 

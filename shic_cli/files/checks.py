@@ -1,13 +1,14 @@
-"""What comes out of files that others made, checked before anything else sees it: names, JSON values,
-arrays.
-"""
+"""Checks of what files hold: names, JSON values and arrays, before any other code sees them."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from pathlib import PurePosixPath
+import stat
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +22,9 @@ LONGEST = 1024  # characters of a name, with its folders
 
 
 def check_name(name: Any, where: str) -> str:
-    """`name` itself, if it is a path below a folder: relative, without `..`, printable; else InputError.
+    """`name` itself, if it is a path below a folder: relative, without `..` and printable; else InputError.
 
-    Pictures are written under the names that files give, so a name must not lead out of the folder that they
-    go to.
+    Pictures are written under names that come from files, so no name may lead out of their folder.
     """
     path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath()
     leads_out = path.is_absolute() or ".." in path.parts or not path.name
@@ -40,24 +40,33 @@ def check_name(name: Any, where: str) -> str:
     return name
 
 
+def check_regular(path: Path | str) -> None:
+    """InputError if `path` is a named pipe or a device, on which libraries wait without end."""
+    with suppress(OSError):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InputError(f"{path}: is a named pipe or a device, not a file", "write it to a file first")
+
+
 def parse_json(text: str | bytes, where: str) -> Any:
-    """The JSON value in `text`; InputError if it is none, nested too deep, or holds texts that no file can
-    take (half a character).
+    """The JSON value in `text`; InputError if it is not JSON, is nested too deep, or holds half a character.
+
+    Half of a surrogate pair can't be written to any file.
     """
     try:
-        found = json.loads(text)
-        if (b"\\u" if isinstance(text, bytes) else "\\u") in text:  # only so can half of a pair come in
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
+        value = json.loads(text)
+        if (
+            (b"\\u" in text) if isinstance(text, bytes) else ("\\u" in text)
+        ):  # only an escape makes half a pair
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else error
         raise InputError(f"{where}: is not JSON ({reason})", "check that the file is whole") from error
 
 
 def check_axes(shape: tuple[int, ...], field: Field, where: str, sizes: dict[str, int]) -> None:
-    """InputError if `shape` is not that of `field`, where the letters that came before have their `sizes`;
-    fills `sizes`.
-    """
+    """InputError if `shape` is not that of `field`; `sizes` holds the known axes, and gets new ones."""
     if len(shape) != len(field.axes):
         raise InputError(f"{where} has {len(shape)} axes, expected {len(field.axes)}", "make the file again")
     for axis, size in zip(field.axes, shape, strict=True):
@@ -69,7 +78,7 @@ def check_axes(shape: tuple[int, ...], field: Field, where: str, sizes: dict[str
 
 
 def check_finite(array: np.ndarray, where: str, hint: str = "the file is damaged; make it again") -> None:
-    """InputError if `array` holds NaN or infinity, so that none goes from one stage to the next."""
+    """InputError if `array` holds NaN or infinity, so that none gets from one stage to the next."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise InputError(f"{where} holds numbers that are not finite", hint)
 
@@ -90,9 +99,7 @@ def check_indices(array: np.ndarray, bound: int, where: str, lowest: int = 0) ->
 
 
 def check_surface(surface: Any, where: str) -> None:
-    """InputError unless the `verts`, `faces`, `mirror`, `uv` and `face_uv` of a surface make one: indices
-    that exist, and an extent.
-    """
+    """InputError unless all indices of a surface exist and its vertices and edges have an extent."""
     for name, bound in (("faces", surface.verts), ("mirror", surface.verts), ("face_uv", surface.uv)):
         check_indices(getattr(surface, name), len(bound), f"{where}: {name}")
     edges = surface.verts[surface.faces[:, :2]]

@@ -1,9 +1,8 @@
-"""HDF5 files: those of others read without trusting them, every access checked before the library acts on it;
-ours written to the end.
+"""HDF5 files: safe reading of files from anybody, and writing that survives a full disk.
 
 HDF5 lets a file name other files, load filters from plugins, declare more than it holds, and unpack to any
-size. Nothing of that is followed here: only groups, data sets and short attributes of the file itself are
-read; a data set only when its bytes are all there. Layouts are the business of layouts.py.
+size. None of this is allowed here. Only groups, data sets and short attributes of the file itself are read,
+and a data set only when all its bytes are in the file. layouts.py says what the files hold.
 """
 
 from __future__ import annotations
@@ -15,41 +14,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import h5py
 import numpy as np
 
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.files.atomic import Sink
-from shic_cli.files.checks import check_finite
+from shic_cli.files.checks import check_finite, check_regular
 from shic_cli.files.locks import NO_LOCKS
 
-FREE = 64 << 20  # bytes that a data set may unpack to whatever the size of its file
-# times the file's size that a larger one may: floating-point numbers are packed to a half, labels of photos
-# to a tenth
+FREE = 64 << 20  # bytes that any data set may unpack to, whatever the size of its file
+# A larger data set may unpack to this many times the size of its file. Floating-point numbers are packed to a
+# half of their size, labels of photos to a tenth.
 RATIO = 100
-BLOCK = 16 << 20  # bytes of a file looked through at a time
+BLOCK = 16 << 20  # bytes of a file that are searched at a time
 LONGEST = 16 << 20  # bytes of one attribute
-SMALLEST = 512  # bytes of a chunk on average, for a file of many; ours have 8 KiB and more
+SMALLEST = 512  # least mean size of a chunk in bytes, where there are many; those of shic have 8 KiB and more
 DEFLATE, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
 AGAIN = "the file is damaged or was made by another program; make it again"
+K = TypeVar("K", h5py.Group, h5py.Dataset)
 
 
 @contextmanager
 def damaged(where: str) -> Iterator[None]:
-    """InputError that `where` can't be read, in place of whatever h5py raises inside over a damaged file."""
+    """Turn whatever h5py raises in the block into an InputError: `where` can't be read."""
     try:
         yield
     except (ShicError, MemoryError):
         raise
-    except Exception as error:  # OSError, RuntimeError, KeyError, TypeError, ValueError: by what the damage makes it stumble over
+    except Exception as error:  # of any class, depending on the damage
         raise InputError(f"{where} can't be read", AGAIN) from error
 
 
 def _open(path: Path | str) -> h5py.File:
-    """The file, opened for reading; without HDF5's lock where the file system has none: shic never changes a
-    file that is in place.
+    """The file, opened for reading; without HDF5's lock where the file system has none.
+
+    That is safe, because shic never changes a file that is in place.
     """
     try:
         return h5py.File(path, "r")
@@ -61,11 +62,12 @@ def _open(path: Path | str) -> h5py.File:
 
 @contextmanager
 def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
-    """The file, opened for reading; InputError if it is no HDF5. Its members are to be read by this module's
-    functions alone.
+    """The file, opened for reading; InputError if it is no HDF5 file.
 
-    Without `attributes`, which is quicker, only data sets may be read.
+    Read its members only with the functions of this module. With `attributes=False` it opens faster, and only
+    data sets may be read.
     """
+    check_regular(path)
     try:
         file = _open(path)
     except FileNotFoundError as error:
@@ -85,25 +87,26 @@ def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
 
 
 def _check_heaps(path: Path | str) -> None:
-    """InputError if the file has a heap of texts (a global heap collection) whose items have no length: the
-    library never ends reading it.
+    """InputError if the file has a global heap, which holds texts, with an item of length 0.
 
-    The format's section III.E: 16 bytes of heading, the collection's length in the last 8; items of 16 bytes
-    of heading, of which the first 2 are 0 for free space and the last 8 the length, of free space with the
-    heading, else without and rounded up to 8.
+    The library would read such a heap for ever. Section III.E of the format: a heap has a header of 16 bytes,
+    with the length of the heap in the last 8. Each item has a header of 16 bytes: the first 2 are its number,
+    which is 0 for free space, and the last 8 its length. The length of free space includes the header; that
+    of other items does not, and is rounded up to a multiple of 8.
     """
     length, at = Path(path).stat().st_size, 0
     with open(path, "rb") as file:
         head = file.read(16)
         if head[:8] != b"\x89HDF\r\n\x1a\n" or (head[13:15] if head[8] < 2 else head[9:11]) != b"\x08\x08":
-            raise InputError(f"{path}: has a heading, or lengths of numbers, that are not read", AGAIN)
+            raise InputError(f"{path}: has a header, or a size of offsets, that is not supported", AGAIN)
         file.seek(0)
-        total, found = 0, b""
+        total, window = 0, b""
         while block := file.read(BLOCK):
-            found, start = found[-4:] + block, at - len(found[-4:])  # one over the border of two blocks
+            # With the end of the last block, to find a heap that begins on the border.
+            window, start = window[-4:] + block, at - len(window[-4:])
             at += len(block)
             spot = -1
-            while (spot := found.find(b"GCOL\x01", spot + 1)) >= 0:
+            while (spot := window.find(b"GCOL\x01", spot + 1)) >= 0:
                 total += _check_heap(file, start + spot, length, str(path))
                 if total > length:  # they overlap
                     raise InputError(f"{path}: its heaps are damaged", AGAIN)
@@ -111,17 +114,15 @@ def _check_heaps(path: Path | str) -> None:
 
 
 def _check_heap(file: BinaryIO, at: int, length: int, where: str) -> int:
-    """The length of the heap at `at`, 0 if there is none; InputError if its items don't fill it."""
+    """The length of the heap at the offset `at`, 0 if there is none; InputError if its items do not fit."""
     file.seek(at + 8)
     size = int.from_bytes(file.read(8), "little")
     if not 16 <= size <= length - at:
         return 0
     data, place = file.read(size - 16), 0
     while place + 16 <= len(data):
-        number, held = (
-            int.from_bytes(data[place : place + 2], "little"),
-            int.from_bytes(data[place + 8 : place + 16], "little"),
-        )
+        number = int.from_bytes(data[place : place + 2], "little")
+        held = int.from_bytes(data[place + 8 : place + 16], "little")
         step = 16 + -(-held // 8) * 8 if number else held
         if step < 16 or place + step > len(data):
             raise InputError(f"{where}: a heap of its texts is damaged", AGAIN)
@@ -131,18 +132,19 @@ def _check_heap(file: BinaryIO, at: int, length: int, where: str) -> int:
 
 @contextmanager
 def _frugal() -> Iterator[None]:
-    """Inside, the process may grow by 4 LONGEST only; InputError beyond. The library takes as much for a text
-    as the file says that it is long, up to 4 GB, before it looks for it, and tells nobody how much that will
-    be."""
+    """In the block, the process may grow by at most 4 * LONGEST bytes; InputError if it needs more.
+
+    Before the library reads a text it allocates as much as the file says, up to 4 GB, and there is no way to
+    ask how much that will be.
+    """
     before = resource.getrlimit(resource.RLIMIT_AS)
-    held = Path("/proc/self/statm")
-    if not held.exists():  # not Linux: there is no limit that is kept
+    status = Path("/proc/self/statm")
+    if not status.exists():  # other systems than Linux do not enforce the limit
         yield
         return
-    most = int(held.read_text().split()[0]) * resource.getpagesize() + 4 * LONGEST
-    resource.setrlimit(
-        resource.RLIMIT_AS, (most if before[0] == resource.RLIM_INFINITY else min(most, before[0]), before[1])
-    )
+    most = int(status.read_text().split()[0]) * resource.getpagesize() + 4 * LONGEST
+    limit = most if before[0] == resource.RLIM_INFINITY else min(most, before[0])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:
         yield
     except MemoryError as error:
@@ -152,35 +154,40 @@ def _frugal() -> Iterator[None]:
 
 
 def attribute(item: h5py.Group, name: str, where: str) -> str | int | None:
-    """The attribute `name` of `item`, a string or a whole number, None where there is none; InputError if it
-    is anything else.
+    """The attribute `name` of `item`: a string or a whole number; None if there is no such attribute.
+
+    InputError if it is anything else.
     """
     with damaged(f"{where}: the attribute {name}"):
         key = name.encode()
         if not h5py.h5a.exists(item.id, key):
             return None
-        found = h5py.h5a.open(item.id, key)
-        kind = found.get_type().get_class()
-        simple = (
-            kind in (h5py.h5t.STRING, h5py.h5t.INTEGER)
-            and found.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
-        )
-        if not simple or found.get_storage_size() > LONGEST:
+        held = h5py.h5a.open(item.id, key)
+        known = held.get_type().get_class() in (h5py.h5t.STRING, h5py.h5t.INTEGER)
+        scalar = held.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
+        if not known or not scalar or held.get_storage_size() > LONGEST:
             raise InputError(f"{where}: the attribute {name} is no text and no whole number", AGAIN)
         with _frugal():
-            value = item.attrs[name]
+            value: Any = item.attrs[name]
         text = value.decode() if isinstance(value, bytes) else value
         if isinstance(text, str):
-            text.encode()  # h5py lets broken UTF-8 pass as surrogates, which can't be printed
+            text.encode()  # fails for the surrogates that h5py makes of broken UTF-8
             return text
-        return int(text)
+        return int(value)
 
 
-def member(
-    group: h5py.Group, name: str, kind: type[h5py.Group] | type[h5py.Dataset], where: str
-) -> h5py.Group | h5py.Dataset | None:
-    """What `group` holds under `name`, None if nothing; InputError if it is a link, or not of `kind`. A link
-    is never followed.
+def known_group(group: h5py.Group, name: str, where: str) -> h5py.Group:
+    """The group under `name` in `group`; InputError if there is none."""
+    found = member(group, name, h5py.Group, where)
+    if found is None:
+        raise InputError(f"{where} is missing", AGAIN)
+    return found
+
+
+def member(group: h5py.Group, name: str, kind: type[K], where: str) -> K | None:
+    """What `group` holds under `name`; None if nothing.
+
+    InputError if it is not of `kind`, or a link: no link is followed.
     """
     with damaged(where):
         if not name or "/" in name or name == ".":
@@ -192,14 +199,13 @@ def member(
             raise InputError(f"{where} is a link to elsewhere, which is not followed", AGAIN)
         found = group[name]
         if not isinstance(found, kind):
-            raise InputError(
-                f"{where} is not a {'data set' if kind is h5py.Dataset else 'group of this file'}", AGAIN
-            )
+            expected = "data set" if kind is h5py.Dataset else "group of this file"
+            raise InputError(f"{where} is not a {expected}", AGAIN)
         return found
 
 
 def check_dataset(data: h5py.Dataset, dtype: np.dtype, where: str) -> None:
-    """InputError unless `data` has `dtype`, and its bytes can all be in this file; none of them is read."""
+    """InputError unless `data` has `dtype` and the file can hold all its bytes; none of them is read."""
     with damaged(where):
         plist = data.id.get_create_plist()
         if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
@@ -222,29 +228,28 @@ def check_dataset(data: h5py.Dataset, dtype: np.dtype, where: str) -> None:
 
 
 def _check_chunks(data: h5py.Dataset, plist: h5py.h5p.PropDCID, size: int, where: str) -> None:
-    """InputError for filters other than those of `_filters`, and for chunks that are out of proportion."""
+    """InputError for filters that are not read, and for chunks of a size or number that no program writes."""
     _filters(plist, where)
-    number = math.prod(-(-side // step) for side, step in zip(data.shape, data.chunks, strict=True))
-    chunk = math.prod(data.chunks) * data.dtype.itemsize
+    chunks = data.chunks or ()
+    number = math.prod(-(-side // step) for side, step in zip(data.shape, chunks, strict=True))
+    chunk = math.prod(chunks) * data.dtype.itemsize
     if chunk > max(FREE, 4 * size) or number > 1024 + size // SMALLEST:
         raise InputError(f"{where} has {number} chunks of {chunk} bytes", AGAIN)
 
 
 def _filters(plist: h5py.h5p.PropDCID, where: str) -> list[int]:
-    """The numbers of the filters that a data set's chunks went through; InputError if one is not read or
-    comes twice.
-    """
-    found = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
-    if set(found) - {DEFLATE, SHUFFLE} or len(set(found)) < len(found):
-        raise InputError(
-            f"{where} is packed by a filter that is not read", "pack it with gzip, or not at all"
-        )
-    return found
+    """The numbers of the filters of a data set; InputError if one is not supported or comes twice."""
+    filters = [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+    if set(filters) - {DEFLATE, SHUFFLE} or len(set(filters)) < len(filters):
+        fact = f"{where} is packed by a filter that is not read"
+        raise InputError(fact, "pack it with gzip, or not at all")
+    return filters
 
 
 def read_array(data: h5py.Dataset, where: str) -> np.ndarray:
-    """The array of a data set that `check_dataset` let pass; InputError if a chunk is missing or damaged, or
-    a number not finite.
+    """The array of a data set that passed `check_dataset`.
+
+    InputError if a chunk is missing or damaged, or a number is not finite.
     """
     with damaged(where):
         array = _read_chunked(data, where) if data.chunks else data[()]
@@ -255,18 +260,15 @@ def read_array(data: h5py.Dataset, where: str) -> np.ndarray:
 
 
 def _read_chunked(data: h5py.Dataset, where: str) -> np.ndarray:
-    """The array of a chunked data set. Chunks are unpacked here, for the library unpacks one to whatever it
-    says it is.
-    """
+    """The array of a chunked data set, unpacked here: the library sets no limit to the size of a chunk."""
     array = np.empty(data.shape, data.dtype)
     filters = _filters(data.id.get_create_plist(), where)
-    steps = data.chunks
+    steps = data.chunks or ()
     size = math.prod(steps) * array.itemsize
     for start in product(*(range(0, side, step) for side, step in zip(data.shape, steps, strict=True))):
         stored = data.id.get_chunk_info_by_coord(start)
-        if (
-            stored.byte_offset is None or not 0 < stored.size <= size + size // 8 + 64
-        ):  # what can't be packed grows by less
+        largest = size + size // 8 + 64  # of a chunk that packing makes larger
+        if stored.byte_offset is None or not 0 < stored.size <= largest:
             raise InputError(f"{where}: a chunk is missing or out of proportion", AGAIN)
         mask, raw = data.id.read_direct_chunk(start)
         chunk = _unpacked(raw, mask, filters, size, array.itemsize, where).view(array.dtype).reshape(steps)
@@ -277,9 +279,7 @@ def _read_chunked(data: h5py.Dataset, where: str) -> np.ndarray:
 
 
 def _unpacked(raw: bytes, mask: int, filters: list[int], size: int, width: int, where: str) -> np.ndarray:
-    """The `size` bytes of a chunk of items of `width` bytes; `mask` has a bit for each of `filters` that was
-    left out for it.
-    """
+    """The `size` bytes of a chunk with items of `width` bytes; `mask` has a bit for each filter left out."""
     for i, number in reversed(list(enumerate(filters))):
         if mask >> i & 1:
             continue
@@ -296,18 +296,20 @@ def _unpacked(raw: bytes, mask: int, filters: list[int], size: int, width: int, 
 
 
 def state(path: Path | str) -> tuple[int, ...] | None:
-    """What changes when the file is replaced or changed; None where there is none."""
+    """Numbers that change when the file is replaced or changed; None if there is no file."""
     try:
-        found = Path(path).stat()
+        status = Path(path).stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @contextmanager
 def created(path: Path) -> Iterator[tuple[h5py.File, Sink]]:
-    """A new file and what it is written through; whatever happens, HDF5 is left with nothing that it still
-    wants to write.
+    """A new HDF5 file, and the Sink that it is written through.
+
+    The file is closed whatever happens in the block, so that HDF5 has nothing left to write when the process
+    ends.
     """
     with Sink(path) as sink:
         file = h5py.File(path, "w", driver="fileobj", fileobj=sink)

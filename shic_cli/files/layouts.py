@@ -1,5 +1,6 @@
-"""The four kinds of HDF5 file: their layouts, checked readers and writers. No other module opens an .h5;
-hdf5.py has the tools to.
+"""The layouts of the four kinds of HDF5 file, and the template in memory.
+
+arrays.py and items.py read and write the files, with the tools of hdf5.py; no other module opens one.
 
 Axes: K vertices, F faces, T texture coordinates, M vertices of the mesh file, Q eigenvectors, N views, H by W
 pixels, D channels, h by w cells. Every file has the root attributes `format`, `format_version`,
@@ -20,8 +21,9 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Field:
-    """One data set: its dtype, axes by letter (a number is a fixed size), what it holds, if a file may lack
-    it, least and largest value.
+    """One data set: dtype, axes by letter (a number is a fixed size), what it holds, and its range.
+
+    `optional`: a file may lack it.
     """
 
     dtype: str
@@ -34,8 +36,9 @@ class Field:
 
 @dataclass(frozen=True)
 class Layout:
-    """One kind of file: data sets at the root, data sets of each group in `items`, extra root attributes, who
-    makes it.
+    """One kind of file: its data sets at the root and in each group of `items`, and its own root attributes.
+
+    `maker` is the command that makes it.
     """
 
     fields: dict[str, Field]
@@ -85,7 +88,10 @@ LAYOUTS: dict[str, Layout] = {
     "shic/features": Layout(
         fields={
             "pca_mean": Field(
-                "f4", ("C",), "what was taken from features of length C before `pca_basis`", optional=True
+                "f4",
+                ("C",),
+                "the mean that is subtracted from features of length C before `pca_basis`",
+                optional=True,
             ),
             "pca_basis": Field(
                 "f4",
@@ -153,9 +159,7 @@ SURFACE = ("verts", "faces", "mirror", "colors", "uv", "face_uv")
 
 @dataclass(frozen=True)
 class Surface:
-    """The part of a template that pictures need, as numpy arrays; the axes are those of shic/template in
-    layouts.py.
-    """
+    """The part of a template that pictures need, as numpy arrays with the axes of shic/template."""
 
     verts: np.ndarray
     faces: np.ndarray

@@ -28,15 +28,12 @@ BORDER = 0.5  # share of the photo's border; what covers more of it is the backg
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo and its mask: `data` is the file's own bytes, `rgb` (H, W, 3) uint8, `mask` (H, W) bool; `void`
-    (H, W) bool marks pixels that are neither object nor background, None where there are none.
-    """
+    """A photo and its mask: `data` is the file's own bytes, `rgb` (H, W, 3) uint8, `mask` (H, W) bool."""
 
     name: str
     data: bytes
     rgb: np.ndarray
     mask: np.ndarray
-    void: np.ndarray | None = None
 
 
 def check_mask(mask: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
@@ -54,9 +51,14 @@ def check_mask(mask: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarra
     return mask
 
 
-def on_border(mask: np.ndarray) -> float:
-    """The share of the picture's border that the mask `(H, W)` covers."""
-    return float(np.concatenate([mask[0], mask[-1], mask[1:-1, 0], mask[1:-1, -1]]).mean())
+def on_border(mask: np.ndarray, void: np.ndarray | None = None) -> float:
+    """The share of the picture's border that the mask `(H, W)` covers, `void` pixels left out."""
+    edges = (
+        np.concatenate([each[0], each[-1], each[1:-1, 0], each[1:-1, -1]])
+        for each in (mask, np.zeros_like(mask) if void is None else void)
+    )
+    marked, unknown = edges
+    return float(marked.sum() / max((~unknown).sum(), 1))
 
 
 class NoMaskError(InputError):
@@ -217,10 +219,15 @@ class MaskSource:
         else:
             mask = self._look(image, rgb)
         check_mask(mask, rgb.shape, image.name)
-        if (share := on_border(mask)) > BORDER:
+        if void is not None and (mask | void).all():
+            raise InputError(
+                f"{image.name}: its mask leaves no background beside void pixels",
+                "a mask marks the object's pixels and leaves the rest black",
+            )
+        if (share := on_border(mask, void)) > BORDER:
             fact = f"{image.name}: its mask is on {share:.0%} of the photo's border"
             self.notes.add("on the border", image.name, f"{fact}: does it mark the background?")
-        return Photo(image.name, data, rgb, mask, void)
+        return Photo(image.name, data, rgb, mask)
 
     def _look(self, image: ImageFile, rgb: np.ndarray) -> np.ndarray:
         """What the masker finds in a photo without a mask."""

@@ -132,8 +132,7 @@ def _sided(mask: np.ndarray, levels: np.ndarray, label: str, where: str) -> np.n
 
 def _from_grey(levels: np.ndarray, where: str, lossy: bool = False) -> np.ndarray | Labels:
     """The bright side of a binary mask `(H, W)` bool, or the labels of a label map."""
-    values, index, counts = np.unique(levels, return_inverse=True, return_counts=True)
-    index = index.reshape(levels.shape)
+    values, counts = _values(levels)
     if len(values) == 1:
         return np.full(levels.shape, bool(values[0] > 0))
     low, high = float(values[0]), float(values[-1])
@@ -144,6 +143,7 @@ def _from_grey(levels: np.ndarray, where: str, lossy: bool = False) -> np.ndarra
         return bright
     if low == 0 and values[1] >= WHITE and high <= 255:
         return levels > 0
+    index = np.searchsorted(values, levels)
     if len(values) > 2 and _is_binary(levels, values, index, counts, lossy, where):
         return bright
     if lossy:
@@ -151,7 +151,16 @@ def _from_grey(levels: np.ndarray, where: str, lossy: bool = False) -> np.ndarra
             f"{where}: has several grey levels in a lossy file, which blurs labels",
             "save the label map as PNG",
         )
-    return _grey_labels(levels, values, counts, index)
+    return _grey_labels(levels, values, index)
+
+
+def _values(levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a picture in order, and how many pixels have each."""
+    if levels.dtype not in (np.uint8, np.uint16):
+        return np.unique(levels, return_counts=True)
+    counts = np.bincount(levels.ravel())  # ten times as quick as sorting
+    values = np.flatnonzero(counts)
+    return values, counts[values]
 
 
 def _is_two_sided(low: float, high: float) -> bool:
@@ -218,7 +227,7 @@ def _is_edge(middle: np.ndarray, one: np.ndarray, other: np.ndarray, reach: floa
     return bool((near[0] & near[1])[middle].mean() >= 0.95)
 
 
-def _grey_labels(levels: np.ndarray, values: np.ndarray, counts: np.ndarray, index: np.ndarray) -> Labels:
+def _grey_labels(levels: np.ndarray, values: np.ndarray, index: np.ndarray) -> Labels:
     """A grey label map, with what its numbers tell: a trimap, void, background, the tables that may apply."""
     ids = levels.astype(np.int64)
     numbers = [int(value) for value in values]

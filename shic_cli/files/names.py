@@ -1,4 +1,4 @@
-"""Maps files beside other files: which template they are of, and which of their names is meant."""
+"""How the names in a maps file relate to other files: to pictures, to a template, to other names."""
 
 from __future__ import annotations
 
@@ -6,40 +6,35 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from shic_cli.base.errors import InputError
 from shic_cli.files.checks import check_name
 from shic_cli.files.items import ItemReader
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger("shic")
 
 
 def picture_path(folder: Path, name: str, suffix: str) -> Path:
-    """Where the picture of the image `name` goes below `folder`; InputError if the name, which a file gives,
-    leads out of it.
-    """
+    """The path below `folder` for the picture of the image `name`; InputError if it would be elsewhere."""
     return (folder / check_name(name, str(folder))).with_suffix(suffix)
 
 
 def check_template(maps: ItemReader, fingerprint: str) -> None:
-    """InputError if the maps file says that it was made with another template; a warning if it does not say."""
-    found = maps.header.attrs["template"]
-    if not found:
-        log.warning("%s: does not say which template it was made with; taken to be this one", maps.path)
-    elif found != fingerprint:
-        raise InputError(
-            f"{maps.path}: was made with another template ({found[:8]}, this one is {fingerprint[:8]})",
-            "give the template that it was made with",
-        )
+    """InputError if the maps file was made with another template; a warning if it names none."""
+    made_with = maps.header.attrs["template"]
+    if not made_with:
+        log.warning("%s: does not name its template; this one is assumed", maps.path)
+    elif made_with != fingerprint:
+        fact = f"was made with another template ({made_with[:8]}, this one is {fingerprint[:8]})"
+        raise InputError(f"{maps.path}: {fact}", "give the template that it was made with")
 
 
 def meet(wanted: Iterable[str], have: Sequence[str], stems: bool = False) -> dict[str, str | None]:
-    """For each name of `wanted` the same one of `have`: the exact name, else the file's name without folders,
-    with `stems` also without its ending; None where there is none. InputError if two could be meant."""
+    """For each name of `wanted` the name of `have` that means the same image; None if there is none.
+
+    The whole name is compared first, then the name without folders; with `stems` both also without the
+    suffix. InputError if two names match.
+    """
     forms: list[Callable[[str], str]] = [str, lambda name: PurePosixPath(name).name]
     if stems:
         forms += [

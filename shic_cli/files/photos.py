@@ -284,7 +284,7 @@ def decode_levels(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None
             return np.nan_to_num(levels, posinf=0, neginf=0), None, alpha
         colors = np.asarray(picture.convert("RGB"))
         most = GREY if is_lossy(data) else 0
-        if (colors.max(-1) - colors.min(-1)).max() <= most:
+        if all(cv2.absdiff(colors[..., 1], colors[..., other]).max() <= most for other in (0, 2)):
             return colors[..., 1], None, alpha
         filled = [channel for channel in range(3) if colors[..., channel].any()]
         if len(filled) == 1 and picture.mode != "P":  # numbers in one channel

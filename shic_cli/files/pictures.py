@@ -9,8 +9,9 @@ import numpy as np
 
 
 def color_map(rgb: np.ndarray, vertex: np.ndarray, colors: np.ndarray, opacity: float = 0.75) -> np.ndarray:
-    """`rgb` `(H, W, 3)` uint8 with every labelled pixel of `vertex` `(H, W)` in its vertex's color, over the
-    photo's own shading.
+    """`rgb` `(H, W, 3)` uint8 with every labelled pixel of `vertex` `(H, W)` in the color of its vertex.
+
+    The light and dark of the photo remain visible, by 1 - `opacity`.
     """
     labelled = vertex >= 0
     out = (rgb.astype(np.float32) * 0.35 + 0.65 * rgb.mean(-1, keepdims=True)) * np.where(labelled, 1, 0.6)[
@@ -21,16 +22,21 @@ def color_map(rgb: np.ndarray, vertex: np.ndarray, colors: np.ndarray, opacity: 
 
 
 def outline(
-    rgb: np.ndarray, mask: np.ndarray, color: tuple[int, ...], others: Sequence[np.ndarray] = (), other: tuple[int, ...] = (0, 0, 0)
-) -> np.ndarray:  # fmt: skip
-    """`rgb` `(H, W, 3)` uint8, darker off the `mask` `(H, W)` bool and with its outline in `color`; those of
-    `others` in `other`.
+    rgb: np.ndarray,
+    mask: np.ndarray,
+    color: tuple[int, ...],
+    others: Sequence[np.ndarray] = (),
+    other: tuple[int, ...] = (0, 0, 0),
+) -> np.ndarray:
+    """`rgb` `(H, W, 3)` uint8, darker outside the `mask` `(H, W)` bool, whose outline is drawn in `color`.
+
+    The outlines of the masks `others` are drawn in the color `other`.
     """
     out = np.where(mask[..., None], rgb, (rgb * np.float32(0.45)).astype(np.uint8))
     width = max(1, round(max(mask.shape) / 300))
-    for each, paint in [*((each, other) for each in others), (mask, color)]:
-        found, _ = cv2.findContours(each.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, found, -1, paint, width)
+    for shape, paint in [*((shape, other) for shape in others), (mask, color)]:
+        contours, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, contours, -1, paint, width)
     return out
 
 
@@ -42,16 +48,14 @@ def heat_colors(values: np.ndarray) -> np.ndarray:
 
 
 def dot(rgb: np.ndarray, yx: tuple[float, float], radius: int = 5) -> np.ndarray:
-    """`rgb` with a red dot ringed white at the pixel `yx`."""
+    """`rgb` with a red dot with a white rim at the pixel `yx`."""
     out, centre = np.array(rgb, order="C"), (round(yx[1]), round(yx[0]))
     cv2.circle(out, centre, radius + 2, (255, 255, 255), -1, cv2.LINE_AA)
     return cv2.circle(out, centre, radius, (220, 30, 30), -1, cv2.LINE_AA)
 
 
 def dots(rgb: np.ndarray, yx: np.ndarray, colors: np.ndarray, radius: int = 3) -> np.ndarray:
-    """`rgb` with a dot at each of the pixels `yx` `(P, 2)` in its color of `colors` `(P, 3)` uint8, thinly
-    ringed white.
-    """
+    """`rgb` with a dot with a thin white rim at each pixel of `yx` `(P, 2)`, in `colors` `(P, 3)` uint8."""
     out = np.array(rgb, order="C")
     for (y, x), color in zip(yx.tolist(), colors.tolist(), strict=True):
         cv2.circle(out, (round(x), round(y)), radius + 1, (255, 255, 255), -1, cv2.LINE_AA)
@@ -60,7 +64,7 @@ def dots(rgb: np.ndarray, yx: np.ndarray, colors: np.ndarray, radius: int = 3) -
 
 
 def fit_height(rgb: np.ndarray, height: int) -> np.ndarray:
-    """`rgb` resampled to `height` pixels, its shape kept."""
+    """`rgb` resized to a height of `height` pixels, with the same aspect ratio."""
     width = max(1, round(rgb.shape[1] * height / rgb.shape[0]))
     return cv2.resize(
         rgb, (width, height), interpolation=cv2.INTER_AREA if height < rgb.shape[0] else cv2.INTER_LINEAR
@@ -70,9 +74,7 @@ def fit_height(rgb: np.ndarray, height: int) -> np.ndarray:
 def contact_sheet(
     images: Sequence[np.ndarray], columns: int, captions: Sequence[str] = (), side: int = 128
 ) -> np.ndarray:
-    """`(H, W, 3)` uint8: the `images` in rows of `columns`, each in a tile of `side` pixels with its caption
-    below, dark grey between.
-    """
+    """`(H, W, 3)` uint8: the `images` in rows of `columns` tiles of `side` pixels, with captions below."""
     gap, foot = 4, 16 if captions else 0
     rows = -(-len(images) // columns)
     sheet = np.full((rows * (side + foot + gap) + gap, columns * (side + gap) + gap, 3), 40, np.uint8)
@@ -93,9 +95,7 @@ def contact_sheet(
 
 
 def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
-    """The course of every loss over the epochs, as a picture `(H, W, 3)` uint8, each as a share of its
-    largest value.
-    """
+    """A picture `(H, W, 3)` uint8 of every loss over the epochs, each divided by its largest value."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -59,7 +59,7 @@ class Video:
             while self._next < index and self._decoder.grab():
                 self._next += 1
             good, frame = self._decoder.read() if self._next == index else (False, None)
-            if not good:
+            if not good or frame is None:
                 self._decoder = None
                 raise InputError(f"{self.path}: frame {index} can't be decoded", "the video is damaged there")
             self._next += 1

@@ -89,9 +89,13 @@ class Examples:
             flip,
             at_points,
         )
-        self.rough, self.cuts, self.own = rough, {}, {}
-        self.mirror, self.seed, self.memory, self.kept = mirror, seed, memory, {}
-        self.cells, self.fitting = cells, Fitting("the encoder", together)
+        self.mirror, self.seed = mirror, seed
+        self.memory = self.room = memory
+        self.kept: dict[tuple[int, int, bool], Example] = {}
+        self.rough = rough
+        self.cuts: dict[int, tuple[np.ndarray, ...]] = {}
+        self.own: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.cells, self.fitting = cells, Fitting("the encoder", together, self.make_room)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -103,7 +107,9 @@ class Examples:
     def get_all(self, indices: Sequence[int], epoch: int) -> list[Example]:
         """The examples of these numbers as they are in `epoch`."""
         keys = [self._key(index, epoch) for index in indices]
-        missing = [key for key in keys if key not in self.kept]
+        kept = self.kept  # of this moment: another thread may drop all
+        held = {key: kept[key] for key in keys if key in kept}
+        missing = [key for key in keys if key not in held]
         fresh = dict(
             zip(
                 missing,
@@ -111,13 +117,22 @@ class Examples:
                 strict=True,
             )
         )
-        found = [self.kept[key] if key in self.kept else fresh[key] for key in keys]
+        found = [held[key] if key in held else fresh[key] for key in keys]
         for key, example in fresh.items() if self.variants else ():
             size = sum(value.nbytes for value in vars(example).values() if isinstance(value, torch.Tensor))
-            if size <= self.memory:
-                self.memory -= size
+            if size <= self.room:
+                self.room -= size
                 self.kept[key] = example
         return found
+
+    def make_room(self) -> bool:
+        """Drop all examples that are kept, and keep half as much from now on; False where none is kept."""
+        if not self.kept:
+            return False
+        self.kept = {}
+        self.memory //= 2
+        self.room = self.memory
+        return True
 
     def is_natural(self, index: int) -> bool:
         """Whether example number `index` is a photo."""
@@ -304,7 +319,7 @@ class Batch:
 
     `features` dense `(B, C, h, w)` or at the points `(B, P, C)`, `flipped` the same of the N photos' mirror
     images or None, `yx` `(B, P, 2)` in pixels of `side`, `vertex` `(B, P)`, `mask` `(B, side, side)`,
-    `natural` `(B,)`.
+    `natural` `(B,)`, which is on the CPU: the host asks for it.
     """
 
     features: torch.Tensor
@@ -340,7 +355,7 @@ def collate(
         stack("yx", True),
         stack("vertex", True),
         stack("mask", False).float(),
-        torch.tensor([example.natural for example in examples], device=device),
+        torch.tensor([example.natural for example in examples]),
         at_points,
         side,
     )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shic")
 
+SHARE = 0.25  # of the pictures of an epoch are photos with own labels
+START = 0.5  # of the epochs are over when photos come in
+SPREAD = 15.0  # a label is sure if its expected error is at most this
 REPEATS = 4  # times a photo is shown in an epoch, at most
 ASKED = 250  # pixels of a photo whose labels are asked for
 FEWEST = 40  # sure pixels that a photo needs to be learned from
@@ -31,7 +34,7 @@ FEWEST = 40  # sure pixels that a photo needs to be learned from
 @dataclass(frozen=True)
 class Teacher:
     """Labels photos of `examples` by `map`; a label is kept where its expected distance from the truth, on
-    the 228 scale and by the map's own probabilities, is at most `spread`.
+    the 228 scale and by the map's own probabilities, is at most SPREAD.
     """
 
     examples: Examples
@@ -40,7 +43,6 @@ class Teacher:
     side: torch.Tensor
     median: Median
     scale: float
-    spread: float
     device: torch.device
 
     def choose(
@@ -76,7 +78,7 @@ class Teacher:
         found = sample(grids.float(), points, side)
         share = ((found[0] @ table.T).softmax(-1) + (found[1] @ table[self.mirror].T).softmax(-1)) / 2
         vertex, expected = self.median.with_expected(self._one_sided(share))
-        sure = (expected * self.scale <= self.spread).cpu()
+        sure = (expected * self.scale <= SPREAD).cpu()
         if int(sure.sum()) < FEWEST:
             return 0
         self.examples.relabel(index, yx[sure].numpy(), vertex.cpu()[sure].numpy())

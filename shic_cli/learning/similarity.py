@@ -91,7 +91,7 @@ class Bank:
         views = []
         for feature, yx, seen in zip(features, vertex_yx, visible, strict=True):
             index = seen.nonzero()[:, 0].to(feature.device)
-            views.append((_rows(feature, yx[seen].to(feature.device), size), index))
+            views.append((_rows(feature, yx.to(feature.device)[index], size), index))
         return cls(views, visible.shape[1])
 
     def similarities(self, queries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -204,8 +204,8 @@ def match(
     """`best_vertices` of `pool_similarities`; max pooling computes it without Sigma.
 
     With max pooling the best vertex over all views is the best of the views' best vertices, so each view
-    gives only one vertex for each query. Views come in the order of their agreement. The loop ends when no
-    later view could win, even with a similarity of 1.
+    gives only one vertex for each query. On a CPU views come in the order of their agreement, and the loop
+    ends when no later view could win, even with a similarity of 1.
     """
     if pool != "max":
         return best_vertices(pool_similarities(bank, queries, pool=pool, topk=topk, agreement=agreement))
@@ -213,8 +213,10 @@ def match(
     score = queries.new_full((len(queries),), -torch.inf)
     vertex = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     converted = None
-    for i in bonus.argsort(descending=True, stable=True).tolist():
-        if agreement > 0 and score.min() > 1 + CLOSE + bonus[i]:
+    # a GPU compares with all views sooner than the host learns which of them are needed
+    ordered = agreement > 0 and queries.device.type == "cpu"
+    for i in bonus.argsort(descending=True, stable=True).tolist() if ordered else range(len(bonus)):
+        if ordered and score.min() > 1 + CLOSE + bonus[i]:
             break
         rows, index = bank.views[i]
         if not len(index):

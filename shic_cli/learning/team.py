@@ -41,7 +41,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         # Sums are in double precision, as in torch's own: in deep networks an error in the last digits of the
-        # variance grows to percents of a gradient.
+        # variance grows to percents of a gradient. Inputs in bfloat16 are normalised in float32, as by autocast.
+        kind = input.dtype
+        input = input.to(torch.promote_types(kind, torch.float32))
         count = torch.tensor([input.numel() // input.shape[1]], dtype=torch.float64, device=input.device)
         sums = _all_reduced(torch.cat([input.sum((0, 2, 3), dtype=torch.float64), count]))
         number, mean = sums[-1], sums[:-1] / sums[-1]
@@ -54,18 +56,21 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean.to(input), self.momentum)
             self.running_var.lerp_((variance * number / (number - 1)).to(input), self.momentum)
         scale = self.weight * (variance + self.eps).rsqrt().to(input)
-        return centred * scale[:, None, None] + self.bias[:, None, None]
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(kind)
 
 
 class _Nothing(nn.Module):
-    """A sum over the parameters of `part` that is always 0, so its gradients add nothing."""
+    """A sum over the parameters of `part` that is always 0, so its gradients add nothing.
+
+    Its buffers stay outside: DistributedDataParallel would send them round in every step.
+    """
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
-        self.part = part
+        self.all = nn.ParameterList(part.parameters())
 
     def forward(self) -> torch.Tensor:
-        return sum(((parameter * 0).sum() for parameter in self.part.parameters()), torch.zeros(()))
+        return sum(((parameter * 0).sum() for parameter in self.all), torch.zeros(()))
 
 
 class Together:
@@ -86,9 +91,7 @@ class Together:
                 if type(module) is nn.BatchNorm2d:
                     module.__class__ = SharedBatchNorm  # the two classes have the same state
             with _meeting():
-                self.parallel = nn.parallel.DistributedDataParallel(
-                    _Nothing(part), forward_sync_buffers=False
-                )
+                self.parallel = nn.parallel.DistributedDataParallel(_Nothing(part))
 
     @property
     def is_first(self) -> bool:

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from shic_cli.base.devices import TOGETHER, Fitting, ahead, chance
+from shic_cli.base.devices import TOGETHER, Fitting, ahead, chance, free_memory
 from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import gather, share_of_machine
 from shic_cli.base.settings import GEODESIC_MAXIMUM, TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Surface, Template
-from shic_cli.learning import checkpoint, losses
+from shic_cli.learning import checkpoint, losses, own_labels
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.decoders import DECODERS
 from shic_cli.learning.examples import Batch, Example, Examples, collate, flip_points
@@ -44,7 +44,7 @@ DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come 
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
 
 
-MEMORY = 4 << 30  # bytes of encoded pictures that are kept, by all ranks of a machine together
+MEMORY = 0.25  # share of the memory that is free when training starts, for encoded pictures that are kept
 
 
 def _kind(name: str) -> str:
@@ -100,10 +100,7 @@ class Trainer:
             )
         config = settle(config, encoder, device, labels)
         if config.natural == 0 and config.own > 0 and labels != {"synthetic"}:
-            log.info(
-                "photos: learned from by the map's own labels, after %d %% of the epochs",
-                100 * config.own_from,
-            )
+            log.info("photos: the map learns from them by its own labels in the second half of the epochs")
         elif config.natural == 0 and labels != {"synthetic"}:
             log.info(
                 "photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)"
@@ -127,10 +124,10 @@ class Trainer:
             cells=decoder.cells,
             seed=seed,
             together=TOGETHER[device.type],
-            memory=MEMORY // share_of_machine(),
+            memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
             rough=config.rough == "on",
         )
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(
                 config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
@@ -139,7 +136,8 @@ class Trainer:
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(
             config, template, examples, device, seed, found, optimizer, geodesic, mirror,
-            Together(found), Fitting("training", config.batch), torch.arange(len(geodesic), device=device), masking,
+            Together(found), Fitting("training", config.batch, examples.make_room),
+            torch.arange(len(geodesic), device=device), masking,
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
@@ -183,8 +181,8 @@ class Trainer:
             return torch.arange(len(self.examples))
         others = [index for index in range(len(self.examples)) if not self.examples.is_natural(index)]
         photos: list[int] = []
-        if self.epoch >= self.config.own_from * self.config.epochs:
-            share, rng = self.config.own_share, chance(self.seed, "own", self.epoch)
+        if self.epoch >= own_labels.START * self.config.epochs:
+            share, rng = own_labels.SHARE, chance(self.seed, "own", self.epoch)
             self.map.eval()
             photos = self.teacher.choose(natural, round(len(others) * share / (1 - share)), generator, rng)
         return torch.tensor(others + photos)
@@ -200,25 +198,17 @@ class Trainer:
         """Labels photos by the map as it is."""
         median = Median.of(self.template.verts, self.template.faces, self.device)
         scale = GEODESIC_MAXIMUM / float(median.between.max())
-        return Teacher(
-            self.examples,
-            self.map,
-            self.mirror,
-            self.side,
-            median,
-            scale,
-            self.config.own_spread,
-            self.device,
-        )
+        return Teacher(self.examples, self.map, self.mirror, self.side, median, scale, self.device)
 
     def _check(self, means: dict[str, float]) -> None:
         """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has
         grown beyond all measure.
         """
         where = f"epoch {self.epoch + 1}"
-        for name, value in self.map.state_dict().items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ShicError(f"{where}: {name} of the map is not finite", KEPT)
+        values = {name: each for name, each in self.map.state_dict().items() if each.is_floating_point()}
+        finite = torch.stack([torch.isfinite(each).all() for each in values.values()]).tolist()
+        if not all(finite):
+            raise ShicError(f"{where}: {list(values)[finite.index(False)]} of the map is not finite", KEPT)
         start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
         if worst := next(
             (name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None

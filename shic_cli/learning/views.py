@@ -114,15 +114,21 @@ def _nearest_on_mask(yx: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     off = ~padded.flatten(1).gather(1, row * (size + 2) + column)
     core = padded[:, :-2, 1:-1] & padded[:, 2:, 1:-1] & padded[:, 1:-1, :-2] & padded[:, 1:-1, 2:]
     # the mask's pixel nearest to a point off the mask is on the outline
-    view, *pixel = (mask & ~core).nonzero().unbind(1)
-    outlines = torch.stack(pixel, 1).to(yx).split(view.bincount(minlength=len(mask)).tolist())
+    outlines, moved = _by_view(mask & ~core), _by_view(off)
     yx = yx.clone()
-    for i, outline in enumerate(outlines):
-        if len(outline) and off[i].any():
+    for i, (outline, vertex) in enumerate(zip(outlines, moved, strict=True)):
+        if len(outline) and len(vertex):
+            outline, vertex = outline.to(yx), vertex[:, 0]
             # the default mode is faster and not exact
-            distance = torch.cdist(yx[i, off[i]], outline, compute_mode="donot_use_mm_for_euclid_dist")
-            yx[i, off[i]] = outline[distance.argmin(1)]
+            distance = torch.cdist(yx[i, vertex], outline, compute_mode="donot_use_mm_for_euclid_dist")
+            yx[i, vertex] = outline[distance.argmin(1)]
     return yx
+
+
+def _by_view(chosen: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """For each view the places `(P_i, ...)` where `chosen` `(N, ...)` is true; all with one wait for a GPU."""
+    view, *place = chosen.nonzero().unbind(1)
+    return torch.stack(place, 1).split(view.bincount(minlength=len(chosen)).tolist())
 
 
 def write_views(path: Path, views: Views, *, params: dict, sources: dict, overwrite: bool = False) -> None:

@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shic_cli.base.errors import InputError, MissingError, SettingError, ShicError, UnfinishedError
+from shic_cli.base.errors import (
+    InputError,
+    MissingError,
+    SettingError,
+    ShicError,
+    UnfinishedError,
+    lacks_memory,
+)
 
 AGAIN = "get the weights again, or check the copy"
 OTHER = "check that the weights are of the model that was asked for"
@@ -356,7 +363,9 @@ def _loaded(
     module = module.eval().requires_grad_(False)
     try:
         return module.to(device) if device is not None else module
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not lacks_memory(error):
+            raise
         raise ShicError(f"{folder}: does not fit into the memory of {device}", "give --device cpu") from error
 
 

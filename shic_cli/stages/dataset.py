@@ -1,6 +1,4 @@
-"""Published data sets as folders that the other commands take: DensePose-LVIS, a folder a class of cropped
-animals.
-"""
+"""Converts published data sets to folders for the other commands: DensePose-LVIS, a folder for each class."""
 
 from __future__ import annotations
 
@@ -29,9 +27,7 @@ log = logging.getLogger("shic")
 
 @dataclass
 class Split:
-    """What is written of one class: its folder, the crops' images and annotations as JSON values, and the
-    images that were not there.
-    """
+    """The crops of one class: their folder, images and annotations as JSON values, and missing images."""
 
     folder: Path
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -40,29 +36,31 @@ class Split:
 
 
 def split_name(path: Path) -> str:
-    """The split that an annotation file's name tells, as `ds2_val` of densepose_lvis_v1_ds2_val_v1.json; else
-    its stem.
+    """The split that an annotation file's name tells, else the file's stem.
+
+    For example, densepose_lvis_v1_ds2_val_v1.json gives `ds2_val`.
     """
-    found = re.search(r"(?:ds\d_)?(?:train|val|test)(?![a-z])", path.stem)
-    return found[0] if found else path.stem
+    match = re.search(r"(?:ds\d_)?(?:train|val|test)(?![a-z])", path.stem)
+    return match[0] if match else path.stem
 
 
 def read_classes(path: Path, classes: tuple[str, ...] = ()) -> dict[str, list[Entry]]:
-    """The annotated objects of a DensePose-LVIS file by class; with `classes` only those. InputError lists
-    what it has if one lacks.
+    """The annotated objects of a DensePose-LVIS file by class, or those of `classes` only.
+
+    InputError that lists the classes of the file if one of `classes` is not among them.
     """
-    found: dict[str, list[Entry]] = {}
+    by_class: dict[str, list[Entry]] = {}
     for entry in read_entries(path):
-        found.setdefault(entry.category, []).append(entry)
-    if unknown := [name for name in classes if name not in found]:
+        by_class.setdefault(entry.category, []).append(entry)
+    if unknown := [name for name in classes if name not in by_class]:
         raise InputError(
-            f"{path}: has no annotated {unknown[0]}", f"it has {', '.join(sorted(found)) or 'none'}"
+            f"{path}: has no annotated {unknown[0]}", f"it has {', '.join(sorted(by_class)) or 'none'}"
         )
-    if not found:
-        raise InputError(f"{path}: holds no annotated point", "an annotation has dp_x, dp_y and dp_vertex")
-    if odd := [name for name in found if not re.fullmatch(r"[\w -]+", name)]:
-        raise InputError(f"{path}: {odd[0]!r} is no name for a folder", "rename that category in the file")
-    return {name: found[name] for name in sorted(classes or found)}
+    if not by_class:
+        raise InputError(f"{path}: holds no annotated points", "an annotation needs dp_x, dp_y and dp_vertex")
+    if odd := [name for name in by_class if not re.fullmatch(r"[\w -]+", name)]:
+        raise InputError(f"{path}: {odd[0]!r} can't name a folder", "rename that category in the file")
+    return {name: by_class[name] for name in sorted(classes or by_class)}
 
 
 def densepose_lvis(
@@ -74,11 +72,11 @@ def densepose_lvis(
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> tuple[dict[str, Split], list[str]]:
-    """Write `output`/CLASS/SPLIT with imgs/, masks/ and annotations.json: each annotated object cropped, its
-    points moved along.
+    """Write `output`/CLASS/SPLIT with imgs/, masks/ and annotations.json: a crop of each annotated object.
 
-    Images are the last two parts of `coco_url` below `root`. What was written by class, and what could not
-    be, to be given to `complain`. InputError if nothing could.
+    The points are moved with the crop. An image's path below `root` is the last two parts of its `coco_url`.
+    Returns the splits by class, and the facts about what could not be written, which `complain` takes.
+    InputError if nothing could be written.
     """
     if not root.is_dir():
         raise InputError(
@@ -86,8 +84,8 @@ def densepose_lvis(
         )
     groups, split = read_classes(path, classes), split or split_name(path)
     splits = {name: Split(output / name / split) for name in groups}
-    for each in splits.values():
-        if (target := each.folder / "annotations.json").exists():
+    for class_split in splits.values():
+        if (target := class_split.folder / "annotations.json").exists():
             check_target(target, overwrite)
     entries = [(name, entry) for name, group in groups.items() for entry in group]
     failures = Failures()
@@ -99,15 +97,15 @@ def densepose_lvis(
             else:
                 splits[name].missing.add(coco_path(entry))
     failures.check(len(entries))
-    missing = sorted(set().union(*(each.missing for each in splits.values())))
-    if missing and not any(each.images for each in splits.values()):
+    missing = sorted(set().union(*(class_split.missing for class_split in splits.values())))
+    if missing and not any(class_split.images for class_split in splits.values()):
         raise InputError(
             f"{root}: has none of the {len(missing)} annotated images",
-            f"the first would be {root / missing[0]}",
+            f"the first is expected at {root / missing[0]}",
         )
-    for name, each in splits.items():
-        if each.images:
-            _finish(each, name, split, path, overwrite)
+    for name, class_split in splits.items():
+        if class_split.images:
+            _finish(class_split, name, split, path, overwrite)
     facts = [f"{len(missing)} annotated images are not below {root}: {some(missing)}"] if missing else []
     return splits, facts + (
         [f"{len(failures.names)} objects can't be used: {some(failures.names)}"] if failures.names else []
@@ -123,27 +121,30 @@ def complain(facts: list[str]) -> None:
 
 
 def _write_object(split: Split, entry: Entry, file: Path, number: int) -> None:
-    """Write the crop and the mask of one object, and note them in `split`."""
+    """Write the crop and the mask of one object, and record them in `split`."""
     if entry.annotation.get("iscrowd"):
         raise InputError(
-            f"{entry.where}: marks a crowd, not one object", "leave it out; points are of one object"
+            f"{entry.where}: marks a crowd, not one object", "leave it out; points belong to one object"
         )
     points = read_points(entry)
     rgb, _ = decode(ImageFile.at(file).read(), str(file))
     if points.shape is not None and tuple(points.shape) != rgb.shape[:2]:
-        sizes = f"{rgb.shape[1]} by {rgb.shape[0]} pixels, the annotations say {points.shape[1]} by {points.shape[0]}"
-        raise InputError(f"{entry.where}: {file} is {sizes}", "give the images that were annotated")
+        sizes = [f"{width} by {height}" for height, width in (rgb.shape[:2], points.shape)]
+        raise InputError(
+            f"{entry.where}: {file} is {sizes[0]} pixels, the annotations say {sizes[1]}",
+            "give the images that were annotated",
+        )
     outline = get(entry.annotation, "segmentation", (list, dict), entry.where)
     mask = segmentation_mask(outline, rgb.shape[:2], entry.where)
     top, left, bottom, right = window(mask, points.box)
     crop, inside = rgb[top:bottom, left:right], mask[top:bottom, left:right]
     if inside.all():
         raise InputError(
-            f"{entry.where}: fills its whole image", "leave it out; a mask has to leave some background"
+            f"{entry.where}: fills its whole image", "leave it out; a mask needs some background"
         )
     name = f"{file.stem}_{get(entry.annotation, 'id', (int, str), entry.where)}"
     if not re.fullmatch(r"[\w.-]+", name):
-        raise InputError(f"{entry.where}: {name!r} is no name for a file", "rename the image")
+        raise InputError(f"{entry.where}: {name!r} can't name a file", "rename the image")
     pictures = {"imgs": (".jpg", crop), "masks": (".png", np.repeat(inside[..., None] * np.uint8(255), 3, 2))}
     for folder, (suffix, picture) in pictures.items():
         (split.folder / folder).mkdir(parents=True, exist_ok=True)
@@ -162,8 +163,9 @@ def _write_object(split: Split, entry: Entry, file: Path, number: int) -> None:
 def _moved(
     annotation: dict[str, Any], box: np.ndarray, left: int, top: int, mask: np.ndarray
 ) -> dict[str, Any]:
-    """The annotation in a crop that begins at `left`, `top`, where its object is `mask` (H, W): points are
-    shares of the box and stay as they are.
+    """The annotation in a crop that starts at `left`, `top` and in which `mask` `(H, W)` is the object.
+
+    Points are shares of the box, so they don't change.
     """
     shift = np.array([left, top])
     parts = annotation["segmentation"]
@@ -175,8 +177,9 @@ def _moved(
 
 
 def window(mask: np.ndarray, box: np.ndarray) -> tuple[int, int, int, int]:
-    """Top, left, bottom and right of the crop: the square around mask and box with the margin of every crop,
-    as far as the image goes.
+    """Top, left, bottom and right of the crop.
+
+    It is the square around mask and box with the margin of every crop, cut off at the image's border.
     """
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     low = np.minimum([rows[0], columns[0]], np.floor(box[[1, 0]])).clip(0)
@@ -201,14 +204,13 @@ def _finish(split: Split, name: str, part: str, path: Path, overwrite: bool) -> 
     with atomic(split.folder / "annotations.json", overwrite) as partial:
         partial.write_text(json.dumps(data))
     log.info("%s: %d crops of %s, split %s", split.folder, len(split.images), name, part)
-    urls = {each["coco_url"] for each in split.images}
+    urls = {image["coco_url"] for image in split.images}
     for other in _others(split.folder):
-        shared = len(
-            urls & {each.get("coco_url") for each in get(read_json(other), "images", list, str(other))}
-        )
+        images = get(read_json(other), "images", list, str(other))
+        shared = len(urls & {image.get("coco_url") for image in images})
         if shared:
             log.warning(
-                "%s: %d of its %d images are also in %s; train on one and test on the other no more",
+                "%s: %d of its %d images are also in %s; don't train on one and test on the other",
                 split.folder,
                 shared,
                 len(urls),
@@ -217,17 +219,18 @@ def _finish(split: Split, name: str, part: str, path: Path, overwrite: bool) -> 
 
 
 def _others(folder: Path) -> Iterator[Path]:
+    """The annotation files of the other splits of the class."""
     return (path for path in sorted(folder.parent.glob("*/annotations.json")) if path.parent != folder)
 
 
 def counts(splits: dict[str, Split]) -> dict[str, dict[str, int]]:
-    """For each class how many crops, photos, points and missing images there are."""
+    """For each class the numbers of crops, photos, points and missing images."""
     return {
         name: {
-            "crops": len(each.images),
-            "photos": len(Counter(image["coco_url"] for image in each.images)),
-            "points": sum(len(annotation["dp_x"]) for annotation in each.annotations),
-            "missing_images": len(each.missing),
+            "crops": len(split.images),
+            "photos": len(Counter(image["coco_url"] for image in split.images)),
+            "points": sum(len(annotation["dp_x"]) for annotation in split.annotations),
+            "missing_images": len(split.missing),
         }
-        for name, each in splits.items()
+        for name, split in splits.items()
     }

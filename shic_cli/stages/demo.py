@@ -1,6 +1,4 @@
-"""The demo: photos of a posed T-Rex with exact labels, the pipeline's command lines, and a picture of what
-came out.
-"""
+"""The demo: photos of a posed T-Rex with exact labels, the pipeline's command lines, a summary picture."""
 
 from __future__ import annotations
 
@@ -16,7 +14,8 @@ import torch
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import DP_SCALE, DemoConfig, SynthConfig
+from shic_cli.base.result_settings import DemoConfig
+from shic_cli.base.settings import DP_SCALE, SynthConfig
 from shic_cli.files.annotations import read_annotations
 from shic_cli.files.arrays import read_template
 from shic_cli.files.atomic import atomic
@@ -34,10 +33,11 @@ from shic_cli.surface.surface_points import SurfacePoints
 log = logging.getLogger("shic")
 
 MESH_VERTICES = 2000
-POINTS = 150  # annotated in a photo
-INSET = 3  # pixels between an annotated point and the outline, where an annotator would see it too
+POINTS = 150  # annotated points in a photo
+INSET = 3  # pixels between an annotated point and the outline, as an annotator would keep
 TEXTURE = "checker"
-# What the demo writes into its folder, with the traces that a stopped run of a command leaves beside it.
+MAPS = {"zero-shot": "zero_shot", "trained": "predictions"}  # name in the summary -> name of the maps file
+# The files that the demo writes, and those that a stopped run of a command leaves beside them.
 OUTPUTS = (
     *(
         "trex.obj",
@@ -64,14 +64,15 @@ OUTPUTS = (
 
 
 def prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Make `folder`. ShicError if it holds something; with `overwrite`, what an earlier demo wrote there is
-    removed and the rest kept.
+    """Create `folder`; ShicError if it is not empty.
+
+    With `overwrite` the files of an earlier demo are removed, and all others are kept.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is not a folder", "give another name")
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise ShicError(
-            f"{folder}: is there already and is not empty",
+            f"{folder}: exists and is not empty",
             "give another name, or --overwrite to replace an earlier demo",
         )
     for path in (path for pattern in OUTPUTS for path in folder.glob(pattern)):
@@ -81,21 +82,25 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
 
 
 def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int = 0) -> list[str]:
-    """The pipeline as a user types it in the demo's folder; `names` are the test photos."""
-    where = "" if device == "auto" else f" --device {device}"
-    start = f" --seed {seed}" if seed else ""
+    """The pipeline's command lines, as a user types them in the demo's folder.
+
+    `names` are the test photos.
+    """
+    device_option = "" if device == "auto" else f" --device {device}"
+    seed_option = f" --seed {seed}" if seed else ""
     return [
         f"shic template prep trex.obj --vertices {config.vertices}",
-        f"shic render --azimuths 8 --size {config.size} --contact-sheet views.png{where}",
-        f"shic pseudo-gt imgs/ --extractor silhouette -o pgt.h5{where}",
-        f"shic synth --number {config.synthetic} --size {config.size} --contact-sheet synth.png{start}{where}",
-        f"shic train --encoder silhouette --epochs {config.epochs} --augment on{start}{where}",
-        f"shic predict test/imgs/ -o predictions.maps.h5{where}",
-        f"shic pseudo-gt test/imgs/ --extractor silhouette -o zero_shot.maps.h5{where}",
+        f"shic render --azimuths 8 --size {config.size} --contact-sheet views.png{device_option}",
+        f"shic pseudo-gt imgs/ --extractor silhouette -o pgt.h5{device_option}",
+        f"shic synth --number {config.synthetic} --size {config.size} --contact-sheet synth.png"
+        f"{seed_option}{device_option}",
+        f"shic train --encoder silhouette --epochs {config.epochs} --augment on{seed_option}{device_option}",
+        f"shic predict test/imgs/ -o predictions.maps.h5{device_option}",
+        f"shic pseudo-gt test/imgs/ --extractor silhouette -o zero_shot.maps.h5{device_option}",
         "shic eval geodesic zero_shot.maps.h5 --annotations annotations.json --json",
         "shic eval geodesic predictions.maps.h5 --annotations annotations.json --json",
         f"shic remap predictions.maps.h5 --texture {TEXTURE} -o remap/",
-        f"shic match test/imgs/{names[0]} test/imgs/{names[-1]} -o match.png{where}",
+        f"shic match test/imgs/{names[0]} test/imgs/{names[-1]} -o match.png{device_option}",
         "shic info model.safetensors",
     ]
 
@@ -103,14 +108,13 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
 def write_example(
     folder: Path, config: DemoConfig, device: torch.device, seed: int = 0, track: Track = plain_track
 ) -> dict[str, np.ndarray]:
-    """Write trex.obj, imgs/, masks/, test/imgs/, test/masks/ and annotations.json; the test photos' names
-    with their vertices `(H, W)`.
+    """Write the mesh, photos, masks and annotations; the vertices `(H, W)` of each test photo by name.
 
-    The vertices are those of trex.obj, -1 for none. The photos are posed; the mesh that the pipeline gets is
-    at rest.
+    The files are trex.obj, imgs/, masks/, test/imgs/, test/masks/ and annotations.json. The vertices are
+    those of trex.obj, -1 for none. The animal is posed in the photos, and at rest in the mesh.
     """
     log.info(
-        "demo: drawing %d photos of a T-Rex, posed, to learn from and %d to test on",
+        "demo: drawing %d photos of a posed T-Rex for training and %d for testing",
         config.photos,
         config.tests,
     )
@@ -135,7 +139,7 @@ def write_example(
 
 
 def write_obj(path: Path, verts: np.ndarray, faces: np.ndarray) -> None:
-    """Write a mesh as v and f lines, its vertices in their order."""
+    """Write a mesh as v and f lines, with its vertices in their order."""
     rows = ["v {:.6f} {:.6f} {:.6f}".format(*vertex) for vertex in verts] + [
         "f {} {} {}".format(*face) for face in faces + 1
     ]
@@ -156,8 +160,10 @@ def write_photo(folder: Path, name: str, picture: Picture, photos: str = "imgs")
 
 
 def annotate(truth: dict[str, np.ndarray], kind: str, rng: np.random.Generator) -> dict[str, list]:
-    """A DensePose-style annotation file of the class `kind` as JSON values: random points at least `INSET`
-    pixels inside each object, with exact vertices."""
+    """A DensePose-style annotation file of the class `kind`, as JSON values.
+
+    It has random points at least INSET pixels inside each object, with exact vertices.
+    """
     images, annotations = [], []
     for i, (name, vertex) in enumerate(truth.items(), 1):
         height, width = vertex.shape
@@ -179,24 +185,22 @@ def annotate(truth: dict[str, np.ndarray], kind: str, rng: np.random.Generator) 
 
 
 def chance_error(template: Template, annotations: Path) -> float:
-    """The mean geodesic error of uniformly random vertices at the annotated points."""
+    """The mean geodesic error of random vertices, all equally likely, at the annotated points."""
     vertex = np.concatenate([points.vertex for points in read_annotations(annotations)])
     return float(template.geodesic[:, template.source_to_vertex[vertex]].mean())
 
 
 def figures(folder: Path, zero_shot: dict[str, Any], trained: dict[str, Any]) -> dict[str, Any]:
-    """What the demo found: the geodesic error of chance, and what `eval` said of the zero-shot and of the
-    trained maps.
-    """
+    """The demo's results: the geodesic error of chance, and what `eval` said of both kinds of map."""
     by_chance = chance_error(read_template(folder / "template.h5"), folder / "annotations.json")
     return {"chance": {"mean": by_chance}, "zero_shot": zero_shot, "trained": trained}
 
 
 def summary(folder: Path, truth: dict[str, np.ndarray], rows: int = 4, side: int = 208) -> np.ndarray:
-    """The demo in one picture `(H, W, 3)` uint8: the template, and for some test photos the maps, the truth
-    and a texture.
+    """The demo in one picture `(H, W, 3)` uint8: the template, and for some test photos the results.
 
-    Captions have each map's mean geodesic error over all of the photo's object pixels.
+    A photo's row has the maps, the truth and a texture. The captions give each map's mean geodesic error over
+    all of the object's pixels.
     """
     template = read_template(folder / "template.h5")
     surface = Surface.of(template)
@@ -221,14 +225,6 @@ def summary(folder: Path, truth: dict[str, np.ndarray], rows: int = 4, side: int
             "texture by the trained map",
         ]
     sheet = contact_sheet(tiles, 5, captions, side)
-    return np.concatenate(
-        [
-            cv2.resize(
-                sides_picture(template), (sheet.shape[1], sheet.shape[1] // 4), interpolation=cv2.INTER_AREA
-            ),
-            sheet,
-        ]
-    )
-
-
-MAPS = {"zero-shot": "zero_shot", "trained": "predictions"}
+    width = sheet.shape[1]
+    sides = cv2.resize(sides_picture(template), (width, width // 4), interpolation=cv2.INTER_AREA)
+    return np.concatenate([sides, sheet])

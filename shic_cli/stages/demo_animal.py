@@ -1,26 +1,27 @@
-"""The demo's animal: a T-Rex as a smooth union of capsules, skinned by its bones and posed by random turns of
-its joints.
+"""The demo's animal: a T-Rex as a smooth union of capsules, with bones that pose it.
 
-Axes: +y up, +z head, +x the animal's left. Units are about metres. E bones, K vertices, F faces.
+Axes: +y up, +z to the head, +x to the animal's left. Units are about metres. E bones, K vertices, F faces.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-BLEND = 0.045  # width over which capsules melt into each other
+BLEND = 0.045  # width over which capsules blend into each other
 SKIN = 0.06  # width over which a vertex passes from one bone to the next
-MARGIN = 0.6  # between the bones' ends and the grid's border; wider than any radius
-CELL = 0.055  # side of a cell of the grid that the surface is drawn from
+MARGIN = 0.6  # distance between the bones' ends and the grid's border; wider than any radius
+CELL = 0.055  # side of a cell of the grid from which the surface is extracted
 
 
 @dataclass(frozen=True)
 class Bone:
-    """A capsule from `start` to `end` with a radius at each, and how far its joint (at `start`) turns about
-    x, y and z, in degrees.
+    """A capsule from `start` to `end` with a radius at each end.
+
+    `turn` is how far its joint, at `start`, may turn about x, y and z, in degrees.
     """
 
     name: str
@@ -66,8 +67,9 @@ BONES = (*MIDDLE, *LEFT, *(bone.mirrored() for bone in LEFT))
 
 
 def capsule_distances(points: np.ndarray) -> np.ndarray:
-    """Signed distances `(P, E)` of `points` (P, 3) to each bone's capsule, negative inside; its radius
-    changes along the bone.
+    """Signed distances `(P, E)` of `points` `(P, 3)` to each bone's capsule, negative inside.
+
+    A capsule's radius changes along its bone.
     """
     start, end, radii = (
         np.array([getattr(bone, name) for bone in BONES]) for name in ("start", "end", "radii")
@@ -81,8 +83,9 @@ def capsule_distances(points: np.ndarray) -> np.ndarray:
 
 
 def rest_mesh(vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices `(K, 3)` f4 and outward faces `(F, 3)` i4 of the animal at rest, watertight, K about
-    `vertices`.
+    """Vertices `(K, 3)` f4 and outward faces `(F, 3)` i4 of the animal at rest; the mesh is watertight.
+
+    K is about `vertices`.
     """
     import fast_simplification
     import warp as wp
@@ -90,44 +93,44 @@ def rest_mesh(vertices: int) -> tuple[np.ndarray, np.ndarray]:
 
     from shic_cli.parts.renderers.warp import WarpRenderer
 
-    WarpRenderer()  # starts Warp without its banner
+    WarpRenderer()  # this starts Warp without its banner
     ends = np.array([point for bone in BONES for point in (bone.start, bone.end)])
     lower, upper = ends.min(0) - MARGIN, ends.max(0) + MARGIN
     counts = np.ceil((upper - lower) / CELL).astype(int)
     axes = [np.linspace(low, high, count) for low, high, count in zip(lower, upper, counts, strict=True)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    # A smooth minimum over the capsules, in parts because the distances to all of them at once would fill the
-    # memory.
+    # A smooth minimum over the capsules. It is computed in parts, because all distances at once would fill
+    # the memory.
     field = np.concatenate(
         [
             -BLEND * np.log(np.exp(-capsule_distances(part) / BLEND).sum(-1))
             for part in np.array_split(grid, 64)
         ]
     )
-    found, corners = IsoSurfaceMarchingCubes.extract(
-        wp.array(field.reshape(counts), dtype=wp.float32, device="cpu"),
-        0.0,
-        lower=wp.vec3(*lower),
-        upper=wp.vec3(*upper),
+    values: Any = wp.array(field.reshape(counts), dtype=wp.float32, device="cpu")
+    points, corners = IsoSurfaceMarchingCubes.extract(
+        values, 0.0, lower=wp.vec3(*lower), upper=wp.vec3(*upper)
     )
-    verts, faces = fast_simplification.simplify(
-        found.numpy(), corners.numpy().reshape(-1, 3), target_count=2 * vertices
-    )
+    fine_verts: Any = points.numpy()
+    fine_faces: Any = corners.numpy().reshape(-1, 3)
+    verts, faces = fast_simplification.simplify(fine_verts, fine_faces, target_count=2 * vertices)[:2]
     return verts.astype(np.float32), faces.astype(np.int32)
 
 
 def skin_weights(verts: np.ndarray) -> np.ndarray:
-    """How much each vertex `(K, 3)` follows each bone, `(K, E)` with rows that sum to 1: the nearer its
-    capsule, the more.
+    """How much each vertex `(K, 3)` follows each bone, `(K, E)`: more for a nearer capsule.
+
+    Rows sum to 1.
     """
-    away = capsule_distances(verts)
-    near = np.exp(-(away - away.min(1, keepdims=True)) / SKIN)
-    return near / near.sum(1, keepdims=True)
+    distance = capsule_distances(verts)
+    closeness = np.exp(-(distance - distance.min(1, keepdims=True)) / SKIN)
+    return closeness / closeness.sum(1, keepdims=True)
 
 
 def bone_motions(angles: np.ndarray) -> np.ndarray:
-    """Affine motions `(E, 3, 4)` of the bones whose joints turn by `angles` (E, 3) in degrees; each carries
-    its children.
+    """Affine motions `(E, 3, 4)` of the bones if their joints turn by `angles` `(E, 3)` in degrees.
+
+    A bone carries its children along.
     """
     motions: dict[str, np.ndarray] = {"": np.eye(4)}
     for bone, turn in zip(BONES, angles, strict=True):
@@ -140,8 +143,10 @@ def bone_motions(angles: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Animal:
-    """The animal as a mesh whose longest side is 1: `verts` (K, 3) f4 at rest and `faces` (F, 3) i4; it knows
-    how to pose itself.
+    """The animal as a mesh whose longest side is 1, with what poses it.
+
+    `verts` `(K, 3)` f4 are at rest, `faces` are `(F, 3)` i4 and `weights` `(K, E)` are its skin weights.
+    `center` and `side` convert the vertices to metres.
     """
 
     verts: np.ndarray
@@ -158,7 +163,10 @@ class Animal:
         return cls((verts - center) / side, faces, skin_weights(verts), center, side)
 
     def pose(self, rng: np.random.Generator) -> np.ndarray:
-        """The vertices `(K, 3)` f4 with every joint turned at random inside its range: linear blend skinning."""
+        """The vertices `(K, 3)` f4 of a random pose, by linear blend skinning.
+
+        Each joint turns by a random angle inside its range.
+        """
         motions = bone_motions(rng.uniform(-1, 1, (len(BONES), 3)) * [bone.turn for bone in BONES])
         blended = np.einsum("ke,eij->kij", self.weights, motions)
         posed = (

@@ -1,8 +1,7 @@
-"""What a bug report needs of a machine, and what is broken on it. Imports nothing heavy: broken packages are
-what it is for.
+"""Examines a machine for a bug report, and finds what is broken on it.
 
-Packages are imported in a process of their own, one after the other; where that process dies, the package
-that it was at is to blame.
+It imports nothing heavy, because its purpose is to find broken packages. Packages are imported in a process
+of their own, one after the other; if that process dies, the package that was being imported is to blame.
 """
 
 from __future__ import annotations
@@ -27,46 +26,59 @@ from shic_cli import __version__
 from shic_cli.base.errors import ShicError, UnfinishedError
 from shic_cli.files.locks import has_locks
 
-# What pyproject.toml asks for: the package, the module that it is imported as, and the first version that
-# serves.
+# The packages of pyproject.toml: the module that is imported, and the first version that works.
 PACKAGES = {
-    "numpy": ("numpy", "1.26"), "torch": ("torch", "2.6"), "h5py": ("h5py", "3.10"), "scipy": ("scipy", "1.11"),
-    "opencv-python-headless": ("cv2", "4.9"), "pillow": ("PIL", "10.1"), "safetensors": ("safetensors", "0.4.3"),
-    "huggingface-hub": ("huggingface_hub", "1.0"), "transformers": ("transformers", "5.0"), "diffusers": ("diffusers", "0.36"),
-    "warp-lang": ("warp", "1.19"), "trimesh": ("trimesh", "4.5"), "potpourri3d": ("potpourri3d", "1.2"), "xatlas": ("xatlas", "0.0.9"),
-    "fast-simplification": ("fast_simplification", "0.1.7"), "networkx": ("networkx", "3.0"), "matplotlib": ("matplotlib", "3.8"),
-    "jinja2": ("jinja2", "3.1"), "rich": ("rich", "13.7"), "click": ("click", "8.1"),
-}  # fmt: skip
+    "numpy": ("numpy", "1.26"),
+    "torch": ("torch", "2.6"),
+    "h5py": ("h5py", "3.10"),
+    "scipy": ("scipy", "1.11"),
+    "opencv-python-headless": ("cv2", "4.9"),
+    "pillow": ("PIL", "10.1"),
+    "safetensors": ("safetensors", "0.4.3"),
+    "huggingface-hub": ("huggingface_hub", "1.0"),
+    "transformers": ("transformers", "5.0"),
+    "diffusers": ("diffusers", "0.36"),
+    "warp-lang": ("warp", "1.19"),
+    "trimesh": ("trimesh", "4.5"),
+    "potpourri3d": ("potpourri3d", "1.2"),
+    "xatlas": ("xatlas", "0.0.9"),
+    "fast-simplification": ("fast_simplification", "0.1.7"),
+    "networkx": ("networkx", "3.0"),
+    "matplotlib": ("matplotlib", "3.8"),
+    "jinja2": ("jinja2", "3.1"),
+    "rich": ("rich", "13.7"),
+    "click": ("click", "8.1"),
+}
 OPTIONAL = {"pytorch3d": "pytorch3d", "accelerate": "accelerate"}
 GROUPS = ("shic.extractors", "shic.renderers", "shic.generators", "shic.maskers")
 VARIABLES = re.compile(r"(SHIC|HF|HDF5|OMP|CUDA|WARP|XDG_CACHE|MKL|TORCH|TRANSFORMERS)_\w+")
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY")
-LITTLE = 1 << 30  # bytes of free disk that are worth a word
-PATIENCE = 300  # seconds for the imports together
+LITTLE = 1 << 30  # bytes; less free disk than this is reported
+PATIENCE = 300  # seconds that all imports together may take
 
 
 @dataclass
 class Report:
-    """What was found, by section, and each fault as `(what, fix)`."""
+    """The results by section, and each fault as `(what, fix)`."""
 
-    found: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, Any] = field(default_factory=dict)
     faults: list[tuple[str, str]] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """The sections, and the faults as objects."""
-        return {**self.found, "faults": [{"what": what, "fix": fix} for what, fix in self.faults]}
+        return {**self.sections, "faults": [{"what": what, "fix": fix} for what, fix in self.faults]}
 
 
 def examine(folder: Path, weights: Path | None = None) -> Report:
-    """The Report of this machine, for work in `folder` and models in the folder `weights` or the hub's cache."""
+    """The report of this machine, for work in `folder` and weights in `weights` or the hub's cache."""
     report = Report()
-    report.found["shic"] = {"version": __version__, "folder": str(Path(__file__).parent)}
-    report.found["python"] = {
+    report.sections["shic"] = {"version": __version__, "folder": str(Path(__file__).parent)}
+    report.sections["python"] = {
         "version": platform.python_version(),
         "program": sys.executable,
         "system": platform.platform(),
     }
-    report.found["variables"] = {
+    report.sections["variables"] = {
         name: "(set)" if SECRET.search(name) else value
         for name, value in sorted(os.environ.items())
         if VARIABLES.fullmatch(name)
@@ -83,20 +95,26 @@ def examine(folder: Path, weights: Path | None = None) -> Report:
 
 
 def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[str, Any]]:
-    """What importing each of the modules says, by name: `version`, `facts`, or `error` where it fails or
-    kills its process.
+    """The result of importing each of the modules, by name: `version` and `facts`, or `error`.
+
+    An import is an error if it fails or if it kills its process.
     """
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     left = [module for module, _ in modules]
     program = [sys.executable, "-P", "-c", "from shic_cli.stages.doctor import probe; probe()"]
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
     while left:
-        with tempfile.TemporaryFile("w+") as said:
+        with tempfile.TemporaryFile("w+") as output:
             try:
                 done = subprocess.run(
-                    [*program, str(said.fileno()), str(folder), *left], pass_fds=[said.fileno()], capture_output=True, text=True,
-                    timeout=PATIENCE, env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.DEVNULL,
-                )  # fmt: skip
+                    [*program, str(output.fileno()), str(folder), *left],
+                    pass_fds=[output.fileno()],
+                    capture_output=True,
+                    text=True,
+                    timeout=PATIENCE,
+                    env={**os.environ, "PYTHONPATH": path},
+                    stdin=subprocess.DEVNULL,
+                )
                 end = (
                     f"killed by signal {-done.returncode}"
                     if done.returncode < 0
@@ -104,52 +122,55 @@ def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[st
                 )
                 end += f" ({done.stderr.strip().splitlines()[-1]})" if done.stderr.strip() else ""
             except subprocess.TimeoutExpired:
-                end = f"not done after {PATIENCE} s"
-            said.seek(0)
-            for line in said:
-                each = json.loads(line)
-                found[each.pop("module")] = each
-        left = [name for name in left if name not in found]
+                end = f"did not end within {PATIENCE} s"
+            output.seek(0)
+            for line in output:
+                result = json.loads(line)
+                results[result.pop("module")] = result
+        left = [name for name in left if name not in results]
         if left:
-            found[left.pop(0)] = {"error": end}
-    return found
+            results[left.pop(0)] = {"error": end}
+    return results
 
 
 def probe() -> None:
-    """Import the modules that the command line names and write a line of JSON about each; `probe_all` runs
-    this.
+    """Import the modules that the command line names, and write a line of JSON about each.
+
+    `probe_all` runs this in a process of its own.
     """
-    said, folder, *modules = sys.argv[1:]
-    with os.fdopen(int(said), "w") as stream:
+    descriptor, folder, *modules = sys.argv[1:]
+    with os.fdopen(int(descriptor), "w") as stream:
         for name in modules:
-            each: dict[str, Any] = {"module": name}
+            result: dict[str, Any] = {"module": name}
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     module = importlib.import_module(name)
-                    each["version"] = str(getattr(module, "__version__", ""))
-                    each["facts"] = FACTS[name](module, Path(folder)) if name in FACTS else {}
+                    result["version"] = str(getattr(module, "__version__", ""))
+                    result["facts"] = FACTS[name](module, Path(folder)) if name in FACTS else {}
             except Exception as error:
-                each["error"] = (
-                    f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-                )
-                each["missing"] = isinstance(error, ModuleNotFoundError) and error.name == name
-            stream.write(json.dumps(each) + "\n")
+                first_line = str(error).strip().partition("\n")[0]
+                result["error"] = f"{type(error).__name__}: {first_line}"
+                result["missing"] = isinstance(error, ModuleNotFoundError) and error.name == name
+            stream.write(json.dumps(result) + "\n")
             stream.flush()
 
 
 def _torch_facts(torch: Any, folder: Path) -> dict[str, Any]:
+    """torch's CUDA version, threads and devices."""
     import numpy as np
 
-    torch.from_numpy(np.zeros(2, np.float32)).numpy().sum()  # raises where torch was built for another numpy
+    torch.from_numpy(
+        np.zeros(2, np.float32)
+    ).numpy().sum()  # this raises if torch was built for another numpy
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     devices = [torch.cuda.get_device_properties(i) for i in range(count)]
     return {
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
         "devices": [
-            {"name": each.name, "memory": each.total_memory, "capability": f"{each.major}.{each.minor}"}
-            for each in devices
+            {"name": gpu.name, "memory": gpu.total_memory, "capability": f"{gpu.major}.{gpu.minor}"}
+            for gpu in devices
         ],
     }
 
@@ -165,7 +186,7 @@ def _h5py_facts(h5py: Any, folder: Path) -> dict[str, Any]:
                 fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 locks = True
-    except OSError:  # the folder's own section says why
+    except OSError:  # the folder's section gives the reason
         pass
     finally:
         with contextlib.suppress(OSError):
@@ -174,6 +195,7 @@ def _h5py_facts(h5py: Any, folder: Path) -> dict[str, Any]:
 
 
 def _warp_facts(warp: Any, folder: Path) -> dict[str, Any]:
+    """The folder of Warp's kernel cache, and whether it can be written to."""
     warp.config.quiet = True
     warp.init()
     cache = Path(warp.config.kernel_cache_dir)
@@ -184,21 +206,22 @@ FACTS = {"torch": _torch_facts, "h5py": _h5py_facts, "warp": _warp_facts}
 
 
 def _packages(report: Report, probes: dict[str, dict[str, Any]]) -> None:
-    report.found["packages"] = {}
+    """Add the section of packages, and a fault for each that is missing, broken or too old."""
+    report.sections["packages"] = {}
     for package, (module, least) in PACKAGES.items():
-        each = probes[module]
+        result = probes[module]
         try:
-            found = version(package)
+            installed = version(package)
         except PackageNotFoundError:
-            found = each.get("version", "")
-        report.found["packages"][package] = {"version": found, "error": each.get("error", "")}
+            installed = result.get("version", "")
+        report.sections["packages"][package] = {"version": installed, "error": result.get("error", "")}
         again = f"python -m pip install --force-reinstall '{package}>={least}'"
-        if "error" in each:
-            fault = "is not installed" if each.get("missing") else f"can't be imported ({each['error']})"
-            both = " torch" if package == "numpy" else " numpy" if "numpy" in each["error"].lower() else ""
-            report.faults.append((f"{package} {found}".strip() + f" {fault}", again + both))
-        elif _numbers(found) < _numbers(least):
-            report.faults.append((f"{package} {found} is older than {least}", again))
+        if "error" in result:
+            fault = "is not installed" if result.get("missing") else f"can't be imported ({result['error']})"
+            both = " torch" if package == "numpy" else " numpy" if "numpy" in result["error"].lower() else ""
+            report.faults.append((f"{package} {installed}".strip() + f" {fault}", again + both))
+        elif _numbers(installed) < _numbers(least):
+            report.faults.append((f"{package} {installed} is older than {least}", again))
     if not probes["warp"].get("facts", {}).get("writable", True):
         cache = probes["warp"]["facts"]["cache"]
         report.faults.append(
@@ -210,26 +233,27 @@ def _packages(report: Report, probes: dict[str, dict[str, Any]]) -> None:
 
 
 def _numbers(text: str) -> tuple[int, ...]:
+    """The first three numbers of a version."""
     return tuple(int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3])
 
 
 def _parts(report: Report, probes: dict[str, dict[str, Any]]) -> None:
-    """Optional packages, and the parts that other packages add."""
-    report.found["optional"] = {}
+    """Add the sections of optional packages and of parts that other packages add."""
+    report.sections["optional"] = {}
     for name, module in OPTIONAL.items():
-        each = probes[module]
-        error = "" if each.get("missing") else each.get("error", "")
-        report.found["optional"][name] = {"version": each.get("version", ""), "error": error}
+        result = probes[module]
+        error = "" if result.get("missing") else result.get("error", "")
+        report.sections["optional"][name] = {"version": result.get("version", ""), "error": error}
         if error:
             report.faults.append(
                 (f"{name} is installed but can't be imported ({error})", f"reinstall it, or uninstall {name}")
             )
     added = [(group, point) for group in GROUPS for point in entry_points(group=group)]
-    tried = probe_all([(point.module, "") for _, point in added], Path.cwd()) if added else {}
-    report.found["plugins"] = {}
+    plugin_probes = probe_all([(point.module, "") for _, point in added], Path.cwd()) if added else {}
+    report.sections["plugins"] = {}
     for group, point in added:
-        error = tried[point.module].get("error", "")
-        report.found["plugins"][f"{group}: {point.name}"] = {"from": point.value, "error": error}
+        error = plugin_probes[point.module].get("error", "")
+        report.sections["plugins"][f"{group}: {point.name}"] = {"from": point.value, "error": error}
         if error:
             report.faults.append(
                 (
@@ -240,22 +264,24 @@ def _parts(report: Report, probes: dict[str, dict[str, Any]]) -> None:
 
 
 def _devices(report: Report, probes: dict[str, dict[str, Any]]) -> None:
+    """Add the section of devices, and a fault if torch does not use the GPU's driver."""
     facts, driver = probes["torch"].get("facts", {}), Path("/proc/driver/nvidia/version")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    report.found["devices"] = {
+    report.sections["devices"] = {
         "cpu": {"cores": cores, **_memory()},
         "cuda": facts.get("devices", []),
         "torch cuda": facts.get("cuda"),
     }
     if facts and not facts["devices"] and driver.exists():
-        fix = "install the torch that its driver can run (https://pytorch.org/get-started/locally/), or give --device cpu"
+        address = "https://pytorch.org/get-started/locally/"
+        fix = f"install the torch that the driver can run ({address}), or give --device cpu"
         report.faults.append(
             (f"there is an NVIDIA driver, but torch (CUDA {facts['cuda']}) finds no device", fix)
         )
 
 
 def _memory() -> dict[str, int]:
-    """Bytes of memory: `memory` in all, `free` of them."""
+    """Bytes of memory: `memory` is the total, `free` is available."""
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return {
@@ -267,25 +293,26 @@ def _memory() -> dict[str, int]:
 
 
 def _weights(report: Report, weights: Path | None) -> None:
+    """Add the section of weights: the folder of each model, or "" if it is not on this machine."""
     from shic_cli.parts.weights import MODELS, locate
 
-    report.found["weights"] = {}
+    report.sections["weights"] = {}
     for name in MODELS:
         try:
-            report.found["weights"][name] = str(locate(name, weights))
+            report.sections["weights"][name] = str(locate(name, weights))
         except UnfinishedError:
-            report.found["weights"][name] = "not finished"
+            report.sections["weights"][name] = "not finished"
         except (
             ShicError,
             ImportError,
             OSError,
             AttributeError,
-        ):  # the packages' own section says which is broken
-            report.found["weights"][name] = ""
+        ):  # the section of packages names a broken one
+            report.sections["weights"][name] = ""
 
 
 def _cache() -> Path:
-    """Where the hub's cache is, or would be."""
+    """The folder of the hub's cache, whether or not it exists."""
     home = os.environ.get("HF_HOME") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
     )
@@ -293,27 +320,29 @@ def _cache() -> Path:
 
 
 def _there(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+    """The folder, or the nearest existing one above it."""
+    candidates = (folder.absolute(), *folder.absolute().parents)
+    return next(candidate for candidate in candidates if candidate.is_dir())
 
 
 def _disk(report: Report, folder: Path, name: str, instead: str) -> None:
-    there = _there(folder)
-    free, writable = shutil.disk_usage(there).free, os.access(there, os.W_OK | os.X_OK)
-    report.found[name] = {
+    """Add the section `name` of a folder's disk, and a fault if it can't be written to or is almost full."""
+    existing = _there(folder)
+    free, writable = shutil.disk_usage(existing).free, os.access(existing, os.W_OK | os.X_OK)
+    report.sections[name] = {
         "path": str(folder.absolute()),
         "free": free,
         "writable": writable,
-        "type": file_system(there),
+        "type": file_system(existing),
     }
     if not writable:
-        report.faults.append((f"{there} can't be written to", f"make it writable for you, {instead}"))
+        report.faults.append((f"{existing} can't be written to", f"make it writable for you, {instead}"))
     elif free < LITTLE:
-        report.faults.append((f"{there} has {free / 1e6:.0f} MB of free disk", f"make room, {instead}"))
+        report.faults.append((f"{existing} has {free / 1e6:.0f} MB of free disk", f"make room, {instead}"))
 
 
 def file_system(folder: Path) -> str:
-    """The type of the file system that `folder` is on, as the system names it; empty where it does not say."""
+    """The type of the file system of `folder`, as the system names it; empty if it does not say."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
     except OSError:
@@ -321,18 +350,19 @@ def file_system(folder: Path) -> str:
     path = folder.resolve()
     above = [
         (place, kind)
-        for place, kind in ((each[0].replace("\\040", " "), each[1]) for each in mounts)
+        for place, kind in ((point.replace("\\040", " "), kind) for point, kind in mounts)
         if path.is_relative_to(place)
     ]
-    return max(above, key=lambda each: len(each[0]), default=("", ""))[1] if above else ""
+    return max(above, key=lambda mount: len(mount[0]), default=("", ""))[1]
 
 
 def _locks(report: Report, folder: Path, probes: dict[str, dict[str, Any]]) -> None:
+    """Add to the section `folder` whether files there can be locked."""
     try:
         locks = has_locks(folder)
-    except OSError:  # it can't be written to, which was said
+    except OSError:  # the folder can't be written to, which is already a fault
         return
-    report.found["folder"] |= {
+    report.sections["folder"] |= {
         "locks": locks,
         "HDF5 locks": probes["h5py"].get("facts", {}).get("locks", False),
     }

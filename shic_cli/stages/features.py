@@ -1,4 +1,4 @@
-"""Features of photos and of views: one crop, one extractor call, unit vectors."""
+"""Writes features of photos and of views: each is one crop, one call of the extractor, and unit vectors."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from shic_cli.files.atomic import check_target
 from shic_cli.files.items import ItemWriter
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import Crop, ImageFile, encode, listing
-from shic_cli.files.shards import WHOLE, Finished, Part
+from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.views import Views
 from shic_cli.parts.extractors.make import make_extractor
 
 
 def _make(config: FeatureConfig, basis: Path | None, device: torch.device, weights: Path | None) -> Any:
-    """The extractor, in the basis of the features file `basis`; InputError if that was fitted to another
-    extractor's features.
+    """The extractor, in the basis of the features file `basis` if there is one.
+
+    InputError if that basis was fitted to another extractor's features.
     """
     if basis is None:
         return make_extractor(config.extractor, device, weights)
     if config.pca:
         raise SettingError(
-            "--pca and --basis exclude each other", "--pca fits a basis, --basis takes one that was fitted"
+            "--pca and --basis exclude each other", "--pca fits a new basis, --basis uses one that was fitted"
         )
     arrays, header = read_arrays(basis, "shic/features")
     name = header.attrs["extractor"] if config.extractor == "auto" else config.extractor
     extractor = with_basis(make_extractor(name, device, weights), arrays, basis, needed=True)
     if extractor.fingerprint != header.attrs["fingerprint"]:
         raise InputError(
-            f"{basis}: its basis is of another extractor, or of other weights or settings",
+            f"{basis}: its basis belongs to another extractor, or to other weights or settings",
             "make it again with this one",
         )
     return extractor
@@ -53,13 +54,13 @@ def _writer(
     overwrite: bool,
     part: Part = WHOLE,
     **more: Any,
-) -> ItemWriter | Finished:
+) -> ItemWriter:
+    """The writer of a features file, or of a `part` of it."""
     attrs = {"extractor": extractor.name, "fingerprint": extractor.fingerprint, "template": template}
     params = {**config.params(), "extractor": extractor.settings, **more}
     root = getattr(extractor, "arrays", {})  # a basis
-    return part.writer(
-        path, "shic/features", params=params, sources=sources, attrs=attrs, overwrite=overwrite, root=root
-    )
+    shared = {"params": params, "sources": sources, "attrs": attrs, "root": root}
+    return ItemWriter(path, "shic/features", **shared, overwrite=overwrite, part=part)
 
 
 def write_photo_features(
@@ -75,28 +76,27 @@ def write_photo_features(
     track: Track = plain_track,
     part: Part = WHOLE,
 ) -> None:
-    """Write the features file of photos, or a `part` of it, in the basis of the features file `basis` if one
-    is given.
+    """Write the features file of photos, or a `part` of it, in the basis of the file `basis` if given.
 
-    An image that fails is left out and named; PartialError at the end says how many.
+    An image that fails is left out and named; PartialError at the end says how many failed.
     """
     if config.pca:
         raise SettingError(
-            "--pca: a basis is fitted to views, these are photos",
+            "--pca: a basis is fitted to views, and these are photos",
             "fit it with `shic features views.h5`, then give --basis",
         )
-    mine = part.of(images)
-    masks.prepare(mine)
+    share = part.of(images)
+    masks.prepare(share)
     extractor, failures = _make(config, basis, device, weights), Failures()
     with _writer(
         path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings
     ) as writer:
-        left = [image for image in mine if image.name not in writer]
-        found = each_photo(left, masks, partial(photo_features, extractor), device, failures)
-        for photo, (feature, crop) in filter(None, track(found, len(left), "features")):
+        left = [image for image in share if image.name not in writer]
+        results = each_photo(left, masks, partial(photo_features, extractor), device, failures)
+        for photo, (feature, crop) in filter(None, track(results, len(left), "features")):
             writer.add(photo.name, **_item(feature, photo.mask, crop, photo.data))
         failures.check(len(images))
-    part.end(path, failures, len(images), overwrite)
+    writer.end(failures, len(images))
 
 
 def write_view_features(
@@ -111,10 +111,10 @@ def write_view_features(
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> None:
-    """Write the features file of rendered views, an item a view, named by its number; with `config.pca` a
-    basis fitted to them.
+    """Write the features file of rendered views; each item is one view, named by its number.
 
-    A run that was stopped goes on with the views that it lacks; a basis is fitted to all of them again.
+    With `config.pca` a basis is fitted to the views and stored. A run that was stopped continues with the
+    views that are missing; a basis is fitted again to all of them.
     """
     check_target(path, overwrite)
     if basis is not None and read_arrays(basis, "shic/features")[1].attrs["template"] not in (
@@ -131,12 +131,12 @@ def write_view_features(
     with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
         left = [i for i in range(len(views)) if f"{i:04d}" not in writer]
         if fitted is None:
-            # Whole batches: the last digits of features may depend on which pictures met. A batch is in
-            # flight until its last is kept.
+            # Whole batches are computed again, because the last digits of features may depend on the other
+            # pictures of the batch.
             batches = {i // config.batch for i in left}
             left = [i for i in range(len(views)) if i // config.batch in batches]
-            lacking = view_features(extractor, views, config.batch, left)
-            numbered = zip(left, track(lacking, len(left), "features"), strict=True)
+            missing = view_features(extractor, views, config.batch, left)
+            numbered = zip(left, track(missing, len(left), "features"), strict=True)
         else:
             numbered = ((i, feature) for i, feature in enumerate(fitted) if i in left)
         for i, feature in numbered:
@@ -152,6 +152,7 @@ def write_view_features(
 def _item(
     feature: torch.Tensor, mask: np.ndarray, crop: Crop, data: bytes | np.ndarray
 ) -> dict[str, np.ndarray]:
+    """The arrays of one item of a features file."""
     encoded = np.frombuffer(data, np.uint8)
     return {
         "feature": feature.cpu().numpy(),

@@ -1,6 +1,4 @@
-"""The pictures of Figs. 3 and 10: a pixel of a photo, its similarities in the views that match it best, and
-those of the template.
-"""
+"""The pictures of Figs. 3 and 10: a pixel of a photo, and its similarity to the views and the template."""
 
 from __future__ import annotations
 
@@ -29,26 +27,22 @@ from shic_cli.stages.pseudo_gt import Teacher, views_for
 from shic_cli.stages.render import SHARE
 from shic_cli.surface.cameras import ring
 
-SHOWN, HEIGHT = 4, 256  # views drawn, and their height in pixels
+SHOWN, HEIGHT = 4, 256  # the number of views that are drawn, and their height in pixels
 
 
 def parse(spec: str, images: list[ImageFile]) -> tuple[ImageFile, int, int]:
-    """The image, x and y of `IMAGE:X,Y`; SettingError if it is not of that form or names none of `images`."""
+    """The image, x and y of `IMAGE:X,Y`; SettingError for another form, or a name of none of `images`."""
     name, _, position = spec.rpartition(":")
     try:
         x, y = (int(part) for part in position.split(","))
     except ValueError as error:
         raise SettingError(
-            f"--heatmap {spec}: is not IMAGE:X,Y", "for example --heatmap horse.jpg:120,80"
+            f"--heatmap {spec}: is not IMAGE:X,Y", "write, for example, --heatmap horse.jpg:120,80"
         ) from error
-    found = next(
-        (image for image in images if name in (image.name, str(image.path), Path(image.name).name)), None
-    )
-    if found is None:
-        raise SettingError(
-            f"--heatmap {spec}: none of the images is called {name}", f"the first is {images[0].name}"
-        )
-    return found, x, y
+    for image in images:
+        if name in (image.name, str(image.path), Path(image.name).name):
+            return image, x, y
+    raise SettingError(f"--heatmap {spec}: no image has the name {name}", f"the first is {images[0].name}")
 
 
 def read_pixel(images: list[ImageFile], masks: MaskSource, spec: str) -> tuple[Photo, int, int]:
@@ -121,8 +115,9 @@ def _write(path: Path, photo: Photo, y: int, x: int, picture: np.ndarray) -> Non
 def write_trained_heatmap(
     predictor: Predictor, images: list[ImageFile], masks: MaskSource, spec: str, path: Path
 ) -> None:
-    """Write Fig. 10 for the pixel that `spec` (`IMAGE:X,Y`) names: <e, E> on the template, from four sides;
-    errors as read_pixel.
+    """Write Fig. 10 for the pixel that `spec` (`IMAGE:X,Y`) names: <e, E> on the template, from four sides.
+
+    Errors are those of `read_pixel`.
     """
     photo, y, x = read_pixel(images, masks, spec)
     likeness = predictor.vertex_embeddings @ predictor.embed(photo).at(np.array([[y, x]]))[0]
@@ -136,7 +131,9 @@ def write_trained_heatmap(
     values = interpolate(fragments, faces, likeness[:, None])[..., 0].cpu().numpy()
     tiles = [_heat(value, mask) for value, mask in zip(values, fragments.mask.cpu().numpy(), strict=True)]
     best = int(likeness.argmax())
-    yx, visible = (found[:, best].tolist() for found in vertex_positions(fragments, faces, cameras, verts))
+    yx, visible = (
+        of_views[:, best].tolist() for of_views in vertex_positions(fragments, faces, cameras, verts)
+    )
     tiles = [
         dot(tile, tuple(at), 3) if seen else tile for tile, at, seen in zip(tiles, yx, visible, strict=True)
     ]
@@ -146,8 +143,9 @@ def write_trained_heatmap(
 def _draw(
     extractor: Any, views: Views, faces: torch.Tensor, query: torch.Tensor, sigma: torch.Tensor
 ) -> np.ndarray:
-    """Three rows of `views`: as rendered, the similarity S of their pixels, and Sigma on the surface with its
-    maximum.
+    """Three rows of `views`: their pictures, the similarity S of their pixels, and Sigma on the surface.
+
+    A dot marks the maximum of Sigma.
     """
     similarity = torch.stack(
         [torch.einsum("d,dhw->hw", query[0], feature) for feature in view_features(extractor, views)]
@@ -173,7 +171,10 @@ def _draw(
 
 
 def _heat(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Colours `(H, W, 3)` of `values` inside `mask`, stretched over their upper range, on white."""
+    """Colours `(H, W, 3)` of `values` inside `mask`, on white.
+
+    The colours span the range from the 0.3 quantile to the maximum.
+    """
     low, high = np.quantile(values[mask], [0.3, 1])
     return np.where(mask[..., None], heat_colors((values - low) / max(high - low, 1e-6)), 255).astype(
         np.uint8

@@ -1,13 +1,11 @@
-"""The authors' released weights (github.com/suny-sht/shic) as one of our model files, which needs nothing
-else.
+"""Converts the authors' released weights (github.com/suny-sht/shic) to one model file of ours.
 
 A class comes as three files of tensors and a mesh: an image model (DINOv2 under the names of its hub, and the
-decoder), C `(Q, D)`, and the eigenvectors `(K, Q)`, from which the constant one is left out already. Nothing
-in them is run.
+decoder), C `(Q, D)`, and the eigenvectors `(K, Q)` without the constant one. No code in them is run.
 
-Two things differ from the authors' notebook. It leaves the image model in training mode, where every picture
-is normalised by its own statistics; here the trained ones are used. It squeezes the whole picture into a
-square; here the square around the mask is taken.
+Two things differ from the authors' notebook. The notebook leaves the image model in training mode, where
+every picture is normalised by its own statistics; we use the trained statistics. The notebook squeezes the
+whole picture into a square; we take the square around the mask.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError
@@ -37,15 +35,13 @@ from shic_cli.surface.prepared import surface
 
 log = logging.getLogger("shic")
 
-SIDE, PATCH = (
-    224,
-    14,
-)  # pixels of the picture and of a patch: 16 x 16 cells, which the decoder takes to 224 x 224 pixels
-HEAD = 64  # channels of a head in every DINOv2; the tensors' shapes don't tell
-OFFSET = 0.1  # the hub's model stretches its position embeddings to this many cells more than it keeps
+# Pixels of the picture and of a patch: 16 x 16 cells, which the decoder enlarges to 224 x 224 pixels.
+SIDE, PATCH = 224, 14
+HEAD = 64  # channels of a head in every DINOv2; the tensors' shapes don't tell it
+OFFSET = 0.1  # the hub's model scales its position embeddings to this many cells more than it has
 HINT = "give the three files of a class from the authors' release: CLASS.pth CLASS_cse.pth CLASS_lbo.pth"
 
-# The decoder's layers there and in Convolutional.
+# The names of the decoder's layers in the release and in Convolutional.
 DECODER = {
     "classlayer_224.conv": "stem.0",
     "to_224.0": "first",
@@ -58,7 +54,7 @@ DECODER = {
     "to_224.14": "up.3.1",
     "conv2class": "out",
 }
-# DINOv2's layers in its hub and in transformers' checkpoints; attn.qkv is split in three.
+# The names of DINOv2's layers in its hub and in transformers' checkpoints; attn.qkv is split in three.
 OUTER = {
     "cls_token": "embeddings.cls_token",
     "mask_token": "embeddings.mask_token",
@@ -80,8 +76,7 @@ BLOCK = {
 def import_release(
     model: Path, cse: Path, lbo: Path, mesh: Path, config: ReleaseConfig | None = None
 ) -> Saved:
-    """The model of a released class: `model` its image model, `cse` C, `lbo` the eigenvectors, `mesh` the
-    mesh that they belong to.
+    """The model of a released class, from its image model, C (`cse`), eigenvectors (`lbo`) and mesh.
 
     The mesh's vertices keep their order. InputError names the tensors that are missing, unknown or of another
     size.
@@ -98,14 +93,14 @@ def import_release(
     basis = read_basis(lbo)
     weights = read_state(cse)
     check_tensors(weights, {"weight_matrix": (basis.shape[1], dim)}, cse)
-    shape, fields = surface(mesh, TemplateConfig(vertices=0, up=config.up, front=config.front))
-    eigenvectors = basis[_rows(shape, len(basis), f"{lbo}: has {len(basis)} rows", mesh)].contiguous()
+    clean_mesh, fields = surface(mesh, TemplateConfig(vertices=0, up=config.up, front=config.front))
+    eigenvectors = basis[_rows(clean_mesh, len(basis), f"{lbo}: has {len(basis)} rows", mesh)].contiguous()
     _warn_of_noise(eigenvectors, fields["faces"], lbo, mesh)
 
-    found = CanonicalMap("released", width, dim, eigenvectors)
+    canonical = CanonicalMap("released", width, dim, eigenvectors)
     decoder = {f"decoder.{name}": state[theirs] for theirs, (name, _) in layout.items()}
-    found.load_state_dict({"C": weights["weight_matrix"], "eigenvectors": eigenvectors, **decoder})
-    made = Surface(**{name: fields[name] for name in Surface.__dataclass_fields__})
+    canonical.load_state_dict({"C": weights["weight_matrix"], "eigenvectors": eigenvectors, **decoder})
+    template_surface = Surface(**{name: fields[name] for name in Surface.__dataclass_fields__})
     encoder = convert_dinov2(
         {name.removeprefix("dinov2."): value for name, value in state.items() if name not in layout}
     )
@@ -118,53 +113,55 @@ def import_release(
         "decoder": "released",
         "channels": width,
         "dim": dim,
-        "template": made.fingerprint,
+        "template": template_surface.fingerprint,
         "params": config.params(),
         "sources": {role: source(path) for role, path in files.items()},
     }
-    return Saved(found.eval().requires_grad_(False), made, meta, encoder)
+    return Saved(canonical.eval().requires_grad_(False), template_surface, meta, encoder)
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dictionary in `path`, as float32 where it is not whole numbers; InputError if it is none, or
-    holds more than tensors.
+    """The state dictionary in `path`; numbers that are not whole become float32.
+
+    InputError if it is no state dictionary, or holds anything but tensors.
     """
-    found = _load(path)
-    if not isinstance(found, Mapping) or not all(isinstance(value, torch.Tensor) for value in found.values()):
+    state = _load(path)
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise InputError(f"{path}: holds no state dictionary of tensors", HINT)
-    return {str(name): _finite(value, f"{path}: {name}") for name, value in found.items()}
+    return {str(name): _finite(value, f"{path}: {name}") for name, value in state.items()}
 
 
 def read_basis(path: Path) -> torch.Tensor:
     """The eigenvectors `(K, Q)` in `path`; InputError if it holds anything else."""
-    found = _load(path)
-    if not isinstance(found, torch.Tensor) or found.ndim != 2:
+    content = _load(path)
+    if not isinstance(content, torch.Tensor) or content.ndim != 2:
         what = (
-            f"a tensor of shape {tuple(found.shape)}"
-            if isinstance(found, torch.Tensor)
-            else f"a {type(found).__name__}"
+            f"a tensor of shape {tuple(content.shape)}"
+            if isinstance(content, torch.Tensor)
+            else f"a {type(content).__name__}"
         )
         raise InputError(f"{path}: expected eigenvectors (K, Q), found {what}", HINT)
-    return _finite(found, str(path)).float()
+    return _finite(content, str(path)).float()
 
 
 def _load(path: Path) -> Any:
-    """What torch saved in `path`, read without running anything."""
+    """The content that torch saved in `path`, read without running any code."""
     if not Path(path).is_file():
         raise InputError(f"{path}: there is no such file", HINT)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles of other versions
+            warnings.simplefilter("ignore")  # it warns of pickles of other versions
             return torch.load(path, map_location="cpu", weights_only=True)
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # torch's reader raises whatever a damaged file makes it stumble over
+    except Exception as error:  # torch's reader may raise anything for a damaged file
         raise InputError(
             f"{path}: is damaged, or holds more than tensors; code in a file is never run", HINT
         ) from error
 
 
 def _finite(value: torch.Tensor, name: str) -> torch.Tensor:
+    """`value` in float32 if it is not whole numbers; InputError if a number is not finite."""
     value = value.detach()
     if not torch.isfinite(value).all():
         raise InputError(f"{name}: has numbers that are not finite", "fetch the file again")
@@ -172,15 +169,19 @@ def _finite(value: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _size(state: dict[str, torch.Tensor], name: str, axis: int, default: int) -> int:
-    """A size that a tensor tells; the release's own when it can't, so that the check names that tensor."""
+    """The size of a tensor along `axis`, or `default` if the tensor is missing or has no such axis.
+
+    The default is the release's own size, so that the later check names the tensor.
+    """
     return state[name].shape[axis] if name in state and state[name].ndim > axis else default
 
 
-def check_tensors(found: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]], path: Path) -> None:
-    """InputError unless `found` has exactly the tensors `expected`, by name and shape; it names the first few
-    that differ.
+def check_tensors(tensors: dict[str, torch.Tensor], expected: dict[str, tuple[int, ...]], path: Path) -> None:
+    """InputError unless `tensors` are exactly the `expected` ones, by name and shape.
+
+    It names the first few that differ.
     """
-    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     wrong = [
         f"{name} is {shapes[name]}, not {shape}"
         for name, shape in expected.items()
@@ -197,6 +198,7 @@ def check_tensors(found: dict[str, torch.Tensor], expected: dict[str, tuple[int,
 
 
 def _some(names: list[str]) -> str:
+    """The first three of `names`, for a message."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -212,8 +214,9 @@ def decoder_layout(width: int, dim: int) -> dict[str, tuple[str, tuple[int, ...]
 
 
 def _hub_layout(state: dict[str, torch.Tensor], width: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of an image model's encoder by their name in the release; of `state` the numbers of blocks
-    and of positions are taken.
+    """The shapes of an image model's encoder by the release's names.
+
+    The numbers of blocks and of positions are taken from `state`.
     """
     blocks = {name.split(".")[2] for name in state if name.startswith("dinov2.blocks.")}
     cells = math.isqrt(max(_size(state, "dinov2.pos_embed", 1, 1370) - 1, 1))
@@ -223,8 +226,9 @@ def _hub_layout(state: dict[str, torch.Tensor], width: int) -> dict[str, tuple[i
 
 
 def hub_shapes(width: int, depth: int, positions: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of a hub DINOv2's tensors by name: `depth` blocks of `width` channels, without register
-    tokens.
+    """The shapes of a hub DINOv2's tensors by name, without register tokens.
+
+    It has `depth` blocks of `width` channels.
     """
     linear = {
         "attn.qkv": (3 * width, width),
@@ -248,17 +252,18 @@ def hub_shapes(width: int, depth: int, positions: int) -> dict[str, tuple[int, .
 
 
 def convert_dinov2(hub: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors of a hub DINOv2 under the names of transformers' checkpoints, its position embeddings for
-    224 pixels `(1, 257, C)`.
+    """The tensors of a hub DINOv2 under the names of transformers' checkpoints.
+
+    The position embeddings are those for 224 pixels, `(1, 257, C)`.
     """
-    found = {}
+    converted = {}
     for name, value in hub.items():
         if name.startswith("blocks."):
             _, number, rest = name.split(".", 2)
             prefix = f"encoder.layer.{number}."
             if rest.startswith("attn.qkv."):
                 for part, piece in zip(("query", "key", "value"), value.chunk(3), strict=True):
-                    found[f"{prefix}attention.attention.{part}.{rest.removeprefix('attn.qkv.')}"] = piece
+                    converted[f"{prefix}attention.attention.{part}.{rest.removeprefix('attn.qkv.')}"] = piece
                 continue
             layers = BLOCK
         else:
@@ -266,16 +271,15 @@ def convert_dinov2(hub: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         whole, kind = (
             (rest, "") if rest in layers else (rest.rpartition(".")[0], "." + rest.rpartition(".")[2])
         )
-        found[prefix + layers[whole] + kind] = value
-    return found | {OUTER["pos_embed"]: resized_positions(hub["pos_embed"], SIDE // PATCH)}
+        converted[prefix + layers[whole] + kind] = value
+    return converted | {OUTER["pos_embed"]: resized_positions(hub["pos_embed"], SIDE // PATCH)}
 
 
 def resized_positions(table: torch.Tensor, cells: int) -> torch.Tensor:
-    """Position embeddings `(1, 1 + cells^2, C)` from those of another square grid, `table`, by the rule of
-    the hub's model.
+    """Position embeddings `(1, 1 + cells^2, C)` from those of another square grid, `table`.
 
-    It samples at a scale that is OFFSET of a cell more than `cells`, and not at the exact ratio as
-    transformers does.
+    They follow the hub's model, whose scale is that of `cells` + OFFSET cells. transformers takes the exact
+    ratio instead.
     """
     before = math.isqrt(table.shape[1] - 1)
     if before == cells:
@@ -300,33 +304,32 @@ def encoder_config(encoder: dict[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def _rows(mesh: Mesh, count: int, fact: str, path: Path) -> np.ndarray:
-    """For each of the template's vertices its row of the release's eigenvectors, of which there are `count`.
+    """For each of the template's vertices its row of the release's `count` eigenvectors.
 
-    They are of the file's vertices, or of those that are left when identical ones are merged, in the file's
-    order either way.
+    The rows belong to the file's vertices, or to those that remain after identical ones are merged; both have
+    the file's order.
     """
     if count == len(mesh.verts):
         return np.arange(count)
     if count == len(mesh.source):
-        return cKDTree(mesh.source).query(mesh.verts)[1]
+        return np.asarray(KDTree(mesh.source).query(mesh.verts)[1])
     numbers = " or ".join(str(number) for number in dict.fromkeys((len(mesh.source), len(mesh.verts))))
     raise InputError(
-        f"{fact}, but {path} has {numbers} vertices",
-        "give the mesh of this class from the release, as it is there",
+        f"{fact}, but {path} has {numbers} vertices", "give the unchanged mesh of this class from the release"
     )
 
 
 def _warn_of_noise(eigenvectors: torch.Tensor, faces: np.ndarray, lbo: Path, mesh: Path) -> None:
-    """Warn if the lowest eigenvectors `(K, Q)` differ along the mesh's edges like random numbers: they are of
-    another mesh then.
+    """Warn if the lowest eigenvectors `(K, Q)` differ along the mesh's edges like random numbers.
+
+    Then they belong to another mesh.
     """
     low = eigenvectors[:, :8]
     a, b = torch.from_numpy(np.concatenate([faces[:, :2], faces[:, 1:]]).astype(np.int64)).T
-    if ((low[a] - low[b]) ** 2).mean() > low.var(
-        0
-    ).mean():  # of random numbers the first would be twice the second
+    # for random numbers the left side would be twice the right side
+    if ((low[a] - low[b]) ** 2).mean() > low.var(0).mean():
         log.warning(
-            "%s: jumps from vertex to vertex of %s; is this the mesh, in its order, that it was made on?",
+            "%s: its values jump from vertex to vertex of %s; was it made on this mesh, in this order?",
             lbo,
             mesh,
         )

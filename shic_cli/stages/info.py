@@ -1,4 +1,4 @@
-"""What a file is: an HDF5 file of shic's, or a model."""
+"""Descriptions of files: HDF5 files of the four kinds, and models."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from shic_cli.files import items
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Kind, fields with shapes, settings and sources of `path`, as JSON values; InputError if it is no file
-    of shic's.
+    """The kind, fields with shapes, settings and sources of `path`, as JSON values.
+
+    InputError if it is neither a file of the four kinds nor a model.
     """
     if path.suffix == ".safetensors":
         from shic_cli.learning import model_file

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from shic_cli.base.devices import Fitting
+from shic_cli.base.devices import Fitting, to_host
 from shic_cli.base.errors import Failures, InputError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MasksConfig, PredictConfig
 from shic_cli.files.atomic import atomic
+from shic_cli.files.items import ItemWriter
 from shic_cli.files.layouts import Surface
 from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.names import picture_path
@@ -204,7 +205,7 @@ class Predictor:
             return vertex, share.gather(1, vertex[:, None])[:, 0]
 
         best = list(self.fitting.each(work, pixels))
-        vertex, score = (torch.cat(each).cpu().numpy() for each in zip(*best, strict=True))
+        vertex, score = to_host(*map(torch.cat, zip(*best, strict=True)))
         return vertex, score
 
     def find_mask(self, rgb: np.ndarray) -> np.ndarray:
@@ -258,8 +259,8 @@ def predict(
     attrs = {"labels": "predicted", "template": predictor.template}
     given = {**sources, "images": listing(images)}
     params, mine = {**predictor.config.params(), **masks.settings}, part.of(images)
-    with part.writer(
-        path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite
+    with ItemWriter(
+        path, "shic/maps", params=params, sources=given, attrs=attrs, overwrite=overwrite, part=part
     ) as writer:
         left = [image for image in mine if image.name not in writer]
         masks.prepare(left)
@@ -276,7 +277,7 @@ def predict(
                     score=score,
                 )
         failures.check(len(images))
-    part.end(path, failures, len(images), overwrite)
+    writer.end(failures, len(images))
 
 
 class Pictures:

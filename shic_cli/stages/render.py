@@ -18,10 +18,9 @@ from shic_cli.parts import registry
 from shic_cli.parts.renderers.contract import Fragments
 from shic_cli.surface.cameras import Cameras, ring
 
-SHARE = 1 / (
-    1 + 2 * MARGIN
-)  # of the frame, for the object's longer side: views are framed like crops of photos
-BATCH = 8  # views at a time; bounds the memory of what is computed between them
+# The object's longer side takes this share of the frame, so views are framed like crops of photos.
+SHARE = 1 / (1 + 2 * MARGIN)
+BATCH = 8  # views that are styled at a time; this bounds the memory
 
 
 def render_views(
@@ -32,10 +31,10 @@ def render_views(
     verts: torch.Tensor | None = None,
     track: Track = plain_track,
 ) -> Views:
-    """`Views` of the template as `config` says, on `device`.
+    """The N views of the template that `config` describes, on `device`.
 
-    `cameras` take the place of the ring of viewpoints (and are not fitted), `verts` (K, 3) that of the
-    template's vertices.
+    `cameras` replace the ring of viewpoints and are not fitted; `verts` `(K, 3)` replace the template's
+    vertices.
     """
     renderer = registry.make("renderers", config.renderer, device=str(device))
     faces = torch.as_tensor(template.faces, dtype=torch.int64, device=device)
@@ -46,22 +45,29 @@ def render_views(
     fragments = renderer(verts, faces, cameras, config.size)
     starts, parts = range(0, len(cameras), BATCH), []
     for start in track(starts, len(starts), "render"):
-        some, seen = cameras[start : start + BATCH], fragments[start : start + BATCH]
-        parts.append(
-            (STYLES[config.style](seen, verts, faces, some), *vertex_positions(seen, faces, some, verts))
-        )
+        part, seen = cameras[start : start + BATCH], fragments[start : start + BATCH]
+        image = STYLES[config.style](seen, verts, faces, part)
+        parts.append((image, *vertex_positions(seen, faces, part, verts)))
     image, yx, visible = (torch.cat(part) for part in zip(*parts, strict=True))
     if unseen := int((~visible.any(0)).sum()):
         log.warning("render: %d of %d vertices are visible in no view", unseen, len(verts))
     return Views(
-        image, fragments.zbuf, fragments.mask, fragments.face, fragments.bary, cameras, yx, visible, template.fingerprint
-    )  # fmt: skip
+        image=image,
+        depth=fragments.zbuf,
+        mask=fragments.mask,
+        face=fragments.face,
+        bary=fragments.bary,
+        cameras=cameras,
+        vertex_yx=yx,
+        vertex_visible=visible,
+        template=template.fingerprint,
+    )
 
 
 def _normals(verts: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Unit normals of the vertices, `(K, 3)`, and twice the area times the normals of the faces, `(F, 3)`.
+    """Unit normals of the vertices `(K, 3)`, and normals of the faces times twice their area `(F, 3)`.
 
-    A vertex's is the area-weighted mean of the faces around it.
+    A vertex's normal is the area-weighted mean of the faces around it.
     """
     corners = verts[faces]
     flat = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
@@ -72,8 +78,9 @@ def _normals(verts: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, to
 def _picture_normals(
     fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras
 ) -> torch.Tensor:
-    """Smooth unit normals `(P, 3)` of the surface's pixels along the picture's right, its top and the viewer;
-    none faces away.
+    """Smooth unit normals `(P, 3)` of the surface's P pixels; none points away from the viewer.
+
+    The components point to the picture's right, to its top and to the viewer.
     """
     mask = fragments.mask
     smooth, flat = _normals(verts, faces)
@@ -83,10 +90,10 @@ def _picture_normals(
     eye = -(cameras.rotation @ cameras.translation[..., None])[..., 0]
     sizes = mask.sum((1, 2))
     ray = torch.nn.functional.normalize(position - eye.repeat_interleave(sizes, 0), dim=-1)
-    inside = (flat[fragments.face[mask]] * ray).sum(-1, keepdim=True) > 0
-    normal = torch.where(inside, -normal, normal)
-    # At the outline smooth normals lean over to the far side; they are brought back to the rim, since turning
-    # them round makes speckles.
+    back = (flat[fragments.face[mask]] * ray).sum(-1, keepdim=True) > 0
+    normal = torch.where(back, -normal, normal)
+    # At the outline smooth normals point away from the viewer. They are turned until they are perpendicular
+    # to the viewing ray; reversing them instead would make speckles.
     normal = torch.nn.functional.normalize(
         normal - ray * (normal * ray).sum(-1, keepdim=True).clamp(min=0), dim=-1
     )
@@ -102,30 +109,24 @@ def _picture_normals(
 def style_normals(
     fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras
 ) -> torch.Tensor:
-    """Normals as colours, u1 `(N, H, W, 3)`: red to the right, green to the top, blue to the viewer; black
-    background.
-    """
+    """Normals as colours, u1 `(N, H, W, 3)`, on black: red points right, green up, blue to the viewer."""
     return _painted(fragments, (_picture_normals(fragments, verts, faces, cameras) + 1) / 2)
 
 
 def style_shaded(
     fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras
 ) -> torch.Tensor:
-    """A grey surface in soft light from above the viewer's left shoulder, u1 `(N, H, W, 3)`; black
-    background.
-    """
+    """A grey surface on black in soft light from above the viewer's left shoulder, u1 `(N, H, W, 3)`."""
     normal = _picture_normals(fragments, verts, faces, cameras)
     light = torch.nn.functional.normalize(normal.new_tensor([-0.4, 0.6, 1.0]), dim=0)
-    grey = (
-        0.15 + 0.75 * ((1 + normal @ light) / 2) ** 1.5
-    )  # wraps around the surface, so that no part goes black
+    grey = 0.15 + 0.75 * ((1 + normal @ light) / 2) ** 1.5  # the light wraps around, so that no part is black
     return _painted(fragments, grey[:, None].expand(-1, 3))
 
 
 def style_depth(
     fragments: Fragments, verts: torch.Tensor, faces: torch.Tensor, cameras: Cameras
 ) -> torch.Tensor:
-    """Depth, each view's nearest point white and its farthest dark grey, u1 `(N, H, W, 3)`; black background."""
+    """Depth as grey on black, u1 `(N, H, W, 3)`: a view's nearest point is white, its farthest dark."""
     mask, z = fragments.mask, fragments.zbuf
     near = z.masked_fill(~mask, torch.inf).amin((1, 2), keepdim=True)
     far = z.masked_fill(~mask, -torch.inf).amax((1, 2), keepdim=True)
@@ -137,14 +138,17 @@ STYLES = {"normals": style_normals, "shaded": style_shaded, "depth": style_depth
 
 
 def _painted(fragments: Fragments, colour: torch.Tensor) -> torch.Tensor:
-    """Pictures u1 `(N, H, W, 3)` with `colour` (P, 3) in 0..1 on the surface's pixels."""
+    """Pictures u1 `(N, H, W, 3)` with `colour` `(P, 3)` in 0..1 on the surface's P pixels."""
     out = torch.zeros(*fragments.face.shape, 3, dtype=torch.uint8, device=colour.device)
     out[fragments.mask] = (colour.clamp(0, 1) * 255).round().to(torch.uint8)
     return out
 
 
 def write_contact_sheet(path: Path, views: Views, config: RenderConfig, overwrite: bool = False) -> None:
-    """Write a PNG of all `views`, rendered as `config` says: a row an elevation, a column an azimuth."""
+    """Write a PNG of all `views`, with a row for each elevation and a column for each azimuth.
+
+    `config` has the settings that they were rendered with.
+    """
     captions = [
         f"{i * 360 / config.azimuths:g}, {elevation:g}"
         for elevation in config.elevations

@@ -1,5 +1,6 @@
-"""Depth pictures for a generator elsewhere, and the pictures that it painted from them back as a maps file
-with exact labels (sec. 3.5).
+"""Depth pictures for a generator elsewhere, and its painted pictures back as a maps file (sec. 3.5).
+
+The labels are exact, because each picture is painted over a known projection.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
@@ -19,11 +21,12 @@ from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
 from shic_cli.files.atomic import Journal, atomic, check_target
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import decode, encode, list_images, listing
+from shic_cli.files.photos import ImageFile, decode, encode, list_images, listing
 from shic_cli.parts import registry
 from shic_cli.parts.generators.conditions import Conditioner
-from shic_cli.stages.synth import Check, Target, chosen, collect, picture_name
+from shic_cli.stages.synth import chosen
 from shic_cli.stages.synth_frames import Framer, Picture
+from shic_cli.stages.synth_writing import Check, Target, collect, picture_name
 from shic_cli.surface.poses import Poser
 from shic_cli.surface.viewpoints import view_of
 
@@ -32,29 +35,32 @@ log = logging.getLogger("shic")
 LIST = "conditions.json"
 FORMAT = "shic/conditions"
 KEYS = {"template": str, "seed": int, "side": int, "params": dict, "pictures": list}
-# Settings that are not of the geometry: they are taken from the command line when pictures are read back.
+# Settings that don't concern the geometry; they come from the command line when pictures are read back.
 READING = ("size", "erode", "check", "only")
 
 
 def write_conditions(
-    template: Template, folder: Path, config: SynthConfig, device: torch.device, seed: int = 0, *, weights: Path | None = None,
-    overwrite: bool = False, track: Track = plain_track,
-) -> None:  # fmt: skip
-    """Write the depth pictures that `synthesize` would give to controlnet-depth into `folder`, as PNG, and
-    conditions.json.
+    template: Template,
+    folder: Path,
+    config: SynthConfig,
+    device: torch.device,
+    seed: int = 0,
+    *,
+    weights: Path | None = None,
+    overwrite: bool = False,
+    track: Track = plain_track,
+) -> None:
+    """Write into `folder` the depth pictures that controlnet-depth would get, as PNG, and conditions.json.
 
-    That lists each picture's prompts and seed, with the settings that `read_pictures` needs. An unfinished
-    run goes on.
+    conditions.json lists each picture's prompts and seed, and the settings that `read_pictures` needs. An
+    unfinished run continues.
     """
     config = _depth_settings(config)
-    spec = registry.Spec.parse(config.generator)
-    conditioner = Conditioner(
-        config, device, weights, **{key: spec.options[key] for key in ("depth",) if key in spec.options}
-    )
-    framer, poser = (
-        Framer(template.verts, template.faces, config, device),
-        Poser.of(template, config.poses, config.bodies),
-    )
+    options = registry.Spec.parse(config.generator).options
+    depth = {"depth": options["depth"]} if "depth" in options else {}
+    conditioner = Conditioner(config, device, weights, **depth)
+    framer = Framer(template.verts, template.faces, config, device)
+    poser = Poser.of(template, config.poses, config.bodies)
     side = conditioner.side(config.size)
     header = {
         "format": FORMAT,
@@ -69,31 +75,15 @@ def write_conditions(
     check_target(folder / LIST, overwrite)
     journal, done, finished = Journal(folder / LIST, header, replace=overwrite), {}, False
     try:
-        (folder / LIST).unlink(missing_ok=True)  # from here on the pictures are no longer those that it lists
-        done = {each["name"]: each for each in map(json.loads, journal.records())}
+        (folder / LIST).unlink(missing_ok=True)  # from here on it would list other pictures
+        done = {entry["name"]: entry for entry in map(json.loads, journal.records())}
         left = [i for i in chosen(config) if _depth_name(i) not in done]
         for i in track(left, len(left), "depth"):
-            rng = chance(seed, "synth", i)
-            frame = framer.frame(rng, poser(rng))
-            told = conditioner(framer.scene(frame, side), rng)
-            data = encode(told.picture)
-            with atomic(folder / _depth_name(i)) as partial:
-                partial.write_bytes(data)
-            view = view_of(frame.azimuth, frame.elevation)
-            said = {
-                "name": _depth_name(i),
-                "prompt": told.prompt,
-                "negative": told.negative,
-                "seed": told.seed,
-                "view": view,
-            }
-            said |= {
-                "azimuth": round(frame.azimuth, 3),
-                "elevation": round(frame.elevation, 3),
-                "sha256": hashlib.sha256(data).hexdigest(),
-            }
-            journal.append(json.dumps(said).encode())
-            done[said["name"]] = said
+            entry = _write_depth(
+                folder / _depth_name(i), framer, poser, conditioner, chance(seed, "synth", i)
+            )
+            journal.append(json.dumps(entry).encode())
+            done[entry["name"]] = entry
         with journal.finishing() as partial:
             partial.write_text(
                 json.dumps({**header, "pictures": [done[name] for name in sorted(done)]}, indent=1) + "\n"
@@ -103,52 +93,64 @@ def write_conditions(
         journal.close(remove=finished or not done)
 
 
-def read_pictures(
-    template: Template, folder: Path, path: Path, config: SynthConfig, device: torch.device, *, sources: dict[str, Any] | None = None,
-    weights: Path | None = None, masker: str = "auto", overwrite: bool = False, track: Track = plain_track,
-) -> None:  # fmt: skip
-    """Write the pictures in `folder`, painted elsewhere from the depth pictures of the same names, to the
-    maps file `path`.
+def _write_depth(
+    path: Path, framer: Framer, poser: Poser, conditioner: Conditioner, rng: np.random.Generator
+) -> dict[str, Any]:
+    """Write one depth picture; its entry in conditions.json."""
+    frame = framer.frame(rng, poser(rng))
+    condition = conditioner(framer.scene(frame, conditioner.side(framer.config.size)), rng)
+    data = encode(condition.picture)
+    with atomic(path) as partial:
+        partial.write_bytes(data)
+    return {
+        "name": path.name,
+        "prompt": condition.prompt,
+        "negative": condition.negative,
+        "seed": condition.seed,
+        "view": view_of(frame.azimuth, frame.elevation),
+        "azimuth": round(frame.azimuth, 3),
+        "elevation": round(frame.elevation, 3),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
 
-    conditions.json, which was written with those, has to be beside them. Of `config` count --size, --erode,
-    --check and --only. Pictures that are not there are counted, others of a wrong size are named:
-    PartialError (status 4).
+
+def read_pictures(
+    template: Template,
+    folder: Path,
+    path: Path,
+    config: SynthConfig,
+    device: torch.device,
+    *,
+    sources: dict[str, Any] | None = None,
+    weights: Path | None = None,
+    masker: str = "auto",
+    overwrite: bool = False,
+    track: Track = plain_track,
+) -> None:
+    """Write the pictures in `folder` to the maps file `path`.
+
+    Another program painted them from the depth pictures of the same names. conditions.json, which was written
+    with those, has to be in the folder too. Of `config` only --size, --erode, --check and --only count.
+    Missing pictures are counted, and pictures of a wrong size are named; both lead to PartialError (status
+    4).
     """
-    said = _read_list(folder, template)
-    config = _settings(folder / LIST, said["params"], config)
-    framer, poser = (
-        Framer(template.verts, template.faces, config, device),
-        Poser.of(template, config.poses, config.bodies),
-    )
-    files = {each.path.stem: each for each in list_images([str(folder)])}
-    listed = {Path(each["name"]).stem: each["sha256"] for each in said["pictures"]}
+    recorded = _read_list(folder, template)
+    config = _settings(folder / LIST, recorded["params"], config)
+    framer = Framer(template.verts, template.faces, config, device)
+    poser = Poser.of(template, config.poses, config.bodies)
+    files = {image.path.stem: image for image in list_images([str(folder)])}
+    listed = {Path(entry["name"]).stem: entry["sha256"] for entry in recorded["pictures"]}
     wanted = (
         {i: Path(picture_name(i)).stem for i in chosen(config)}
         if config.only
         else {_number(stem): stem for stem in listed}
     )
     if unknown := [stem for stem in wanted.values() if stem not in listed]:
-        raise InputError(f"{folder / LIST}: lists no {unknown[0]}", "give numbers that it lists with --only")
+        raise InputError(f"{folder / LIST}: lists no {unknown[0]}", "give --only numbers that it lists")
 
     def make(i: int) -> Picture:
-        stem = wanted[i]
-        data = files[stem].read()
-        if hashlib.sha256(data).hexdigest() == listed[stem]:
-            raise PictureError(
-                f"{files[stem].path} is the depth picture itself",
-                "give the folder of what was painted from them",
-            )
-        try:
-            rgb, _ = decode(data, str(files[stem].path))
-        except InputError as error:
-            raise PictureError(error.message, error.hint) from error
-        if rgb.shape[:2] != (said["side"], said["side"]):
-            height, width = rgb.shape[:2]
-            raise PictureError(
-                f"{files[stem].path} is {width} by {height} pixels, its depth {said['side']} a side",
-                "paint at that size",
-            )
-        rng = chance(said["seed"], "synth", i)
+        rgb = _read_painted(files[wanted[i]], listed[wanted[i]], recorded["side"])
+        rng = chance(recorded["seed"], "synth", i)
         return framer.label(framer.frame(rng, poser(rng)), rgb)
 
     missing = [picture_name(i) for i, stem in wanted.items() if stem not in files]
@@ -160,17 +162,37 @@ def read_pictures(
             f"name them like {next(iter(listed))}.png",
         )
     sources = {**(sources or {}), "images": listing(list(files.values()))}
-    target = Target(path, template, {**config.params(), "seed": said["seed"]}, sources, overwrite)
-    here, check = (
-        [i for i, stem in wanted.items() if stem in files],
-        Check.of(config, masker, device, weights),
-    )
-    collect(target, here, make, check, missing=missing, track=track)
+    target = Target(path, template, {**config.params(), "seed": recorded["seed"]}, sources, overwrite)
+    present = [i for i, stem in wanted.items() if stem in files]
+    check = Check.of(config, masker, device, weights)
+    collect(target, present, make, check, missing=missing, track=track)
+
+
+def _read_painted(image: ImageFile, depth_hash: str, side: int) -> np.ndarray:
+    """The painted picture `(side, side, 3)` uint8; PictureError if it can't be used.
+
+    `depth_hash` is the hash of its depth picture, which is not a painted one.
+    """
+    data = image.read()
+    if hashlib.sha256(data).hexdigest() == depth_hash:
+        raise PictureError(
+            f"{image.path} is the depth picture itself", "give the folder of the painted pictures"
+        )
+    try:
+        rgb, _ = decode(data, str(image.path))
+    except InputError as error:
+        raise PictureError(error.message, error.hint) from error
+    height, width = rgb.shape[:2]
+    if (height, width) != (side, side):
+        fact = f"{image.path} is {width} by {height} pixels, its depth picture {side} by {side}"
+        raise PictureError(fact, "paint at that size")
+    return rgb
 
 
 def _depth_settings(config: SynthConfig) -> SynthConfig:
-    """`config` for depth pictures: of controlnet-depth, whether or not its weights are here. SettingError for
-    another generator.
+    """`config` for the depth pictures of controlnet-depth, whether or not its weights are here.
+
+    SettingError for another generator.
     """
     name = "controlnet-depth" if config.generator == "auto" else config.generator
     if registry.Spec.parse(name).name != "controlnet-depth":
@@ -185,8 +207,9 @@ def _depth_settings(config: SynthConfig) -> SynthConfig:
 
 
 def _settings(path: Path, params: dict[str, Any], given: SynthConfig) -> SynthConfig:
-    """The settings that the depth pictures were made with, but for those of READING, which are `given`;
-    InputError if they are none.
+    """The settings with which the depth pictures were made, except those of READING, which `given` has.
+
+    InputError if `params` are no such settings.
     """
     usual = json.loads(json.dumps(SynthConfig().params()))
     for name, value in usual.items():
@@ -196,59 +219,59 @@ def _settings(path: Path, params: dict[str, Any], given: SynthConfig) -> SynthCo
                 f"{path}: its setting {name} is {params.get(name)!r}",
                 "take the one that `shic synth --depth-only` wrote",
             )
+    values: dict[str, Any] = {
+        name: tuple(params[name]) if isinstance(params[name], list) else params[name] for name in usual
+    }
     try:
-        made = SynthConfig(
-            **{
-                name: tuple(params[name]) if isinstance(params[name], list) else params[name]
-                for name in usual
-            }
-        )
+        made = SynthConfig(**values)
     except SettingError as error:
         raise InputError(f"{path}: {error.message}", error.hint) from error
-    own = {name: getattr(given, name) for name in READING} | (
-        {"erode": made.erode} if given.erode < 0 else {}
-    )
+    own: dict[str, Any] = {name: getattr(given, name) for name in READING}
+    if given.erode < 0:
+        own["erode"] = made.erode
     return replace(made, **own)
 
 
 def _read_list(folder: Path, template: Template) -> dict[str, Any]:
-    """What conditions.json in `folder` says; InputError when it is not there, is no such list, or is of
-    another template.
+    """The content of conditions.json in `folder`.
+
+    InputError if it is missing, is no list of depth pictures, or belongs to another template.
     """
     path = folder / LIST
     try:
-        said = json.loads(path.read_text())
+        content = json.loads(path.read_text())
         if (
-            said["format"] != FORMAT
-            or not all(isinstance(said[key], kind) for key, kind in KEYS.items())
-            or said["seed"] < 0
+            content["format"] != FORMAT
+            or not all(isinstance(content[key], kind) for key, kind in KEYS.items())
+            or content["seed"] < 0
         ):
-            raise ValueError("it is no list of depth pictures")
-        for each in said["pictures"]:
-            _ = _number(Path(each["name"]).stem), each["sha256"]
+            raise ValueError("it is not a list of depth pictures")
+        for entry in content["pictures"]:
+            _ = _number(Path(entry["name"]).stem), entry["sha256"]
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: there is no such file",
-            "copy the one that `shic synth --depth-only` wrote with the depth pictures to there",
+            "copy the one there that `shic synth --depth-only` wrote with the depth pictures",
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: can't be read ({error})", "take the one that `shic synth --depth-only` wrote"
         ) from error
-    if said["template"] != template.fingerprint:
+    if content["template"] != template.fingerprint:
         raise InputError(
-            f"{path}: its depth pictures are of another template", "give the template that they were made of"
+            f"{path}: its depth pictures show another template", "give the template that they were made with"
         )
-    return said
+    return content
 
 
 def _depth_name(i: int) -> str:
+    """The name of the depth picture of picture `i`."""
     return Path(picture_name(i)).with_suffix(".png").name
 
 
 def _number(stem: str) -> int:
-    """The number of a picture, from its name without the ending; ValueError when it is no picture's."""
+    """The number of a picture, from its name without the suffix; ValueError for any other name."""
     number = int(stem.rpartition("_")[2])
     if stem != Path(picture_name(number)).stem:
-        raise ValueError(f"{stem} is no picture's name")
+        raise ValueError(f"{stem} does not name a picture")
     return number

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.spatial import cKDTree
 
-from shic_cli.base.errors import InputError
+from shic_cli.base.devices import free_memory
+from shic_cli.base.errors import InputError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import GEODESIC_MAXIMUM, TemplateConfig
 from shic_cli.files.arrays import source, write_arrays
@@ -57,15 +58,27 @@ def _measured(
     little memory.
     """
     try:
-        vectors, values, _ = geometry.laplacian_basis(verts, faces, config.eigenvectors, device)
-        return vectors, values, geometry.geodesics(verts, faces, track, device)
+        if device is None or has_room(len(verts), device):
+            vectors, values, _ = geometry.laplacian_basis(verts, faces, config.eigenvectors, device)
+            return vectors, values, geometry.geodesics(verts, faces, track, device)
     except RuntimeError as error:
-        if device is None or type(error).__name__ != "OutOfMemoryError":
+        if device is None or not lacks_memory(error):
             raise
     log.warning(
         "%d vertices need more memory than %s has free: measured on the CPU instead", len(verts), device
     )
     return _measured(verts, faces, config, track, None)
+
+
+def has_room(count: int, device: torch.device) -> bool:
+    """Whether the dense matrices of `count` vertices fit into what is free on the GPU `device` and here."""
+    import torch
+
+    from shic_cli.surface import heat_gpu
+
+    square = 8 * count**2  # bytes of one matrix
+    places = {device: heat_gpu.ON_DEVICE, torch.device("cpu"): heat_gpu.ON_HOST}
+    return all(number * square < free_memory(place) for place, number in places.items())
 
 
 def with_catalogue(template: Template, geodesics: Path | None, symmetry: Path | None) -> Template:

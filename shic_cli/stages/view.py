@@ -16,7 +16,7 @@ import numpy as np
 
 from shic_cli.base.errors import Failures, InputError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.settings import ViewConfig
+from shic_cli.base.result_settings import ViewConfig
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.atomic import atomic
 from shic_cli.files.items import Item, ItemReader

@@ -15,11 +15,13 @@ from shic_cli.base.progress import Track, plain_track
 from shic_cli.surface.delaunay import operators
 
 BLOCK = 512  # sources solved at a time; this bounds the memory beyond the two factors and the table
+ON_DEVICE = 3.5  # matrices (K, K) in f8 that are there at once: two factors, what is factorised, and blocks
+ON_HOST = 2.0  # one on its way, and the table and its transpose in f4
 
 
 def inverse(operator: sparse.csc_matrix, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     """A function that solves the symmetric positive definite `operator` `(K, K)` for a right side `(K,)`."""
-    factor = torch.linalg.cholesky(torch.from_numpy(operator.toarray()).to(device))
+    factor = torch.linalg.cholesky(_dense(operator, device))
     # a product is far faster than two triangular solves, in which every row waits for the row before
     table = torch.cholesky_inverse(factor)
 
@@ -41,13 +43,12 @@ def heat_distances(
     """
     gradient, areas, masses, edge = operators(verts, faces)
     twice = np.tile(areas, 2)
-    laplacian = (gradient.T @ gradient.multiply(twice[:, None])).toarray()
-    heat = torch.linalg.cholesky(torch.from_numpy(np.diag(masses) + edge**2 * laplacian).to(device))
+    laplacian = (gradient.T @ gradient.multiply(twice[:, None])).tocsc()
+    heat = torch.linalg.cholesky(_dense(sparse.diags(masses) + edge**2 * laplacian, device))
     # the Laplacian of a constant is 0; with this term added it can be factorised, and solutions have mean 0
-    share = masses / masses.sum()
-    flat = torch.linalg.cholesky(
-        torch.from_numpy(laplacian + np.trace(laplacian) * np.outer(share, share)).to(device)
-    )
+    share = torch.from_numpy(masses / masses.sum()).to(device)
+    flat = _dense(laplacian, device).addr_(share, share, alpha=float(laplacian.diagonal().sum()))
+    flat = torch.linalg.cholesky(flat)
     slope, fall = (_sparse(matrix, device) for matrix in (gradient, gradient.multiply(twice[:, None]).T))
     table, starts = np.empty((len(verts), len(verts)), np.float32), range(0, len(verts), BLOCK)
     for start in track(starts, len(starts), "geodesics"):
@@ -61,6 +62,11 @@ def heat_distances(
         distance = (distance - distance[sources, sources - start]).T
         table[start : start + len(sources)] = distance.float().cpu().numpy()
     return table
+
+
+def _dense(matrix: sparse.csc_matrix, device: torch.device) -> torch.Tensor:
+    """`matrix` `(K, K)` with all of its zeros, on `device` alone."""
+    return torch.from_numpy(matrix.toarray()).to(device)
 
 
 def _sparse(matrix: sparse.csr_matrix | sparse.coo_matrix, device: torch.device) -> torch.Tensor:

@@ -24,7 +24,7 @@ AXES = tuple(sign + axis for axis in "xyz" for sign in "+-")
 READINGS = tuple((up, front) for up in AXES for front in AXES if up[1] != front[1])
 # what each kind of file says for readings that match, "*" for any axis: glTF prescribes its axes (3.4), most
 # exporters of OBJ have y up, CAD and Blender have z up and the front at -y
-GLTF = {("+y", "*"): 6.0, ("*", "+z"): 3.5}
+GLTF = {("+y", "*"): 6.0, ("*", "+z"): 3.0}
 OBJ = {("+y", "*"): 3.0, ("+z", "*"): 1.0, ("+y", "+z"): 1.5, ("+z", "-y"): 1.0}
 OTHERS = {("+y", "*"): 1.0, ("+z", "*"): 1.5, ("+y", "+z"): 0.5, ("+z", "-y"): 0.5}
 KINDS = {".gltf": GLTF, ".glb": GLTF, ".obj": OBJ, ".pkl": OBJ}

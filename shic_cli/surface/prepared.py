@@ -37,8 +37,12 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
     mesh = read_mesh(path)
     if not config.keep:
         mesh = without_surroundings(mesh, path.name)
-    mesh = largest_part(_whole(sound(mesh, path.name), config, path.name), path.name)
-    mesh = normalised(mesh.moved(orientation(mesh, path.suffix.lower(), config.up, config.front)))
+    parts = sound(mesh, path.name)
+    whole = _whole(parts, config, path.name)
+    mesh = largest_part(whole, path.name)
+    # a new surface is equally fine everywhere: the parts that it was made of tell more of where the head is
+    shape = mesh if whole is parts else parts
+    mesh = normalised(mesh.moved(orientation(shape, path.suffix.lower(), config.up, config.front)))
     axis, _ = geometry.mirror_plane(mesh.verts)
     mesh = normalised(resample(mesh, config.vertices, path.name))
     if len(mesh.verts) > LARGEST:

@@ -71,8 +71,7 @@ def _surrounding(mesh: Mesh, label: np.ndarray) -> tuple[int, str] | None:
 
 
 def _some(points: np.ndarray) -> np.ndarray:
-    """At most MOST different ones of `points` (P, 3), those of each direction's ends among them."""
-    points = np.unique(points, axis=0)
+    """About MOST of `points` (P, 3), those of each direction's ends among them."""
     ends = np.r_[points.argmin(0), points.argmax(0)]
     return points[np.r_[ends, np.arange(0, len(points), -(-len(points) // MOST))]]
 

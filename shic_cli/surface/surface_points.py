@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from shic_cli.base.devices import to_host
 from shic_cli.files.layouts import Surface
 
 PATCH = (
@@ -29,8 +30,11 @@ class SurfacePoints:
         self.surface, self.device = surface, torch.device(device)
         around, neighbours = _rings(surface.faces, len(surface.verts))
         frames = _face_frames(surface.verts, surface.faces)
-        self.verts, self.around, self.neighbours, self.frames = (
-            torch.from_numpy(array).to(self.device) for array in (surface.verts, around, neighbours, frames)
+        self.on_host, sizes = torch.from_numpy(surface.verts), (around >= 0).sum(1)
+        around = np.where(around < 0, around[:, :1], around)
+        self.verts, self.around, self.sizes, self.neighbours, self.frames = (
+            torch.from_numpy(array).to(self.device)
+            for array in (surface.verts, around, sizes, neighbours, frames)
         )
         ends = surface.verts[surface.faces[:, :2]]
         self.edge = float(np.median(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)))
@@ -40,24 +44,25 @@ class SurfacePoints:
 
         `vertex` `(H, W)` is -1 where a pixel has no vertex.
         """
-        cut = torch.from_numpy(vertex.astype(np.int64)).to(self.device)
-        inside = cut >= 0
-        rows, columns = (inside.any(axis).nonzero()[:, 0] for axis in (1, 0))
+        rows, columns = ((vertex >= 0).any(axis).nonzero()[0] for axis in (1, 0))
         if not len(rows):
             return np.zeros(0, np.int64), np.zeros((0, 3), np.float32)
-        cut = cut[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        face, bary = self._onto_faces(self._smooth(cut), cut[cut >= 0])
-        return face.cpu().numpy(), bary.cpu().numpy()
+        cut = vertex[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        cut = torch.from_numpy(cut.astype(np.int64))  # on the CPU, so that sizes are known without a wait
+        face, bary = self._onto_faces(self._smooth(cut), cut[cut >= 0].to(self.device))
+        face, *bary = to_host(face, *bary.unbind(1))
+        return face, np.stack(bary, 1)
 
     def _smooth(self, vertex: torch.Tensor) -> torch.Tensor:
-        """Smoothed positions `(P, 3)` of the P pixels of `vertex` `(H, W)` that have a vertex."""
-        inside = vertex >= 0
-        own = self.verts[vertex[inside]]
+        """Smoothed positions `(P, 3)` of the P pixels of `vertex` `(H, W)`, on the CPU, that have a vertex."""
+        inside = (vertex >= 0).nonzero()
+        own = self.verts[vertex[vertex >= 0].to(self.device)]
         patch, near = self._scales(vertex)
         step = max(int(patch / PATCH), 1)
         coarse = vertex[step // 2 :: step, step // 2 :: step]
         if not (coarse >= 0).any():
             return own
+        coarse, inside = coarse.to(self.device), inside.to(self.device)
         averaged = _average(coarse, self.verts, REACH * max(patch / step, 1.0), near)
         return _spread(averaged, coarse >= 0, step, inside, own, near)
 
@@ -65,11 +70,11 @@ class SurfacePoints:
         """The mean width in pixels of a patch with one vertex, and the distance within which vertices mix."""
         left, right = vertex[:, :-1], vertex[:, 1:]
         both = (left >= 0) & (right >= 0)
-        apart = (self.verts[left[both]] - self.verts[right[both]]).norm(dim=1)
+        apart = (self.on_host[left[both]] - self.on_host[right[both]]).norm(dim=1)
         steps = apart[apart > 0]
         if not len(steps):
             return float(max(vertex.shape)), NEAR * self.edge
-        rough = min(float(np.median(steps.cpu().numpy())), LIMB / NEAR)  # a rough map's steps exceed an edge
+        rough = min(float(np.median(steps.numpy())), LIMB / NEAR)  # a rough map's steps exceed an edge
         return len(apart) / len(steps), NEAR * max(self.edge, rough)
 
     def _onto_faces(self, position: torch.Tensor, vertex: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,17 +93,22 @@ class SurfacePoints:
         """The face `(P,)` nearest to `place` `(P, 3)` around vertices `at` `(P,)`; coordinates `(P, 3)`."""
         best = place.new_full((len(at),), torch.inf)
         face, bary = at.new_zeros(len(at)), place.new_zeros(len(at), 3)
+        sizes, rows = self.sizes[at], torch.arange(len(at), device=at.device)
         for column in range(self.around.shape[1]):
-            tried = self.around[at, column]
-            rows = (tried >= 0).nonzero()[:, 0]
-            if not len(rows):
-                break
-            tried = tried[rows]
+            if _leaves_out(at):
+                rows = (sizes > column).nonzero()[:, 0]
+            tried = self.around[at[rows], column]  # of a vertex with fewer faces, its first again
             weights, distance = _project(place[rows], self.frames[tried])
             better = distance < best[rows]
-            rows = rows[better]
-            best[rows], face[rows], bary[rows] = distance[better], tried[better], weights[better]
+            best[rows] = torch.where(better, distance, best[rows])
+            face[rows] = torch.where(better, tried, face[rows])
+            bary[rows] = torch.where(better[:, None], weights, bary[rows])
         return face, bary
+
+
+def _leaves_out(tensor: torch.Tensor) -> bool:
+    """Whether rows that are done are left out: a GPU does them sooner than the host learns which they are."""
+    return tensor.device.type == "cpu"
 
 
 def _average(vertex: torch.Tensor, verts: torch.Tensor, reach: float, near: float) -> torch.Tensor:
@@ -138,13 +148,13 @@ def _plane_at_origin(sums: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 def _spread(
     coarse: torch.Tensor, known: torch.Tensor, step: int, inside: torch.Tensor, own: torch.Tensor, near: float
 ) -> torch.Tensor:
-    """Positions `(P, 3)` at the pixels `inside`: `coarse` `(h, w, 3)`, interpolated bilinearly.
+    """Positions `(P, 3)` at the pixels `inside` `(P, 2)`: `coarse` `(h, w, 3)`, interpolated bilinearly.
 
     Only grid points near the pixel's `own` position on the template count.
     """
     if step == 1:
-        return coarse[inside]
-    yx = (inside.nonzero() - step // 2).double() / step
+        return coarse[inside[:, 0], inside[:, 1]]
+    yx = (inside - step // 2).double() / step
     corner = yx.floor().long()
     part = (yx - corner).float()
     total, weights = torch.zeros_like(own), own.new_full((len(own),), 1e-6)
@@ -192,9 +202,10 @@ def walk(
             better = distance < nearest
             nearest, end = torch.where(better, distance, nearest), torch.where(better, to, end)
         at[moving] = end
-        moving = moving[end != start]
-        if not len(moving):
-            break
+        if _leaves_out(at):
+            moving = moving[end != start]
+            if not len(moving):
+                break
     return at
 
 

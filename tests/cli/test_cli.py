@@ -22,7 +22,8 @@ from shic_cli.files.layouts import LAYOUTS
 
 Shic = Callable[..., tuple[int, str, str]]
 ORDER = ["template", "mask", "render", "features", "pseudo-gt", "synth", "train", "predict"]
-ORDER += ["join", "dataset", "eval", "remap", "match", "view", "annotate", "models", "info", "doctor", "demo"]
+ORDER += ["join", "dataset", "eval", "remap", "match", "view", "annotate", "export"]
+ORDER += ["models", "info", "doctor", "demo"]
 
 
 def test_help_lists_every_command_in_pipeline_order(shic: Shic) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import numpy as np
 import pytest
 
 from shic_cli.cli import main
+from shic_cli.files.atomic import Journal
 from shic_cli.files.items import ItemWriter
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import encode
+from shic_cli.stages import remap
 
 Shic = Callable[..., tuple[int, str, str]]
 
@@ -107,7 +111,7 @@ def test_a_name_cannot_lead_out_of_the_folder(
 def test_bad_inputs(shic: Shic, one: Path) -> None:
     for words, said in (
         (("none.h5", "--texture", "grid"), "none.h5: there is no such file"),
-        (("a.maps.h5", "--texture", "none.png"), "none.png: is no picture file"),
+        (("a.maps.h5", "--texture", "none.png"), "none.png: can't be read"),
         (
             ("a.maps.h5", "--texture", "grid", "--template", "a.maps.h5"),
             "expected shic/template, found shic/maps",
@@ -133,3 +137,72 @@ def test_a_picture_on_stdout(
         50,
         3,
     )
+
+
+@pytest.fixture
+def several(small_template: Template, small_template_file: Path) -> Path:
+    path = small_template_file.with_name("all.maps.h5")
+    write_maps(path, ("a.jpg", "b.jpg", "c.jpg"), small_template.fingerprint)
+    return path
+
+
+def test_after_a_full_disk_the_same_line_goes_on(
+    shic: Shic, several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    disk = [2]  # pictures that it has room for
+    real = remap.encode
+
+    def encode_as_long_as_there_is_room(picture: np.ndarray) -> bytes:
+        drawn.append("picture")
+        if len(drawn) > disk[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(picture)
+
+    monkeypatch.setattr(remap, "encode", encode_as_long_as_there_is_room)
+    status, _, err = shic("remap", "all.maps.h5", "--texture", "grid")
+    assert status == 1 and "No space left" in err and "same line again" in err
+    first = {path.name: path.stat().st_mtime_ns for path in Path("all").glob("*.png")}
+    assert sorted(first) == ["a.remap.png", "b.remap.png"]
+    status, _, err = shic("remap", "all.maps.h5", "--texture", "colors")
+    assert status == 1 and "an unfinished run is there with other settings (texture: 'grid'" in err
+    disk[0] = 9
+    assert shic("remap", "all.maps.h5", "--texture", "grid") == (0, "", "")
+    assert len(drawn) == 4 and sorted(os.listdir("all")) == ["a.remap.png", "b.remap.png", "c.remap.png"]
+    assert all((Path("all") / name).stat().st_mtime_ns == changed for name, changed in first.items())
+
+
+def test_pictures_of_a_finished_run_are_kept(shic: Shic, several: Path) -> None:
+    assert shic("remap", "all.maps.h5", "--texture", "grid")[0] == 0
+    Path("all/a.remap.png").unlink()
+    before = Path("all/c.remap.png").read_bytes()
+    status, _, err = shic("remap", "all.maps.h5", "--texture", "colors")
+    assert status == 1 and "all/b.remap.png: is there already and is kept" in err
+    assert sorted(os.listdir("all")) == ["b.remap.png", "c.remap.png"]
+    assert shic("remap", "all.maps.h5", "--texture", "colors", "--overwrite")[0] == 0
+    assert Path("all/a.remap.png").exists() and Path("all/c.remap.png").read_bytes() != before
+
+
+def test_a_picture_that_was_written_just_before_a_kill_is_no_obstacle(
+    shic: Shic, several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(journal: Journal, payload: bytes) -> None:
+        if payload == b"a.jpg":
+            patch.setattr(Journal, "close", lambda journal, remove=False: journal.lock.release())
+            raise KeyboardInterrupt
+        append(journal, payload)
+
+    append = Journal.append
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", killed)
+        assert shic("remap", "all.maps.h5", "--texture", "grid")[0] == 130
+    assert sorted(os.listdir("all")) == [".remap.journal", "a.remap.png"]
+    assert shic("remap", "all.maps.h5", "--texture", "grid") == (0, "", "")
+    assert sorted(os.listdir("all")) == ["a.remap.png", "b.remap.png", "c.remap.png"]
+
+
+def test_two_images_with_one_picture(shic: Shic, several: Path, small_template: Template) -> None:
+    several.unlink()
+    write_maps(several, ("a.jpg", "a.png"), small_template.fingerprint)
+    status, _, err = shic("remap", "all.maps.h5", "--texture", "grid")
+    assert status == 4 and "a.png: its picture would replace that of a.jpg" in err

@@ -15,7 +15,7 @@ import pytest
 
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
-from shic_cli.stages import synth
+from shic_cli.stages import synth, synth_writing
 
 Run = Callable[..., tuple[int, str, str]]
 PLAIN = ("--size", "64", "--device", "cpu", "--renderer", "warp", "--generator", "plain", "--poses", "0")
@@ -90,7 +90,7 @@ def test_a_generator_that_gives_nothing_is_stopped_soon(shic: Run, small_templat
     status, _, err = shic("synth", *PLAIN, "--number", "2")
     assert status == 1 and "synth_00000.jpg: the picture is black" in err
     status, _, err = shic("synth", *PLAIN, "--number", "50")
-    assert status == 1 and err.count("left out") == synth.GIVE_UP and not Path("synth.h5").exists()
+    assert status == 1 and err.count("left out") == synth_writing.GIVE_UP and not Path("synth.h5").exists()
 
 
 def test_the_check_drops_what_its_masker_does_not_find_once_for_good(

@@ -88,7 +88,7 @@ def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest
     unknown = write_maps(tmp_path / "unknown.h5", {"a.jpg": one_map()}, "")
     logging.getLogger("shic").propagate = True
     assert geodesic(unknown, points, template)["mean"] == 0
-    assert "does not say which template" in caplog.text
+    assert "does not name its template" in caplog.text
     with pytest.raises(InputError, match="9 by 10 pixels"):
         geodesic(write_maps(tmp_path / "size.h5", {"a.jpg": one_map()[:, :9]}, ""), points, template)
     with pytest.raises(InputError, match="vertex"):

@@ -10,7 +10,7 @@ import pytest
 from scoring import four_vertices, keypoints, one_map, side, write_maps
 
 from shic_cli.base.errors import InputError
-from shic_cli.base.settings import PckConfig
+from shic_cli.base.result_settings import PckConfig
 from shic_cli.evaluation import pck
 from shic_cli.files.keypoints import Pair, read_pairs
 from shic_cli.files.layouts import Template

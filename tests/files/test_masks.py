@@ -252,3 +252,14 @@ def test_a_mask_that_is_no_picture(tmp_path: Path) -> None:
     assert "0x" not in str(raised.value)
     with pytest.raises(InputError, match="can't be read"):
         read_mask(tmp_path / "none.png")
+
+
+def test_void_counts_neither_for_the_border_nor_as_background(shic: Run, tmp_path: Path) -> None:
+    """An object on the whole border that is not void is warned of; without any background it is refused."""
+    beyond = (Y < 4) | (Y > 85) | (X < 60)
+    mask = np.where(beyond, 255, np.where(Y < 70, 13, 0))
+    status, err = masked(shic, tmp_path, palette(mask))
+    assert status == 0 and "its mask is on 80% of the photo's border" in err
+    (tmp_path / "masks/h.png").write_bytes(palette(np.where(beyond, 255, 13)))
+    status, _, err = shic("features", "imgs/", "--extractor", "silhouette", "--label", "13", "--overwrite")
+    assert status == 1 and "h.jpg: its mask leaves no background beside void pixels" in err

@@ -4,10 +4,7 @@ nothing along.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +14,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from two_ranks import torchrun
 
 from shic_cli.base.errors import InputError, SettingError
+from shic_cli.files.atomic import Journal
 from shic_cli.files.items import ItemReader
-from shic_cli.files.shards import WHOLE, Part, join, whole_path
+from shic_cli.files.join import join
+from shic_cli.files.shards import WHOLE, Part, whole_path
 from shic_cli.learning.model_file import read_meta
 from shic_cli.stages import pseudo_gt
 
@@ -40,27 +40,6 @@ SYNTH = (
     "--masker",
     "grabcut",
 )
-
-
-def torchrun(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
-    """Run `program` in two processes that torchrun starts in `folder`; it may call `shic(*words)`."""
-    begin = "import faulthandler, os\nfaulthandler.dump_traceback_later(120, exit=True)  # who waits for ever says where\n"
-    begin += "from shic_cli.cli import main\nrank = int(os.environ['RANK'])\n"
-    begin += "def shic(*words):\n    try: main(list(words))\n    except SystemExit as ended: assert not ended.code, (words, ended.code)\n"
-    (folder / "program.py").write_text(begin + program)
-    root, tests = Path(__file__).parents[2], Path(__file__).parents[1]
-    paths = os.pathsep.join([str(root), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
-    line = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "program.py",
-    ]
-    env = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
 def same(a: Path, b: Path) -> bool:
@@ -240,10 +219,13 @@ def test_what_parts_dropped_is_added_up(folder: Path, shic: Shic) -> None:
 
 
 def test_what_a_killed_run_with_a_check_left_goes_with_the_next_one(folder: Path, shic: Shic) -> None:
-    (folder / "synth.h5.dropped.journal").write_bytes(b"torn")
-    (folder / ".synth.h5.dropped.lock").touch()
+    assert shic(*SYNTH[:-4], "-o", "one.h5")[0] == 0
+    names = ItemReader(folder / "one.h5", "shic/maps").names
+    killed = Journal(folder / "synth.h5", {"params": {"check": 0.5}})
+    killed.append(b"dropped " + names[0].encode())
+    killed.close()
     assert shic(*SYNTH[:-4], "-o", "synth.h5", "--overwrite")[0] == 0
-    assert not list(folder.glob("*.dropped*")) and not list(folder.glob(".*.lock"))
+    assert same(folder / "one.h5", folder / "synth.h5") and not list(folder.glob("synth.h5.*"))
 
 
 def test_views_and_single_pictures_are_not_split(folder: Path, shic: Shic) -> None:

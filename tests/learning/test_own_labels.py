@@ -1,14 +1,12 @@
 """Photos that teach by the map's own labels, and pictures with the errors that masks and cameras make."""
 
-import logging
-
 import numpy as np
 import pytest
 import torch
 from training import CPU, config, make_trainer
 
 from shic_cli.base.devices import chance
-from shic_cli.learning import augment
+from shic_cli.learning import augment, own_labels
 from shic_cli.learning.examples import ROOM, Examples
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.stages.train import open_maps
@@ -57,20 +55,15 @@ def test_own_labels_stay_on_the_pixels_that_they_were_asked_for(rough):
     assert set(rough.get(0, 0).vertex.tolist()) <= set(vertex.tolist())
 
 
-def test_photos_are_learned_from_where_the_map_is_sure(folder, album, shic, small_template, caplog):
+def test_photos_are_learned_from_where_the_map_is_sure(folder, album, shic, small_template, monkeypatch):
     assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", *FEW)[0] == 0
     both = [folder / "pgt.h5", album / "truth.h5"]
     found = {}
-    for name, settings in {
-        "sure": {"own_from": 0.0, "own_spread": 1e4},
-        "late": {"own_from": 1.0, "own_spread": 1e4},
-        "unsure": {"own_from": 0.0, "own_spread": 0.0},
-    }.items():
-        trainer = make_trainer(
-            small_template, both, config(encoder="picture", precision="float32", **settings)
-        )
-        with caplog.at_level(logging.INFO, "shic"):
-            found[name] = trainer.run_epoch()
+    for name, start, spread in (("sure", 0.0, 1e4), ("late", 1.0, 1e4), ("unsure", 0.0, 0.0)):
+        monkeypatch.setattr(own_labels, "START", start)
+        monkeypatch.setattr(own_labels, "SPREAD", spread)
+        trainer = make_trainer(small_template, both, config(encoder="picture", precision="float32"))
+        found[name] = trainer.run_epoch()
         labels = {trainer.examples.is_natural(index) for index in trainer.examples.own}
         assert labels == ({True} if name == "sure" else set())
     assert "own" in found["sure"] and "own" not in found["late"] and "own" not in found["unsure"]

@@ -173,7 +173,7 @@ def test_a_black_background_needs_a_mask_and_hides_what_is_outside(tiny_vit):
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float16", 0.02), ("bfloat16", 0.1)])
-def test_half_precision_is_near_and_comparable(tiny_vit, precision, tolerance):
+def test_half_precision_is_near_and_comparable(tiny_vit, precision, tolerance, monkeypatch):
     folder = tiny_vit("dinov2")
     images, masks = pictures(48)
     full, half = (
@@ -184,7 +184,10 @@ def test_half_precision_is_near_and_comparable(tiny_vit, precision, tolerance):
     assert found.dtype == torch.float32 and 0 < (found - full(images, masks)).abs().max() < tolerance
     assert half.fingerprint == full.fingerprint and half.settings["precision"] == precision
     assert full.settings["precision"] == "float32"
-    assert number_format("vit", "auto", torch.device("cuda"), torch.bfloat16) == torch.bfloat16
+    for capability, expected in (((8, 0), torch.bfloat16), ((7, 5), torch.float32)):  # a T4 has no bfloat16
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, value=capability: value)
+        assert number_format("vit", "auto", torch.device("cuda"), torch.bfloat16) == expected
+        assert number_format("sd", "auto", torch.device("cuda"), torch.float16) == torch.float16
 
 
 def test_fingerprints_tell_weights_and_options_apart(tiny_vit):

@@ -63,9 +63,7 @@ main(["train"])
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
     )
-    assert (
-        done.returncode == 128 + number and f"shic: error: {word}\n  nothing finished is lost" in done.stderr
-    )
+    assert done.returncode == 128 + number and f"shic: error: {word}\n  finished work is kept" in done.stderr
     assert "Traceback" not in done.stderr
 
 

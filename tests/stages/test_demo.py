@@ -12,7 +12,7 @@ import torch
 import trimesh
 
 from shic_cli.base.errors import ShicError
-from shic_cli.base.settings import DemoConfig
+from shic_cli.base.result_settings import DemoConfig
 from shic_cli.files.annotations import read_annotations
 from shic_cli.files.layouts import Template
 from shic_cli.files.masks import read_mask

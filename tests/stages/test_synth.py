@@ -14,7 +14,7 @@ from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import decode, encode
 from shic_cli.learning.views import interpolate
-from shic_cli.stages import synth, synth_frames
+from shic_cli.stages import synth, synth_frames, synth_writing
 
 CPU = torch.device("cpu")
 CONFIG = SynthConfig(number=4, size=96, poses=0)
@@ -112,7 +112,7 @@ def test_same_seed_same_bytes_and_any_picture_alone(
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         synth.synthesize(template, tmp_path / f"{name}.h5", CONFIG, CPU, seed)
     a, b, c = (ItemReader(tmp_path / f"{name}.h5", "shic/maps") for name in "abc")
-    assert a.names == [synth.picture_name(i) for i in range(4)]
+    assert a.names == [synth_writing.picture_name(i) for i in range(4)]
     assert a.header.attrs == {"labels": "synthetic", "template": template.fingerprint}
     for name in a.names:
         for field in ("encoded", "mask", "vertex", "score"):
@@ -121,8 +121,8 @@ def test_same_seed_same_bytes_and_any_picture_alone(
         assert np.array_equal(a[name].mask, a[name].vertex >= 0)
         assert np.array_equal(a[name].score, a[name].mask)
     alone = maker.make(chance(0, "synth", 2))
-    assert encode(alone.rgb, ".jpg") == a[synth.picture_name(2)].encoded.tobytes()
-    assert decode(a[synth.picture_name(2)].encoded.tobytes(), "")[0].shape == (96, 96, 3)
+    assert encode(alone.rgb, ".jpg") == a[synth_writing.picture_name(2)].encoded.tobytes()
+    assert decode(a[synth_writing.picture_name(2)].encoded.tobytes(), "")[0].shape == (96, 96, 3)
 
 
 def test_a_stopped_run_goes_on_to_the_same_file(template: Template, tmp_path) -> None:

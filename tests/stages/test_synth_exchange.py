@@ -189,11 +189,11 @@ BAD = {
     "no list": "copy the one that `shic synth --depth-only` wrote",
     "torn list": "conditions.json: can't be read",
     "odd list": "conditions.json: can't be read",
-    "other template": "are of another template",
+    "other template": "show another template",
     "odd setting": "conditions.json: its setting",
     "other names": "holds none of the 4 pictures",
     "the depth itself": "is the depth picture itself",
-    "other size": "is 100 by 128 pixels, its depth 128 a side",
+    "other size": "is 100 by 128 pixels, its depth picture 128 by 128",
     "black": "is black",
     "broken": "synth_00000.jpg: can't be read as an image",
 }

@@ -386,7 +386,7 @@ def test_synthetic_pictures_alone_are_enough(folder, album, shic):
     status, _, err = shic("train", *SHORT)
     assert (
         status == 0
-        and "there is no pgt.h5: learning from synth.h5 alone" in err
+        and "there is no pgt.h5: training on synth.h5 alone" in err
         and "photos are left out" not in err
     )
     assert [Path(name).name for name in read_meta(folder / "model.safetensors")["sources"]] == [
@@ -457,8 +457,8 @@ def test_what_does_not_fit_is_done_in_parts_with_the_same_result(
     for one, two in zip(*grads, strict=True):
         torch.testing.assert_close(two, one, rtol=1e-3, atol=1e-5 * one.abs().max().item())
     assert len(grads[0]) > 5 and said == [
-        "out of GPU memory: training goes on with 3 at a time in place of 7",
-        "out of GPU memory: training goes on with 1 at a time in place of 3",
+        "out of memory: training goes on with 3 at a time in place of 7",
+        "out of memory: training goes on with 1 at a time in place of 3",
     ]
 
 
@@ -483,8 +483,31 @@ def test_the_encoder_gets_fewer_pictures_when_memory_runs_out(album, small_templ
         for one, two in zip(small, large, strict=True)
     )
     assert len(small) == 6 and said[1:] == [
-        "out of GPU memory: the encoder goes on with 1 at a time in place of 3"
+        "out of memory: the encoder goes on with 1 at a time in place of 3"
     ]
+
+
+def test_kept_examples_go_before_a_step_is_made_smaller(small_template, album, monkeypatch):
+    """The memory of what was kept is given back first; then as much again is enough, and half of it is kept."""
+    trainer, said = make_trainer(small_template, [album / "truth.h5"], config()), []
+    monkeypatch.setattr(devices.log, "warning", lambda fact, *values: said.append(fact % values))
+    examples, real = trainer.examples, trainer._losses
+    examples.get_all(range(6), 0)
+    before = examples.memory
+    assert examples.kept and examples.room < before
+
+    def losses(batch):
+        if examples.kept:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return real(batch)
+
+    monkeypatch.setattr(trainer, "_losses", losses)
+    found = examples.get_all([0, 1, 2], 0)
+    trainer._step([0, 1, 2], found, torch.Generator().manual_seed(0))
+    assert said == ["out of memory: training goes on without what was kept for later"]
+    assert trainer.fitting.size == 4 and not examples.kept and examples.room == examples.memory == before // 2
+    examples.get_all([0, 1], 0)
+    assert len(examples.kept) == 2
 
 
 def test_one_alone_that_does_not_fit_is_an_error(small_template, album, monkeypatch):

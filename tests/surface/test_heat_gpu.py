@@ -15,6 +15,7 @@ from conftest import animal_verts
 from scipy.spatial import Delaunay
 
 from shic_cli.base.settings import TemplateConfig
+from shic_cli.stages import template
 from shic_cli.stages.template import prepare
 from shic_cli.surface import geometry, heat_gpu
 
@@ -96,8 +97,9 @@ def test_far_from_its_source_heat_is_still_measured(device: torch.device) -> Non
     assert table[low, middle] == pytest.approx(2.0, rel=0.05)
 
 
+@pytest.mark.parametrize("fault", ["CUDA out of memory", "CUSOLVER_STATUS_ALLOC_FAILED, when calling create"])
 def test_a_device_with_too_little_memory_leaves_the_work_to_the_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     trimesh.creation.icosphere(2).export(tmp_path / "ball.obj")
     config, used = TemplateConfig(vertices=0, eigenvectors=4), []
@@ -105,11 +107,32 @@ def test_a_device_with_too_little_memory_leaves_the_work_to_the_cpu(
 
     def full(operator: object, device: torch.device) -> None:
         used.append(device)
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise RuntimeError(fault)
 
     monkeypatch.setattr(heat_gpu, "inverse", full)
+    monkeypatch.setattr(template, "free_memory", lambda device: 1 << 40)
     with caplog.at_level(logging.WARNING, "shic"):
         found = prepare(tmp_path / "ball.obj", config, device=torch.device("cuda"))
     assert used == [torch.device("cuda")] and "measured on the CPU instead" in caplog.text
     np.testing.assert_array_equal(found.geodesic, expected.geodesic)
     np.testing.assert_array_equal(found.eigenvectors, expected.eigenvectors)
+
+
+def test_dense_matrices_are_made_only_where_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """30,000 vertices need 25 GB of the GPU and 14 GB here; what does not fit is not even tried."""
+    free = {"cuda": 24e9, "cpu": 64e9}
+    monkeypatch.setattr(template, "free_memory", lambda device: free[device.type])
+    gpu = torch.device("cuda")
+    assert not template.has_room(30_000, gpu) and template.has_room(25_000, gpu)
+    free["cuda"] = 80e9
+    assert template.has_room(30_000, gpu)
+    free["cpu"] = 12e9
+    assert not template.has_room(30_000, gpu)
+    free["cpu"] = 1e3
+    trimesh.creation.icosphere(1).export(tmp_path / "ball.obj")
+    monkeypatch.setattr(heat_gpu, "inverse", lambda *given: pytest.fail("was tried"))
+    with caplog.at_level(logging.WARNING, "shic"):
+        prepare(tmp_path / "ball.obj", TemplateConfig(vertices=0, eigenvectors=4), device=gpu)
+    assert "measured on the CPU instead" in caplog.text

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from shic_cli.base.devices import has_bfloat16
 from shic_cli.base.errors import SettingError
 from shic_cli.parts.weights import locate
 
@@ -57,11 +58,12 @@ class Pretrained:
 
 
 def number_format(part: str, precision: str, device: torch.device, on_cuda: torch.dtype) -> torch.dtype:
-    """The format that `precision` names; auto is `on_cuda` on CUDA and float32 elsewhere."""
+    """The format that `precision` names; auto is `on_cuda` on a GPU that has it, and float32 elsewhere."""
     if precision not in PRECISIONS:
         raise SettingError(
             f"{part}: there is no precision {precision!r}", f"there are: {', '.join(PRECISIONS)}"
         )
     if precision == "auto":
-        return on_cuda if device.type == "cuda" else torch.float32
+        able = device.type == "cuda" and (on_cuda != torch.bfloat16 or has_bfloat16(device))
+        return on_cuda if able else torch.float32
     return getattr(torch, precision)

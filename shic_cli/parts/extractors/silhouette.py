@@ -57,7 +57,7 @@ class Silhouette:
         `(h, w)`; one convolution.
         """
         side = mass.shape[-1]
-        kernel = bins(side, mass.sum().clamp_min(1).sqrt().item(), mass.device)
+        kernel = bins(side, mass.sum().clamp_min(1).sqrt(), mass.device)
         spectrum = torch.fft.rfft2(mass, s=(2 * side, 2 * side))
         found = torch.fft.irfft2(spectrum * torch.fft.rfft2(kernel).conj(), s=(2 * side, 2 * side))
         # a share and not the mass itself: else the large outer bins drown the inner ones; the root brings out
@@ -66,7 +66,7 @@ class Silhouette:
         return share.sqrt()
 
 
-def bins(side: int, scale: float, device: torch.device) -> torch.Tensor:
+def bins(side: int, scale: torch.Tensor | float, device: torch.device) -> torch.Tensor:
     """How much a cell at each offset belongs to each bin, `(80, 2 side, 2 side)`; negative offsets are
     wrapped.
     """

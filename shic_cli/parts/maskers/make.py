@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from shic_cli.base.errors import InputError, SettingError, ShicError
+from shic_cli.base.errors import InputError, SettingError, ShicError, lacks_memory
 from shic_cli.base.settings import MasksConfig
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.parts import registry
@@ -80,7 +80,7 @@ class Masker:
         try:
             answer = part(rgb)
         except (MemoryError, RuntimeError) as error:
-            if not _is_memory(error):
+            if not lacks_memory(error):
                 raise
             size = f"a photo of {rgb.shape[1]} by {rgb.shape[0]} pixels"
             raise InputError(f"{self.name}: out of memory on {size}", _saves_memory(part)) from error
@@ -119,17 +119,6 @@ def _in_order(answer: Any, shape: tuple[int, ...], name: str) -> list[Found]:
             )
     found.sort(key=lambda each: -each.area)
     return [Found(each.mask.astype(bool), each.score) for each in found if each.area >= LEAST * found[0].area]
-
-
-def _is_memory(error: BaseException) -> bool:
-    """Whether `error` is a lack of memory: of numpy's, of torch's on a GPU, or of torch's on a CPU, a
-    RuntimeError with a sentence.
-    """
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "allocate memory" in str(error)
-    )
 
 
 def _saves_memory(part: Any) -> str:

@@ -30,6 +30,14 @@ class Fragments:
         """Some of the views."""
         return Fragments(self.face[index], self.bary[index], self.zbuf[index])
 
+    def cpu(self) -> Fragments:
+        """The same on the CPU; a GPU is waited for once."""
+        if self.face.device.type == "cpu":
+            return self
+        face, zbuf = (each.double()[..., None] for each in (self.face, self.zbuf))
+        face, bary, zbuf = torch.cat([face, self.bary.double(), zbuf], -1).cpu().split([1, 3, 1], -1)
+        return Fragments(face[..., 0].long(), bary.float(), zbuf[..., 0].float())
+
     @property
     def mask(self) -> torch.Tensor:
         """Where there is a surface, bool `(N, H, W)`."""
