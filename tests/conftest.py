@@ -61,7 +61,9 @@ def animal_verts(sphere: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the hub's cache would be: there is none, and no folder of weights, whatever is on this machine."""
+    """Where the hub's cache would be: there is none, and no folder of weights, whatever is on this
+    machine.
+    """
     folder = tmp_path.with_name(f"{tmp_path.name}-hub")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
     monkeypatch.setenv("HF_HUB_CACHE", str(folder))  # for processes of their own

@@ -78,7 +78,10 @@ def main() -> None:
         "commands", nargs="*", choices=[*LINES, []], help="which; all of them when none is named"
     )
     parser.add_argument("--runs", type=int, default=50, help="runs to stop, for each command")
-    how = "limit: on a file's size; disk: a small file system (root only); may be given several times  [default: kill]"
+    how = (
+        "limit: on a file's size; disk: a small file system (root only); may be given "
+        "several times  [default: kill]"
+    )
     parser.add_argument("--how", choices=HOWS, action="append", help=how)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
@@ -236,7 +239,8 @@ class Trials:
                     )
                 self._check()
             sys.stderr.write(
-                f"{self.name} {how}: {self.counts['stopped']} of {runs} runs stopped, {len(self.faults)} faults\n"
+                f"{self.name} {how}: {self.counts['stopped']} of {runs} runs stopped,"
+                f" {len(self.faults)} faults\n"
             )
         return {**self.counts, "seconds": round(self.length, 2), "faults": self.faults}
 

@@ -58,7 +58,8 @@ class Report:
     def __str__(self) -> str:
         same = Counter(text.strip().splitlines()[-1] for text in self.failures.values())
         lines = [
-            f"{self.sort}: {self.tried} tried, {self.well} ended well, {self.refused} were refused, {len(self.failures)} failed"
+            f"{self.sort}: {self.tried} tried, {self.well} ended well, {self.refused} were refused,"
+            f" {len(self.failures)} failed"
         ]
         for text, count in same.most_common():
             lines.append(

@@ -199,9 +199,14 @@ def _values(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) 
 def _link(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) -> None:
     trap, other = str(folder / TRAP), str(folder / "other.h5")
     made = [
-        h5py.ExternalLink(trap, "/"), h5py.ExternalLink(other, "/"), h5py.ExternalLink(other, "/" + name), h5py.SoftLink("/" + name),
-        h5py.SoftLink("/nowhere"), h5py.SoftLink("/"), h5py.ExternalLink("../../../etc/passwd", "/"),
-    ]  # fmt: skip
+        h5py.ExternalLink(trap, "/"),
+        h5py.ExternalLink(other, "/"),
+        h5py.ExternalLink(other, "/" + name),
+        h5py.SoftLink("/" + name),
+        h5py.SoftLink("/nowhere"),
+        h5py.SoftLink("/"),
+        h5py.ExternalLink("../../../etc/passwd", "/"),
+    ]
     if rng.random() < 0.3 and "/" in name:
         name = name.split("/")[0]
     del file[name]
@@ -245,10 +250,31 @@ def _attribute(file: h5py.File, name: str, rng: np.random.Generator, folder: Pat
     attrs = file.attrs if rng.random() < 0.6 else file[name].attrs
     key = str(rng.choice(list(attrs) or ["name"]))
     values = [
-        0, 2, -1, 1.5, "", "x", "\x1b[2J", b"\xff\xfe", np.arange(9), h5py.Empty("f4"),
-        "[" * 100_000, "{", '{"a": NaN}', "[]", "x" * 60_000,
-        np.array(["a", "b"], h5py.string_dtype()), file.ref, file["/"].ref, "predicted", "shic/maps", "shic/views", "9" * 5000, True, 2**63,
-    ]  # fmt: skip
+        0,
+        2,
+        -1,
+        1.5,
+        "",
+        "x",
+        "\x1b[2J",
+        b"\xff\xfe",
+        np.arange(9),
+        h5py.Empty("f4"),
+        "[" * 100_000,
+        "{",
+        '{"a": NaN}',
+        "[]",
+        "x" * 60_000,
+        np.array(["a", "b"], h5py.string_dtype()),
+        file.ref,
+        file["/"].ref,
+        "predicted",
+        "shic/maps",
+        "shic/views",
+        "9" * 5000,
+        True,
+        2**63,
+    ]
     if rng.random() < 0.2:
         del attrs[key]
     else:
@@ -268,5 +294,18 @@ def _name(file: h5py.File, name: str, rng: np.random.Generator, folder: Path) ->
 
 
 HDF5_CHANGES: list[Callable[[h5py.File, str, np.random.Generator, Path], None]] = [
-    _dtype, _shape, _huge, _bomb, _filter, _values, _values, _values, _link, _elsewhere, _member, _attribute, _attribute, _name,
-]  # fmt: skip
+    _dtype,
+    _shape,
+    _huge,
+    _bomb,
+    _filter,
+    _values,
+    _values,
+    _values,
+    _link,
+    _elsewhere,
+    _member,
+    _attribute,
+    _attribute,
+    _name,
+]

@@ -1,4 +1,6 @@
-"""A template of four vertices with chosen distances, and annotation, keypoint and maps files written by hand."""
+"""A template of four vertices with chosen distances, and annotation, keypoint and maps files written
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ DISTANCES = np.array([[0, 10, 50, 228], [10, 0, 40, 100], [50, 40, 0, 90], [228,
 
 
 def four_vertices() -> Template:
-    """Four vertices with chosen distances; vertex 0 mirrors 3. The mesh file had them in the opposite order."""
+    """Four vertices with chosen distances; vertex 0 mirrors 3. The mesh file had them in the
+    opposite order.
+    """
     return Template(
         verts=np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32),
         faces=np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]], np.int32),

@@ -59,17 +59,31 @@ def save_diffusion(folder: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     save_tokenizer(folder / "tokenizer")
     text = CLIPTextConfig(
-        vocab_size=54, hidden_size=8, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=12,
-        bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=54,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
     CLIPTextModel(text).save_pretrained(folder / "text_encoder")
     AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, block_out_channels=(4, 8, 8, 8),
-        norm_num_groups=4, layers_per_block=1,
-    ).save_pretrained(folder / "vae")  # fmt: skip
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(4, 8, 8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+    ).save_pretrained(folder / "vae")
     UNet2DConditionModel(
-        block_out_channels=(8, 16, 24, 32), norm_num_groups=4, cross_attention_dim=8, attention_head_dim=2, **UNET
-    ).save_pretrained(folder / "unet")  # fmt: skip
+        block_out_channels=(8, 16, 24, 32),
+        norm_num_groups=4,
+        cross_attention_dim=8,
+        attention_head_dim=2,
+        **UNET,
+    ).save_pretrained(folder / "unet")
     DDIMScheduler(**BETAS).save_pretrained(folder / "scheduler")
     return folder
 

@@ -36,13 +36,25 @@ def save_depth_anything(folder: Path, **settings: object) -> Path:
 
     torch.manual_seed(4)
     backbone = Dinov2Config(
-        hidden_size=8, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2, patch_size=14, image_size=56, out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False, initializer_range=0.3,
-    )  # fmt: skip
+        hidden_size=8,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        patch_size=14,
+        image_size=56,
+        out_indices=[1, 2, 3, 4],
+        reshape_hidden_states=False,
+        initializer_range=0.3,
+    )
     config = DepthAnythingConfig(
-        backbone_config=backbone, reassemble_hidden_size=8, neck_hidden_sizes=[4, 4, 8, 8], fusion_hidden_size=8, head_hidden_size=4,
-        initializer_range=0.3, **settings,
-    )  # fmt: skip
+        backbone_config=backbone,
+        reassemble_hidden_size=8,
+        neck_hidden_sizes=[4, 4, 8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=4,
+        initializer_range=0.3,
+        **settings,
+    )
     model = DepthAnythingForDepthEstimation(config)
     with torch.no_grad():
         model.head.conv3.bias.fill_(1.0)

@@ -101,7 +101,8 @@ def kept(target: Path, words: Sequence[str | Path]) -> bool:
     made_by = json.loads(note.read_text()) if note.exists() else None
     if made_by != list(map(str, words)):
         sys.exit(
-            f"{target}: was made by other settings\n  remove it, or name another folder with -o; see {note.name}"
+            f"{target}: was made by other settings\n  remove it, or name another folder with -o; see"
+            f" {note.name}"
         )
     return True
 
@@ -215,7 +216,9 @@ class Animal:
         return make(target, "predict", *images, "--model", model, *changes)
 
     def score(self, maps: Path, target: Path | None = None) -> dict[str, Any]:
-        """What `shic eval geodesic --json` says of a maps file; kept in `target`, beside the maps without it."""
+        """What `shic eval geodesic --json` says of a maps file; kept in `target`, beside the maps
+        without it.
+        """
         return self.eval(
             target or maps.with_suffix(".score.json"), "geodesic", maps, "--annotations", self.annotations
         )

@@ -16,7 +16,9 @@ SHIC = (23.3, 30.3, 33.0, 23.3, 22.7, 23.9, 18.1, 24.9)
 
 
 def trained(animal: Animal, seed: int, options: Options) -> dict:
-    """The score of a model of the whole method; its predictions are kept, and a report of them beside them."""
+    """The score of a model of the whole method; its predictions are kept, and a report of them
+    beside them.
+    """
     model = animal.trained(seed, *options.train)
     predictions = animal.predict(model, [animal.test], model.with_name("predictions.h5"), "--no-pictures")
     page = model.with_name("report") / "index.html"

@@ -86,7 +86,10 @@ def main() -> None:
         if options.dataset == "densepose-lvis"
         else "annotated points of the same vertex in two photos"
     )
-    caption = f"Share of keypoints nearer than 0.1 times the longer side of the photo, in percent: {where}. {options.settings}"
+    caption = (
+        f"Share of keypoints nearer than 0.1 times the longer side of the photo, in percent: "
+        f"{where}. {options.settings}"
+    )
     write(options, "table2", "Table 2", f"{text}\n{caption}\n\nThe paper's figures, on PF-PASCAL:\n\n{PAPER}")
 
 

@@ -15,7 +15,10 @@ from common import Animal, Options
 
 # Student's t for a 95 % interval from 2, 3, … values.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-CAPTION = "Geodesic error, largest distance 228, lower is better; the paper's is the average of its classes of DensePose-LVIS."
+CAPTION = (
+    "Geodesic error, largest distance 228, lower is better; the paper's is the average of "
+    "its classes of DensePose-LVIS."
+)
 
 
 @dataclass

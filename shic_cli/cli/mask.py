@@ -40,9 +40,18 @@ LONG = 40  # photos; of more, the table has the unsure ones only
 @options.overwrite
 @options.as_json
 def command(
-    inputs: tuple[str, ...], output: Path, masker: str, class_name: str, pictures: Path | None, contact_sheet: Path | None,
-    config: MaskConfig, weights: Path | None, device: str, overwrite: bool, as_json: bool,
-) -> None:  # fmt: skip
+    inputs: tuple[str, ...],
+    output: Path,
+    masker: str,
+    class_name: str,
+    pictures: Path | None,
+    contact_sheet: Path | None,
+    config: MaskConfig,
+    weights: Path | None,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Find the objects in photos: a mask for each photo, 0 and 255, a PNG with the photo's stem; and say
     which to look at again.
 

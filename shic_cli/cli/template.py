@@ -38,9 +38,16 @@ def command() -> None:
 @options.device
 @options.overwrite
 def prep(
-    mesh: Path, output: Path, config: TemplateConfig, geodesics: Path | None, symmetry: Path | None, uv_template: Path | None,
-    picture: Path | None, device: str, overwrite: bool,
-) -> None:  # fmt: skip
+    mesh: Path,
+    output: Path,
+    config: TemplateConfig,
+    geodesics: Path | None,
+    symmetry: Path | None,
+    uv_template: Path | None,
+    picture: Path | None,
+    device: str,
+    overwrite: bool,
+) -> None:
     """Clean, orient and measure MESH (obj, ply, off, stl, glb, gltf, or a pkl of the DensePose mesh
     catalogue).
 

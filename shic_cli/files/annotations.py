@@ -210,6 +210,7 @@ def check_mesh(points: list[Points], vertices: int) -> None:
         if len(each.vertex) and (each.vertex.min() < 0 or each.vertex.max() >= vertices):
             wrong = each.vertex[(each.vertex < 0) | (each.vertex >= vertices)][0]
             raise InputError(
-                f"{each.name}: dp_vertex holds {wrong}, the template's mesh file has the vertices 0 to {vertices - 1}",
+                f"{each.name}: dp_vertex holds {wrong}, the template's mesh file has the vertices 0 to"
+                f" {vertices - 1}",
                 "give the template of the mesh that was annotated",
             )

@@ -88,12 +88,14 @@ class Trainer:
         )
         if "synthetic" not in labels and encoder.name == "silhouette":
             log.warning(
-                "there are no synthetic pictures: without them this map can be worse than its labels; make some with `shic synth`"
+                "there are no synthetic pictures: without them this map can be worse than its labels;"
+                " make some with `shic synth`"
             )
         config = settle(config, encoder, device, labels)
         if config.natural == 0 and labels != {"synthetic"}:
             log.info(
-                "photos are left out: pseudo-labels have larger errors than this map has without them (--natural 1 takes them)"
+                "photos are left out: pseudo-labels have larger errors than this map has without them"
+                " (--natural 1 takes them)"
             )
             readers = [reader for reader in readers if reader.header.attrs["labels"] == "synthetic"]
             if not readers:
@@ -189,7 +191,8 @@ class Trainer:
         if self.team.size > 1 and self.team.mixes and present - kinds:
             hint = f"leave them out with --no-{min(present - kinds)}-images"
             raise SettingError(
-                f"the losses of all {min(present - kinds)} pictures have weight 0, which several ranks can't train with",
+                f"the losses of all {min(present - kinds)} pictures have weight 0, which several ranks"
+                " can't train with",
                 hint,
             )
 
@@ -380,7 +383,9 @@ class Trainer:
 
 
 def masking_of(readers: list[ItemReader]) -> dict[str, str]:
-    """The `masker` that masked the photos of the maps files and the object's `class`, where the files say them."""
+    """The `masker` that masked the photos of the maps files and the object's `class`, where the files say
+    them.
+    """
     found: dict[str, str] = {}
     for header in (reader.header for reader in readers):
         made_of_photos = header.attrs["labels"] == "pseudo"

@@ -72,7 +72,9 @@ class Report:
         return {"photos": [asdict(row) for row in self.rows], "unsure": self.unsure, "failed": self.failed}
 
     def sheet(self) -> np.ndarray:
-        """The contact sheet `(H, W, 3)` uint8: outlines are red where a mask is unsure, and those come first."""
+        """The contact sheet `(H, W, 3)` uint8: outlines are red where a mask is unsure, and those
+        come first.
+        """
         shown = [*self.pictures[True], *self.pictures[False]][:SHOWN]
         return contact_sheet(
             [picture for _, picture in shown], min(6, len(shown)), [name[-28:] for name, _ in shown], 200
@@ -132,7 +134,9 @@ def mask_name(photo: str) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Make `folder`, and keep a second run from writing there; InputError when it is a file or can't be made."""
+    """Make `folder`, and keep a second run from writing there; InputError when it is a file or can't
+    be made.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file", "name a folder with -o")
     if not folder.parent.is_dir():

@@ -81,8 +81,12 @@ class Predictor:
     """
 
     def __init__(
-        self, path: Path, device: torch.device, config: PredictConfig | None = None, weights: Path | None = None
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        device: torch.device,
+        config: PredictConfig | None = None,
+        weights: Path | None = None,
+    ) -> None:
         saved = load_model(path, device)
         require(saved.meta, {"encoder": dict, "encoder_fingerprint": str, "template": str}, path)
         self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
@@ -228,8 +232,9 @@ class Predictor:
 def mask_source(
     predictor: Predictor, config: MasksConfig, masker: str, weights: Path | None = None, class_name: str = ""
 ) -> MaskSource:
-    """Where the masks of a prediction come from. A photo without a mask is masked by the masker that was asked for
-    by name; else by the model itself where it can; else by the masker that masked the photos which it learnt from.
+    """Where the masks of a prediction come from. A photo without a mask is masked by the masker that was
+    asked for by name; else by the model itself where it can; else by the masker that masked the photos which
+    it learnt from.
     """
     learnt = predictor.masking
     class_name = class_name or learnt.get("class", "")
@@ -291,8 +296,15 @@ class Pictures:
     """
 
     def __init__(
-        self, path: Path, surface: Surface, texture: str | None, device: torch.device, *, single: bool, wanted: bool = True
-    ) -> None:  # fmt: skip
+        self,
+        path: Path,
+        surface: Surface,
+        texture: str | None,
+        device: torch.device,
+        *,
+        single: bool,
+        wanted: bool = True,
+    ) -> None:
         self.surface, self.wanted = surface, wanted
         self.texture = load_texture(texture, surface) if texture else None
         self.finder = SurfacePoints(surface, device) if texture else None

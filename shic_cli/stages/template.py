@@ -1,4 +1,6 @@
-"""The template of a class: from any mesh to everything that the other stages need to know about its surface."""
+"""The template of a class: from any mesh to everything that the other stages need to know about its
+surface.
+"""
 
 from __future__ import annotations
 
@@ -122,8 +124,13 @@ def _check_shape(array: np.ndarray, shape: tuple[int, ...], path: Path) -> None:
 
 
 def write(
-    path: Path, template: Template, config: TemplateConfig, mesh: Path, overwrite: bool = False, **others: Path | None
-) -> None:  # fmt: skip
+    path: Path,
+    template: Template,
+    config: TemplateConfig,
+    mesh: Path,
+    overwrite: bool = False,
+    **others: Path | None,
+) -> None:
     """Write `template`, which `prepare` made of the file `mesh`, as a template file; `others` went into it
     too, by their role.
     """

@@ -201,9 +201,12 @@ def resample(mesh: Mesh, target: int, name: str = "mesh") -> Mesh:
     lost = lost_share(mesh, found)
     if lost > SAID:
         log.warning(
-            "%s: %.1f %% of the surface is lost in %d vertices; look at the picture, and give more --vertices",
-            name, 100 * lost, len(found.verts),
-        )  # fmt: skip
+            "%s: %.1f %% of the surface is lost in %d vertices; look at the picture, and give more"
+            " --vertices",
+            name,
+            100 * lost,
+            len(found.verts),
+        )
     return found
 
 

@@ -100,8 +100,10 @@ def _of_catalogue(path: Path) -> Mesh:
         )
     if len(verts) and not verts.any():
         raise InputError(
-            f"{path}: all {len(verts)} vertices are zero, as in the public copies whose shapes are not given away",
-            "use the .obj template of the class from the SHIC authors' release: shic template prep CLASS.obj --vertices 0",
+            f"{path}: all {len(verts)} vertices are zero, as in the public copies whose shapes are not"
+            " given away",
+            "use the .obj template of the class from the SHIC authors' release: shic template prep"
+            " CLASS.obj --vertices 0",
         )
     verts = verts.astype(float)
     return Mesh(verts, faces.astype(np.int64), None, verts)

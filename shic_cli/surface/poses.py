@@ -115,7 +115,9 @@ def find_tips(template: Template) -> list[int]:
 
 
 def _ring(template: Template, distance: np.ndarray, radius: float) -> np.ndarray:
-    """Positions `(R, 3)` of the vertices within half a ring's width of `radius`; at least the nearest three."""
+    """Positions `(R, 3)` of the vertices within half a ring's width of `radius`; at least the
+    nearest three.
+    """
     off = np.abs(distance - radius)
     chosen = off <= RING / 2
     if chosen.sum() < 3:

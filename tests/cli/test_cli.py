@@ -64,14 +64,18 @@ def test_every_option_says_what_it_is() -> None:
 def test_help_imports_nothing_heavy() -> None:
     program = (
         "import sys\nfrom shic_cli.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
-        "print('|', *[name for name in ('torch', 'numpy', 'h5py', 'cv2', 'rich', 'scipy', 'PIL') if name in sys.modules])"
+        "print('|', *[name for name in ('torch', 'numpy', 'h5py', 'cv2', 'rich', 'scipy', 'PIL') if"
+        " name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.rpartition("|")[2].split() == []
 
 
 def test_the_package_imports_nothing_heavy() -> None:
-    program = "import sys, shic_cli\nprint(*[name for name in ('torch', 'numpy', 'h5py', 'click') if name in sys.modules])"
+    program = (
+        "import sys, shic_cli\nprint(*[name for name in ('torch', 'numpy', 'h5py', 'click') "
+        "if name in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -158,7 +162,10 @@ def test_settings_out_of_range_are_status_2(shic: Shic) -> None:
 
 def test_a_broken_pipe_is_quiet() -> None:
     program = "import click\nfrom shic_cli import cli\nfrom shic_cli.cli import info\n"
-    program += "@click.command('info')\ndef command():\n    raise BrokenPipeError\ninfo.command = command\ncli.main(['info'])"
+    program += (
+        "@click.command('info')\ndef command():\n    raise BrokenPipeError\ninfo.command = "
+        "command\ncli.main(['info'])"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 141 and done.stderr == ""
 

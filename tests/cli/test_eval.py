@@ -134,7 +134,9 @@ def test_files_of_one_name_are_told_apart(shic: Shic, maps: Path, annotations: P
 
 
 def test_scale_of_the_points_is_an_option(shic: Shic, maps: Path, annotations: Path) -> None:
-    """At 127.5 the points lie twice as far into the box: 7 columns and 3 rows, where the vertices are others."""
+    """At 127.5 the points lie twice as far into the box: 7 columns and 3 rows, where the vertices
+    are others.
+    """
     words = ("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--json", "--dp-scale")
     assert (
         json.loads(shic(*words, "255")[1])["mean"] == 0 and json.loads(shic(*words, "127.5")[1])["mean"] > 0

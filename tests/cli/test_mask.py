@@ -212,7 +212,9 @@ def test_a_failed_run_leaves_no_empty_folder(shic: Run, bare: Path) -> None:
 def test_what_can_be_told_at_once_is_told_before_anything_is_loaded(
     shic: Run, folder: Path, small_model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pixel off the object by its mask file, a pixel off the photo, a class that a network does not know."""
+    """A pixel off the object by its mask file, a pixel off the photo, a class that a network does
+    not know.
+    """
     save_segformer(folder / "seg")
 
     def never(*words: object, **options: object) -> None:

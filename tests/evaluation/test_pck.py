@@ -100,9 +100,9 @@ def test_classes_are_averaged_both_ways() -> None:
     ]
     found = pck.score(pairs, to([0, 0], [0, 0], [0, 0]), masks, PckConfig())
     assert found["pck"] == pytest.approx(3 / 5)
-    assert {name: (each["pairs"], each["keypoints"], each["pck"]) for name, each in found["classes"].items()} == {
-        "horse": (2, 4, 0.75), "cow": (1, 1, 0),
-    }  # fmt: skip
+    assert {
+        name: (each["pairs"], each["keypoints"], each["pck"]) for name, each in found["classes"].items()
+    } == {"horse": (2, 4, 0.75), "cow": (1, 1, 0)}
     assert found["mean_of_classes"] == pytest.approx(0.375) and found["mean_by_pairs"] == pytest.approx(
         (2 * 0.75 + 0) / 3
     )

@@ -133,7 +133,9 @@ def test_templates(seeds: Path, tmp_path: Path, change: Change, said: str) -> No
 
 
 def copied(seed: Path, folder: Path, change: Change) -> Path:
-    """A copy of `seed` after `change`; the file called trap in `folder` makes whoever opens it wait for ever."""
+    """A copy of `seed` after `change`; the file called trap in `folder` makes whoever opens it wait
+    for ever.
+    """
     path = shutil.copy(seed, folder)
     os.mkfifo(folder / "trap")
     with h5py.File(path, "a") as file:

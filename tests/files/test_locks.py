@@ -183,10 +183,12 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from shic_cli.files.items import ItemWriter
-with ItemWriter(Path("a.h5"), "shic/maps", params={}, sources={}, attrs={"labels": "pseudo", "template": "x"}) as writer:
+attrs = {"labels": "pseudo", "template": "x"}
+with ItemWriter(Path("a.h5"), "shic/maps", params={}, sources={}, attrs=attrs) as writer:
     print("writing", flush=True)
     sys.stdin.readline()
-    writer.add("first", encoded=np.ones(9), mask=np.ones((9, 9)), vertex=np.ones((9, 9)), score=np.ones((9, 9)))
+    ones = np.ones((9, 9))
+    writer.add("first", encoded=np.ones(9), mask=ones, vertex=ones, score=ones)
 """
 
 
@@ -278,7 +280,10 @@ def test_a_machine_without_flock_writes_and_reads_all_the_same(tmp_path: Path) -
     subprocess.run(["cc", "-shared", "-fPIC", "-o", "shim.so", "shim.c"], cwd=tmp_path, check=True)
     environment = {**os.environ, "LD_PRELOAD": str(tmp_path / "shim.so")}
     environment.pop("HDF5_USE_FILE_LOCKING", None)
-    reading = "from shic_cli.files.items import ItemReader\nprint(ItemReader('a.h5', 'shic/maps')['first'].vertex.max())"
+    reading = (
+        "from shic_cli.files.items import ItemReader\nprint(ItemReader('a.h5', "
+        "'shic/maps')['first'].vertex.max())"
+    )
     program = f"import sys, io\nsys.stdin = io.StringIO()\n{WRITER}\n{reading}"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True

@@ -49,9 +49,15 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     """A picture stored as each of EXIF's eight orientations comes out upright."""
     upright = picture()
     stored = {
-        1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2),
-        6: np.rot90(upright, 1), 7: upright[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(upright, -1),
-    }[orientation]  # fmt: skip
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
     rgb, _ = decode(saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif), "a.png")
@@ -180,7 +186,9 @@ def test_crops_there_and_back(crop: Crop, size: int) -> None:
 
 @pytest.mark.parametrize("size", [24, 48, 96])
 def test_positions_agree_with_the_resampled_picture(size: int) -> None:
-    """A picture whose values are its positions, cut out, has at each pixel the position that to_photo gives."""
+    """A picture whose values are its positions, cut out, has at each pixel the position that
+    to_photo gives.
+    """
     y, x = np.mgrid[:60, :80].astype(np.float32)
     crop = Crop(6, 10, 48)
     found = crop.cut(np.stack([y, x], -1), size)

@@ -300,7 +300,8 @@ import torch
 from torch import nn
 from shic_cli.learning.team import SharedBatchNorm, _Sum
 torch.manual_seed(0)
-plain, data, way = nn.BatchNorm2d(3).double(), torch.randn(5, 3, 4, 4).double() * 3 + 1, torch.randn(5, 3, 4, 4).double()
+plain, data = nn.BatchNorm2d(3).double(), torch.randn(5, 3, 4, 4).double() * 3 + 1
+way = torch.randn(5, 3, 4, 4).double()
 nn.init.normal_(plain.weight)
 shared = SharedBatchNorm(3).double()
 shared.load_state_dict(plain.state_dict())

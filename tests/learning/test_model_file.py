@@ -133,5 +133,5 @@ def test_what_is_no_model_is_refused(tmp_path, content):
 
 def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match="model.safetensors"):
+    with pytest.raises(InputError, match=r"model.safetensors"):
         load_model(tmp_path / "model.safetensors")

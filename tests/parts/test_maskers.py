@@ -44,19 +44,42 @@ def box(top: int, left: int, height: int, width: int, shape: tuple[int, int] = (
 
 @pytest.mark.parametrize(
     ("wanted", "number"),
-    [("horse", 2), ("Horses", 2), (" HORSE ", 2), ("2", 2), ("aeroplane", 1), ("airplanes", 1), ("plane", 1), ("TV", 3), ("tv monitor", 3),
-     ("televisions", 3), ("door", 4), ("Screen Doors", 5)],
-)  # fmt: skip
+    [
+        ("horse", 2),
+        ("Horses", 2),
+        (" HORSE ", 2),
+        ("2", 2),
+        ("aeroplane", 1),
+        ("airplanes", 1),
+        ("plane", 1),
+        ("TV", 3),
+        ("tv monitor", 3),
+        ("televisions", 3),
+        ("door", 4),
+        ("Screen Doors", 5),
+    ],
+)
 def test_labels_of_class_names(wanted: str, number: int) -> None:
     assert find_label(wanted, dict(enumerate(LABELS)), "w") == number
 
 
 @pytest.mark.parametrize(
     ("wanted", "label"),
-    [("sheep", "sheep"), ("buses", "bus"), ("bus", "bus"), ("ponies", "pony"), ("wolves", "wolf"), ("people", "person"),
-     ("glasses", "glass"), ("glass", "glass"), ("men", "man"),
-     ("motorbike", "motorcycle"), ("sofas", "couch"), ("dining table", "diningtable")],
-)  # fmt: skip
+    [
+        ("sheep", "sheep"),
+        ("buses", "bus"),
+        ("bus", "bus"),
+        ("ponies", "pony"),
+        ("wolves", "wolf"),
+        ("people", "person"),
+        ("glasses", "glass"),
+        ("glass", "glass"),
+        ("men", "man"),
+        ("motorbike", "motorcycle"),
+        ("sofas", "couch"),
+        ("dining table", "diningtable"),
+    ],
+)
 def test_plurals_and_what_other_data_sets_say(wanted: str, label: str) -> None:
     others = ["background", "asterisk", "wall; brick wall", "rug"]
     assert find_label(wanted, dict(enumerate([*others, label])), "w") == len(others)

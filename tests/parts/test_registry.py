@@ -93,8 +93,18 @@ def test_auto_takes_the_first_that_lacks_nothing(plugin: None, monkeypatch: pyte
 
 
 class Optioned(Part):
-    def __init__(self, argument: str = "", *, device: object = "cpu", weights: Path | None = None, layer: int = -1, scale: float = 1.0,
-                 facet: str = "token", blocks: tuple[int, ...] = (0, 1), flip: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        argument: str = "",
+        *,
+        device: object = "cpu",
+        weights: Path | None = None,
+        layer: int = -1,
+        scale: float = 1.0,
+        facet: str = "token",
+        blocks: tuple[int, ...] = (0, 1),
+        flip: bool = False,
+    ) -> None:
         self.values = (argument, weights, layer, scale, facet, blocks, flip)
 
 

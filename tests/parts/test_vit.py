@@ -352,8 +352,12 @@ def test_full_size_models_give_the_documented_shapes(monkeypatch, tmp_path, name
     from transformers import AutoModel, Dinov2Config
 
     config = Dinov2Config(
-        hidden_size=width, num_hidden_layers=blocks, num_attention_heads=width // 64, image_size=518, patch_size=14
-    )  # fmt: skip
+        hidden_size=width,
+        num_hidden_layers=blocks,
+        num_attention_heads=width // 64,
+        image_size=518,
+        patch_size=14,
+    )
 
     def load(*_: object, **__: object) -> torch.nn.Module:
         with torch.device("meta"):

@@ -154,8 +154,12 @@ def test_weights_of_another_model_are_refused(copy, capfd, model, name, changes,
 def test_a_folder_that_is_no_checkpoint_is_named(copy, tmp_path):
     file = copy / "dino/model.safetensors"
     content = file.read_bytes()
-    for broken, words in ((content[:-100], "is damaged"), (content[:20], "is damaged"), (b"", "is damaged"),
-                          (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer")):  # fmt: skip
+    for broken, words in (
+        (content[:-100], "is damaged"),
+        (content[:20], "is damaged"),
+        (b"", "is damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ):
         file.write_bytes(broken)
         with pytest.raises(InputError, match=f"model.safetensors: {words}"):
             load(Dinov2Model, copy / "dino")

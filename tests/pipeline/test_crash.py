@@ -68,7 +68,10 @@ main(["train"])
 
 
 def test_a_signal_when_the_work_is_done_does_not_change_the_status(tmp_path: Path) -> None:
-    program = "import atexit, os, signal, sys\nfrom shic_cli.cli import main\natexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+    program = (
+        "import atexit, os, signal, sys\nfrom shic_cli.cli import main\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+    )
     program += "sys.argv = ['shic', '--version']\nmain()"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True
@@ -77,8 +80,14 @@ def test_a_signal_when_the_work_is_done_does_not_change_the_status(tmp_path: Pat
 
 
 def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
-    program = "import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom shic_cli import cli\nfrom shic_cli.cli import info\n"
-    program += "import click\n@click.command('info')\ndef command():\n    os.kill(os.getpid(), signal.SIGHUP)\n    click.echo('went on')\n"
+    program = (
+        "import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\nfrom shic_cli "
+        "import cli\nfrom shic_cli.cli import info\n"
+    )
+    program += (
+        "import click\n@click.command('info')\ndef command():\n    os.kill(os.getpid(), "
+        "signal.SIGHUP)\n    click.echo('went on')\n"
+    )
     program += "info.command = command\ncli.main(['info'])"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True

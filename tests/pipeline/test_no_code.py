@@ -245,7 +245,8 @@ def test_a_file_that_brings_code_is_refused_by_every_command(
 ) -> None:
     (folder / "truth.h5").symlink_to(album / "truth.h5")
     (folder / "a.json").write_text(
-        '{"images": [{"id": 1, "file_name": "photo0.png"}], "categories": [{"id": 1, "name": "a"}], "annotations": [{"image_id": 1,'
+        '{"images": [{"id": 1, "file_name": "photo0.png"}], "categories": [{"id": 1, '
+        '"name": "a"}], "annotations": [{"image_id": 1,'
         ' "category_id": 1, "bbox": [0, 0, 9, 9], "dp_x": [1], "dp_y": [1], "dp_vertex": [1]}]}'
     )
     trimesh.creation.icosphere(subdivisions=1).export(folder / "ball.obj")

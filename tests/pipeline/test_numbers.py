@@ -276,7 +276,8 @@ def test_files_of_different_templates_are_refused(
     }
     (folder / "points.json").write_text(json.dumps({**named, "annotations": [point]}))
     (folder / "pairs.json").write_text(
-        '{"images": {"synth_00000.jpg": {"points": {"ear": [40, 40]}}, "synth_00001.jpg": {"points": {"ear": [40, 40]}}}}'
+        '{"images": {"synth_00000.jpg": {"points": {"ear": [40, 40]}}, '
+        '"synth_00001.jpg": {"points": {"ear": [40, 40]}}}}'
     )
     status, _, err = shic(*LINES[name])
     assert status == 1 and "another template" in err, err

@@ -199,7 +199,9 @@ def test_extra_options_are_trains_and_are_not_mixed_with_others(
 def test_table_2_on_the_published_data(
     called: list[list[str]], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The folders that `shic dataset densepose-lvis` writes, and PF-PASCAL's csv with the number of a class."""
+    """The folders that `shic dataset densepose-lvis` writes, and PF-PASCAL's csv with the number of
+    a class.
+    """
     for old, new in (("train", "ds2_train"), ("val", "ds2_val")):
         shutil.copytree(data / "beast" / old, tmp_path / "lvis/cow" / new)
         (tmp_path / "lvis/cow" / new / "images").rename(tmp_path / "lvis/cow" / new / "imgs")

@@ -142,7 +142,9 @@ def test_the_order_was_indeed_another(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["pseudo-gt", "synth", "predict"])
 def test_vertices_do_not_depend_on_the_number_of_threads(made: Callable, folder: Path, name: str) -> None:
-    """Sums in another order may change the last digits of a score; of the vertices, no more than near ties."""
+    """Sums in another order may change the last digits of a score; of the vertices, no more than
+    near ties.
+    """
     before, vertices = torch.get_num_threads(), []
     try:
         for threads in (1, 3):

@@ -267,7 +267,9 @@ def test_views_that_do_not_fit_together_are_done_one_by_one(views: Views) -> Non
 def test_photos_in_batches_get_what_they_get_alone(
     folder: Path, shic: Callable, small_model_file: Path, monkeypatch: pytest.MonkeyPatch, together: int
 ) -> None:
-    """As on a GPU: more than one at a time, the last batch smaller, one photo unreadable, one already done."""
+    """As on a GPU: more than one at a time, the last batch smaller, one photo unreadable, one
+    already done.
+    """
     (folder / "imgs" / "photo2.png").write_bytes(b"no picture")
     lines = {"f": ("features", "imgs", "--extractor", "silhouette"), "m": ("predict", "imgs", "--flip", "on")}
     for name, line in lines.items():

@@ -246,7 +246,9 @@ def test_the_surface_is_that_of_a_template_of_the_same_mesh(imported: Saved, rel
 def test_rows_of_vertices_that_the_file_repeats(
     released: Path, tmp_path: Path, small_template: Template, imported: Saved
 ) -> None:
-    """Eigenvectors of the file's vertices, of which some are doubles that merge, or of what is left of them."""
+    """Eigenvectors of the file's vertices, of which some are doubles that merge, or of what is left
+    of them.
+    """
     verts, faces = small_template.verts, small_template.faces.copy()
     faces[np.argwhere(faces[:, 0] == 5)[0, 0], 0] = 9
     faces[faces >= 9] += 1

@@ -1,4 +1,6 @@
-"""What a model's probabilities become: the picture and its mirror image, the likeliest vertex and the median."""
+"""What a model's probabilities become: the picture and its mirror image, the likeliest vertex and
+the median.
+"""
 
 from dataclasses import replace
 from pathlib import Path

@@ -22,7 +22,9 @@ CONFIG = SynthConfig(number=4, size=96, poses=0)
 
 @pytest.fixture(scope="module")
 def template() -> Template:
-    """A smooth body with a bump on one side and one above, so that no turn or reflection maps it to itself."""
+    """A smooth body with a bump on one side and one above, so that no turn or reflection maps it to
+    itself.
+    """
     ball = trimesh.creation.icosphere(subdivisions=3)
     verts = ball.vertices * [0.18, 0.28, 0.45]
     for center, height in (((0.18, 0, 0.1), 0.12), ((0, 0.28, 0.3), 0.1)):

@@ -482,7 +482,9 @@ def test_the_encoder_gets_fewer_pictures_when_memory_runs_out(album, small_templ
 
 
 def test_kept_examples_go_before_a_step_is_made_smaller(small_template, album, monkeypatch):
-    """The memory of what was kept is given back first; then as much again is enough, and half of it is kept."""
+    """The memory of what was kept is given back first; then as much again is enough, and half of it
+    is kept.
+    """
     trainer, said = make_trainer(small_template, [album / "truth.h5"], config()), []
     monkeypatch.setattr(devices.log, "warning", lambda fact, *values: said.append(fact % values))
     examples, real = trainer.examples, trainer._losses

@@ -164,7 +164,10 @@ BAD = {
     "noise.ply": "ply\nformat ascii 1.0\nelement vertex 3\n",
     "beyond.ply": "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\nelement face 1\n"
     "property list uchar int vertex_indices\nend_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n",
-    "points.ply": "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\nend_header\n0 0 0\n",
+    "points.ply": (
+        "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
+        "property float z\nend_header\n0 0 0\n"
+    ),
     "noise.stl": "\0\1\2\3",
     "noise.off": "OFF\nx y z\n",
     "notes.txt": "no mesh",
