@@ -248,7 +248,7 @@ def _read_list(folder: Path, template: Template) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(
             f"{path}: there is no such file",
-            "copy the one there that `shic synth --depth-only` wrote with the depth pictures",
+            "copy the one that `shic synth --depth-only` wrote with the depth pictures to this folder",
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(

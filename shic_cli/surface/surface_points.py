@@ -44,7 +44,7 @@ class SurfacePoints:
 
         `vertex` `(H, W)` is -1 where a pixel has no vertex.
         """
-        rows, columns = ((vertex >= 0).any(axis).nonzero()[0] for axis in (1, 0))
+        rows, columns = (np.flatnonzero((vertex >= 0).any(axis)) for axis in (1, 0))
         if not len(rows):
             return np.zeros(0, np.int64), np.zeros((0, 3), np.float32)
         cut = vertex[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

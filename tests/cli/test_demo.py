@@ -84,7 +84,7 @@ def test_a_folder_that_is_not_empty_is_refused(shic: Run, tmp_path: Path) -> Non
     status, out, err = shic("demo", *TINY)
     assert (
         (status, out) == (1, "")
-        and "shic-demo: is there already and is not empty" in err
+        and "shic-demo: exists and is not empty" in err
         and "--overwrite" in err
     )
     assert [path.name for path in (tmp_path / "shic-demo").iterdir()] == ["notes.txt"]

@@ -109,7 +109,7 @@ def test_the_check_drops_what_its_masker_does_not_find_once_for_good(
     assert shic("synth", *PLAIN, "--number", "4", "-o", "all.h5")[0] == 0
     truth = [item["mask"] for item in items(Path("all.h5")).values()]
     truth = [truth[3], truth[0], ~truth[1], truth[2]]  # the second asked for is wrong
-    monkeypatch.setattr(synth, "make_masker", masker)
+    monkeypatch.setattr(synth_writing, "make_masker", masker)
 
     def stop(self, *args):
         if len(asked) == 3 and not Path("again").exists():
