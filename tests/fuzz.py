@@ -62,9 +62,8 @@ class Report:
             f" {len(self.failures)} failed"
         ]
         for text, count in same.most_common():
-            lines.append(
-                f"  {count} times, as {[i for i, each in self.failures.items() if each.strip().endswith(text)][:5]}: {text}"
-            )
+            numbers = [i for i, failure in self.failures.items() if failure.strip().endswith(text)]
+            lines.append(f"  {count} times, as {numbers[:5]}: {text}")
         return "\n".join(lines)
 
 

@@ -82,9 +82,5 @@ def test_a_folder_that_is_not_empty_is_refused(shic: Run, tmp_path: Path) -> Non
     (tmp_path / "shic-demo").mkdir()
     (tmp_path / "shic-demo" / "notes.txt").write_text("mine")
     status, out, err = shic("demo", *TINY)
-    assert (
-        (status, out) == (1, "")
-        and "shic-demo: exists and is not empty" in err
-        and "--overwrite" in err
-    )
+    assert (status, out) == (1, "") and "shic-demo: exists and is not empty" in err and "--overwrite" in err
     assert [path.name for path in (tmp_path / "shic-demo").iterdir()] == ["notes.txt"]

@@ -162,7 +162,8 @@ BAD = {
     "flat.obj": "v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n",
     "noise.glb": "not a glb at all, only words",
     "noise.ply": "ply\nformat ascii 1.0\nelement vertex 3\n",
-    "beyond.ply": "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty float z\nelement face 1\n"
+    "beyond.ply": "ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\n"
+    "property float z\nelement face 1\n"
     "property list uchar int vertex_indices\nend_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 7\n",
     "points.ply": (
         "ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
