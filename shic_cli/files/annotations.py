@@ -58,6 +58,7 @@ def get(value: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
 
 def numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
     """`value` as finite numbers of `shape`, where None is any size."""
+    array = np.zeros(0)
     try:
         array = np.asarray(value, float)
         fits = array.ndim == len(shape) and all(

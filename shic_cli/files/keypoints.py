@@ -86,8 +86,8 @@ class EveryTwo(Sequence[Pair]):
         source, target = (self.names[number] for number in self.numbers[i])
         points, others = self.images[source], self.images[target]
         shared = tuple(key for key in points if key in others)
-        yx = (np.array([of[key] for key in shared]) for of in (points, others))
-        return Pair(source, target, *yx, shared, self.categories[source])
+        source_yx, target_yx = (np.array([of[key] for key in shared]) for of in (points, others))
+        return Pair(source, target, source_yx, target_yx, shared, self.categories[source])
 
 
 def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> Sequence[Pair]:

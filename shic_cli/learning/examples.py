@@ -23,6 +23,8 @@ from shic_cli.parts.extractors.contract import Extractor
 
 CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
 
+Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # picture, mask, points, vertices
+
 
 @dataclass(frozen=True)
 class Example:
@@ -152,7 +154,7 @@ class Examples:
             for (image, mask, yx, _), is_natural in zip(cut, natural, strict=True)
             if self.flip and is_natural
         ]
-        features = self._encode([each[:3] for each in cut] + mirrored)
+        features = self._encode([(image, mask, yx) for image, mask, yx, _ in cut] + mirrored)
         rest = iter(features[len(cut) :])
         return [
             Example(
@@ -166,18 +168,14 @@ class Examples:
             for feature, (_, mask, yx, vertex), is_natural in zip(features, cut, natural, strict=False)
         ]
 
-    def _mirrored(self, cut: tuple[torch.Tensor, ...], mirrored: bool) -> tuple[torch.Tensor, ...]:
+    def _mirrored(self, cut: Cut, mirrored: bool) -> Cut:
         """Picture, mask, points and vertices as they are, or `mirrored` left to right."""
         image, mask, yx, vertex = cut
-        return (
-            (image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex])
-            if mirrored
-            else cut
-        )
+        if not mirrored or self.mirror is None:
+            return cut
+        return image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex]
 
-    def _crop(
-        self, index: int, rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _crop(self, index: int, rng: np.random.Generator) -> Cut:
         """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`; each is in the
         frame.
         """
@@ -202,7 +200,7 @@ class Examples:
                 augment.warp(mask, matrix),
                 augment.move(yx, matrix),
             )
-        inside = ((yx >= 0) & (yx <= side - 1)).all(1).nonzero()[0]
+        inside = np.flatnonzero(((yx >= 0) & (yx <= side - 1)).all(1))
         chosen = inside[: CANDIDATES * self.points] if len(inside) else np.arange(1)
         chosen = np.resize(chosen, CANDIDATES * self.points)
         vertex = torch.from_numpy(item.vertex[tuple(pixels[chosen].T)].astype(np.int64))
@@ -250,20 +248,22 @@ def collate(
 ) -> Batch:
     """A batch of `examples`, of each the `chosen` `(P,)` ones of its labelled points."""
 
-    def stack(name: str, drawn: bool) -> torch.Tensor | None:
-        found = [(getattr(example, name), index) for example, index in zip(examples, chosen, strict=True)]
-        values = [
-            value[index.to(value.device)] if drawn else value for value, index in found if value is not None
-        ]
-        return torch.stack(values).to(device) if values else None
+    def stack(values: Sequence[torch.Tensor], indices: Sequence[torch.Tensor] | None) -> torch.Tensor:
+        if indices is not None:
+            values = [value[index.to(value.device)] for value, index in zip(values, indices, strict=True)]
+        return torch.stack(list(values)).to(device)
 
-    features, flipped = (stack(name, at_points) for name in ("features", "flipped"))
+    drawn = chosen if at_points else None
+    pairs = list(zip(examples, chosen, strict=True))
+    flipped = [(example.flipped, index) for example, index in pairs if example.flipped is not None]
     return Batch(
-        features.float(),
-        None if flipped is None else flipped.float(),
-        stack("yx", True),
-        stack("vertex", True),
-        stack("mask", False).float(),
+        stack([example.features for example in examples], drawn).float(),
+        stack([value for value, _ in flipped], [index for _, index in flipped] if at_points else None).float()
+        if flipped
+        else None,
+        stack([example.yx for example in examples], chosen),
+        stack([example.vertex for example in examples], chosen),
+        stack([example.mask for example in examples], None).float(),
         torch.tensor([example.natural for example in examples]),
         at_points,
         side,

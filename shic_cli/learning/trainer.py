@@ -222,7 +222,7 @@ class Trainer:
             self.team,
             sum(map(self.examples.is_natural, batch)),
         )
-        counts = {"natural": natural, "synthetic": len(batch) - natural, "all": len(batch)}
+        counts: dict[str, float] = {"natural": natural, "synthetic": len(batch) - natural, "all": len(batch)}
         if team.mixes and team.rank >= len(batch):
             counts = dict.fromkeys(counts, math.inf)
         pairs = [(example, chosen[place]) for example, place in zip(found, self._places(batch), strict=True)]

@@ -315,7 +315,7 @@ class Pictures:
     def write(self, name: str, rgb: np.ndarray, vertex: np.ndarray) -> None:
         """Write the pictures of one image, replacing older ones."""
         drawn = {"colors": color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
-        if self.texture is not None:
+        if self.texture is not None and self.finder is not None:
             drawn["remap"] = lay(rgb, vertex, self.finder, self.texture)
         for kind, picture in drawn.items():
             target = picture_path(self.folder, name, f".{kind}.png")

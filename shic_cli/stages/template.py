@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from shic_cli.base.devices import free_memory
 from shic_cli.base.errors import InputError, lacks_memory
@@ -49,7 +49,7 @@ def prepare(
         eigenvectors=vectors.astype(np.float32),
         eigenvalues=values.astype(np.float32),
         geodesic=geodesic,
-        source_to_vertex=cKDTree(points).query(mesh.source)[1].astype(np.int32),
+        source_to_vertex=np.asarray(KDTree(points).query(mesh.source)[1], np.int32),
     )
 
 

@@ -30,7 +30,9 @@ def uv_picture(template: Template, size: int = 2048) -> np.ndarray:
     picture = np.full((size, size, 3), 245, np.uint8)
     picture[row, column] = (template.colors[template.faces[number]] * weights[..., None]).sum(1).round()
     # colours go on a little beyond each chart, so that a renderer's smoothing finds no seam
-    distance, nearest = distance_transform_edt(face < 0, return_indices=True)
+    beyond = face < 0
+    distance = np.asarray(distance_transform_edt(beyond))
+    nearest = np.asarray(distance_transform_edt(beyond, return_distances=False, return_indices=True))
     near = distance <= 4
     picture[near] = picture[nearest[0][near], nearest[1][near]]
     return _outlined(picture, template.face_uv, (template.uv * [1, -1] + [0, 1]) * size - 0.5)

@@ -77,7 +77,7 @@ def find_limbs(template: Template) -> list[Limb]:
 
 def _apart(template: Template, group: tuple[int, ...], other: tuple[int, ...]) -> float:
     """How far the mirror image of `group` is from the tips `other`, at most."""
-    return float(template.geodesic[np.ix_(template.mirror[list(group)], other)].min(1).max())
+    return float(template.geodesic[np.ix_(template.mirror[list(group)], np.array(other))].min(1).max())
 
 
 def _clusters(template: Template, tips: list[int], ends: dict[int, float]) -> list[tuple[int, ...]]:
@@ -96,11 +96,12 @@ def _span(
     template: Template, group: tuple[int, ...], tips: list[int], ends: dict[int, float]
 ) -> tuple[float, float]:
     """Where the limb of `group` starts and ends, as distances from its tips."""
+    tip = group[0]
     if len(group) > 1:
         start = float(template.geodesic[np.ix_(group, group)].max()) / 2 + RING
         return start, _end(template, template.geodesic[list(group)].min(0), start)
-    others = [float(template.geodesic[group[0], tip]) / 2 for tip in tips if tip != group[0]]
-    return 0.0, min([ends[group[0]], *others])
+    others = [float(template.geodesic[tip, other]) / 2 for other in tips if other != tip]
+    return 0.0, min([ends[tip], *others])
 
 
 def find_tips(template: Template) -> list[int]:

@@ -6,6 +6,10 @@ nearer than a margin, so that sheets without a thickness get one. The surface be
 found by marching cubes.
 """
 
+# The kernel below is in Warp's language, whose types are not those of Python.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportAssignmentType=false
+# pyright: reportGeneralTypeIssues=false, reportInvalidTypeForm=false
+
 from __future__ import annotations
 
 import logging
@@ -14,7 +18,7 @@ import numpy as np
 import torch
 import warp as wp
 import warp.geometry
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from shic_cli.surface.mesh import Mesh, part_areas, say_dropped, wound
 from shic_cli.surface.warp_kernels import prepared
@@ -80,7 +84,7 @@ def _near_largest(mesh: Mesh, found: Mesh) -> np.ndarray:
     of_vertex = np.zeros(len(found.verts), bool)
     of_vertex[found.faces[label_found == area_found.argmax()]] = True
     middle = mesh.verts[mesh.faces].mean(1)
-    share = np.bincount(label, of_vertex[cKDTree(found.verts).query(middle)[1]]) / np.maximum(
+    share = np.bincount(label, of_vertex[KDTree(found.verts).query(middle)[1]]) / np.maximum(
         np.bincount(label), 1
     )
     return share[label] >= min(0.5, share.max())
