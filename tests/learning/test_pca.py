@@ -185,7 +185,7 @@ def test_features_in_a_basis_never_meet_views_without_it(folder, shic):
         (("imgs", "--basis", "views.h5"), 1, "expected shic/features, found shic/views"),
         (("imgs", "--basis", "plain.h5"), 1, "holds no basis"),
         (("views.h5", "--basis", "v.h5", "--pca", "3"), 2, "exclude each other"),
-        (("imgs", "--basis", "v.h5"), 1, "of another extractor"),
+        (("imgs", "--basis", "v.h5"), 1, "belongs to another extractor"),
     ],
 )
 def test_bad_bases(folder, shic, words, status, text):
