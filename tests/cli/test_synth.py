@@ -85,7 +85,7 @@ def test_what_is_there_is_kept_unless_overwrite(shic: Run, small_template_file: 
 def test_a_generator_that_gives_nothing_is_stopped_soon(shic: Run, small_template_file: Path, monkeypatch):
     monkeypatch.setattr(
         "shic_cli.parts.generators.plain.Plain.__call__",
-        lambda self, scene, rng: np.zeros((96, 96, 3), np.uint8),
+        lambda self, scene, rng: np.zeros((*scene.mask.shape, 3), np.uint8),
     )
     status, _, err = shic("synth", *PLAIN, "--number", "2")
     assert status == 1 and "synth_00000.jpg: the picture is black" in err

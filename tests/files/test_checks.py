@@ -246,5 +246,5 @@ def test_many_images_are_not_all_paired(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "x.json").write_text(
         json.dumps({"images": {name: {"points": {"a": [1, 1]}} for name in "abc"}})
     )
-    with pytest.raises(InputError, match="has 3 images, at most 2"):
+    with pytest.raises(InputError, match="its 3 images make more than 2 pairs"):
         read_pairs(tmp_path / "x.json")

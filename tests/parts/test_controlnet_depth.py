@@ -276,12 +276,12 @@ def test_missing_weights_are_named_with_the_line_that_gets_them(
 BAD = {
     "--side 100": (2, "no multiple of 64"),
     "--views left": (2, "'left' is not a view"),
-    "--only 1.5": (2, "is not whole"),
+    "--only 1.5": (2, "is not a whole number"),
     "--check 0.5 --masker none": (2, "--check needs a masker"),
     "--offload model": (2, "saves a GPU's memory"),
     "--scheduler odd": (2, "odd"),
     "--erode 64": (1, "leaves no label"),
-    "--elevation 70,80": (2, "views of the top only"),
+    "--elevation 70,80": (2, "is a view of the top"),
 }
 
 

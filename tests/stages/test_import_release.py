@@ -429,4 +429,4 @@ def test_eigenvectors_of_another_order_are_remarked_upon(
         with caplog.at_level(logging.WARNING, "shic"):
             caplog.clear()
             import_from(tmp_path)
-        assert ("jumps from vertex to vertex" in caplog.text) is warned
+        assert ("jump from vertex to vertex" in caplog.text) is warned

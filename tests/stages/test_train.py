@@ -26,6 +26,7 @@ from shic_cli.learning.model_file import read_meta
 from shic_cli.learning.recipes import settle
 from shic_cli.learning.trainer import Trainer
 from shic_cli.parts import registry
+from shic_cli.parts.extractors.contract import ExtractorDefaults
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.stages import train
 from shic_cli.stages.predict import Predictor
@@ -97,7 +98,11 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, mo
 
     monkeypatch.setattr(Trainer, "run_epoch", stop_at_the_third)
     status, _, err = shic(*line, "-o", "two.safetensors")
-    assert status == 130 and "goes on" in err and not (folder / "two.safetensors").exists()
+    assert (
+        status == 130
+        and "give the same line again to continue" in err
+        and not (folder / "two.safetensors").exists()
+    )
     status, _, err = shic(
         "train", *SHORT, "--encoder", encoder, "--epochs", "4", "--seed", "3", "-o", "two.safetensors"
     )
@@ -110,7 +115,7 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, mo
     assert not list(folder.glob("two.safetensors.*"))
 
 
-class Patches:
+class Patches(ExtractorDefaults):
     """An encoder without weights that needs no mask: the picture's colours in 8 by 8 patches."""
 
     name, fingerprint, needs_mask, sees_whole_object, side, dim = "patches", "patches", False, False, 64, 3
