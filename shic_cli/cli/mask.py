@@ -1,4 +1,4 @@
-"""`shic mask`."""
+"""Define the command `shic mask`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shic_cli.cli import options
 if TYPE_CHECKING:
     from shic_cli.stages.mask import Report
 
-LONG = 40  # photos; of more, the table has the unsure ones only
+LONG = 40  # photos; if there are more, the table lists only the unsure ones
 
 
 @click.command("mask")
@@ -52,11 +52,12 @@ def command(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Find the objects in photos: a mask for each photo, 0 and 255, a PNG with the photo's stem; and say
-    which to look at again.
+    """Find the objects in photos and write one mask for each photo.
+
+    A mask is a PNG of 0 and 255 with the photo's stem. The command also says which masks to check.
 
     INPUT is an image, a folder, a glob, a .txt list, a video, or `-` for a list on stdin. A photo's alpha
-    channel is taken before the masker. A mask that is there is kept unless --overwrite.
+    channel is used before the masker. An existing mask is kept unless --overwrite is given.
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import emit_json, track, write_picture

@@ -1,4 +1,4 @@
-"""`shic template`."""
+"""Define the commands of `shic template`."""
 
 from __future__ import annotations
 
@@ -48,11 +48,12 @@ def prep(
     device: str,
     overwrite: bool,
 ) -> None:
-    """Clean, orient and measure MESH (obj, ply, off, stl, glb, gltf, or a pkl of the DensePose mesh
-    catalogue).
+    """Clean, orient and measure MESH, and write it as a template.
 
-    --vertices 0 keeps the mesh's vertices in their order. Nothing in a pkl is run: only arrays of numbers are
-      taken out of it.
+    MESH is an obj, ply, off, stl, glb or gltf file, or a pkl of the DensePose mesh catalogue.
+
+    --vertices 0 keeps the vertices of the mesh in their order. No code in a pkl is run: only arrays of
+    numbers are read from it.
     """
     import logging
 

@@ -1,5 +1,6 @@
-"""Annotated points: DensePose points on a mesh, in COCO and LVIS files, and the checks that every reader of
-annotations shares.
+"""Read annotated DensePose points on a mesh from COCO and LVIS files.
+
+The module also has the checks that every reader of annotations shares.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from shic_cli.base.errors import InputError
 from shic_cli.base.settings import DP_SCALE
 from shic_cli.files.checks import parse_json, real_number, shorten
 
-LARGEST = 1e6  # pixels; no picture is so wide
+LARGEST = 1e6  # pixels; no picture is this wide
 HINT = "docs/how-to/score.md says what an annotation file holds"
 
 
 @dataclass(frozen=True)
 class Points:
-    """The annotated points of one object: pixels `yx` (P, 2) and vertices of the mesh file `vertex` (P,).
+    """Points are the annotated points of one object.
 
-    `box` is (x, y, width, height) in pixels, `area` the object's in pixels (the box's where the file does not
-    say), `mesh` the name of the mesh that the vertices are of, where the file says. `inside` (P, 2) is where
-    the points lie in the box, from 0 to 1, (y, x).
+    `yx` `(P, 2)` are their pixels and `vertex` `(P,)` their vertices in the mesh file. `box` is (x, y, width,
+    height) in pixels. `area` is the object's area in pixels, or the box's area if the file does not give it.
+    `mesh` is the name of the vertices' mesh if the file gives it. `inside` `(P, 2)` are the positions (y, x)
+    of the points in the box, from 0 to 1.
     """
 
     name: str
@@ -40,7 +42,7 @@ class Points:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; InputError if it can't be read."""
+    """Return the JSON value in `path`; InputError if it can't be read."""
     try:
         return parse_json(Path(path).read_bytes(), str(path))
     except OSError as error:
@@ -48,7 +50,7 @@ def read_json(path: Path) -> Any:
 
 
 def get(value: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """`value[key]`, checked to be of `kind`; InputError names the field."""
+    """Return `value[key]` if it is of `kind`; InputError names the field if it is not."""
     if not isinstance(value, dict) or key not in value:
         raise InputError(f"{where}: has no `{key}`", HINT)
     if not isinstance(value[key], kind) or isinstance(value[key], bool):
@@ -57,7 +59,7 @@ def get(value: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
 
 
 def numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
-    """`value` as finite numbers of `shape`, where None is any size."""
+    """Return `value` as finite numbers of `shape`, where None stands for any size."""
     array = np.zeros(0)
     try:
         array = np.asarray(value, float)
@@ -72,7 +74,7 @@ def numbers(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray
 
 
 def pixels(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
-    """`value` as numbers of `shape` that can be places in a picture."""
+    """Return `value` as numbers of `shape` that can be positions in a picture."""
     array = numbers(value, shape, where)
     if (np.abs(array) > LARGEST).any():
         raise InputError(f"{where}: holds {np.abs(array).max():g}, which is no pixel of a picture", HINT)
@@ -81,8 +83,10 @@ def pixels(value: Any, shape: tuple[int | None, ...], where: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Entry:
-    """One object of a COCO or LVIS file: its `annotation` and `image` as JSON values, its class, and `where`
-    it stands in the file.
+    """An entry is one object of a COCO or LVIS file.
+
+    It holds the object's `annotation` and `image` as JSON values, its class, and its place in the file,
+    `where`.
     """
 
     annotation: dict[str, Any]
@@ -93,8 +97,9 @@ class Entry:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Every object in a COCO or LVIS file that has DensePose points; InputError names the file and the field
-    that is wrong.
+    """Return every object in a COCO or LVIS file that has DensePose points.
+
+    InputError names the file and the field that is wrong.
     """
     data = read_json(path)
     images = {
@@ -111,7 +116,7 @@ def read_entries(path: Path) -> list[Entry]:
     for i, each in enumerate(get(data, "annotations", list, str(path))):
         where = f"{path}: annotations[{i}]"
         if isinstance(each, dict) and not {"dp_x", "dp_y", "dp_vertex"} & set(each):
-            continue  # LVIS has objects without points
+            continue  # LVIS holds objects without points
         image, category = (
             get(each, "image_id", (int, str), where),
             get(each, "category_id", (int, str), where),
@@ -127,10 +132,10 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def read_annotations(path: Path, scale: float = DP_SCALE) -> list[Points]:
-    """The DensePose points in a COCO or LVIS file, one entry an object; InputError names the file and the
-    field that is wrong.
+    """Return the DensePose points in a COCO or LVIS file, one entry for each object.
 
-    `dp_x` and `dp_y` run from 0 to `scale` over the box.
+    `dp_x` and `dp_y` run from 0 to `scale` over the box. InputError names the file and the field that is
+    wrong.
     """
     found = [read_points(entry, scale) for entry in read_entries(path)]
     if not sum(len(each.vertex) for each in found):
@@ -139,7 +144,11 @@ def read_annotations(path: Path, scale: float = DP_SCALE) -> list[Points]:
 
 
 def read_points(entry: Entry, scale: float = DP_SCALE) -> Points:
-    """One object's points: position = box corner + dp * box size / `scale`; the pixel that it falls in."""
+    """Return the points of one object.
+
+    The position of a point is box corner + dp * box size / `scale`. Its pixel is the one that contains the
+    position.
+    """
     each, where = entry.annotation, entry.where
     box = numbers(get(each, "bbox", list, where), (4,), f"{where}.bbox")
     if (np.abs(box) > LARGEST).any() or (box[2:] < 0).any():
@@ -171,8 +180,9 @@ def read_points(entry: Entry, scale: float = DP_SCALE) -> Points:
 
 
 def image_name(entry: Entry) -> str:
-    """The name of an object's image: `file_name`, else the last two parts of `coco_url`, as LVIS has
-    train2017/NAME.jpg there only.
+    """Return the name of an object's image.
+
+    It is `file_name`, or else the last two parts of `coco_url`. LVIS gives train2017/NAME.jpg only there.
     """
     if "file_name" in entry.image or "coco_url" not in entry.image:
         return get(entry.image, "file_name", str, entry.image_where)
@@ -180,8 +190,9 @@ def image_name(entry: Entry) -> str:
 
 
 def coco_path(entry: Entry) -> str:
-    """The last two parts of the image's `coco_url`: its folder and its name. InputError if they lead anywhere
-    else.
+    """Return the last two parts of the image's `coco_url`: its folder and its name.
+
+    InputError if they are anything else.
     """
     parts = get(entry.image, "coco_url", str, entry.image_where).split("/")[-2:]
     if len(parts) < 2 or not all(parts) or {".", ".."} & set(parts):
@@ -190,8 +201,9 @@ def coco_path(entry: Entry) -> str:
 
 
 def check_mesh(points: list[Points], vertices: int) -> None:
-    """InputError if the annotations can't be on one mesh file of so many `vertices`: by their `ref_model`,
-    and by their vertex ids.
+    """Raise InputError if the annotations can't belong to one mesh file with that number of `vertices`.
+
+    The check compares their `ref_model` and their vertex ids with it.
     """
     meshes = sorted({each.mesh for each in points} - {""})
     if len(meshes) > 1:
@@ -199,7 +211,7 @@ def check_mesh(points: list[Points], vertices: int) -> None:
             f"the annotations are on several meshes: {', '.join(meshes)}",
             "score one class at a time, on its own template",
         )
-    for mesh in meshes:  # the catalogue's names end in the number of vertices
+    for mesh in meshes:  # the names in the catalogue end in the number of vertices
         count = re.search(r"_([0-9]+)$", mesh)
         if count and count[1].lstrip("0") != str(vertices):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Keypoint files: a plain JSON of images or video frames, or pairs as a PF-PASCAL csv."""
+"""Read keypoint files: a plain JSON of images or video frames, or pairs as a PF-PASCAL csv."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from shic_cli.files.annotations import get, pixels, read_json
 from shic_cli.files.checks import whole_number
 
 COLUMNS = ("source_image", "target_image", "XA", "YA", "XB", "YB")
-MOST = 1_000_000  # ordered pairs of images, of a file in which every two images are a pair
+MOST = 1_000_000  # the largest number of ordered pairs in a file that pairs every two images
 CSV_HINT = "PF-PASCAL: source_image,target_image,class,XA,YA,XB,YB"
-# PF-PASCAL numbers the classes of PASCAL VOC from 1 in the order of their names.
+# PF-PASCAL numbers the classes of PASCAL VOC from 1, in the order of their names.
 VOC = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *(
@@ -38,8 +38,9 @@ VOC = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Two photos and the positions `(P, 2)` (y, x) of the same keypoints in both; their `kinds` and the
-    pair's `category` where known.
+    """A pair holds two photos and the positions `(P, 2)` (y, x) of the same keypoints in both.
+
+    `kinds` are the names of the keypoints and `category` is the class of the pair, where the file gives them.
     """
 
     source: str
@@ -50,16 +51,17 @@ class Pair:
     category: str = ""
 
     def turned(self) -> Pair:
-        """The pair the other way round."""
+        """Return the pair with source and target exchanged."""
         return Pair(self.target, self.source, self.target_yx, self.source_yx, self.kinds, self.category)
 
 
 @dataclass(frozen=True)
 class EveryTwo(Sequence[Pair]):
-    """The ordered pairs of images that share a keypoint's name, each made when it is asked for.
+    """The sequence holds the ordered pairs of images that share the name of a keypoint.
 
-    `images` are their points (y, x) by kind, by the image's name; `categories` their classes; `numbers`
-    `(N, 2)` the places of source and target among the images.
+    Each pair is made when it is requested. `images` maps an image's name to its points (y, x) by kind.
+    `categories` maps it to its class. `numbers` `(N, 2)` are the indices of source and target among the
+    images.
     """
 
     images: dict[str, dict[str, np.ndarray]]
@@ -68,7 +70,7 @@ class EveryTwo(Sequence[Pair]):
 
     @cached_property
     def names(self) -> list[str]:
-        """The images' names."""
+        """Return the names of the images."""
         return list(self.images)
 
     def __len__(self) -> int:
@@ -91,11 +93,11 @@ class EveryTwo(Sequence[Pair]):
 
 
 def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> Sequence[Pair]:
-    """The pairs of a keypoint file: a plain JSON (every ordered pair of images that share names) or a
-    PF-PASCAL csv.
+    """Return the pairs of a keypoint file, which is a plain JSON or a PF-PASCAL csv.
 
-    With `classes` only those; a file that names no class is taken to be of the one that is asked for.
-    InputError names what is wrong, and lists the file's classes where one is asked for that it has not.
+    A JSON gives every ordered pair of images that share names. `classes` selects the pairs of these classes.
+    If the file names no class, all its pairs count as the one class that is requested. InputError names what
+    is wrong. If the file does not have a requested class, the error lists the classes that it has.
     """
     is_csv = Path(path).suffix == ".csv"
     rows = read_csv(path) if is_csv else []
@@ -118,7 +120,7 @@ def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> Sequence[Pair]:
 
 
 def _read_keypoints(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
-    """The points (y, x) by kind and the class of each image of a plain JSON."""
+    """Return the points (y, x) by kind, and the class, of each image of a plain JSON."""
     images, categories = {}, {}
     for name, each in get(read_json(path), "images", dict, str(path)).items():
         where = f"{path}: images.{name}"
@@ -131,10 +133,11 @@ def _read_keypoints(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[
 
 
 def _every_two(images: dict[str, dict[str, np.ndarray]], categories: dict[str, str], path: Path) -> EveryTwo:
-    """The ordered pairs of images of one class that share a kind; InputError when there are too many to
-    score.
+    """Return the ordered pairs of images of one class that share a kind.
+
+    InputError if there are too many pairs to score.
     """
-    sharing: dict[tuple[str, str], list[int]] = {}  # the images of a class that have a kind
+    sharing: dict[tuple[str, str], list[int]] = {}  # indices of images by class and kind
     for i, (name, points) in enumerate(images.items()):
         for kind in points:
             sharing.setdefault((categories[name], kind), []).append(i)
@@ -154,9 +157,9 @@ def _every_two(images: dict[str, dict[str, np.ndarray]], categories: dict[str, s
 
 
 def read_csv(path: Path) -> list[Pair]:
-    """PF-PASCAL's pairs: source_image, target_image, class, XA, YA, XB, YB; coordinates separated by
-    semicolons.
+    """Return the pairs of a PF-PASCAL csv.
 
+    The columns are source_image, target_image, class, XA, YA, XB, YB. Semicolons separate the coordinates.
     InputError names the line that is wrong.
     """
     try:
@@ -187,7 +190,7 @@ def _read_row(row: dict[str, str], where: str) -> Pair:
 
 
 def image_names(pairs: Sequence[Pair]) -> list[str]:
-    """The names of all images in `pairs`, sorted."""
+    """Return the names of all images in `pairs`, sorted."""
     if isinstance(pairs, EveryTwo):
         return sorted(pairs.names[number] for number in np.unique(pairs.numbers))
     return sorted({name for pair in pairs for name in (pair.source, pair.target)})

@@ -1,6 +1,4 @@
-"""Where a photo's mask comes from: a mask file with its name, its alpha channel, or a masker; in this
-order.
-"""
+"""Find a photo's mask in a mask file with its name, in its alpha channel, or by a masker, in this order."""
 
 from __future__ import annotations
 
@@ -22,13 +20,16 @@ from shic_cli.files.photos import MASK_FOLDERS, ImageFile, decode, is_photo, ori
 
 log = logging.getLogger("shic")
 
-OTHER_FILES = ("thumbs.db", "desktop.ini")  # what Windows leaves in folders
-BORDER = 0.5  # share of the photo's border; what covers more of it is the background, as a rule
+OTHER_FILES = ("thumbs.db", "desktop.ini")  # files that Windows writes into folders
+BORDER = 0.5  # share of the photo's border; a mask that covers more usually marks the background
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo and its mask: `data` is the file's own bytes, `rgb` (H, W, 3) uint8, `mask` (H, W) bool."""
+    """A photo holds a picture and its mask.
+
+    `data` is the file's own bytes, `rgb` is `(H, W, 3)` uint8, `mask` is `(H, W)` bool.
+    """
 
     name: str
     data: bytes
@@ -37,8 +38,9 @@ class Photo:
 
 
 def check_mask(mask: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """`mask` itself if it can serve for a photo of `shape`; InputError when its size differs, or it is empty
-    or full.
+    """Return `mask` itself if it can serve for a photo of `shape`.
+
+    InputError if its size differs from the photo's, or if it is empty or full.
     """
     if mask.shape != tuple(shape[:2]):
         sizes = f"{mask.shape[1]} by {mask.shape[0]} pixels, the photo {shape[1]} by {shape[0]}"
@@ -52,7 +54,7 @@ def check_mask(mask: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarra
 
 
 def on_border(mask: np.ndarray, void: np.ndarray | None = None) -> float:
-    """The share of the picture's border that the mask `(H, W)` covers, `void` pixels left out."""
+    """Return the share of the picture's border that the mask `(H, W)` covers; `void` pixels do not count."""
     edges = (
         np.concatenate([each[0], each[-1], each[1:-1, 0], each[1:-1, -1]])
         for each in (mask, np.zeros_like(mask) if void is None else void)
@@ -62,11 +64,11 @@ def on_border(mask: np.ndarray, void: np.ndarray | None = None) -> float:
 
 
 class NoMaskError(InputError):
-    """A photo has neither a mask file nor an alpha channel that is one, and there is no masker."""
+    """A photo has no mask file and no alpha channel that is a mask, and there is no masker."""
 
 
 class MaskFolder:
-    """The mask files below a folder, by the names of their photos."""
+    """A mask folder finds the mask files below a folder by the names of their photos."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.count, self.first = root, 0, []
@@ -86,9 +88,11 @@ class MaskFolder:
                 self._bare.setdefault(name, []).append(path)
 
     def find(self, photo: str) -> Path | None:
-        """The mask file of the photo of that name: `h.jpg.png`, `h.png` or `h_mask.png` is that of `h.jpg`,
-        in the photo's folder below this one, or right in it, or in any folder below where no other has its
-        name.
+        """Return the path of the mask of the photo with that name, or None.
+
+        `h.jpg.png`, `h.png` and `h_mask.png` are masks of `h.jpg`. A mask lies in the photo's subfolder of
+        this folder, or directly in this folder. It may lie in any other folder below if no other file there
+        has its name.
         """
         name = PurePosixPath(_key(photo))
         for key in (name.as_posix(), name.with_suffix("").as_posix(), name.name, name.stem):
@@ -96,42 +100,46 @@ class MaskFolder:
                 if key in table:
                     return table[key]
         bare = self._bare.get(name.name) or self._bare.get(name.stem) or []
-        return bare[0] if len(bare) == 1 else None  # in a folder below, as masks/horse/h.png
+        return bare[0] if len(bare) == 1 else None  # a file in a subfolder, such as masks/horse/h.png
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """The files below a folder in the order of their names, without hidden ones."""
+    """Yield the files below a folder in the order of their names, without hidden files."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(names) if not _is_foreign(name))
 
 
 def _is_foreign(name: str) -> bool:
-    """Whether a file was left by a system and not put there by anybody."""
+    """Return whether an operating system made the file, and not the user."""
     return name.startswith(".") or name.lower() in OTHER_FILES
 
 
 def _key(name: str) -> str:
-    """A name in one Unicode form: file systems and archives write an umlaut as one character or as two."""
+    """Return a name in one Unicode form.
+
+    File systems and archives write an umlaut as one character or as two.
+    """
     return unicodedata.normalize("NFC", name)
 
 
 @dataclass
 class Notes:
-    """Warnings about single photos: the first of a kind is told at once, the number of the others at the
-    end.
+    """Notes collect warnings about single photos.
+
+    The first warning of a kind is logged at once. The number of the others is logged at the end.
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, name: str, text: str) -> None:
-        """Tell `text` if it is the first of its `kind`, else count the photo `name`."""
+        """Log `text` if it is the first of its `kind`, and record the photo `name`."""
         if kind not in self.names:
             log.warning("%s", text)
         self.names.setdefault(kind, []).append(name)
 
     def tell(self) -> None:
-        """Say of each kind how many more photos there were."""
+        """Log how many more photos there were of each kind."""
         for kind, names in self.names.items():
             if len(names) > 1:
                 log.warning("%d more photos like that (%s): %s", len(names) - 1, kind, some(names[1:]))
@@ -139,8 +147,10 @@ class Notes:
 
 
 class MaskSource:
-    """Where masks come from, in this order: a file in `config.masks` or in a folder masks/ or mask/ beside
-    the photos' folder or in it, an alpha channel that cuts out an object, `masker(rgb)`.
+    """A mask source finds the masks of photos.
+
+    It looks first for a file in `config.masks`, or in a folder masks/ or mask/ beside the photos' folder or
+    in it. Then it takes an alpha channel that cuts out an object. Last it calls `masker(rgb)`.
     """
 
     def __init__(
@@ -161,19 +171,20 @@ class MaskSource:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What files record: how mask files are read, the folder and the label as they were given, and of the
-        part that masks photos without a mask its name and the class's.
+        """Return the settings that output files record.
+
+        They are the rule for reading mask files, the given folder and label, and the name and class of the
+        part that masks photos without a mask.
         """
         given = {name: value for name, value in self.config.params().items() if value}
         called = {"class": self.class_name} if self.class_name else {}
         return {"mask_rule": RULE, **given, **called, **getattr(self.masker, "settings", {})}
 
     def prepare(self, images: Sequence[ImageFile]) -> None:
-        """Find the images' mask files, and make the masker now if one of them needs it, so that weights
-        that are missing are told before anything is computed.
+        """Find the mask files of the images, and make the masker if one of them needs it.
 
-        Says how many have no mask file where others have. InputError when there is a folder of masks and
-        none belongs to any image.
+        Missing weights are thus reported before anything is computed. Logs how many images have no mask file
+        if others have one. InputError if there is a folder of masks and none of them belongs to any image.
         """
         lacking = [image for image in images if self._find(image) is None]
         if images and len(lacking) == len(images):
@@ -182,12 +193,15 @@ class MaskSource:
             names = some([image.name for image in lacking])
             log.warning("%d of %d photos have no mask file: %s", len(lacking), len(images), names)
         if lacking and self.folder is None and self.masker is not None:
-            with suppress(InputError):  # what is wrong with the photo alone is told in its turn
+            with suppress(InputError):  # an error of this photo alone is reported when the photo is read
                 self.read(lacking[0])
             self.notes.names.clear()
 
     def _check_strangers(self, images: Sequence[ImageFile]) -> None:
-        """InputError if a folder of masks belongs to none of the images, and to no other photo near it."""
+        """Raise InputError if no file in a folder of masks belongs to an image.
+
+        A folder that was not given by name passes if one of its masks belongs to another photo near it.
+        """
         folders = {folder: self._index(folder) for image in images for folder in self._places(image)}
         for folder, index in folders.items():
             if not index.count or (self.folder is None and _has_owner(index)):
@@ -200,7 +214,7 @@ class MaskSource:
             )
 
     def read(self, image: ImageFile) -> Photo:
-        """The photo with its mask; InputError if either can't be used."""
+        """Return the photo with its mask; InputError if either can't be used."""
         data = image.read()
         rgb, alpha = decode(data, image.name)
         cut = cut_out(alpha)
@@ -230,7 +244,7 @@ class MaskSource:
         return Photo(image.name, data, rgb, mask)
 
     def _look(self, image: ImageFile, rgb: np.ndarray) -> np.ndarray:
-        """What the masker finds in a photo without a mask."""
+        """Return the mask `(H, W)` that the masker finds in a photo without a mask."""
         if self.folder is not None:
             raise InputError(
                 f"{image.name}: has no mask in {self.folder}",
@@ -251,9 +265,10 @@ class MaskSource:
         return mask
 
     def _upright(self, name: str, rgb: np.ndarray, data: bytes, found: ReadMask) -> ReadMask:
-        """The mask of the photo as it is seen: one that was drawn on the stored pixels is turned by the
-        photo's EXIF flag. Sizes tell which it is; where they can't, `config.exif` does, and without it a
-        warning is given.
+        """Return the mask in the orientation in which the photo is seen.
+
+        A mask that was drawn on the stored pixels is turned by the photo's EXIF flag. The sizes show whether
+        it was. If they can't, `config.exif` decides. Without that setting, a warning is logged.
         """
         flag = orientation(data)
         if flag == 1 or self.config.exif == "apply":
@@ -283,7 +298,7 @@ class MaskSource:
         return found
 
     def _overlaps(self, rgb: np.ndarray, *masks: np.ndarray) -> str:
-        """How much two readings of a mask overlap with what the masker finds, as part of a message."""
+        """Return, as part of a message, how much two readings of a mask overlap with the masker's mask."""
         if self.masker is None:
             return ""
         try:
@@ -300,7 +315,7 @@ class MaskSource:
         return mask or (None if self.folder or image.frame >= 0 else self._find_beside(image.path))
 
     def _find_beside(self, photo: Path) -> Path | None:
-        """The file `h_mask.png` in the folder of the photo h.jpg itself."""
+        """Return the path of the file `h_mask.png` in the folder of the photo h.jpg itself, or None."""
         if photo.parent not in self._beside:
             here: dict[str, Path] = {}
             with suppress(OSError):
@@ -313,8 +328,10 @@ class MaskSource:
         return here.get(_key(photo.name)) or here.get(_key(photo.stem))
 
     def _places(self, image: ImageFile) -> list[Path]:
-        """The folders that may have the image's mask: beside or in the folder of photos, then its own
-        folder.
+        """Return the folders that may hold the image's mask.
+
+        First come those beside the folder of photos or in it, then those beside the image's own folder or in
+        it.
         """
         if self.folder is not None:
             return [self.folder]
@@ -324,7 +341,7 @@ class MaskSource:
         return [folder for place in places for folder in self._mask_folders(place)]
 
     def _mask_folders(self, place: Path) -> list[Path]:
-        """The folders masks/ and mask/ in a folder, in any case of letters."""
+        """Return the folders masks/ and mask/ in a folder, with upper or lower case letters."""
         if place not in self._below:
             found = []
             with suppress(OSError):
@@ -340,12 +357,12 @@ class MaskSource:
 
 
 def _plural_first(folder: Path) -> int:
-    """The place of a folder of masks among those beside it."""
+    """Return the rank of a folder of masks among the folders beside it."""
     return MASK_FOLDERS.index(folder.name.lower())
 
 
 def _has_owner(masks: MaskFolder) -> bool:
-    """Whether a mask belongs to a photo beside the folder of masks, or in a folder beside it."""
+    """Return whether a mask belongs to a photo beside the folder of masks, or in a folder beside it."""
     around = masks.root.resolve().parent
     with suppress(OSError):
         for entry in sorted(around.iterdir()):

@@ -1,8 +1,8 @@
-"""Images, masks, lists and video frames; the pixel convention and the one rule for crops.
+"""Read and write images, lists and video frames; define the pixel convention and the rule for crops.
 
 Pixels are (y, x) with centres at integers: (0, 0) is the centre of the top left pixel. A position between
-centres belongs to the pixel that it falls in. Pictures are (H, W, 3) uint8 RGB with EXIF rotation applied,
-masks (H, W) bool.
+centres belongs to the pixel that contains it. Pictures are `(H, W, 3)` uint8 RGB with EXIF rotation applied,
+masks are `(H, W)` bool.
 """
 
 from __future__ import annotations
@@ -34,35 +34,37 @@ SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".avif"),
     *(".heic", ".heif"),
 }
-WRITTEN = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}  # kinds of picture that are written
-# Photos of kinds that are not read.
+# The formats that pictures are written in.
+WRITTEN = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+# The endings of photos that are not read.
 FOREIGN = {
     *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"),
     *(".jxl", ".jp2", ".j2k", ".psd", ".xcf", ".svg", ".exr", ".hdr", ".tga", ".pcx"),
 }
-SMALLEST = 8  # pixels a side; nothing can be said of a smaller picture
-LARGEST = 1 << 26  # pixels, 8192 by 8192: a file of a few kilobytes can declare any number
+SMALLEST = 8  # pixels a side; a smaller picture holds too little information
+LARGEST = 1 << 26  # pixels, 8192 by 8192; a file of a few kilobytes can declare any number
 LONGEST = 1 << 15  # pixels a side
-MASK_FOLDERS = ("masks", "mask")  # what folders of masks beside photos are called, in any case
-MASK_MARKS = ("_mask", "-mask", ".mask", " mask")  # what a mask's name may have after its photo's
-SCANS = 100  # of a JPEG
-HUGE = 1 << 13  # pixels a side of a crop; a larger one is made smaller before it is cut out
-# What Pillow may read a file as. Of its other formats some start programs (EPS), and none is one that photos
-# come in.
+MASK_FOLDERS = ("masks", "mask")  # names of folders of masks beside photos, in upper or lower case
+MASK_MARKS = ("_mask", "-mask", ".mask", " mask")  # what may follow the photo's name in a mask's name
+SCANS = 100  # the largest number of scans in a JPEG
+HUGE = 1 << 13  # pixels a side of a crop; for a larger crop the photo is shrunk before the cut
+# The formats that Pillow may read a file as. Some of its other formats start programs (EPS), and no photo
+# has one of them.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 JPEG = b"\xff\xd8"
 HEIF = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftyphevc", b"ftypmsf1")
 HEIC_HINT = "install pillow-heif with `pip install shic[heic]`, or convert it to JPEG"
 UNREADABLE = "open it in a viewer; export it again as PNG or JPEG"
-GREY = 24  # levels that the channels of a lossy grey picture differ by at most
+GREY = 24  # the largest difference in levels between the channels of a lossy grey picture
 
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """An image to read: `name` identifies it in every file, and is its path below `root`; or it is `frame` of
-    the `video` in the file `root`.
+    """An image file names an image to read.
 
-    Of a million of them each byte counts: a `root` is kept once for all that share it.
+    `name` identifies the image in every file and is its path below `root`. For a video frame, `root` is the
+    video's file, and the image is `frame` of `video`. A listing may hold a million images, so each byte
+    counts: all images that share a `root` share one object.
     """
 
     root: Path
@@ -72,23 +74,23 @@ class ImageFile:
 
     @property
     def path(self) -> Path:
-        """The file that it is in."""
+        """Return the path of the file that holds the image."""
         return self.root / self.name if self.frame < 0 else self.root
 
     @classmethod
     def at(cls, path: Path) -> ImageFile:
-        """An image on its own, called like its file."""
+        """Return a single image that has the name of its file."""
         return cls(path.parent, path.name)
 
     def read(self) -> bytes:
-        """The encoded image; a video frame is encoded as JPEG. InputError if it can't be read."""
+        """Return the encoded image (a video frame as JPEG); InputError if it can't be read."""
         if self.video is not None:
             return encode(self.video.read(self.frame), ".jpg")
         return read_bytes(self.path)
 
 
 def read_bytes(path: Path) -> bytes:
-    """What is in a file; InputError if it can't be read."""
+    """Return the bytes of a file; InputError if it can't be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -96,11 +98,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def list_images(inputs: Sequence[str]) -> list[ImageFile]:
-    """Every image of `inputs`, each a file, folder, glob, `.txt` list, video, or `-` for a list on standard
-    input; sorted by name.
+    """Return every image of `inputs`, sorted by name.
 
-    A name of a list, or of several inputs, that is no file is among them too, and fails when it is read: it
-    costs that image alone. InputError if there is none, or if two of them have one name.
+    An input is a file, a folder, a glob, a `.txt` list, a video, or `-` for a list on standard input. If a
+    list or one of several inputs names a file that does not exist, the result includes it. Reading it fails
+    later, and only that image is lost. InputError if there is no image, or if two images have the same name.
     """
     found: dict[str, ImageFile] = {}
     roots: dict[Path, Path] = {}
@@ -118,7 +120,7 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
     _tell_passed(passed, said)
     stems = {name.rpartition(".")[0] for name in found}
     for name in [name for name in found if photo_of_mask(name.rpartition(".")[0]) in stems]:
-        del found[name]  # a mask beside its photo
+        del found[name]  # it is a mask beside its photo
     if not found:
         raise InputError(f"{said}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}")
     if not any(image.path.exists() for image in found.values()):
@@ -130,7 +132,7 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
 
 
 def listing(images: Sequence[ImageFile]) -> dict[str, object]:
-    """What `sources` records of many images: how many, and a hash of their names and sizes."""
+    """Return what `sources` records about many images: their count and a hash of their names and sizes."""
     digest = hashlib.sha256()
     for image in images:
         size = image.path.stat().st_size if image.path.exists() else 0
@@ -139,22 +141,18 @@ def listing(images: Sequence[ImageFile]) -> dict[str, object]:
 
 
 def is_photo(name: str) -> bool:
-    """Whether a file of that name is a photo, by its ending; names that begin with a dot are other
-    programs'.
-    """
+    """Return whether a file's name ends like a photo's; names with a dot in front are other programs'."""
     return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
 
 
 def photo_of_mask(stem: str) -> str | None:
-    """The stem of the photo whose mask a file with this stem is by its name, as `h` for `h_mask`; else
-    None.
-    """
+    """Return the stem of the photo that a mask file belongs to (`h` for `h_mask`), or None."""
     mark = next((mark for mark in MASK_MARKS if stem.lower().endswith(mark)), None)
     return stem[: -len(mark)] if mark and len(stem) > len(mark) else None
 
 
 def _expand(text: str, passed: Counter[str], is_one_of_many: bool) -> Iterator[ImageFile]:
-    """The images that an input names; counts in `passed` the kinds of the photos that can't be read."""
+    """Yield the images that an input names; `passed` counts the endings of the files in folders."""
     path = Path(text)
     if text == "-" or path.suffix == ".txt":
         lines = sys.stdin.read() if text == "-" else _read_list(path)
@@ -181,7 +179,7 @@ def _expand(text: str, passed: Counter[str], is_one_of_many: bool) -> Iterator[I
 
 
 def _walk(root: Path, passed: Counter[str]) -> Iterator[ImageFile]:
-    """The photos below a folder, without those in folders of masks and in hidden ones."""
+    """Yield the photos below a folder, except those in folders of masks and in hidden folders."""
     for folder, folders, names in os.walk(root):
         folders[:] = (
             name for name in folders if name.lower() not in MASK_FOLDERS and not name.startswith(".")
@@ -192,7 +190,7 @@ def _walk(root: Path, passed: Counter[str]) -> Iterator[ImageFile]:
 
 
 def _tell_passed(passed: Counter[str], where: str) -> None:
-    """Say how many photos in folders are of a kind that is not read, and how they can be."""
+    """Warn how many photos have a kind that is not read, and say how to make them readable."""
     for suffix in sorted(FOREIGN & passed.keys()):
         log.warning(
             "%s: %d files %s are not read: convert them to JPEG or PNG", where, passed[suffix], suffix
@@ -211,8 +209,9 @@ def _read_list(path: Path) -> str:
 
 @contextmanager
 def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
-    """An encoded image as Pillow has it, upright, its size checked before a pixel is read; InputError for
-    whatever goes wrong inside.
+    """Yield an encoded image as an upright Pillow image.
+
+    The size is checked before any pixel is read. InputError for every error inside the block.
     """
     try:
         with Image.open(io.BytesIO(data), formats=_formats(data)) as picture:
@@ -222,7 +221,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
             yield picture
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # Pillow's readers raise whatever their parsing stumbles over
+    except Exception as error:  # Pillow's readers raise many kinds of exceptions
         if data[4:12] in HEIF:
             raise InputError(f"{name}: is HEIC, and Pillow alone can't read it", HEIC_HINT) from error
         said = f" ({error})" if not isinstance(error, UnidentifiedImageError) else ""
@@ -230,7 +229,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
-    """What Pillow may read `data` as; HEIC where the package for it is there."""
+    """Return the formats that Pillow may read `data` as; HEIC needs the package for it."""
     if data[4:12] in HEIF and find_spec("pillow_heif") is not None:
         import pillow_heif
 
@@ -251,17 +250,17 @@ def _check_size(size: tuple[int, int], name: str) -> None:
 
 
 def _check_scans(data: bytes, name: str) -> None:
-    """InputError for a JPEG of more scans than programs write: each is one more pass over all pixels."""
+    """Raise InputError if a JPEG has more scans than programs write; each is a pass over all pixels."""
     scans = data.count(b"\xff\xda") if data[:2] == JPEG else 0
     if scans > SCANS:
         raise InputError(f"{name}: is a JPEG of {scans} scans", "save it again; programs write about ten")
 
 
 def decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """An encoded image as `(H, W, 3)` uint8 RGB, upright, and its alpha channel `(H, W)` uint8 or None.
+    """Return an encoded image as upright `(H, W, 3)` uint8 RGB, and its alpha `(H, W)` uint8 or None.
 
-    Grey, 16-bit, CMYK and palette images are converted. InputError when it is truncated, no image, under 8
-    pixels a side, or larger than is read.
+    Grey, 16-bit, CMYK and palette images are converted. InputError if the image is truncated, is no image,
+    has fewer than 8 pixels a side, or is larger than the limits of this module.
     """
     with _opened(data, name) as picture:
         if picture.mode.startswith(("I", "F")):
@@ -271,11 +270,11 @@ def decode(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def decode_levels(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """A mask's picture as it is stored: its levels `(H, W)`, its colours `(H, W, 3)` uint8 or None where it
-    is grey, and its alpha channel `(H, W)` uint8 or None.
+    """Return the stored levels, the colours and the alpha channel of a mask's picture.
 
-    The levels are grey values of any depth, a palette's indices, or colours as one number each. Errors as
-    `decode`.
+    The levels are `(H, W)`. The colours are `(H, W, 3)` uint8, or None if the picture is grey. The alpha
+    channel is `(H, W)` uint8 or None. The levels are grey values of any depth, the indices of a palette, or
+    colours packed into one number each. Raises the same errors as `decode`.
     """
     with _opened(data, name) as picture:
         alpha = np.asarray(picture.convert("RGBA").getchannel("A")) if picture.has_transparency_data else None
@@ -287,34 +286,34 @@ def decode_levels(data: bytes, name: str) -> tuple[np.ndarray, np.ndarray | None
         if all(cv2.absdiff(colors[..., 1], colors[..., other]).max() <= most for other in (0, 2)):
             return colors[..., 1], None, alpha
         filled = [channel for channel in range(3) if colors[..., channel].any()]
-        if len(filled) == 1 and picture.mode != "P":  # numbers in one channel
+        if len(filled) == 1 and picture.mode != "P":  # the numbers are in one channel
             return colors[..., filled[0]], None, alpha
         return np.asarray(picture) if picture.mode == "P" else pack(colors), colors, alpha
 
 
 def is_lossy(data: bytes) -> bool:
-    """Whether the encoded image is of a kind that blurs pixels, as JPEG does."""
+    """Return whether the format of the encoded image blurs pixels, as JPEG does."""
     return data[:2] == JPEG or data[8:12] == b"WEBP" or data[4:8] == b"ftyp"
 
 
 def pack(colors: np.ndarray) -> np.ndarray:
-    """Colours `(H, W, 3)` uint8 as one number each, 0xRRGGBB, `(H, W)` uint32."""
+    """Return colours `(H, W, 3)` uint8 as one number each, 0xRRGGBB, `(H, W)` uint32."""
     red, green, blue = (colors[..., channel].astype(np.uint32) for channel in range(3))
     return red << 16 | green << 8 | blue
 
 
 def orientation(data: bytes) -> int:
-    """How the photo is turned by its EXIF flag: 1 is as it is stored, 2 to 8 are the other ways."""
+    """Return the photo's EXIF orientation: 1 if its pixels are stored upright, or else 2 to 8."""
     try:
         with Image.open(io.BytesIO(data), formats=_formats(data)) as picture:
             flag = picture.getexif().get(0x0112, 1)
-    except Exception:  # whoever decodes it says what is wrong
+    except Exception:  # the code that decodes it reports the error
         return 1
     return flag if flag in range(2, 9) else 1
 
 
 def turn(array: np.ndarray, flag: int) -> np.ndarray:
-    """`array` (H, W) of a photo's stored pixels, turned upright as the EXIF flag 2 to 8 says."""
+    """Return `array` `(H, W)` of stored pixels turned upright, by the EXIF flag 2 to 8."""
     if flag >= 5:
         array = array.T
     flips = {2: (1, -1), 3: (-1, -1), 4: (-1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}
@@ -323,22 +322,23 @@ def turn(array: np.ndarray, flag: int) -> np.ndarray:
 
 
 def _to_eight_bits(array: np.ndarray) -> np.ndarray:
-    """16-bit integers by their high byte; anything else by its own range."""
+    """Return 16-bit integers as their high byte, and other values scaled by their own range."""
     array = np.nan_to_num(array.astype(np.float32))
     top = 65535.0 if array.min() >= 0 and 255 < array.max() <= 65535 else max(float(array.max()), 1.0)
     return (array.clip(0, out=array) / top * 255).astype(np.uint8)
 
 
 def encode(rgb: np.ndarray, suffix: str = ".png") -> bytes:
-    """`(H, W, 3)` uint8 RGB as the bytes of a PNG, or of a JPEG of quality 92."""
+    """Return `(H, W, 3)` uint8 RGB as the bytes of a PNG, or of a JPEG of quality 92."""
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
     return cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)[1].tobytes()
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of the photo, which may reach beyond it: the pixel `top`, `left` and its `side`, in the
-    photo's pixels.
+    """A crop is a square of the photo, and it may extend beyond the photo.
+
+    `top` and `left` are its first pixel and `side` is its length, in pixels of the photo.
     """
 
     top: int
@@ -347,18 +347,22 @@ class Crop:
 
     @classmethod
     def around(cls, mask: np.ndarray, margin: float = MARGIN) -> Crop:
-        """The square around the box of `mask` (H, W), `margin` of its longer side wider on each side."""
+        """Return the square around the box of `mask` `(H, W)`, enlarged by `margin`.
+
+        Its side is the box's longer side times `1 + 2 * margin`.
+        """
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
         side = int(np.ceil(max(height, width) * (1 + 2 * margin)))
         return cls(int(rows[0] + (height - side) // 2), int(columns[0] + (width - side) // 2), side)
 
     def cut(self, array: np.ndarray, size: int) -> np.ndarray:
-        """`array` (H, W) or (H, W, C) inside the crop, resampled to `size` a side; beyond the photo it is 0.
-        bool gives float32.
+        """Return the part of `array` `(H, W)` or `(H, W, C)` inside the crop, resampled to `size` a side.
+
+        Values beyond the photo are 0. A bool array gives float32.
         """
         array = array.astype(np.float32) if array.dtype == bool else array
-        if (step := -(-self.side // HUGE)) > 1:  # a square of that many pixels would fill the memory
+        if (step := -(-self.side // HUGE)) > 1:  # a square of so many pixels would fill the memory
             smaller = cv2.resize(array, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
             return Crop(self.top // step, self.left // step, -(-self.side // step)).cut(smaller, size)
         out = np.zeros((self.side, self.side, *array.shape[2:]), array.dtype)
@@ -370,9 +374,9 @@ class Crop:
         )
 
     def to_crop(self, yx: np.ndarray, size: int) -> np.ndarray:
-        """Photo positions `(..., 2)` as positions in the crop of `size` pixels a side."""
+        """Return photo positions `(..., 2)` as positions in the crop of `size` pixels a side."""
         return (yx - np.array([self.top, self.left]) + 0.5) * (size / self.side) - 0.5
 
     def to_photo(self, yx: np.ndarray, size: int) -> np.ndarray:
-        """Positions `(..., 2)` in the crop of `size` pixels a side as photo positions."""
+        """Return positions `(..., 2)` in the crop of `size` pixels a side as photo positions."""
         return (yx + 0.5) * (self.side / size) - 0.5 + np.array([self.top, self.left])

@@ -1,5 +1,6 @@
-"""Augmentation of training crops: rotation, zoom and shift move picture, mask and points together; colours
-are jittered.
+"""Augmentation of training crops.
+
+Rotation, zoom and shift move picture, mask and points together. Colours are jittered.
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ import math
 import cv2
 import numpy as np
 
-ROTATION = 30.0  # degrees either way
-ZOOM = (0.9, 1.4)  # of the crop's content; above 1 cuts some of the object off
-SHIFT = 0.1  # of the side either way
-LEAST = 0.5  # share of the object that stays in the frame
-JITTER = (0.4, 0.4, 0.4, 0.1)  # brightness, contrast, saturation, hue
+ROTATION = 30.0  # largest angle in degrees, in both directions
+ZOOM = (0.9, 1.4)  # range of the factor for the crop's content; above 1 it cuts off some of the object
+SHIFT = 0.1  # largest shift as a share of the side, in both directions
+LEAST = 0.5  # smallest share of the object that stays in the frame
+JITTER = (0.4, 0.4, 0.4, 0.1)  # largest change of brightness, contrast, saturation and hue
 
 
 def draw_affine(mask: np.ndarray, rng: np.random.Generator, tries: int = 10) -> np.ndarray:
-    """A random similarity as a matrix `(2, 3)` on (x, y) pixels of the crop, which keeps at least half of
-    `mask` `(S, S)` in it.
+    """A random similarity transform as a matrix `(2, 3)` on (x, y) pixels of the crop.
+
+    It keeps at least half of `mask` `(S, S)` in the crop. If `tries` draws do not, it is the identity.
     """
     side = mask.shape[0]
     for _ in range(tries):
@@ -32,12 +34,15 @@ def draw_affine(mask: np.ndarray, rng: np.random.Generator, tries: int = 10) -> 
 
 
 def warp(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """`array` `(S, S)` or `(S, S, C)` moved by `matrix`; what comes from outside is 0."""
+    """`array` `(S, S)` or `(S, S, C)` moved by `matrix`.
+
+    Pixels that come from outside the array are 0.
+    """
     return cv2.warpAffine(array, matrix, array.shape[1::-1], flags=cv2.INTER_LINEAR)
 
 
 def move(yx: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points `(P, 2)` as (y, x), moved by `matrix`."""
+    """Points `(P, 2)` as (y, x), moved by `matrix`, which acts on (x, y)."""
     return (yx[:, ::-1] @ matrix[:, :2].T + matrix[:, 2])[:, ::-1]
 
 

@@ -1,4 +1,4 @@
-"""The decoders: from an encoder's features to an embedding for each pixel (sec. 3.4)."""
+"""The decoders, which turn the features of an encoder into an embedding for each pixel (sec. 3.4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 def coarsen(features: torch.Tensor, cells: int) -> torch.Tensor:
-    """Features `(B, C, h, w)` averaged by area to at most `cells` a side."""
+    """Features `(B, C, h, w)`, averaged by area if they have more than `cells` a side."""
     return (
         nn.functional.interpolate(features, (cells, cells), mode="area")
         if features.shape[-1] > cells
@@ -19,13 +19,13 @@ def coarsen(features: torch.Tensor, cells: int) -> torch.Tensor:
 
 
 class Convolutional(nn.Module):
-    """Features `(B, C, h, w)` to embeddings `(B, D, 14h, 14w)` for h = w = 16, and foreground logits; the
-    layout of the authors' release.
+    """Embeddings `(B, D, 14h, 14w)` and foreground logits of features `(B, C, h, w)` with h = w = 16.
 
-    A 1x1 stem, a 5x5 convolution that takes 16 cells to 14, then four doublings, each with a 3x3 convolution.
-    Its memory grows with the number of cells: finer grids are averaged down to 16 a side, as `coarsen`; the
-    pointwise decoder keeps them. The release has no foreground output: without `foreground` there is none,
-    and None comes back for its logits.
+    The layout is that of the authors' release: a 1x1 stem, a 5x5 convolution that reduces 16 cells to 14,
+    then four doublings, each with a 3x3 convolution. The memory that it needs grows with the number of cells,
+    so `coarsen` averages finer grids down to 16 cells a side. The pointwise decoder keeps finer grids.
+
+    The release has no foreground output. If `foreground` is False, the logits are None.
     """
 
     pointwise = False
@@ -50,8 +50,9 @@ class Convolutional(nn.Module):
 
 
 class Pointwise(nn.Module):
-    """Features `(..., C)` to embeddings `(..., D)`, each on its own: for encoders that already see the whole
-    object.
+    """Embeddings `(..., D)` of features `(..., C)`, each computed from one feature alone.
+
+    It is for encoders that already see the whole object.
     """
 
     pointwise = True
@@ -75,11 +76,11 @@ class Pointwise(nn.Module):
 
 
 class UNet(nn.Module):
-    """Pixels `(B, C, h, w)`, h and w multiples of 32, to embeddings `(B, D, h/2, w/2)`: a small U-Net,
-    trained from scratch.
+    """Embeddings `(B, D, h/2, w/2)` of pixels `(B, C, h, w)`, from a small U-Net.
 
-    Four halvings, so that every pixel sees the whole object, and as many doublings with skips, so that it
-    keeps its place. Ronneberger et al., MICCAI 2015.
+    h and w are multiples of 32. The network is trained from scratch. Four halvings let every pixel see the
+    whole object. Four doublings with skip connections keep the position of each pixel. Source: Ronneberger et
+    al., MICCAI 2015.
     """
 
     pointwise = False
@@ -95,10 +96,10 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(nn.Sequential(*_block(a, b, 2), *_block(b, b)) for a, b in pairwise(widths))
         self.bottom = nn.Sequential(
             *_block(widths[-1], widths[-1])
-        )  # without it a corner does not see the opposite one
+        )  # without this block a corner does not see the opposite corner
         self.up = nn.ModuleList(nn.Sequential(*_block(a + b, a)) for a, b in pairwise(widths))
         self.out = nn.Conv2d(widths[0], dim, 1)
-        # A third less time on a CPU. torch takes the argument; its types do not say so.
+        # This saves a third of the time on a CPU. torch accepts the argument, but its type hints lack it.
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, None]:
@@ -115,7 +116,7 @@ def _block(a: int, b: int, stride: int = 1) -> tuple[nn.Module, ...]:
     return nn.Conv2d(a, b, 3, stride, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
 
 
-# `released` is what `shic models import` makes: the convolutional one as the authors have it.
+# `shic models import` makes `released`, the convolutional decoder with the layers of the authors' release.
 DECODERS = {
     "convolutional": Convolutional,
     "released": partial(Convolutional, foreground=False),

@@ -1,5 +1,7 @@
-"""Labelled pictures as training batches: crop, augment, draw labelled points, encode with the frozen encoder,
-keep what repeats.
+"""Training batches made of labelled pictures.
+
+Each picture is cropped and augmented, labelled points are drawn, and the frozen encoder encodes the picture.
+Examples that repeat are kept in memory.
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ from shic_cli.learning.encode import decoder_input
 from shic_cli.learning.similarity import sample
 from shic_cli.parts.extractors.contract import Extractor
 
-CANDIDATES = 4  # times `points` labelled pixels are kept of a picture, of which a step draws `points`
+CANDIDATES = 4  # an example keeps this many times `points` labelled points; a step draws `points` of them
 
 Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # picture, mask, points, vertices
 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture, encoded. `features` and `flipped` (the mirrored picture's) are dense `(C, h, w)`, or `(M,
-    C)` at the M points.
+    """One encoded picture with its M labelled points.
 
-    `yx` `(M, 2)` in pixels of the encoder's side, `vertex` `(M,)`, `mask` `(S, S)` in 0..1, `natural` says it
-    is a photo.
+    `features` are dense `(C, h, w)`, or `(M, C)` at the points. `flipped` are the same of the mirrored
+    picture, or None. `yx` `(M, 2)` is in pixels of the encoder's side. `vertex` `(M,)` are the labels. `mask`
+    `(S, S)` is in 0..1. `natural` is True for a photo.
     """
 
     features: torch.Tensor
@@ -44,19 +46,27 @@ class Example:
 
 
 def flip_points(yx: torch.Tensor, size: int) -> torch.Tensor:
-    """Points `(..., 2)` in the picture mirrored left to right."""
+    """The places `(..., 2)` of the points `yx` in the picture mirrored left to right.
+
+    `size` is the width of the picture in pixels.
+    """
     return torch.stack([yx[..., 0], size - 1 - yx[..., 1]], -1)
 
 
 class Examples:
     """The labelled pictures of maps files, by number.
 
-    `variants` augmented copies of each are made once and kept while they fit into `memory` bytes; 0 draws a
-    new one at every request. With `mirror` `(K,)`, the template's, a picture is shown as its mirror image in
-    every other epoch, its labels mirrored on the template. With `at_points` only the features at the labelled
-    points are kept, which is all that a pointwise decoder needs; else dense ones, averaged to at most `cells`
-    a side where that is given. The encoder gets `together` pictures at a time, and their mirror images: more
-    is faster on a GPU, but the last digits of the features then depend on which pictures met.
+    Of each picture `variants` augmented copies are made once, and kept while they fit into `memory` bytes. If
+    `variants` is 0, every request draws a new copy.
+
+    `mirror` `(K,)` gives the mirror image of each vertex of the template. With it, every other epoch shows a
+    picture as its mirror image and mirrors its labels on the template.
+
+    With `at_points`, only the features at the labelled points are kept; a pointwise decoder needs no others.
+    Otherwise dense features are kept. If `cells` is given, they are averaged to at most `cells` a side.
+
+    The encoder gets `together` pictures at a time, with their mirror images. A larger number is faster on a
+    GPU, but the last digits of the features then depend on which pictures are encoded together.
     """
 
     def __init__(
@@ -93,13 +103,13 @@ class Examples:
         return len(self.entries)
 
     def get(self, index: int, epoch: int) -> Example:
-        """Example number `index` as it is in `epoch`."""
+        """Example number `index` in the form that it has in `epoch`."""
         return self.get_all([index], epoch)[0]
 
     def get_all(self, indices: Sequence[int], epoch: int) -> list[Example]:
-        """The examples of these numbers as they are in `epoch`."""
+        """The examples of the numbers `indices`, in the form that they have in `epoch`."""
         keys = [self._key(index, epoch) for index in indices]
-        kept = self.kept  # of this moment: another thread may drop all
+        kept = self.kept  # another thread may replace self.kept by an empty dict
         held = {key: kept[key] for key in keys if key in kept}
         missing = [key for key in keys if key not in held]
         fresh = dict(
@@ -118,7 +128,10 @@ class Examples:
         return found
 
     def make_room(self) -> bool:
-        """Drop all examples that are kept, and keep half as much from now on; False where none is kept."""
+        """Whether memory was given back: False if no example was kept.
+
+        All kept examples are dropped. From then on at most half as many bytes are kept.
+        """
         if not self.kept:
             return False
         self.kept = {}
@@ -131,19 +144,19 @@ class Examples:
         return self.entries[index][0].header.attrs["labels"] != "synthetic"
 
     def draw(self, number: int, generator: torch.Generator) -> list[torch.Tensor]:
-        """Which `points` of its labelled points a step takes of each of `number` examples."""
+        """The indices `(P,)` of the labelled points that a step takes, for each of `number` examples."""
         return [
             torch.randperm(CANDIDATES * self.points, generator=generator)[: self.points]
             for _ in range(number)
         ]
 
     def _key(self, index: int, epoch: int) -> tuple[int, int, bool]:
-        """Which example number `index` is in `epoch`: its number, its variant, and whether it is mirrored."""
+        """The form of example `index` in `epoch`: its number, its variant, and whether it is mirrored."""
         turn, mirrored = (epoch // 2, (index + epoch) % 2 == 1) if self.mirror is not None else (epoch, False)
         return index, turn % self.variants if self.variants else turn, mirrored
 
     def _make(self, keys: Sequence[tuple[int, int, bool]]) -> list[Example]:
-        """Examples, encoded in one call."""
+        """The examples of `keys`, encoded in one call."""
         natural = [self.is_natural(index) for index, _, _ in keys]
         cut = [
             self._mirrored(self._crop(index, chance(self.seed, "augment", index, variant)), mirrored)
@@ -169,15 +182,20 @@ class Examples:
         ]
 
     def _mirrored(self, cut: Cut, mirrored: bool) -> Cut:
-        """Picture, mask, points and vertices as they are, or `mirrored` left to right."""
+        """Picture, mask, points and vertices, mirrored left to right if `mirrored`.
+
+        They are unchanged if there is no `self.mirror`.
+        """
         image, mask, yx, vertex = cut
         if not mirrored or self.mirror is None:
             return cut
         return image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex]
 
     def _crop(self, index: int, rng: np.random.Generator) -> Cut:
-        """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`; each is in the
-        frame.
+        """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`.
+
+        The points are inside the frame, except if no drawn point is; then the first one is taken.
+        Raises InputError if the labels do not fit the picture or the template, or if no pixel has a label.
         """
         reader, name = self.entries[index]
         item = reader[name]
@@ -210,7 +228,10 @@ class Examples:
     def _encode(
         self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
     ) -> tuple[torch.Tensor, ...]:
-        """Features f2 of each picture, mask and points: dense `(C, h, w)`, or `(M, C)` at the points."""
+        """The features f2 of each picture: dense `(C, h, w)`, or `(M, C)` at its points.
+
+        `pictures` are triples of picture, mask and points.
+        """
         images, masks, yx = (torch.stack(each) for each in zip(*pictures, strict=True))
         features = decoder_input(self.encoder, images, masks)
         if self.at_points:
@@ -222,11 +243,11 @@ class Examples:
 
 @dataclass(frozen=True)
 class Batch:
-    """B examples on the device, P points drawn of each; the `natural` ones among them are photos.
+    """B examples on the device, with P points drawn of each.
 
-    `features` dense `(B, C, h, w)` or at the points `(B, P, C)`, `flipped` the same of the N photos' mirror
-    images or None, `yx` `(B, P, 2)` in pixels of `side`, `vertex` `(B, P)`, `mask` `(B, side, side)`,
-    `natural` `(B,)`, which is on the CPU: the host asks for it.
+    `features` are dense `(B, C, h, w)`, or `(B, P, C)` at the points. `flipped` are the same for the mirror
+    images of the N photos, or None. `yx` `(B, P, 2)` is in pixels of `side`. `vertex` is `(B, P)` and `mask`
+    `(B, side, side)`. `natural` `(B,)` is True for photos; it is on the CPU because the host reads it.
     """
 
     features: torch.Tensor
@@ -246,7 +267,10 @@ def collate(
     side: int,
     device: torch.device,
 ) -> Batch:
-    """A batch of `examples`, of each the `chosen` `(P,)` ones of its labelled points."""
+    """A batch of `examples` on `device`.
+
+    `chosen` are the indices `(P,)` of the labelled points taken from each example.
+    """
 
     def stack(values: Sequence[torch.Tensor], indices: Sequence[torch.Tensor] | None) -> torch.Tensor:
         if indices is not None:

@@ -1,5 +1,6 @@
-"""What the settings of training that are left open stand for: the paper's, and those that were measured to be
-better.
+"""The values of training settings that are left open.
+
+They are the paper's values, and other values that were measured to be better.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
     from shic_cli.parts.extractors.contract import Extractor
 
-# What a setting that is auto, 0 or -1 stands for. A pointwise decoder is small and learns more from many
-# short steps; a U-Net is trained from scratch, and what sees the whole object lives on outlines, which
-# augmentation cuts.
+# The values of settings that are auto, 0 or -1: the paper's, and for each decoder the measured ones that
+# replace them. A pointwise decoder is small and learns more from many short steps. A U-Net is trained from
+# scratch. A network that sees the whole object relies on outlines, and augmentation cuts outlines off.
 PAPER = {
     "epochs": 40,
     "batch": 16,
@@ -48,11 +49,11 @@ MEASURED = {
 def settle(
     config: TrainConfig, encoder: Extractor, device: torch.device, labels: Collection[str] = ()
 ) -> TrainConfig:
-    """`config` with every setting that is left open replaced by what it stands for with this encoder,
-    `config.recipe` and these labels.
+    """`config` with a value for every setting that is left open.
 
-    Only a device that computes in bfloat16 gets it. Photos count for a U-Net only where it has nothing
-    better: no synthetic pictures, or annotated ones among the photos.
+    The values depend on the encoder, on `config.recipe`, on the device and on the kinds of labels. bfloat16
+    is chosen only on a device that computes in it. A U-Net leaves photos out, unless there are no synthetic
+    pictures or some photos are annotated.
     """
     own = encoder.decoder or ("pointwise" if encoder.sees_whole_object else "convolutional")
     decoder = own if config.decoder == "auto" else config.decoder

@@ -12,7 +12,10 @@ from shic_cli.base.ranks import _meeting
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over the ranks; the gradient is summed over the ranks too."""
+    """The sum of a tensor over the ranks.
+
+    The gradient is summed over the ranks too.
+    """
 
     @staticmethod
     def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
@@ -32,17 +35,17 @@ def _all_reduced(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class SharedBatchNorm(nn.BatchNorm2d):
-    """Batch norm over the pictures of all ranks; ranks may have different numbers of pictures.
+    """Batch norm over the pictures of all ranks.
 
-    torch's own SyncBatchNorm works on GPUs only.
+    Ranks may have different numbers of pictures. torch's own SyncBatchNorm works on GPUs only.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(input)
-        # Sums are in double precision, as in torch's own: in deep networks an error in the last digits of the
-        # variance grows to percents of a gradient. Inputs in bfloat16 are normalised in float32, as with
-        # autocast.
+        # Sums are in double precision, as in torch's own batch norm, because in deep networks an error in the
+        # last digits of the variance grows to some percent of a gradient. Inputs in bfloat16 are normalised
+        # in float32, as autocast does.
         kind = input.dtype
         input = input.to(torch.promote_types(kind, torch.float32))
         count = torch.tensor([input.numel() // input.shape[1]], dtype=torch.float64, device=input.device)
@@ -61,9 +64,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
 
 
 class _Nothing(nn.Module):
-    """A sum over the parameters of `part` that is always 0, so its gradients add nothing.
+    """A sum over the parameters of `part` that is always 0, so its gradients are 0 too.
 
-    Its buffers stay outside: DistributedDataParallel would send them round in every step.
+    The buffers of `part` are left out, because DistributedDataParallel would broadcast them in every step.
     """
 
     def __init__(self, part: nn.Module) -> None:
@@ -75,11 +78,12 @@ class _Nothing(nn.Module):
 
 
 class Together:
-    """A model that all ranks train: the same weights everywhere, and the gradients of the whole batch.
+    """A model that all ranks train with the same weights and the gradients of the whole batch.
 
     Each rank works on its share of a batch. Shares may differ in size, may be empty, and may be processed in
-    several steps: each rank first adds up its own gradients. Then DistributedDataParallel averages them over
-    the ranks in one more backward pass, whose loss is 0 and which every rank makes once a step.
+    several parts. Each rank first adds up its own gradients. Then DistributedDataParallel averages them over
+    the ranks in one more backward pass. The loss of that pass is 0, and every rank makes it once
+    a step.
     """
 
     def __init__(self, part: nn.Module) -> None:
@@ -99,11 +103,11 @@ class Together:
         return self.rank == 0
 
     def share(self, numbers: list[int], owned: bool) -> list[int]:
-        """The places of the batch `numbers` that are this rank's.
+        """The places in the batch `numbers` of the pictures that this rank works on.
 
-        If `owned`, they are those of the rank's own pictures, the same in every epoch. If the pictures of a
-        batch depend on each other they are dealt out evenly, because the ranks wait for each other in every
-        layer.
+        If `owned`, each rank gets its own pictures, which are the same in every epoch. If the pictures of a
+        batch depend on each other, they are always dealt out evenly, because the ranks wait for each other in
+        every layer. They are dealt out evenly without `owned` too.
         """
         if owned and not self.mixes:
             return [place for place, number in enumerate(numbers) if number % self.size == self.rank]

@@ -1,4 +1,7 @@
-"""The training loop: the five losses of sec. 3.6 on photos with pseudo-labels and on synthetic pictures."""
+"""The training loop, which minimises the five losses of sec. 3.6 on photos and synthetic pictures.
+
+The photos have pseudo-labels.
+"""
 
 from __future__ import annotations
 
@@ -34,26 +37,29 @@ from shic_cli.parts.extractors.make import make_extractor
 log = logging.getLogger("shic")
 
 
-NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses of photos alone
+NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses that only photos have
 
 
-DIVERGED = 10.0  # times the loss of a map that knows nothing: it will not come back from there
+DIVERGED = 10.0  # times the loss of an untrained map; training does not recover from a larger loss
 
 
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
 
 
-MEMORY = 0.25  # share of the memory that is free when training starts, for encoded pictures that are kept
+MEMORY = 0.25  # share of the memory free at the start of training that kept encoded pictures may fill
 
 
 def _kind(name: str) -> str:
-    """Which pictures the loss `name` is a mean over."""
+    """The kind of pictures that the loss `name` is a mean over: "natural", "synthetic" or "all"."""
     return "natural" if name in NATURAL else "synthetic" if name == "synthetic" else "all"
 
 
 @dataclass
 class Trainer:
-    """The map being trained, with its optimizer, schedule and examples. One object a run."""
+    """The map in training, with its optimizer, schedule and examples.
+
+    Each run makes one such object.
+    """
 
     config: TrainConfig
     template: Template
@@ -80,7 +86,7 @@ class Trainer:
         seed: int,
         weights: Path | None = None,
     ) -> Trainer:
-        """A map that knows nothing yet: E = 0."""
+        """A trainer with an untrained map, whose vertex embeddings E are 0."""
         masking = masking_of(readers)
         labels = {reader.header.attrs["labels"] for reader in readers}
         encoder = make_extractor(
@@ -118,7 +124,7 @@ class Trainer:
             together=TOGETHER[device.type],
             memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
         )
-        with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU, the same on every device
+        with torch.random.fork_rng(devices=[]):  # drawn on the CPU, weights are the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(
                 config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
@@ -131,8 +137,10 @@ class Trainer:
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
-        """Train one epoch; the means of the losses, by name. ShicError, with the map as it was before, if one
-        is not finite.
+        """The means of the losses by name, after one epoch of training.
+
+        Raises ShicError if a loss is not finite. The step with that loss is not made, so the map stays as it
+        was before that step. Raises ShicError too if `_check` refuses the map after the last step.
         """
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         order = torch.randperm(len(self.examples), generator=generator).split(self.config.batch)
@@ -162,15 +170,17 @@ class Trainer:
         return means
 
     def _check(self, means: dict[str, float]) -> None:
-        """ShicError if the map has numbers that are not finite, as after a last step too far, or its loss has
-        grown beyond all measure.
+        """Raise ShicError if the map has a number that is not finite, or if its loss has diverged.
+
+        The last step of an epoch can be too large and leave such numbers. A loss has diverged if it is more
+        than `DIVERGED` times the loss of an untrained map.
         """
         where = f"epoch {self.epoch + 1}"
         values = {name: each for name, each in self.map.state_dict().items() if each.is_floating_point()}
         finite = torch.stack([torch.isfinite(each).all() for each in values.values()]).tolist()
         if not all(finite):
             raise ShicError(f"{where}: {list(values)[finite.index(False)]} of the map is not finite", KEPT)
-        start = math.log(len(self.template.verts))  # L_pseudo of a map that knows nothing
+        start = math.log(len(self.template.verts))  # L_pseudo of an untrained map
         if worst := next(
             (name for name in ("pseudo", "synthetic") if means.get(name, 0) > DIVERGED * start), None
         ):
@@ -180,8 +190,10 @@ class Trainer:
             )
 
     def check_team(self) -> None:
-        """SettingError if a rank could have no loss to go back through layers in which the ranks wait for
-        each other.
+        """Raise SettingError if some rank could be left without a loss while the other ranks wait for it.
+
+        In layers such as batch norm the ranks wait for each other in the backward pass too. A rank without a
+        loss makes no backward pass.
         """
         kinds = {_kind(name) for name in (*NATURAL, "synthetic") if self.weight(name)}
         present = {
@@ -197,25 +209,31 @@ class Trainer:
             )
 
     def weight(self, name: str) -> float:
-        """The weight of the loss `name`."""
+        """The weight of the loss `name`.
+
+        For the losses of photos it includes the setting `natural`.
+        """
         return getattr(self.config, name) * (self.config.natural if name in NATURAL else 1)
 
     def rate(self, epoch: float) -> float:
-        """The step size after `epoch` epochs, by the schedule."""
+        """The step size that the schedule gives after `epoch` epochs."""
         done = epoch / self.config.epochs
         if self.config.schedule == "cosine":
             return self.config.rate * (1 + math.cos(math.pi * done)) / 2
         return self.config.rate * (0.1 if done >= 0.5 else 1)
 
     def _places(self, batch: list[int]) -> list[int]:
-        """The places in `batch` of this rank's share; one that counts nothing where the others would wait for
-        it in every layer.
+        """The places in `batch` of the pictures that this rank works on.
+
+        If the share is empty and the model has batch norm, the first place stands in, with weight 0. Without
+        it the other ranks would wait for this one in every layer.
         """
         return self.team.share(batch, owned=self.examples.variants > 0) or [0] * self.team.mixes
 
     def _step(self, batch: list[int], found: list[Example], generator: torch.Generator) -> dict[str, float]:
-        """One step on the examples `batch`, of which `found` are this rank's share; its share of the losses,
-        which are means, by name.
+        """This rank's share of the mean losses by name, after one step on the examples `batch`.
+
+        `found` are the examples of `batch` that this rank works on.
         """
         chosen, team, natural = (
             self.examples.draw(len(batch), generator),
@@ -237,12 +255,14 @@ class Trainer:
     def _gradients(
         self, pairs: list[tuple[Example, torch.Tensor]], counts: dict[str, float], size: int
     ) -> dict[str, float]:
-        """Set the gradients of the losses of examples and their chosen points, `size` at a time, and give
-        their values.
+        """The losses by name, after their gradients are set.
 
-        Each loss is a mean over the step's photos, its synthetic pictures or all of its pictures, of which
-        there are `counts`: what a part of them adds is weighed by its share, so that the sum is the same
-        however they are split.
+        `pairs` are examples and their chosen points. They are processed `size` at a time. Each loss is a mean
+        over the photos of the step, over its synthetic pictures or over all of its pictures; `counts` holds
+        these three numbers. The loss of each part is weighted by the part's share of its number, so the sum
+        does not depend on how the pictures are split.
+
+        Raises ShicError if a loss is not finite.
         """
         self.optimizer.zero_grad()
         values: dict[str, float] = {}
@@ -261,7 +281,7 @@ class Trainer:
                 (self.weight(name) * term for name, term in terms.items()),
                 torch.zeros((), device=self.device),
             )
-            # all in one piece and before the gradients: a GPU is waited for once
+            # One transfer brings all values, before the gradients, so the host waits for the GPU once.
             found = dict(zip(("total", *terms), torch.stack([total, *terms.values()]).tolist(), strict=True))
             if not math.isfinite(found["total"]):
                 bad = next((name for name in terms if not math.isfinite(found[name])), "total")
@@ -273,8 +293,9 @@ class Trainer:
         return values
 
     def _losses(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """The losses of a batch by name. Photos, their mirror images and synthetic pictures go through the
-        decoder together.
+        """The losses of a batch by name.
+
+        Photos, their mirror images and synthetic pictures go through the decoder together.
         """
         natural, flipped = batch.natural, batch.flipped
         features, yx = batch.features, batch.yx
@@ -290,7 +311,7 @@ class Trainer:
             self.map.vertex_embeddings(),
         )
         terms = {}
-        if natural.any():  # probabilities, K a point, are made of what needs them alone
+        if natural.any():  # K probabilities a point are computed only for pictures that need them
             logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))
             terms |= self._natural(logp, other, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
         if self.config.synthetic and not natural.all():
@@ -301,8 +322,10 @@ class Trainer:
     def _embed(
         self, features: torch.Tensor, yx: torch.Tensor, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embeddings `(B, P, D)` at `yx`, and the foreground logits where the decoder has them; float32,
-        whatever the decoder's layers.
+        """Embeddings `(B, P, D)` at the points `yx`, and foreground logits.
+
+        The logits are None if the decoder has no foreground output. Both are float32, even if the layers of
+        the decoder compute in bfloat16.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             found, foreground = (
@@ -314,8 +337,11 @@ class Trainer:
     def _natural(
         self, logp: torch.Tensor, mirrored: torch.Tensor, vertex: torch.Tensor, yx: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """The losses of photos: `logp` and `mirrored` `(N, P, K)`, `vertex` `(N, P)`, and `yx` `(N, P, 2)` in
-        pixels of the 224 frame.
+        """The losses of N photos by name.
+
+        `logp` and `mirrored` `(N, P, K)` are the log-probabilities of the photos and of their mirror images.
+        `vertex` `(N, P)` are the labels. `yx` `(N, P, 2)` is in pixels of the 224 frame. A loss is left out
+        if its setting is 0.
         """
         config, terms = self.config, {}
         if config.pseudo:
@@ -335,7 +361,7 @@ class Trainer:
         return {"foreground": losses.foreground(logits, mask)}
 
     def save_checkpoint(self, path: Path) -> None:
-        """Everything that going on needs, in one safetensors file."""
+        """Write all that is needed to resume training to one safetensors file."""
         tensors = {f"map.{name}": value for name, value in self.map.state_dict().items()}
         names = [name for name, _ in self.map.named_parameters()]
         for i, state in self.optimizer.state_dict()["state"].items():
@@ -347,7 +373,7 @@ class Trainer:
             )
 
     def load_checkpoint(self, path: Path) -> None:
-        """Go on from a checkpoint of the same settings."""
+        """Restore map, optimizer, epoch and history from a checkpoint of the same settings."""
         with safe_open(path, "pt") as file:
             tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
         self.map.load_state_dict(
@@ -365,7 +391,7 @@ class Trainer:
         self.epoch, self.history = int(meta["epoch"]), json.loads(meta["history"])
 
     def saved(self, sources: dict[str, Any]) -> Saved:
-        """The finished model."""
+        """The finished model, as it is written to a model file."""
         encoder = self.examples.encoder
         meta = {
             "encoder": {**encoder.settings, "name": self.config.encoder},
@@ -383,8 +409,9 @@ class Trainer:
 
 
 def masking_of(readers: list[ItemReader]) -> dict[str, str]:
-    """The `masker` that masked the photos of the maps files and the object's `class`, where the files say
-    them.
+    """The `masker` of the photos and the `class` of the object, by these names.
+
+    A name is left out if no maps file gives its value. The first file that gives one counts.
     """
     found: dict[str, str] = {}
     for header in (reader.header for reader in readers):

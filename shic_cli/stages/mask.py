@@ -1,5 +1,6 @@
-"""Foreground masks of photos as files: the main object of each, or one crop for each object, and which masks
-to look at again.
+"""Write foreground masks of photos as files.
+
+A photo gets the mask of its main object, or one crop for each object. A report lists the unsure masks.
 """
 
 from __future__ import annotations
@@ -33,30 +34,35 @@ from shic_cli.parts.maskers.make import ObjectFinder
 log = logging.getLogger("shic")
 
 KEY = "shic"  # the text field of a mask's PNG that says what made it
-MOST = 1000  # objects in a photo
-SHOWN = 60  # photos on a contact sheet at most, the unsure ones first
+MOST = 1000  # the largest number of objects in a photo
+SHOWN = 60  # the largest number of photos on a contact sheet; the unsure ones come first
 SURE, UNSURE, OTHER = (70, 220, 90), (240, 60, 50), (70, 130, 255)  # the colours of outlines
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was found in one photo: the masks' files, where they come from (a masker, alpha, kept), and why
-    one may be wrong.
+    """A row holds what was found in one photo.
+
+    It names the files of the masks, their source (a masker, alpha, kept) and the reasons why one may be
+    wrong.
     """
 
     photo: str
     masks: list[str]
     source: str
-    objects: int  # as many as were found
-    kept: list[int]  # the numbers of those that were written; 1 is the largest
-    coverage: float  # share of the photo
-    score: float | None  # the main object's
+    objects: int  # how many were found
+    kept: list[int]  # the numbers of the objects that were written; 1 is the largest object
+    coverage: float  # the share of the photo that the mask covers
+    score: float | None  # the score of the main object
     unsure: list[str]
 
 
 @dataclass
 class Report:
-    """A row a photo, and of some photos their overlays `(H, W, 3)` uint8 for a contact sheet."""
+    """A report holds one row for each photo.
+
+    It also holds the overlays `(H, W, 3)` uint8 of some photos for a contact sheet.
+    """
 
     rows: list[Row] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -64,16 +70,17 @@ class Report:
 
     @property
     def unsure(self) -> list[str]:
-        """The photos whose masks are to be looked at."""
+        """Return the names of the photos whose masks the user should check."""
         return [row.photo for row in self.rows if row.unsure]
 
     def as_json(self) -> dict[str, Any]:
-        """The rows and the names of unsure and failed photos as JSON values."""
+        """Return the rows and the names of the unsure and the failed photos as JSON values."""
         return {"photos": [asdict(row) for row in self.rows], "unsure": self.unsure, "failed": self.failed}
 
     def sheet(self) -> np.ndarray:
-        """The contact sheet `(H, W, 3)` uint8: outlines are red where a mask is unsure, and those
-        come first.
+        """Return the contact sheet `(H, W, 3)` uint8.
+
+        The outlines of unsure masks are red, and the photos with unsure masks come first.
         """
         shown = [*self.pictures[True], *self.pictures[False]][:SHOWN]
         return contact_sheet(
@@ -82,8 +89,9 @@ class Report:
 
 
 def doubts(found: Sequence[Found], main: int, config: MaskConfig) -> list[str]:
-    """Why the mask of object number `main` may be wrong, as `config` has the limits; nothing where it looks
-    right.
+    """Return the reasons why the mask of object number `main` may be wrong.
+
+    `config` holds the limits. The list is empty if the mask looks right.
     """
     mask, score = found[main].mask, found[main].score
     edge = on_border(mask)
@@ -101,8 +109,10 @@ def doubts(found: Sequence[Found], main: int, config: MaskConfig) -> list[str]:
 def check_places(
     inputs: Sequence[str], images: Sequence[ImageFile], folder: Path, others: Sequence[Path]
 ) -> None:
-    """SettingError when what is written would be read as photos next time, when two photos would have one
-    mask, or one mask a photo.
+    """Raise SettingError if the output folders or the masks' names conflict with the photos.
+
+    This happens if the next run would read the output as photos, if two photos would share one mask, or if a
+    mask would overwrite a photo.
     """
     for place in (folder, *others):
         for text in inputs:
@@ -128,14 +138,15 @@ def check_places(
 
 
 def mask_name(photo: str) -> str:
-    """The mask's file name below the folder of masks, for a photo's name: that with the ending .png."""
+    """Return the path of a photo's mask in the folder of masks: the photo's name with the ending .png."""
     return Path(photo).with_suffix(".png").as_posix()
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Make `folder`, and keep a second run from writing there; InputError when it is a file or can't
-    be made.
+    """Make `folder` and lock it, so that no second run writes to it.
+
+    InputError if it is a file or can't be made. ShicError if another run holds the lock.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file", "name a folder with -o")
@@ -157,13 +168,14 @@ def _locked(folder: Path) -> Iterator[None]:
     finally:
         os.close(handle)
         for place in (folder / "imgs", folder / "masks", folder) if is_new else ():
-            with suppress(OSError):  # it is not there, or not empty
+            with suppress(OSError):  # the folder does not exist, or it is not empty
                 place.rmdir()
 
 
 class MaskWriter:
-    """Masks of photos in `folder` (with `config.all` in folder/imgs and folder/masks), each made once; call
-    it with each photo.
+    """A writer makes the masks of photos in `folder`; call it with each photo.
+
+    It makes each mask once. With `config.all` it writes to folder/imgs and folder/masks.
     """
 
     def __init__(
@@ -182,11 +194,12 @@ class MaskWriter:
             pictures,
         )
         self.masks = folder / "masks" if config.all else folder
-        self.foreign: list[str] = []  # photos whose masks were made with other settings and are kept
+        self.foreign: list[str] = []  # photos whose kept masks were made with other settings
 
     def __call__(self, image: ImageFile) -> tuple[Row, np.ndarray]:
-        """What was found in the photo, and its overlay `(H, W, 3)` uint8; InputError where there is nothing,
-        or it can't be read.
+        """Return the photo's row and its overlay `(H, W, 3)` uint8.
+
+        InputError if no object was found in the photo, or if the photo can't be read.
         """
         rgb, alpha = decode(image.read(), image.name)
         if self._path(image.name, 0).exists() and not self.overwrite:
@@ -218,22 +231,27 @@ class MaskWriter:
         return row, overlay
 
     def _path(self, photo: str, i: int) -> Path:
-        """The mask's file of object `i` of a photo."""
+        """Return the path of the mask of object `i` of a photo."""
         name = Path(photo).with_suffix("")
         return self.masks / name.with_name(
             f"{name.name}-{i + 1}.png" if self.config.all else f"{name.name}.png"
         )
 
     def _crop(self, image: ImageFile, i: int) -> Path:
-        """The picture's file of object `i`, lossless where the photo is."""
+        """Return the path of the cropped picture of object `i`.
+
+        It is a JPEG if the photo is one. Otherwise it is a PNG, which is lossless.
+        """
         suffix = ".jpg" if image.path.suffix.lower() in (".jpg", ".jpeg") else ".png"
         return self.folder / "imgs" / self._path(image.name, i).relative_to(self.masks).with_suffix(suffix)
 
     def _write(
         self, image: ImageFile, rgb: np.ndarray, found: list[Found], source: str
     ) -> tuple[int, int, list[int]]:
-        """Write the masks; the number of the main object in `found`, how many there are, and the numbers
-        written, from 1.
+        """Write the masks and return which objects they show.
+
+        The values are the index of the main object in `found`, the number of objects, and the numbers of the
+        objects that were written, counted from 1.
         """
         if not found:
             wanted = self.masker.class_name or "object"
@@ -244,7 +262,7 @@ class MaskWriter:
         main = main_object(found)
         check_mask(found[main].mask, rgb.shape, image.name)
         numbers = list(range(len(found))) if self.config.all else [main]
-        for i in reversed(numbers):  # the first one last: where it is, all are
+        for i in reversed(numbers):  # the first mask is written last: if it exists, all the others exist
             mask, score = found[i].mask, found[i].score
             info = {
                 **self.masker.settings,
@@ -259,15 +277,16 @@ class MaskWriter:
                 _write(picture, encode(rgb[box], picture.suffix))
                 mask, info = mask[box], info | {"top": box[0].start, "left": box[1].start}
             _write_mask(self._path(image.name, i), mask, info)
-        for i in range(len(found), len(found) + MOST):  # crops of an earlier run that found more
+        for i in range(len(found), len(found) + MOST):  # crops of an earlier run with more objects
             if self.config.all and self._path(image.name, i).exists():
                 self._path(image.name, i).unlink()
                 self._crop(image, i).unlink(missing_ok=True)
         return main, len(found), [i + 1 for i in numbers]
 
     def _read(self, photo: str, shape: tuple[int, ...]) -> tuple[list[Found], int, list[int]]:
-        """What masks that are there say: the objects, how many were found, and the numbers of those that are
-        kept.
+        """Return what the existing mask files of a photo hold.
+
+        The values are the objects, how many objects were found, and the numbers of the objects that are kept.
         """
         info = _read_info(self._path(photo, 0))
         if info and any(info.get(key) != value for key, value in self.masker.settings.items()):
@@ -291,8 +310,9 @@ class MaskWriter:
 
 
 def _inside(crop: Crop, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The rows and columns of the crop that are in a photo of `shape`, and more where these are too few for a
-    picture.
+    """Return the rows and the columns of the crop that lie inside a photo of `shape`.
+
+    If they are fewer than a picture needs, the range is extended.
     """
     box = []
     for start, length in ((crop.top, shape[0]), (crop.left, shape[1])):
@@ -309,7 +329,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _write_mask(path: Path, mask: np.ndarray, info: dict[str, Any]) -> None:
-    """A mask as a PNG of 0 and 255, with `info` in its text."""
+    """Write a mask as a PNG of 0 and 255, with `info` in its text field."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = PngInfo()
     text.add_text(KEY, json.dumps(info))
@@ -318,14 +338,15 @@ def _write_mask(path: Path, mask: np.ndarray, info: dict[str, Any]) -> None:
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    """What the mask's file says of how it was made; nothing where it was not made by `shic mask`, or was
-    painted over since.
+    """Return what the mask's file records about how the mask was made.
+
+    The result is empty if `shic mask` did not make the file, or if somebody painted over it later.
     """
     try:
         with Image.open(path) as picture:
             info = json.loads(picture.info.get(KEY, "{}"))
     except (OSError, ValueError, SyntaxError, TypeError):
-        return {}  # whoever reads the mask itself says what is wrong
+        return {}  # the code that reads the mask reports the error
     kinds = {"score": (float, type(None)), "objects": int, "number": int, "top": int, "left": int}
     sound = isinstance(info, dict) and all(
         isinstance(info[key], kind) for key, kind in kinds.items() if key in info
@@ -347,11 +368,10 @@ def write_masks(
     overwrite: bool = False,
     track: Track = plain_track,
 ) -> tuple[Report, Failures]:
-    """Write the masks of photos into `folder`, and their overlays into `pictures`; what was found, and what
-    failed.
+    """Write the masks of photos and return the report and the failures.
 
-    A mask that is there is kept unless `overwrite`. A photo that fails is left out and named; InputError when
-    all fail.
+    The masks are written to `folder`, and their overlays to `pictures`. An existing mask is kept unless
+    `overwrite` is set. A photo that fails is left out and named. InputError if all photos fail.
     """
     report, failures = Report(), Failures()
     with _locked(folder):

@@ -1,4 +1,4 @@
-"""Prediction: every object pixel of an image to a vertex of the template, by the trained map (Eq. 3)."""
+"""Predict a vertex of the template for every object pixel of an image, by the trained map (Eq. 3)."""
 
 from __future__ import annotations
 
@@ -37,33 +37,34 @@ from shic_cli.surface.surface_points import SurfacePoints
 
 log = logging.getLogger("shic")
 
-CHUNK = {
-    "cpu": 256,
-    "cuda": 8192,
-}  # pixels compared with all vertices at a time; on a CPU what fits its cache is twice as quick
+# Pixels compared with all vertices at a time. A CPU is twice as fast if they fit its cache.
+CHUNK = {"cpu": 256, "cuda": 8192}
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """The embeddings of a photo: `grid` `(D, h, w)` over `crop`, and foreground logits `(h, w)` or None."""
+    """The embeddings of a photo over its `crop`.
+
+    `grid` is `(D, h, w)`. `foreground` holds logits `(h, w)` or is None.
+    """
 
     grid: torch.Tensor
     foreground: torch.Tensor | None
     crop: Crop
 
     def at(self, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
-        """Embeddings `(P, D)` at photo positions `yx` `(P, 2)`, bilinear between cells."""
+        """Return the embeddings `(P, D)` at photo positions `yx` `(P, 2)`, bilinear between cells."""
         return _sample(self.grid, self.crop, yx)
 
     def is_foreground(self, yx: torch.Tensor | np.ndarray) -> torch.Tensor:
-        """Whether each of the positions `(P, 2)` is on the object, by the foreground output: `(P,)` bool."""
+        """Return whether each position `(P, 2)` is on the object, `(P,)` bool, by the foreground output."""
         if self.foreground is None:
             raise ValueError("this encoder has no foreground output")
         return _sample(self.foreground[None], self.crop, yx)[:, 0] > 0
 
 
 def _mirrored(photo: Photo) -> Photo:
-    """The photo mirrored left to right."""
+    """Return the photo mirrored left to right."""
     return replace(
         photo, rgb=np.ascontiguousarray(photo.rgb[:, ::-1]), mask=np.ascontiguousarray(photo.mask[:, ::-1])
     )
@@ -76,8 +77,9 @@ def _sample(maps: torch.Tensor, crop: Crop, yx: torch.Tensor | np.ndarray) -> to
 
 
 class Predictor:
-    """A trained model ready for photos: `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, `template`
-    (its fingerprint).
+    """A predictor is a trained model that is ready for photos.
+
+    It has `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, and `template`, the template's fingerprint.
     """
 
     def __init__(
@@ -115,8 +117,10 @@ class Predictor:
     def _make_encoder(
         self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None
     ) -> Extractor:
-        """The encoder whose tensors the model file carries; when it carries none, the extractor that it
-        names.
+        """Return the encoder of the model.
+
+        It is made of the tensors that the model file carries. If the file carries none, it is the extractor
+        that the file names.
         """
         if carried is None:
             require(self.meta["encoder"], {"name": str}, path)
@@ -130,21 +134,21 @@ class Predictor:
 
     @cached_property
     def medians(self) -> Median:
-        """Finds geodesic medians on the surface."""
+        """Return the object that finds geodesic medians on the surface."""
         return Median.of(self.surface.verts, self.surface.faces, self.device)
 
     @cached_property
     def fitting(self) -> Fitting:
-        """How many pixels are compared with all vertices at a time."""
+        """Return the object that sets how many pixels are compared with all vertices at a time."""
         return Fitting("comparing pixels with vertices", CHUNK[self.device.type])
 
     def embed(self, photo: Photo) -> Embedded:
-        """The embeddings of the crop around the photo's mask."""
+        """Return the embeddings of the crop around the photo's mask."""
         return self.embed_all([photo])[0]
 
     @torch.no_grad()
     def embed_all(self, photos: Sequence[Photo]) -> list[Embedded]:
-        """The embeddings of photos, as `embed`, by one call of the encoder."""
+        """Return the embeddings of each photo, as `embed` does, with one call of the encoder."""
         crops, images, masks = zip(*(cut(photo, self.encoder.side) for photo in photos), strict=True)
         grids, foreground = self.map.embed(
             decoder_input(self.encoder, torch.stack(images), torch.stack(masks))
@@ -155,13 +159,18 @@ class Predictor:
         ]
 
     def predict(self, photo: Photo) -> tuple[np.ndarray, np.ndarray]:
-        """The vertex i4 `(H, W)` (-1 off the mask) and its probability f4 `(H, W)` (0 off the mask) of every
-        pixel.
+        """Return the vertex and the probability of every pixel.
+
+        The vertices are i4 `(H, W)`, and -1 off the mask. The probabilities are f4 `(H, W)`, and 0 off the
+        mask.
         """
         return self.predict_all([photo])[0]
 
     def predict_all(self, photos: Sequence[Photo]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The maps of photos, as `predict`, by one call of the encoder, with `flip` by two."""
+        """Return the maps of each photo, as `predict` does, with one call of the encoder.
+
+        With `flip` there are two calls.
+        """
         found = [
             self.embed_all(photos),
             *([self.embed_all([_mirrored(photo) for photo in photos])] if self.flip else []),
@@ -171,7 +180,7 @@ class Predictor:
     def _map(
         self, photo: Photo, embedded: Embedded, mirrored: Embedded | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The map of a photo from its embeddings, and those of its mirror image."""
+        """Return the map of a photo from its embeddings and those of its mirror image."""
         pixels = np.argwhere(photo.mask)
         points, point_of_pixel = self._thin(pixels, embedded.crop)
         found = [embedded.at(points)]
@@ -184,8 +193,9 @@ class Predictor:
         return vertices, scores
 
     def _thin(self, pixels: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray | slice]:
-        """The positions to compare and, for every pixel, its position's number: all pixels, unless the crop
-        is larger than `side`.
+        """Return the positions to compare, and the index of each pixel's position among them.
+
+        The positions are all pixels, unless the crop is larger than `side`.
         """
         if crop.side <= self.config.side:
             return pixels, slice(None)
@@ -195,8 +205,9 @@ class Predictor:
 
     @torch.no_grad()
     def _estimate(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """The vertex `(P,)` of each pixel and its probability `(P,)`, of embeddings `(P, N, D)`: the photo's,
-        and its mirror image's.
+        """Return the vertex `(P,)` of each pixel and its probability `(P,)`.
+
+        `pixels` `(P, N, D)` are the embeddings of the photo and of its mirror image.
         """
         tables = [self.vertex_embeddings]
         if self.flip:
@@ -216,8 +227,9 @@ class Predictor:
         return vertex, score
 
     def find_mask(self, rgb: np.ndarray) -> np.ndarray:
-        """The object's mask `(H, W)` by the model's own foreground output: of the whole picture, then of the
-        crop around that.
+        """Return the object's mask `(H, W)` by the model's own foreground output.
+
+        The model looks at the whole picture first, and then at the crop around the mask that it found.
         """
         mask = np.ones(rgb.shape[:2], bool)
         for _ in range(2):
@@ -232,9 +244,10 @@ class Predictor:
 def mask_source(
     predictor: Predictor, config: MasksConfig, masker: str, weights: Path | None = None, class_name: str = ""
 ) -> MaskSource:
-    """Where the masks of a prediction come from. A photo without a mask is masked by the masker that was
-    asked for by name; else by the model itself where it can; else by the masker that masked the photos which
-    it learnt from.
+    """Return the source of the masks for a prediction.
+
+    If the user named a masker, it masks the photos without a mask. Otherwise the model does it if it can. If
+    it can't, the masker of the training photos does it.
     """
     learnt = predictor.masking
     class_name = class_name or learnt.get("class", "")
@@ -258,10 +271,10 @@ def predict(
     track: Track = plain_track,
     part: Part = WHOLE,
 ) -> None:
-    """Write the maps file (labels `predicted`) of images, or a `part` of it; `on_maps(name, rgb, vertex)` is
-    called with each, to draw it.
+    """Write the maps file (labels `predicted`) of images, or a `part` of it.
 
-    An image that fails is left out and named, and PartialError at the end says how many.
+    `on_maps(name, rgb, vertex)` is called with each map to draw it. An image that fails is left out and
+    named. PartialError at the end says how many images failed.
     """
     failures = Failures()
     attrs = {"labels": "predicted", "template": predictor.template}
@@ -289,10 +302,10 @@ def predict(
 
 
 class Pictures:
-    """Draws each prediction beside the maps file: `STEM.colors.png`, and `STEM.remap.png` when a texture is
-    given.
+    """Pictures of the predictions are drawn beside the maps file.
 
-    For one image they lie beside the maps file, for several in a folder named like it.
+    They are `STEM.colors.png`, and `STEM.remap.png` if a texture is given. For one image they lie beside the
+    maps file. For several images they lie in a folder that has the name of the maps file.
     """
 
     def __init__(
@@ -313,7 +326,7 @@ class Pictures:
         )
 
     def write(self, name: str, rgb: np.ndarray, vertex: np.ndarray) -> None:
-        """Write the pictures of one image, replacing older ones."""
+        """Write the pictures of one image and replace older ones."""
         drawn = {"colors": color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
         if self.texture is not None and self.finder is not None:
             drawn["remap"] = lay(rgb, vertex, self.finder, self.texture)

@@ -1,6 +1,4 @@
-"""The template of a class: from any mesh to everything that the other stages need to know about its
-surface.
-"""
+"""Prepare the template of a class: everything that the other stages need to know about a mesh's surface."""
 
 from __future__ import annotations
 
@@ -32,12 +30,14 @@ log = logging.getLogger("shic")
 def prepare(
     path: Path, config: TemplateConfig, track: Track = plain_track, device: torch.device | None = None
 ) -> Template:
-    """The Template of the mesh in `path`: cleaned, oriented, resampled, with all that its surface is asked
-    for later.
+    """Return the Template of the mesh in `path`: cleaned, oriented, resampled and with all its fields.
 
-    On a CUDA `device` its basis and distances are computed there, unless they need more memory than it has;
-    then, as everywhere else, by the sparse factorisations that suit a CPU. InputError if the file is no mesh,
-    SettingError if `config.up` and `config.front` contradict each other.
+    The fields are everything that the other stages need to know about the surface. On a CUDA `device` the
+    basis and the distances are computed there, unless they need more memory than it has. In that case, and on
+    all other devices, they are computed by sparse factorisations, which suit a CPU.
+
+    Raises InputError if the file is not a mesh, and SettingError if `config.up` and `config.front` contradict
+    each other.
     """
     mesh, fields = surface(path, config)
     points, faces = fields["verts"].astype(float), fields["faces"]
@@ -56,8 +56,9 @@ def prepare(
 def _measured(
     verts: np.ndarray, faces: np.ndarray, config: TemplateConfig, track: Track, device: torch.device | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Eigenvectors, eigenvalues and distances, on `device`, or the sparse way where that is None or has too
-    little memory.
+    """Return eigenvectors, eigenvalues and distances, computed on `device`.
+
+    They are computed the sparse way if `device` is None or has too little memory.
     """
     try:
         if device is None or has_room(len(verts), device):
@@ -73,22 +74,24 @@ def _measured(
 
 
 def has_room(count: int, device: torch.device) -> bool:
-    """Whether the dense matrices of `count` vertices fit into what is free on the GPU `device` and here."""
+    """Return whether the dense matrices of `count` vertices fit into the free memory.
+
+    The memory of the GPU `device` and the memory of the host are both checked.
+    """
     import torch
 
     from shic_cli.surface import heat_gpu
 
-    square = 8 * count**2  # bytes of one matrix
+    square = 8 * count**2  # number of bytes of one matrix
     places = {device: heat_gpu.ON_DEVICE, torch.device("cpu"): heat_gpu.ON_HOST}
     return all(number * square < free_memory(place) for place, number in places.items())
 
 
 def with_catalogue(template: Template, geodesics: Path | None, symmetry: Path | None) -> Template:
-    """`template` with the distances and the mirror map of the DensePose mesh catalogue, where files of them
-    are given, in place of its own.
+    """Return `template` with distances and mirror map replaced by those of the DensePose mesh catalogue.
 
-    InputError if a file does not fit, or if the template's vertices are not those of its mesh file in their
-    order.
+    Only what a file is given for is replaced. Raises InputError if a file does not fit, or if the template's
+    vertices are not those of its mesh file in the same order.
     """
     count = len(template.verts)
     if not np.array_equal(template.source_to_vertex, np.arange(count)):
@@ -131,8 +134,10 @@ def write(
     overwrite: bool = False,
     **others: Path | None,
 ) -> None:
-    """Write `template`, which `prepare` made of the file `mesh`, as a template file; `others` went into it
-    too, by their role.
+    """Write `template` as a template file.
+
+    `prepare` made the template from the file `mesh`. `others` are the further files that it was made from, by
+    their role.
     """
     arrays = {name: getattr(template, name) for name in LAYOUTS["shic/template"].fields}
     files = {"mesh": mesh, **others}

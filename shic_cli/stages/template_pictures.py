@@ -1,4 +1,4 @@
-"""Pictures of a template: four sides of it, and its texture to paint on."""
+"""Draw pictures of a template: four sides of it, and its texture to paint on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def uv_picture(template: Template, size: int = 2048) -> np.ndarray:
-    """`(size, size, 3)` u1: the texture to paint on, each chart filled with the vertex colours, with its
-    outline and its edges.
+    """Return the texture to paint on, `(size, size, 3)` u1.
+
+    Each chart is filled with the vertex colours and drawn with its outline and its edges.
     """
     import cv2
     from scipy.ndimage import distance_transform_edt
@@ -29,7 +30,7 @@ def uv_picture(template: Template, size: int = 2048) -> np.ndarray:
     weights = _barycentric(np.stack([column, row], 1), corners[number])
     picture = np.full((size, size, 3), 245, np.uint8)
     picture[row, column] = (template.colors[template.faces[number]] * weights[..., None]).sum(1).round()
-    # colours go on a little beyond each chart, so that a renderer's smoothing finds no seam
+    # The colours continue a little beyond each chart, so that a renderer's smoothing shows no seam.
     beyond = face < 0
     distance = np.asarray(distance_transform_edt(beyond))
     nearest = np.asarray(distance_transform_edt(beyond, return_distances=False, return_indices=True))
@@ -39,7 +40,10 @@ def uv_picture(template: Template, size: int = 2048) -> np.ndarray:
 
 
 def _barycentric(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """`(P, 3)` coordinates of `points` (P, 2) in `triangles` (P, 3, 2), kept inside."""
+    """Return barycentric coordinates `(P, 3)` of `points` `(P, 2)` in `triangles` `(P, 3, 2)`.
+
+    The coordinates are clipped, so that the points stay inside.
+    """
     a = triangles[:, 0]
     (ux, uy), (vx, vy), (px, py) = (triangles[:, 1] - a).T, (triangles[:, 2] - a).T, (points - a).T
     doubled = ux * vy - uy * vx
@@ -50,8 +54,9 @@ def _barycentric(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 
 def _outlined(picture: np.ndarray, face_uv: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """`picture` with the edges of `face_uv` (F, 3) at `positions` (T, 2) drawn faintly, and those of one face
-    only strongly.
+    """Return `picture` with the edges of `face_uv` `(F, 3)` drawn at `positions` `(T, 2)`.
+
+    Edges of two faces are drawn faintly, and edges of only one face strongly.
     """
     import cv2
 
@@ -67,7 +72,10 @@ def _outlined(picture: np.ndarray, face_uv: np.ndarray, positions: np.ndarray) -
 
 
 def sides_picture(template: Template, size: int = 512) -> np.ndarray:
-    """`(size, 4 size, 3)` u1: the template in its vertex colours from its front, left, back and right."""
+    """Return a picture `(size, 4 size, 3)` u1 of the template's front, left side, back and right side.
+
+    The template has its vertex colours.
+    """
     import cv2
     import torch
 

@@ -1,5 +1,6 @@
-"""Training of the canonical map: the five losses of sec. 3.6 on photos with pseudo-labels and on synthetic
-pictures.
+"""Train the canonical map with the five losses of sec. 3.6.
+
+The data are photos with pseudo-labels and synthetic pictures.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ log = logging.getLogger("shic")
 
 
 def open_maps(paths: list[Path], template: Template, config: TrainConfig) -> list[ItemReader]:
-    """The maps files that `config` uses; InputError if one is of another template, or none is left."""
+    """Return readers of the maps files that `config` uses.
+
+    InputError if a file is for another template, or if no file with pictures is left.
+    """
     readers = []
     for path in paths:
         reader = ItemReader(path, "shic/maps")
@@ -64,11 +68,10 @@ def train(
     last: Callable[[list[dict[str, float]]], None] | None = None,
     track: Track = plain_track,
 ) -> list[dict[str, float]]:
-    """Train on maps files and write the model; the losses of every epoch, by name. `last` gets these before
-    the model is put in place.
+    """Train on maps files, write the model, and return the losses of every epoch by name.
 
-    A checkpoint beside the target is kept after every epoch; given the same settings and sources, training
-    goes on from it.
+    `last` is called with these losses before the model is put in place. A checkpoint beside the target is
+    kept after every epoch. A run with the same settings and sources resumes training from it.
     """
     check_target(path, overwrite)
     readers = open_maps(maps, template, config)
@@ -97,8 +100,9 @@ def _train_first(
     last: Callable[[list[dict[str, float]]], None] | None,
     track: Track,
 ) -> None:
-    """Train to the end, as the only rank or the first, which is the one that writes: checkpoints and the
-    model.
+    """Train to the end as the only rank or the first rank.
+
+    This rank writes the checkpoints and the model.
     """
     done = False
     try:
@@ -107,7 +111,7 @@ def _train_first(
         if checkpoint:
             trainer.load_checkpoint(checkpoint)
             log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
-        gather(None)  # the others have read it too, before it is replaced
+        gather(None)  # wait until the other ranks have read it, before it is replaced
         for means in _epochs(trainer, track):
             log.debug(
                 "epoch %d: %s",
@@ -125,7 +129,7 @@ def _train_first(
 
 
 def _train_along(trainer: Trainer) -> None:
-    """Train to the end as another rank than the first."""
+    """Train to the end as any rank except the first."""
     if checkpoint := gather(None)[0]:
         trainer.load_checkpoint(checkpoint)
     gather(None)
@@ -134,7 +138,7 @@ def _train_along(trainer: Trainer) -> None:
 
 
 def _epochs(trainer: Trainer, track: Track) -> Iterator[dict[str, float]]:
-    """Train epoch by epoch until the last one."""
+    """Train until the last epoch and yield the mean losses of each epoch."""
     start, total = trainer.epoch, trainer.config.epochs
     steps = math.ceil(len(trainer.examples) / trainer.config.batch)
     log.info("training on %d pictures, %d steps an epoch, %d epochs", len(trainer.examples), steps, total)

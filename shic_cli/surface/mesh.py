@@ -1,4 +1,7 @@
-"""Meshes: cleaning, resampling and normalising them. K vertices, F faces, M vertices of the mesh file."""
+"""Meshes: clean, resample and normalise them.
+
+K is the number of vertices, F the number of faces and M the number of vertices in the mesh file.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,22 @@ from shic_cli.base.errors import InputError
 
 log = logging.getLogger("shic")
 
-MERGE = 1e-6  # vertices nearer than this share of the longest side are one: exporters round
-MUCH = 0.1  # of the surface: what a largest part may lack before its parts are grown together
-SAID = 0.05  # of the faces or of the surface: losing more is a warning
-NEAR = 0.03  # of the longest side: a place that is farther from the new surface is lost
-# a face with less area than this share of the longest side squared has none; more would tear thin faces out
+MERGE = 1e-6  # share of the longest side; nearer vertices are merged, because exporters round
+MUCH = 0.1  # share of the surface; if the largest part lacks more, the parts are grown together
+SAID = 0.05  # share of the faces or of the surface; a larger loss is a warning
+NEAR = 0.03  # share of the longest side; a point farther from the new surface than this is lost
+# Share of the squared longest side. A face with a smaller area counts as degenerate. A larger value would
+# remove thin faces.
 FLAT = 1e-14
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh: `verts` (K, 3), `faces` (F, 3), texture coordinates of each face corner `corner_uv`
-    (F, 3, 2) or None, and the mesh file's own vertices `source` (M, 3), which move along."""
+    """A triangle mesh: `verts` `(K, 3)`, `faces` `(F, 3)`, `corner_uv` `(F, 3, 2)` and `source` `(M, 3)`.
+
+    `corner_uv` holds the texture coordinates of each face corner, or is None. `source` holds the vertices of
+    the mesh file itself; they move together with the mesh.
+    """
 
     verts: np.ndarray
     faces: np.ndarray
@@ -38,11 +45,14 @@ class Mesh:
         return float(np.ptp(self.verts, axis=0).max())
 
     def moved(self, matrix: np.ndarray, offset: np.ndarray | float = 0.0) -> Mesh:
-        """The mesh with every position p at `matrix` (3, 3) p + `offset` (3,)."""
+        """Return the mesh with every position p moved to `matrix` `(3, 3)` p + `offset` `(3,)`."""
         return replace(self, verts=self.verts @ matrix.T + offset, source=self.source @ matrix.T + offset)
 
     def chosen(self, keep: np.ndarray) -> Mesh:
-        """The mesh with only the faces where `keep` (F,), and their vertices in their old order."""
+        """Return the mesh with only the faces where `keep` `(F,)` is true.
+
+        The vertices of these faces stay in their old order; all others are removed.
+        """
         faces = self.faces[keep]
         used = np.zeros(len(self.verts), bool)
         used[faces] = True
@@ -51,17 +61,18 @@ class Mesh:
 
 
 def clean(mesh: Mesh, name: str = "mesh") -> Mesh:
-    """The largest connected component with identical vertices merged, no degenerate or double faces and one
-    winding, outward.
+    """Return the largest connected component of the mesh, cleaned and wound outward.
 
-    What is dropped is logged. InputError if nothing is left.
+    Identical vertices are merged, degenerate and double faces are dropped, and all faces are wound alike.
+    What is dropped is logged. Raises InputError if nothing is left.
     """
     return largest_part(sound(mesh, name), name)
 
 
 def sound(mesh: Mesh, name: str = "mesh") -> Mesh:
-    """The mesh with identical vertices merged and no degenerate or double faces; InputError if nothing is
-    left.
+    """Return the mesh with identical vertices merged and without degenerate or double faces.
+
+    Raises InputError if no face is left.
     """
     merged = _merged(mesh)
     kept = merged.chosen(_sound_faces(merged))
@@ -78,7 +89,7 @@ def sound(mesh: Mesh, name: str = "mesh") -> Mesh:
 
 
 def _merged(mesh: Mesh) -> Mesh:
-    """The mesh with vertices that are the same to MERGE made one, in the order of their first."""
+    """Return the mesh with vertices merged that agree up to MERGE, in the order of the first of each."""
     cells = np.round((mesh.verts - mesh.verts.min(0)) / max(mesh.side * MERGE, 1e-300)).astype(np.int64)
     _, first, inverse = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -88,7 +99,10 @@ def _merged(mesh: Mesh) -> Mesh:
 
 
 def _sound_faces(mesh: Mesh) -> np.ndarray:
-    """`(F,)`: the face has three corners and an area, and is the first with these corners."""
+    """Return `(F,)`: true for faces to keep.
+
+    A face is kept if it has three corners and an area, and if no earlier face has the same corners.
+    """
     faces = np.sort(mesh.faces, axis=1)
     first = np.zeros(len(faces), bool)
     first[np.unique(faces, axis=0, return_index=True)[1]] = True
@@ -96,7 +110,10 @@ def _sound_faces(mesh: Mesh) -> np.ndarray:
 
 
 def part_areas(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
-    """The number of each face's connected component `(F,)`, and the area of each component `(C,)`."""
+    """Return the component number of each face `(F,)` and the area of each component `(C,)`.
+
+    A component is a connected component of the mesh.
+    """
     f, size = mesh.faces, len(mesh.verts)
     links = sparse.coo_matrix(
         (np.ones(2 * len(f)), (np.r_[f[:, 0], f[:, 1]], np.r_[f[:, 1], f[:, 2]])), shape=(size, size)
@@ -106,7 +123,7 @@ def part_areas(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
 
 
 def largest_part(mesh: Mesh, name: str = "mesh") -> Mesh:
-    """The connected component with the most area, wound outward; what is dropped is logged."""
+    """Return the connected component with the largest area, wound outward; log what is dropped."""
     label, area = part_areas(mesh)
     kept = mesh.chosen(label == area.argmax())
     if len(kept.faces) < len(mesh.faces):
@@ -115,7 +132,10 @@ def largest_part(mesh: Mesh, name: str = "mesh") -> Mesh:
 
 
 def say_dropped(mesh: Mesh, kept: Mesh, name: str) -> None:
-    """Log which connected components of `mesh` are not in `kept`; a warning where they are over SAID."""
+    """Log which connected components of `mesh` are not in `kept`.
+
+    The message is a warning if they have more than SAID of the faces or of the surface.
+    """
     parts, before = (len(np.unique(part_areas(shape)[0])) for shape in (kept, mesh))
     of_faces = 1 - len(kept.faces) / len(mesh.faces)
     share = 1 - face_areas(kept.verts, kept.faces).sum() / face_areas(mesh.verts, mesh.faces).sum()
@@ -132,8 +152,9 @@ def say_dropped(mesh: Mesh, kept: Mesh, name: str) -> None:
 
 
 def wound(mesh: Mesh) -> Mesh:
-    """The mesh with neighbouring faces wound alike, counter-clockwise seen from outside; each connected
-    component by itself.
+    """Return the mesh with all faces wound counter-clockwise as seen from outside.
+
+    Neighbouring faces are wound alike. Each connected component is treated by itself.
     """
     import trimesh
 
@@ -145,7 +166,7 @@ def wound(mesh: Mesh) -> Mesh:
     middle = np.stack([np.bincount(label, axis) for axis in corners.mean(1).T], 1) / number
     volume = np.bincount(
         label, np.linalg.det(corners - middle[label][:, None])
-    )  # six times that around the middle; open meshes too
+    )  # six times the volume around the middle; it is defined for open meshes too
     flip ^= (volume < -1e-9 * mesh.side**3)[label]
     uv = (
         None
@@ -156,13 +177,13 @@ def wound(mesh: Mesh) -> Mesh:
 
 
 def face_areas(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """`(F,)` areas of the faces."""
+    """Return the areas `(F,)` of the faces."""
     a, b, c = verts[faces].swapaxes(0, 1)
     return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
 
 
 def surface_points(mesh: Mesh, count: int) -> np.ndarray:
-    """`(count, 3)` points spread evenly over the surface, the same every time."""
+    """Return points `(count, 3)` spread evenly over the surface; they are the same in every call."""
     rng = np.random.default_rng(0)
     total = np.cumsum(face_areas(mesh.verts, mesh.faces))
     face = np.searchsorted(total, (np.arange(count) + rng.random(count)) / count * total[-1])
@@ -172,7 +193,11 @@ def surface_points(mesh: Mesh, count: int) -> np.ndarray:
 
 
 def vertex_normals(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """`(K, 3)` unit normals of the vertices, the faces around weighted by area; 0 where there are none."""
+    """Return unit normals `(K, 3)` of the vertices.
+
+    A normal is the mean over the faces around the vertex, weighted by area. It is 0 for a vertex without
+    faces.
+    """
     a, b, c = verts[faces].swapaxes(0, 1)
     normals = np.zeros(verts.shape)
     for corner in faces.T:
@@ -182,8 +207,10 @@ def vertex_normals(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def resample(mesh: Mesh, target: int, name: str = "mesh") -> Mesh:
-    """The mesh with about `target` vertices: as it is from half of it to 1.2 times, else simplified or its
-    longest edges split.
+    """Return the mesh with about `target` vertices.
+
+    A mesh with 0.5 to 1.2 times `target` vertices, or a `target` of 0, is returned as it is. A larger mesh is
+    simplified. The longest edges of a smaller mesh are split.
     """
     count = len(mesh.verts)
     if target == 0 or target / 2 <= count <= 1.2 * target:
@@ -211,19 +238,20 @@ def resample(mesh: Mesh, target: int, name: str = "mesh") -> Mesh:
 
 
 def lost_share(before: Mesh, after: Mesh) -> float:
-    """The share of the surface of `before` that is farther than NEAR from the one of `after`."""
+    """Return the share of the surface of `before` that is farther than NEAR from that of `after`."""
     distance = KDTree(surface_points(after, 20_000)).query(surface_points(before, 4000))[0]
     return float((distance > NEAR * before.side).mean())
 
 
 def _simplified(mesh: Mesh, target: int, name: str) -> Mesh:
-    """The mesh with at most 0.7 times `target` vertices where that can be: flat parts get few, and splitting
-    edges gives some back.
+    """Return the mesh with at most 0.7 times `target` vertices where that is possible.
+
+    Simplification leaves few vertices in flat parts. Splitting edges later gives some of them back.
     """
     import fast_simplification
 
     faces = max(round(0.7 * len(mesh.faces) * target / len(mesh.verts)), 4)
-    for haste in (3, 5, 7):  # less haste makes better triangles, but may end early
+    for haste in (3, 5, 7):  # a lower value makes better triangles, but the simplification may stop early
         small = fast_simplification.simplify(
             mesh.verts, mesh.faces.astype(np.int32), target_count=faces, agg=haste
         )
@@ -236,10 +264,10 @@ def _simplified(mesh: Mesh, target: int, name: str) -> Mesh:
 
 
 def _split_longest(mesh: Mesh, target: int) -> Mesh:
-    """The mesh with its longest edges halved, round after round, until it has `target` vertices: even
-    triangles on any surface.
+    """Return the mesh with its longest edges halved in rounds until it has `target` vertices.
 
-    An edge is halved when it is the longest of every face at it, so that no face is cut twice in a round.
+    This makes even triangles on any surface. An edge is halved only when it is the longest edge of every face
+    beside it, so that no face is cut twice in a round.
     """
     verts, faces, uv = mesh.verts, mesh.faces, mesh.corner_uv
     while len(verts) < target:
@@ -267,11 +295,13 @@ def _split_longest(mesh: Mesh, target: int) -> Mesh:
 def _halved(
     faces: np.ndarray, uv: np.ndarray | None, side: np.ndarray, middle: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Faces and corner coordinates with every face whose `middle` (F,) is not -1 cut from there to the corner
-    across `side`.
+    """Return the faces and the corner coordinates with each chosen face cut in two.
+
+    A face is cut if its `middle` `(F,)` is not -1. The cut runs from the vertex `middle` on the edge `side`
+    to the opposite corner.
     """
     cut = middle >= 0
-    order = (side[cut, None] + np.arange(3)) % 3  # the side's two ends, then the corner across
+    order = (side[cut, None] + np.arange(3)) % 3  # the two ends of the edge, then the opposite corner
     a, b, c = np.take_along_axis(faces[cut], order, 1).T
     new = middle[cut]
     faces = np.concatenate([faces[~cut], np.stack([a, new, c], 1), np.stack([new, b, c], 1)])
@@ -283,6 +313,6 @@ def _halved(
 
 
 def normalised(mesh: Mesh) -> Mesh:
-    """The mesh with its bounding box's middle at the origin and a longest side of 1."""
+    """Return the mesh with the middle of its bounding box at the origin and a longest side of 1."""
     middle = (mesh.verts.min(0) + mesh.verts.max(0)) / 2
     return mesh.moved(np.eye(3) / mesh.side, -middle / mesh.side)

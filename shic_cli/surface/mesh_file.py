@@ -1,4 +1,7 @@
-"""Mesh files of every kind that is read. K vertices, F faces, M vertices of the file."""
+"""Read mesh files of every supported kind.
+
+K is the number of vertices, F the number of faces and M the number of vertices in the file.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +24,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("shic")
 
-CATALOGUE = ".pkl"  # of the DensePose mesh catalogue
+CATALOGUE = ".pkl"  # files of the DensePose mesh catalogue
 GLTF = (".glb", ".gltf")
 KINDS = (".obj", ".ply", ".off", ".stl", *GLTF, CATALOGUE)
-SMALL, LARGE = 1e-30, 1e30  # of the longest side; the cubes of such numbers are still numbers
+SMALL, LARGE = 1e-30, 1e30  # limits of the longest side; the cubes of such numbers are still finite
 
 
 def read_mesh(path: Path) -> Mesh:
-    """The mesh in `path` as it is there, all parts of a scene in one; InputError if it is no mesh.
+    """Return the mesh in `path` unchanged, with all parts of a scene in one mesh.
 
-    Only geometry is read: materials and pictures that the file names are not opened.
+    Only geometry is read; materials and pictures that the file names are not opened. Raises InputError if the
+    file is not a mesh.
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file", "check the path")
@@ -40,11 +44,11 @@ def read_mesh(path: Path) -> Mesh:
             f"{path}: is not a kind of mesh file that is read", f"known endings: {' '.join(KINDS)}"
         )
     try:
-        with np.errstate(all="ignore"):  # numbers that overflow are found below
+        with np.errstate(all="ignore"):  # `_check` finds numbers that overflow
             mesh = _of_kind(path, kind)
     except InputError:
         raise
-    except Exception as error:  # readers raise whatever their parsing stumbles over
+    except Exception as error:  # readers may raise any exception on a broken file
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(
             f"{path}: can't be read as a mesh ({reason})", "check that the file is whole, or export it again"
@@ -68,7 +72,7 @@ def _of_kind(path: Path, kind: str) -> Mesh:
 
 
 def _check(mesh: Mesh, path: Path) -> None:
-    """InputError if `mesh`, as it was read from `path`, is no surface."""
+    """Raise InputError if `mesh`, as it was read from `path`, is not a surface."""
     if not len(mesh.faces):
         raise InputError(
             f"{path}: holds no faces", "give a surface mesh; a point cloud has to be meshed first"
@@ -84,8 +88,9 @@ def _check(mesh: Mesh, path: Path) -> None:
 
 
 def _of_catalogue(path: Path) -> Mesh:
-    """The mesh in a file of the DensePose mesh catalogue: a pickled dictionary of `vertices` (K, 3) and
-    `faces` (F, 3).
+    """Return the mesh in a file of the DensePose mesh catalogue.
+
+    The file is a pickled dictionary of `vertices` `(K, 3)` and `faces` `(F, 3)`.
     """
     from shic_cli.files.catalogue import read_arrays
 
@@ -110,10 +115,10 @@ def _of_catalogue(path: Path) -> Mesh:
 
 
 def _of_trimesh(path: Path, kind: str) -> Mesh:
-    """The mesh in a file that trimesh reads: OBJ, PLY, STL or OFF.
+    """Return the mesh in a file that trimesh reads: OBJ, PLY, STL or OFF.
 
-    Of an OBJ file the `v` lines are kept too, as trimesh repeats vertices at seams and leaves out those
-    without a face: they come first, so that merging gives their order back.
+    The vertices of the `v` lines of an OBJ file are kept too, because trimesh repeats vertices at seams and
+    leaves out vertices without a face. They come first, so that merging restores their order.
     """
     import trimesh
 
@@ -143,7 +148,7 @@ def _of_trimesh(path: Path, kind: str) -> Mesh:
 
 
 def _corner_uv(shape: trimesh.Trimesh, faces: np.ndarray) -> np.ndarray | None:
-    """`(F, 3, 2)` texture coordinates of the faces' corners, None where there are none that are usable."""
+    """Return texture coordinates `(F, 3, 2)` of the face corners, or None if none are usable."""
     uv = getattr(shape.visual, "uv", None)
     if uv is None or np.shape(uv) != (len(shape.vertices), 2):
         return None
@@ -157,8 +162,9 @@ def _corner_uv(shape: trimesh.Trimesh, faces: np.ndarray) -> np.ndarray | None:
 
 
 def _with_strips(shape: trimesh.Trimesh | trimesh.PointCloud) -> trimesh.Trimesh | trimesh.PointCloud:
-    """The contents of a PLY file with the triangles of its strips, which trimesh leaves as they are; a strip
-    ends at -1.
+    """Return the contents of a PLY file with its triangle strips turned into faces.
+
+    trimesh does not convert the strips. A strip ends at -1.
     """
     import trimesh
 
@@ -167,7 +173,7 @@ def _with_strips(shape: trimesh.Trimesh | trimesh.PointCloud) -> trimesh.Trimesh
         return shape
     names = rows.dtype.names if isinstance(rows, np.ndarray) else tuple(rows)
     lists = rows[names[0]]
-    if getattr(lists, "dtype", None) is not None and lists.dtype.names:  # of a binary file: length and list
+    if getattr(lists, "dtype", None) is not None and lists.dtype.names:  # binary: length and list
         lists = lists["f1"]
     faces = [np.zeros((0, 3), np.int64)]
     for strip in lists:

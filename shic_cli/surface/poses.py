@@ -1,8 +1,8 @@
-"""The template's limbs, found without a skeleton, and random poses of it that keep the vertex order.
+"""The limbs of a template, found without a skeleton, and random poses that keep the vertex order.
 
-A limb ends in a tip, a local maximum of the mean geodesic distance (a hoof, a muzzle, the end of a tail).
-Rings of equal distance from the tip follow the limb; where a ring's length jumps, the limb has reached the
-trunk. Joints sit at ring centroids.
+A limb ends in a tip: a hoof, a muzzle or the end of a tail. A tip is a local maximum of the mean geodesic
+distance. Rings of equal distance from the tip follow the limb. The limb ends at the trunk, where a ring is
+suddenly much wider. Joints sit at the centroids of rings.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from scipy.sparse.csgraph import connected_components
 
 from shic_cli.files.layouts import Template
 
-TIP_RADIUS = 20.0  # a tip is farther out than all within this distance; 228 is the largest distance
-GAP = 20.0  # tips whose limbs end this near to each other share the limb behind them
+TIP_RADIUS = 20.0  # geodesic; a tip is the farthest vertex within it; the largest distance is 228
+GAP = 20.0  # tips share the limb behind them if their limbs end nearer to each other than this
 RING = 4.0  # width of a ring
-JUMP = 1.8  # a ring this many times as long as the limb's typical one belongs to the trunk
-WIDE = 0.6  # nor is a ring this share of the widest one
+JUMP = 1.8  # a ring this many times as wide as the limb's typical ring belongs to the trunk
+WIDE = 0.6  # a ring wider than this share of the widest ring belongs to the trunk too
 SLENDER = 1.5  # a limb is at least this many times as long as it is wide
-# or this many times where it carries several tips, as a cow's neck does, but then it bends by that much less
+# A limb with several tips, such as a cow's neck, needs only this ratio. Below SLENDER it bends less in
+# proportion.
 STOUT = 0.75
-JOINTS = (0.3, 0.6, 0.95)  # along a limb, from its tip
-SOFTNESS = 0.2  # of the limb's length over which a joint bends
+JOINTS = (0.3, 0.6, 0.95)  # places of the joints, as shares of the limb's length from its tip
+SOFTNESS = 0.2  # share of the limb's length over which a joint bends
 BEND = 0.35  # radians, standard deviation of a joint's turn
 LIMIT = 0.9  # radians, the largest turn of a joint
 SIDEWAYS = 0.3  # how far a joint's axis strays from the lateral one
@@ -33,10 +34,11 @@ STRETCH = 0.05  # standard deviation of each axis's scale
 
 @dataclass(frozen=True)
 class Limb:
-    """A limb: `distance` `(K,)` of every vertex from its tips; it reaches from `start` to `end`; `joints`
-    `(J, 3)` from tip to trunk.
+    """A limb: its tips, its extent, its joints and how freely it bends.
 
-    `supple`, up to 1, says how freely it bends.
+    `distance` `(K,)` is the geodesic distance of every vertex from the nearest of the limb's `tips`. The limb
+    reaches from the distance `start` to the distance `end`. `joints` `(J, 3)` run from the tip to the trunk.
+    `supple` is at most 1 and says how freely the limb bends.
     """
 
     tips: tuple[int, ...]
@@ -48,10 +50,11 @@ class Limb:
 
 
 def find_limbs(template: Template) -> list[Limb]:
-    """The limbs of a template, mirrored ones alike; none for a shape without limbs.
+    """Return the limbs of a template, or an empty list for a shape without limbs.
 
-    A tip has a limb of its own up to halfway to the next tip. Tips near each other, like the toes of a foot,
-    share the limb that goes on behind them. The short ones come first, so that the others carry them.
+    Two limbs that mirror each other get the same extent. A tip has a limb of its own, which reaches at most
+    halfway to the next tip. Tips near each other, like the toes of a foot, also share the limb behind them.
+    Short limbs come first in the list, so that a longer limb carries them when it bends.
     """
     tips = find_tips(template)
     ends = {tip: _end(template, template.geodesic[tip], 0.0) for tip in tips}
@@ -76,12 +79,12 @@ def find_limbs(template: Template) -> list[Limb]:
 
 
 def _apart(template: Template, group: tuple[int, ...], other: tuple[int, ...]) -> float:
-    """How far the mirror image of `group` is from the tips `other`, at most."""
+    """Return the largest distance from a mirrored tip of `group` to the nearest tip of `other`."""
     return float(template.geodesic[np.ix_(template.mirror[list(group)], np.array(other))].min(1).max())
 
 
 def _clusters(template: Template, tips: list[int], ends: dict[int, float]) -> list[tuple[int, ...]]:
-    """The tips in groups whose own limbs meet."""
+    """Return the tips in groups: two tips are in one group if their own limbs meet."""
     reach = np.array([ends[tip] for tip in tips])
     _, labels = connected_components(
         template.geodesic[np.ix_(tips, tips)] < reach[:, None] + reach[None] + GAP
@@ -95,7 +98,7 @@ def _clusters(template: Template, tips: list[int], ends: dict[int, float]) -> li
 def _span(
     template: Template, group: tuple[int, ...], tips: list[int], ends: dict[int, float]
 ) -> tuple[float, float]:
-    """Where the limb of `group` starts and ends, as distances from its tips."""
+    """Return where the limb of `group` starts and ends, as distances from its tips."""
     tip = group[0]
     if len(group) > 1:
         start = float(template.geodesic[np.ix_(group, group)].max()) / 2 + RING
@@ -105,8 +108,9 @@ def _span(
 
 
 def find_tips(template: Template) -> list[int]:
-    """The vertices that are farther from everything, on the mean, than all others near them; the farthest
-    first.
+    """Return the vertices that are tips, the one with the largest mean distance first.
+
+    The mean geodesic distance of a tip is the largest within `TIP_RADIUS` and is above the median.
     """
     mean = template.geodesic.mean(0)
     near = template.geodesic <= TIP_RADIUS
@@ -116,8 +120,10 @@ def find_tips(template: Template) -> list[int]:
 
 
 def _ring(template: Template, distance: np.ndarray, radius: float) -> np.ndarray:
-    """Positions `(R, 3)` of the vertices within half a ring's width of `radius`; at least the
-    nearest three.
+    """Return the positions `(R, 3)` of the vertices on the ring at `radius`.
+
+    These are the vertices within half a ring's width of `radius`. If they are fewer than three, the nearest
+    three are returned.
     """
     off = np.abs(distance - radius)
     chosen = off <= RING / 2
@@ -127,39 +133,43 @@ def _ring(template: Template, distance: np.ndarray, radius: float) -> np.ndarray
 
 
 def _spread(ring: np.ndarray) -> float:
-    """The mean distance of a ring's points from their centroid."""
+    """Return the mean distance of a ring's points from their centroid."""
     return float(np.linalg.norm(ring - ring.mean(0), axis=1).mean())
 
 
 def _width(template: Template, distance: np.ndarray, radius: float) -> float:
-    """How wide the limb is at `radius`, in units of the geodesic distances."""
+    """Return the width of the limb at `radius`, in units of the geodesic distances."""
     return 2 * _spread(_ring(template, distance, radius)) * _units(template)
 
 
 def _units(template: Template) -> float:
-    """Geodesic units in a unit of length."""
+    """Return the number of geodesic units in one unit of length."""
     edges = template.faces[:, :2]
     lengths = np.linalg.norm(template.verts[edges[:, 0]] - template.verts[edges[:, 1]], axis=1)
     return float(np.median(template.geodesic[edges[:, 0], edges[:, 1]] / np.maximum(lengths, 1e-9)))
 
 
 def _end(template: Template, distance: np.ndarray, start: float) -> float:
-    """How far a limb reaches from its tip: to where a ring is much wider than those before it, or nearly as
-    wide as the trunk's.
+    """Return the distance from the tip at which a limb ends.
+
+    The limb ends where a ring is much wider than the rings before it, or nearly as wide as the trunk.
     """
     radii = np.arange(start + RING, distance.max() / 2, RING / 2)
     spreads = np.array([_spread(_ring(template, distance, float(radius))) for radius in radii])
     for i in range(5, len(radii)):
         before = spreads[
             (i + 1) // 4 : max(i - 2, (i + 1) // 4 + 3)
-        ]  # the tip itself closes to a point and says nothing
+        ]  # the rings next to the tip shrink to a point, so they are left out
         if spreads[i] > min(JUMP * np.median(before), WIDE * spreads.max()):
             return float(radii[i]) - RING
     return float(distance.max() / 2)
 
 
 def _rotation(axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Rotation matrices `(K, 3, 3)` about a unit `axis` by `angles` `(K,)` radians (Rodrigues)."""
+    """Return matrices `(K, 3, 3)` that rotate about the unit vector `axis` by `angles` `(K,)`.
+
+    Angles are in radians. The matrices follow Rodrigues' formula.
+    """
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     sine, cosine = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
@@ -167,7 +177,7 @@ def _rotation(axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def _turn(verts: np.ndarray, centre: np.ndarray, axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """`verts` `(K, 3)`, each turned about `centre` and `axis` by its own angle."""
+    """Return `verts` `(K, 3)`, each turned about `centre` and `axis` by its own angle in radians."""
     moved = np.flatnonzero(angles)
     out = verts.copy()
     out[moved] = np.einsum("kij,kj->ki", _rotation(axis, angles[moved]), verts[moved] - centre) + centre
@@ -180,8 +190,9 @@ def _smooth_step(value: np.ndarray) -> np.ndarray:
 
 
 def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """`verts` `(K, 3)` with every joint of the limb turned at random, those at the tip first so that the
-    others carry them.
+    """Return `verts` `(K, 3)` with every joint of the limb turned by a random angle.
+
+    Joints near the tip turn first, so that the joints behind them carry the parts that have already turned.
     """
     length = limb.end - limb.start
     soft = SOFTNESS * length / limb.supple
@@ -194,8 +205,9 @@ def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: f
 
 
 def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """`verts` `(K, 3)` bent a little along the front axis, up or down and to a side, and its axes scaled a
-    little.
+    """Return `verts` `(K, 3)` with the trunk bent a little at random and each axis scaled a little.
+
+    The trunk bends along the front axis, up or down and to a side.
     """
     along = verts[:, 2] / np.ptp(verts[:, 2])
     for axis in (np.array([1.0, 0, 0]), np.array([0, 1.0, 0])):
@@ -205,10 +217,10 @@ def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np
 
 @dataclass(frozen=True)
 class Poser:
-    """Draws random poses of a template: called with a generator it gives posed vertices `(K, 3)` f4, in the
-    template's order.
+    """Draws random poses of a template.
 
-    Each pose draws how far it goes, between half of `amount` and all of it: calm ones and wild ones.
+    A call with a generator returns posed vertices `(K, 3)` f4 in the template's order. Every pose draws its
+    own strength between half of `amount` and all of it, so that some poses are calm and others are wild.
     """
 
     template: Template
@@ -217,7 +229,7 @@ class Poser:
 
     @classmethod
     def of(cls, template: Template, amount: float = 2.0) -> Poser:
-        """The poser of a template; `amount` scales every bend, 0 keeps the rest pose."""
+        """Return the poser of a template; `amount` scales every bend, and 0 keeps the rest pose."""
         return cls(template, find_limbs(template) if amount else [], amount)
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
@@ -226,6 +238,6 @@ class Poser:
         verts, amount = self.template.verts.astype(np.float64), self.amount * rng.uniform(0.5, 1)
         for (
             limb
-        ) in self.limbs:  # all at rest positions first: limbs hardly overlap, and the trunk carries them
+        ) in self.limbs:  # limbs bend from the rest pose: they hardly overlap, and the trunk carries them
             verts = bend_limb(verts, limb, rng, amount)
         return bend_trunk(verts, rng, amount).astype(np.float32)

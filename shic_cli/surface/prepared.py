@@ -1,4 +1,4 @@
-"""A mesh file as the surface of a template: cleaned, oriented, resampled, coloured."""
+"""Turn a mesh file into the surface of a template: clean, orient, resample and colour it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from shic_cli.surface.scene import without_surroundings
 log = logging.getLogger("shic")
 
 
-LARGEST = 30_000  # vertices; the table of distances between them has 3.6 GB
+LARGEST = 30_000  # vertices; the table of the distances between so many takes 3.6 GB
 
 
 def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
-    """The mesh in `path`, cleaned, oriented and resampled, and those fields of its Template that need no
-    spectrum and no distances.
+    """Return the mesh in `path`, cleaned, oriented and resampled, and some fields of its Template.
 
-    Raises what `prepare` raises.
+    The fields are those that need neither a spectrum nor distances. Raises the same errors as `prepare`.
     """
     if config.remesh == "on" and not config.vertices:
         raise SettingError(
@@ -40,7 +39,7 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
     parts = sound(mesh, path.name)
     whole = _whole(parts, config, path.name)
     mesh = largest_part(whole, path.name)
-    # a new surface is equally fine everywhere: the parts that it was made of tell more of where the head is
+    # A new surface is equally fine everywhere. The parts it was made from show better where the head is.
     shape = mesh if whole is parts else parts
     mesh = normalised(mesh.moved(orientation(shape, path.suffix.lower(), config.up, config.front)))
     axis, _ = geometry.mirror_plane(mesh.verts)
@@ -50,8 +49,8 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
             f"{path}: has {len(mesh.verts)} vertices, at most {LARGEST} are used",
             "give fewer with --vertices",
         )
-    # everything is computed from the vertices as the file holds them, so that the file alone gives the same
-    # values again
+    # All values are computed from the vertices with the precision of the template file, so that the file
+    # alone gives the same values again.
     verts = mesh.verts.astype(np.float32)
     points = verts.astype(float)
     _, place = geometry.mirror_plane(points, (axis,))
@@ -69,8 +68,9 @@ def surface(path: Path, config: TemplateConfig) -> tuple[Mesh, dict[str, Any]]:
 
 
 def _whole(mesh: Mesh, config: TemplateConfig, name: str) -> Mesh:
-    """The mesh with its parts grown together, as `config` says; the mesh itself where its largest part is
-    nearly all of it.
+    """Return the mesh with its parts grown together, as `config` says.
+
+    With `remesh` "auto", a mesh whose largest part is nearly all of it is returned unchanged.
     """
     if config.remesh == "off" or not config.vertices:
         return mesh

@@ -1,12 +1,12 @@
-"""One closed surface around all parts of a mesh: eyes, horns or fins that were modelled apart grow together
-with what they touch.
+"""One closed surface around all parts of a mesh that touch.
 
-A point is inside where the surfaces wind around it (generalised winding numbers, Jacobson et al. 2013) or are
-nearer than a margin, so that sheets without a thickness get one. The surface between inside and outside is
-found by marching cubes.
+Eyes, horns or fins that were modelled apart grow together with the parts that they touch. A point is inside
+if the surfaces wind around it (generalised winding numbers, Jacobson et al. 2013). A point nearer to a
+surface than a margin is inside too, so that sheets without a thickness get one. Marching cubes finds the
+surface between inside and outside.
 """
 
-# The kernel below is in Warp's language, whose types are not those of Python.
+# The kernel below is written in Warp's language, whose types differ from Python's.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportAssignmentType=false
 # pyright: reportGeneralTypeIssues=false, reportInvalidTypeForm=false
 
@@ -25,13 +25,13 @@ from shic_cli.surface.warp_kernels import prepared
 
 log = logging.getLogger("shic")
 
-CELLS = 128  # along the longest side
-REACH = 0.75  # cells by which the surface grows outward; parts up to twice as far from each other become one
+CELLS = 128  # number of grid cells along the longest side
+REACH = 0.75  # cells by which the surface grows outward; parts within twice this distance grow together
 
 
 @wp.kernel
 def signed_distance(mesh: wp.uint64, distance: wp.array3d(dtype=float)):
-    """The distance of each corner of the grid from the mesh, negative inside."""
+    """Write the distance of each grid corner from the mesh to `distance`; it is negative inside."""
     i, j, k = wp.tid()
     point = wp.vec3(float(i), float(j), float(k))
     found = wp.mesh_query_point_sign_winding_number(mesh, point, 1.0e3)
@@ -41,15 +41,15 @@ def signed_distance(mesh: wp.uint64, distance: wp.array3d(dtype=float)):
 
 
 def remeshed(mesh: Mesh, name: str = "mesh") -> Mesh:
-    """The surface around all parts of `mesh` that the largest one touches, directly or by others, without
-    texture coordinates.
+    """Return one surface around the largest part of `mesh` and all parts that it touches.
 
-    It has up to tens of thousands of vertices, to be simplified. `mesh` has no degenerate faces; how they are
-    wound does not matter. What touches nothing is dropped, which is logged.
+    A part counts too if it touches the largest part through other parts. Parts that do not touch are dropped,
+    which is logged. The result has no texture coordinates and up to tens of thousands of vertices, so
+    simplify it afterwards. `mesh` must have no degenerate faces; the winding of its faces does not matter.
     """
     kept = mesh
     while not (near := _near_largest(kept, found := _around(kept))).all():
-        kept = kept.chosen(near)  # again at its own scale
+        kept = kept.chosen(near)  # repeat with a grid scaled to what is kept
     if len(kept.faces) < len(mesh.faces):
         say_dropped(mesh, kept, name)
     log.info("%s: remeshed, so that parts that touch are one", name)
@@ -57,7 +57,10 @@ def remeshed(mesh: Mesh, name: str = "mesh") -> Mesh:
 
 
 def _around(mesh: Mesh) -> Mesh:
-    """The surface REACH cells around `mesh`; tiny parts may fall between the corners of the grid."""
+    """Return the surface that lies REACH cells outside `mesh`.
+
+    Tiny parts may fall between the corners of the grid and get no surface.
+    """
     cell = mesh.side / CELLS
     low = mesh.verts.min(0) - 2 * cell
     points, size = (mesh.verts - low) / cell, np.ceil((mesh.verts.max(0) - low) / cell).astype(int) + 3
@@ -74,8 +77,9 @@ def _around(mesh: Mesh) -> Mesh:
 
 
 def _near_largest(mesh: Mesh, found: Mesh) -> np.ndarray:
-    """`(F,)`: the face is of a part of `mesh` that lies, for the most, at the largest part of the surface
-    `found` around it.
+    """Return `(F,)`: true for faces of parts that lie mostly at the largest part of `found`.
+
+    `found` is the surface around `mesh`.
     """
     label, area = part_areas(mesh)
     if not len(found.faces):

@@ -1,6 +1,6 @@
-"""What of a scene is not the object: a ground that it stands on, a backdrop around it.
+"""Find the parts of a scene that are not the object: a ground under it and a backdrop around it.
 
-A part is a connected component. F faces, K vertices.
+A part is a connected component. F is the number of faces and K the number of vertices.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from shic_cli.surface.mesh import Mesh, face_areas, part_areas
 
 log = logging.getLogger("shic")
 
-TRIED = 6  # of the largest parts: a ground and a backdrop are larger than what they show
-MOST = 2000  # points of a part, and of the rest, that are looked at
-SHEET, SLAB = 0.005, 0.05  # thickness of a ground without and with a body, as shares of its longest side
-CLOSE = 0.02  # of the longest side: nearer than that is at a plane
+TRIED = 6  # number of the largest parts to try: a ground or a backdrop is larger than the object
+MOST = 2000  # number of points to look at, of a part and of the rest
+SHEET, SLAB = 0.005, 0.05  # largest thickness of a thin and of a solid ground, as shares of its longest side
+CLOSE = 0.02  # share of the longest side; a point nearer to a plane than this lies on it
 
 
 def without_surroundings(mesh: Mesh, name: str) -> Mesh:
-    """The mesh without parts that lie flat under the rest or enclose it; a warning says what is left out.
+    """Return the mesh without parts that lie flat under the rest or enclose it.
 
-    The last part always stays, so that a plate or a ball alone is an object.
+    A warning says what is left out. The last part always stays, so that a plate or a ball alone is an object.
     """
     label = _parts(mesh)
     kept, left_out = np.ones(len(mesh.faces), bool), []
@@ -43,14 +43,16 @@ def without_surroundings(mesh: Mesh, name: str) -> Mesh:
 
 
 def _parts(mesh: Mesh) -> np.ndarray:
-    """`(F,)`: the number of each face's part; vertices at exactly the same place are one."""
+    """Return the part number `(F,)` of each face; vertices at exactly the same place count as one."""
     verts, same = np.unique(mesh.verts, axis=0, return_inverse=True)
     return part_areas(replace(mesh, verts=verts, faces=same.reshape(-1)[mesh.faces]))[0]
 
 
 def _surrounding(mesh: Mesh, label: np.ndarray) -> tuple[int, str] | None:
-    """The first of the largest parts that is a ground or a backdrop of the rest, and which; faces at -1 are
-    gone.
+    """Return the number and the kind of the first part that surrounds the rest, or None.
+
+    The kind is a ground or a backdrop. The largest parts are tried. Faces with the `label` -1 are already
+    left out.
     """
     corners = mesh.verts[mesh.faces]
     numbers = np.unique(label[label >= 0])
@@ -71,20 +73,20 @@ def _surrounding(mesh: Mesh, label: np.ndarray) -> tuple[int, str] | None:
 
 
 def _some(points: np.ndarray) -> np.ndarray:
-    """About MOST of `points` (P, 3), those of each direction's ends among them."""
+    """Return about MOST of `points` `(P, 3)`, with the extreme points along each axis among them."""
     ends = np.r_[points.argmin(0), points.argmax(0)]
     return points[np.r_[ends, np.arange(0, len(points), -(-len(points) // MOST))]]
 
 
 def _is_ground(part: np.ndarray, rest: np.ndarray) -> bool:
-    """Whether `part` is flat, reaches as far as `rest` and has it on one side."""
+    """Return whether `part` is flat, reaches as far as `rest` and has `rest` on one side."""
     middle = (part.min(0) + part.max(0)) / 2
     axes = np.linalg.svd(part - part.mean(0), full_matrices=False)[2]
     flat, above = (part - middle) @ axes.T, (rest - middle) @ axes.T
     extent, thickness = np.ptp(flat[:, :2], axis=0), np.ptp(flat[:, 2])
     if thickness > SLAB * extent.max():
         return False
-    reach = 1.1 if thickness <= SHEET * extent.max() else 2 / 3  # a table's top is a slab and no ground
+    reach = 1.1 if thickness <= SHEET * extent.max() else 2 / 3  # a table's top is a slab, but not a ground
     wide = np.ptp(above[:, :2], axis=0) <= reach * extent
     inside = (np.abs(above[:, :2] - (flat[:, :2].max(0) + flat[:, :2].min(0)) / 2) <= 0.55 * extent).all(1)
     side = np.sign(np.median(above[:, 2])) or 1.0
@@ -93,16 +95,17 @@ def _is_ground(part: np.ndarray, rest: np.ndarray) -> bool:
 
 
 def _is_backdrop(part: np.ndarray, rest: np.ndarray, middles: np.ndarray) -> bool:
-    """Whether `part` is nothing but its own convex hull, and `rest`, which is clearly smaller, lies inside.
+    """Return whether `part` is its own convex hull and `rest` is clearly smaller and lies inside.
 
-    A floor with walls, a dome and a sphere are; `middles` (F, 3) are those of the part's faces.
+    A floor with walls, a dome and a sphere are backdrops. `middles` `(F, 3)` are the middles of the part's
+    faces.
     """
     side = np.ptp(part, axis=0).max()
     if np.ptp(rest, axis=0).max() > 0.9 * side:
         return False
     try:
         planes = ConvexHull(part).equations
-    except (QhullError, ValueError):  # flat
+    except (QhullError, ValueError):  # the part is flat
         return False
     middles = middles[:: -(-len(middles) // MOST)]
     depth = [-(points @ planes[:, :3].T + planes[:, 3]).max(1) / side for points in (middles, rest)]

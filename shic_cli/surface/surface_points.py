@@ -1,8 +1,8 @@
-"""Continuous points on the surface in place of a map's vertices.
+"""Continuous points on the surface, found from a map that has one vertex for each pixel.
 
-A map has one vertex for each pixel. To make textures run smoothly, the vertices' positions are averaged over
-neighbouring pixels, but only with those that are near on the template, so that limbs don't mix. The average
-is then moved onto the nearest face.
+To make textures run smoothly, the positions of the vertices are averaged over neighbouring pixels. Only
+pixels that are near each other on the template are averaged, so that limbs do not mix. The average is then
+moved onto the nearest face.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import torch
 from shic_cli.base.devices import to_host
 from shic_cli.files.layouts import Surface
 
-PATCH = (
-    2.5  # width in grid pixels of the patch that shares a vertex, on the grid where positions are averaged
-)
-REACH = 1.0  # standard deviation of the average, in patches
+PATCH = 2.5  # width in grid pixels of a patch with one vertex, on the grid where positions are averaged
+REACH = 1.0  # standard deviation of the averaging weights, in patches
 NEAR = 3.0  # pixels mix only if their vertices are closer than about this many usual steps
 LIMB = 0.1  # limbs are farther apart than this share of the template's longest side
-CHUNK = 1 << 17  # pixels that are moved onto faces at a time
+CHUNK = 1 << 17  # number of pixels that are moved onto faces at a time
 STEPS = 8  # a pixel's point moves at most this many edges from its vertex
 
 
 class SurfacePoints:
-    """Finds points of one surface for the pixels of maps; devices agree up to rounding."""
+    """Finds points of one surface for the pixels of maps; results on all devices agree up to rounding."""
 
     def __init__(self, surface: Surface, device: torch.device | str = "cpu") -> None:
         self.surface, self.device = surface, torch.device(device)
@@ -40,21 +38,24 @@ class SurfacePoints:
         self.edge = float(np.median(np.linalg.norm(ends[:, 0] - ends[:, 1], axis=1)))
 
     def __call__(self, vertex: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The face `(P,)` and barycentric coordinates `(P, 3)` of the P pixels of `vertex` with one.
+        """Return the face `(P,)` and barycentric coordinates `(P, 3)` of each pixel with a vertex.
 
-        `vertex` `(H, W)` is -1 where a pixel has no vertex.
+        `vertex` `(H, W)` is -1 where a pixel has no vertex; P pixels have one.
         """
         rows, columns = (np.flatnonzero((vertex >= 0).any(axis)) for axis in (1, 0))
         if not len(rows):
             return np.zeros(0, np.int64), np.zeros((0, 3), np.float32)
         cut = vertex[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        cut = torch.from_numpy(cut.astype(np.int64))  # on the CPU, so that sizes are known without a wait
+        cut = torch.from_numpy(cut.astype(np.int64))  # on the CPU sizes are known without waiting
         face, bary = self._onto_faces(self._smooth(cut), cut[cut >= 0].to(self.device))
         face, *bary = to_host(face, *bary.unbind(1))
         return face, np.stack(bary, 1)
 
     def _smooth(self, vertex: torch.Tensor) -> torch.Tensor:
-        """Smoothed positions `(P, 3)`, on the CPU, of the P pixels of `vertex` `(H, W)` with a vertex."""
+        """Return smoothed positions `(P, 3)` of the P pixels of `vertex` `(H, W)` that have a vertex.
+
+        `vertex` is on the CPU.
+        """
         inside = (vertex >= 0).nonzero()
         own = self.verts[vertex[vertex >= 0].to(self.device)]
         patch, near = self._scales(vertex)
@@ -67,20 +68,23 @@ class SurfacePoints:
         return _spread(averaged, coarse >= 0, step, inside, own, near)
 
     def _scales(self, vertex: torch.Tensor) -> tuple[float, float]:
-        """The mean width in pixels of a patch with one vertex, and the distance within which vertices mix."""
+        """Return the mean width of a patch and the distance within which vertices mix.
+
+        A patch is a run of pixels with the same vertex. Its width is in pixels.
+        """
         left, right = vertex[:, :-1], vertex[:, 1:]
         both = (left >= 0) & (right >= 0)
         apart = (self.on_host[left[both]] - self.on_host[right[both]]).norm(dim=1)
         steps = apart[apart > 0]
         if not len(steps):
             return float(max(vertex.shape)), NEAR * self.edge
-        rough = min(float(np.median(steps.numpy())), LIMB / NEAR)  # a rough map's steps exceed an edge
+        rough = min(float(np.median(steps.numpy())), LIMB / NEAR)  # a rough map has steps longer than an edge
         return len(apart) / len(steps), NEAR * max(self.edge, rough)
 
     def _onto_faces(self, position: torch.Tensor, vertex: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The nearest faces `(P,)` to `position` `(P, 3)`, and barycentric coordinates `(P, 3)` there.
+        """Return the faces `(P,)` nearest to `position` `(P, 3)` and barycentric coordinates `(P, 3)` there.
 
-        The search walks along edges from `vertex` `(P,)`.
+        The search starts at `vertex` `(P,)` and walks along edges.
         """
         parts = zip(position.split(CHUNK), vertex.split(CHUNK), strict=True)
         face, bary = zip(
@@ -90,14 +94,17 @@ class SurfacePoints:
         return torch.cat(face), torch.cat(bary)
 
     def _nearest_face(self, place: torch.Tensor, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The face `(P,)` nearest to `place` `(P, 3)` around vertices `at` `(P,)`; coordinates `(P, 3)`."""
+        """Return the face `(P,)` nearest to `place` `(P, 3)` and barycentric coordinates `(P, 3)` on it.
+
+        Only the faces around the vertices `at` `(P,)` are tried.
+        """
         best = place.new_full((len(at),), torch.inf)
         face, bary = at.new_zeros(len(at)), place.new_zeros(len(at), 3)
         sizes, rows = self.sizes[at], torch.arange(len(at), device=at.device)
         for column in range(self.around.shape[1]):
             if _leaves_out(at):
                 rows = (sizes > column).nonzero()[:, 0]
-            tried = self.around[at[rows], column]  # of a vertex with fewer faces, its first again
+            tried = self.around[at[rows], column]  # a vertex with fewer faces repeats its first face
             weights, distance = _project(place[rows], self.frames[tried])
             better = distance < best[rows]
             best[rows] = torch.where(better, distance, best[rows])
@@ -107,23 +114,26 @@ class SurfacePoints:
 
 
 def _leaves_out(tensor: torch.Tensor) -> bool:
-    """Whether rows that are done are left out: a GPU does them sooner than the host learns which they are."""
+    """Return whether finished rows are left out of the computation, which is so on the CPU only.
+
+    A GPU computes these rows again in less time than the host needs to learn which rows are finished.
+    """
     return tensor.device.type == "cpu"
 
 
 def _average(vertex: torch.Tensor, verts: torch.Tensor, reach: float, near: float) -> torch.Tensor:
-    """Smoothed positions `(h, w, 3)`: at each pixel, a plane fitted to the positions around it.
+    """Return smoothed positions `(h, w, 3)`, from a plane fitted around each pixel.
 
-    The weights are Gaussians of `reach` pixels and of `near` on the template. A plane is fitted and not a
-    mean taken, because at the outline all neighbours lie to one side.
+    The weights are Gaussians with a standard deviation of `reach` pixels and of `near` on the template. A
+    plane is fitted instead of a mean, because all neighbours of a pixel at the outline lie to one side.
     """
     radius, (height, width) = int(np.ceil(2 * reach)), vertex.shape
     here = torch.where(
         (vertex >= 0)[..., None], verts[vertex.clamp_min(0)], 1e3
     )  # 1e3 is far from everything
     padded = torch.nn.functional.pad(here, (0, 0, radius, radius, radius, radius), value=1e3)
-    sums = here.new_zeros(6, height, width)  # of w, w x, w y, w x x, w x y, w y y
-    values = here.new_zeros(3, height, width, 3)  # of w P, w x P, w y P, with P relative to `here`
+    sums = here.new_zeros(6, height, width)  # sums of w, w x, w y, w x x, w x y, w y y
+    values = here.new_zeros(3, height, width, 3)  # sums of w P, w x P, w y P, with P relative to `here`
     for y in range(-radius, radius + 1):
         for x in range(-radius, radius + 1):
             if (fall := (x * x + y * y) / (2 * reach**2)) > 2:
@@ -136,7 +146,7 @@ def _average(vertex: torch.Tensor, verts: torch.Tensor, reach: float, near: floa
 
 
 def _plane_at_origin(sums: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """The constant term `(h, w, 3)` of the weighted least-squares plane, by Cramer's rule."""
+    """Return the constant term `(h, w, 3)` of the weighted least-squares plane, by Cramer's rule."""
     w, x, y, xx, xy, yy = sums
     damp = 0.02 * w  # pixels on one line don't determine the slope across it
     xx, yy = xx + damp, yy + damp
@@ -148,9 +158,10 @@ def _plane_at_origin(sums: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
 def _spread(
     coarse: torch.Tensor, known: torch.Tensor, step: int, inside: torch.Tensor, own: torch.Tensor, near: float
 ) -> torch.Tensor:
-    """Positions `(P, 3)` at the pixels `inside` `(P, 2)`: `coarse` `(h, w, 3)`, interpolated bilinearly.
+    """Return positions `(P, 3)` at the pixels `inside` `(P, 2)`, interpolated bilinearly.
 
-    Only grid points near the pixel's `own` position on the template count.
+    The positions are interpolated from `coarse` `(h, w, 3)`. Only grid points near the pixel's `own` position
+    on the template count.
     """
     if step == 1:
         return coarse[inside[:, 0], inside[:, 1]]
@@ -173,9 +184,9 @@ def _spread(
 
 
 def _project(place: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Barycentric coordinates `(P, 3)` of `place` `(P, 3)` on one face each; squared distance `(P,)`.
+    """Return barycentric coordinates `(P, 3)` of `place` `(P, 3)` and squared distances `(P,)`.
 
-    The point is held inside the face.
+    Each place has one face. The point is held inside that face.
     """
     offset = place - frame[:, 0]
     u, v = ((frame[:, i] * offset).sum(1).clamp_min(0) for i in (1, 2))
@@ -188,7 +199,7 @@ def _project(place: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, to
 def walk(
     place: torch.Tensor, at: torch.Tensor, verts: torch.Tensor, neighbours: torch.Tensor
 ) -> torch.Tensor:
-    """`(P,)`: the vertex nearest to each `place`, reached from the vertices `at` `(P,)` along edges.
+    """Return the vertices `(P,)` nearest to each `place`, reached along edges from the vertices `at` `(P,)`.
 
     Because the walk follows edges, it never jumps to the other side of a limb.
     """
@@ -210,9 +221,9 @@ def walk(
 
 
 def _rings(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `count` vertices the faces around it and the vertices beside it, one row a vertex.
+    """Return the faces around each vertex and the vertices beside it, one row for each vertex.
 
-    Rows of faces are filled up with -1, rows of vertices with the vertex itself.
+    There are `count` vertices. Rows of faces are filled up with -1, rows of vertices with the vertex itself.
     """
     edges = np.unique(
         np.concatenate([faces[:, [a, b]] for a in range(3) for b in range(3) if a != b]), axis=0
@@ -223,7 +234,10 @@ def _rings(faces: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rows(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """A table with one row for each key 0 to `count` - 1 that holds the key's `values`, filled up with -1."""
+    """Return a table with one row for each key from 0 to `count` - 1, filled up with -1.
+
+    A row holds the `values` of its key.
+    """
     order = np.argsort(keys, kind="stable")
     keys, values = keys[order], values[order]
     column = np.arange(len(keys)) - np.searchsorted(keys, keys)
@@ -233,10 +247,9 @@ def _rows(keys: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _face_frames(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """`(F, 5, 3)`: for each face its first corner, two rows that give the other corners' weights, two edges.
+    """Return `(F, 5, 3)`: the first corner of each face, two weight rows and two edges.
 
-    Each of the two rows, multiplied with an offset from the first corner, gives the weight of one other
-    corner.
+    A weight row times an offset from the first corner gives the weight of one of the other two corners.
     """
     a, b, c = (verts[faces[:, i]].astype(np.float64) for i in range(3))
     edges = np.stack([b - a, c - a], 1)
