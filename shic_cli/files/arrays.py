@@ -29,7 +29,11 @@ from shic_cli.files.layouts import LABELS, LAYOUTS, VERSION, Field, Template
 
 
 def source(path: Path | str) -> dict[str, str]:
-    """What `sources` records about a file: its path and the hash of its content."""
+    """What `sources` records about a file: its path and the hash of its content; InputError for a folder."""
+    if Path(path).is_dir():
+        raise InputError(
+            f"{path}: is a folder", "name a file; `shic pseudo-gt FOLDER` makes maps of its photos"
+        )
     with open(path, "rb") as stream:
         return {"path": str(path), "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 

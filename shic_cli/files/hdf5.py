@@ -77,13 +77,21 @@ def opened(path: Path | str, attributes: bool = True) -> Iterator[h5py.File]:
     except BlockingIOError as error:
         raise InputError(f"{path}: another program has it open for writing", "wait for it to end") from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: can't be read as HDF5", "it is another kind of file, or was cut off"
-        ) from error
+        raise InputError(f"{path}: can't be read as HDF5", _what_to_do(path)) from error
     with file:
         if attributes:
             _check_heaps(path)
         yield file
+
+
+def _what_to_do(path: Path | str) -> str:
+    """The next step where `path` is no HDF5 file: many name a mesh, a picture or a model by mistake."""
+    suffix = Path(path).suffix.lower()
+    if suffix in (".obj", ".ply", ".glb", ".gltf", ".stl", ".off"):
+        return f"it is a mesh: `shic template prep {path}` makes template.h5 of it"
+    if suffix in (".jpg", ".jpeg", ".png", ".webp"):
+        return "it is a picture: `shic pseudo-gt` makes maps of pictures"
+    return "it is a model" if suffix == ".safetensors" else "it is another kind of file, or was cut off"
 
 
 def _check_heaps(path: Path | str) -> None:

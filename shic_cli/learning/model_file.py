@@ -96,6 +96,10 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        if Path(path).suffix == ".h5" and Path(path).is_file():
+            raise InputError(
+                f"{path}: is an HDF5 file, not a model", "make a model with `shic train`"
+            ) from error
         fact = (
             "there is no such file" if not Path(path).exists() else f"can't be read as safetensors ({error})"
         )

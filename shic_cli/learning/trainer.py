@@ -1,11 +1,7 @@
-"""The training loop, which minimises the five losses of sec. 3.6 on photos and synthetic pictures.
-
-The photos have pseudo-labels.
-"""
+"""The training loop: the five losses of sec. 3.6 on photos with pseudo-labels and on synthetic pictures."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from dataclasses import dataclass, field
@@ -14,21 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from shic_cli.base.devices import TOGETHER, Fitting, ahead, free_memory
 from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import gather, share_of_machine
 from shic_cli.base.settings import TrainConfig
-from shic_cli.files.atomic import replacing
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.learning import losses
 from shic_cli.learning.canonical_map import CanonicalMap
+from shic_cli.learning.checkpoint import read_checkpoint, write_checkpoint
 from shic_cli.learning.decoders import DECODERS
 from shic_cli.learning.examples import Batch, Example, Examples, collate, flip_points
-from shic_cli.learning.model_file import Saved, write_tensors
+from shic_cli.learning.model_file import Saved
 from shic_cli.learning.recipes import settle
 from shic_cli.learning.similarity import sample
 from shic_cli.learning.team import Together
@@ -362,33 +357,11 @@ class Trainer:
 
     def save_checkpoint(self, path: Path) -> None:
         """Write all that is needed to resume training to one safetensors file."""
-        tensors = {f"map.{name}": value for name, value in self.map.state_dict().items()}
-        names = [name for name, _ in self.map.named_parameters()]
-        for i, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"adam.{names[i]}.{key}": value for key, value in state.items()}
-        meta = {"epoch": str(self.epoch), "history": json.dumps(self.history)}
-        with replacing(path) as partial:
-            write_tensors(
-                partial, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, meta
-            )
+        write_checkpoint(path, self.map, self.optimizer, self.epoch, self.history)
 
     def load_checkpoint(self, path: Path) -> None:
         """Restore map, optimizer, epoch and history from a checkpoint of the same settings."""
-        with safe_open(path, "pt") as file:
-            tensors, meta = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-        self.map.load_state_dict(
-            {name.removeprefix("map."): value for name, value in tensors.items() if name.startswith("map.")}
-        )
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for i, (name, _) in enumerate(self.map.named_parameters()):
-            prefix = f"adam.{name}."
-            state[i] = {
-                key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
-            }
-        self.optimizer.load_state_dict(
-            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
-        self.epoch, self.history = int(meta["epoch"]), json.loads(meta["history"])
+        self.epoch, self.history = read_checkpoint(path, self.map, self.optimizer)
 
     def saved(self, sources: dict[str, Any]) -> Saved:
         """The finished model, as it is written to a model file."""

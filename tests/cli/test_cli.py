@@ -269,3 +269,22 @@ def test_a_full_disk_is_two_lines_with_the_next_step(shic, monkeypatch):
     status, out, err = shic("info", "x.h5")
     assert (status, out) == (1, "") and len(err.splitlines()) == 2
     assert "No space left" in err and "same line again" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("predct",), 2, "Did you mean predict?"),
+        (("predict", "a.png", "--model", "template.h5"), 1, "template.h5: is an HDF5 file, not a model"),
+        (("synth", "trex.obj"), 1, "`shic template prep trex.obj` makes template.h5 of it"),
+        (("train", "imgs"), 1, "imgs: is a folder"),
+    ],
+)
+def test_what_is_named_by_mistake_is_told_with_the_next_step(
+    shic: Shic, small_template_file: Path, words: tuple[str, ...], status: int, said: str
+) -> None:
+    (small_template_file.parent / "trex.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    (small_template_file.parent / "imgs").mkdir()
+    (small_template_file.parent / "a.png").write_bytes(b"")
+    found, _, err = shic(*words)
+    assert found == status and said in err and "Traceback" not in err
