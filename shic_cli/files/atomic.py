@@ -61,7 +61,8 @@ def check_target(path: Path, overwrite: bool) -> Path:
             f"{folder}: there is no such folder to write to", f"make it with `mkdir -p {folder}`"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"{folder.absolute()}: can't be written to", "name a file in another folder with -o")
+        named = folder if folder.parts else folder.absolute()  # "." would say nothing
+        raise InputError(f"{named}: can't be written to", "name a file in another folder with -o")
     return file
 
 
