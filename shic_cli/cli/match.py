@@ -14,7 +14,7 @@ from shic_cli.cli import options
 @click.argument("a")
 @click.argument("b")
 @options.path_option("model", "model.safetensors", "The trained model.")
-@options.output("match.png", "The picture to write; - for stdout.")
+@options.output("match.png", "The picture to write; - for stdout.", stdout=True)
 @click.option(
     "--via",
     type=click.Choice(["template", "embedding"]),

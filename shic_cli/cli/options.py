@@ -38,16 +38,19 @@ class Numbers(click.ParamType):
 class Target(click.Path):
     """The name of a file to write, as a Path; InputError where the name is empty or means a folder.
 
-    `folder`: a folder may be named too.
+    `folder`: a folder may be named too. `stdout`: `-` means stdout; elsewhere it is refused.
     """
 
-    def __init__(self, folder: bool = False) -> None:
+    def __init__(self, folder: bool = False, stdout: bool = False) -> None:
         super().__init__(path_type=Path)
-        self.folder = folder
+        self.folder, self.stdout = folder, stdout
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from shic_cli.base.errors import InputError
         from shic_cli.files.atomic import check_file_name
 
+        if str(value) == "-" and not self.stdout:
+            raise InputError("-: this command writes no file to stdout", "give a file name with -o")
         if not self.folder or not str(value):
             check_file_name(value)
         return super().convert(value, param, ctx)
@@ -95,10 +98,17 @@ def _option(each: Any) -> Decorator:
     )
 
 
-def output(default: str = "", help: str = "File to write.", folder: bool = False) -> Decorator:
+def output(
+    default: str = "", help: str = "File to write.", folder: bool = False, stdout: bool = False
+) -> Decorator:
     """`-o`, a Path to a file, or with `folder` to a folder too; None without a default if it is not given."""
     return click.option(
-        "-o", "--output", type=Target(folder), default=default or None, show_default=bool(default), help=help
+        "-o",
+        "--output",
+        type=Target(folder, stdout),
+        default=default or None,
+        show_default=bool(default),
+        help=help,
     )
 
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     help="A template or a model.  [default: model.safetensors or template.h5]",
 )
 @options.output(
-    "", "A picture (of one image), a folder, or - for stdout.  [default: beside MAPS]", folder=True
+    "",
+    "A picture (of one image), a folder, or - for stdout.  [default: beside MAPS]",
+    folder=True,
+    stdout=True,
 )
 @click.option(
     "--opacity",

@@ -35,6 +35,13 @@ def test_a_target_that_names_no_file_is_refused_in_two_lines(shic, tmp_path, com
     assert len(err.splitlines()) == 2 and (target in err if target else "is empty" in err)
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "match"])
+def test_stdout_is_refused_where_no_file_goes_there(shic, tmp_path, command) -> None:
+    status, out, err = shic(*command.split(), *COMMANDS[command], "-o", "-")
+    assert (status, out) == (1, "") and err.endswith("\n  give a file name with -o\n")
+    assert not (tmp_path / "-").exists()
+
+
 @pytest.mark.parametrize(
     "command", ["mask imgs", "remap maps.h5 --texture grid", "dataset densepose-lvis a.json"]
 )
