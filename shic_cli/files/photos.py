@@ -376,7 +376,3 @@ class Crop:
     def to_crop(self, yx: np.ndarray, size: int) -> np.ndarray:
         """Return photo positions `(..., 2)` as positions in the crop of `size` pixels a side."""
         return (yx - np.array([self.top, self.left]) + 0.5) * (size / self.side) - 0.5
-
-    def to_photo(self, yx: np.ndarray, size: int) -> np.ndarray:
-        """Return positions `(..., 2)` in the crop of `size` pixels a side as photo positions."""
-        return (yx + 0.5) * (self.side / size) - 0.5 + np.array([self.top, self.left])

@@ -56,13 +56,6 @@ class Cameras:
         ndc = self.focal[:, None, None] * view[..., :2] / view[..., 2:] + self.principal[:, None]
         return ((1 - ndc) * (size / 2) - 0.5).flip(-1), view[..., 2]
 
-    def unproject(self, yx: torch.Tensor, z: torch.Tensor, size: int) -> torch.Tensor:
-        """World positions `(N, P, 3)` of pixel positions `yx` (N, P, 2) at view depths `z` (N, P)."""
-        ndc = 1 - (2 * yx.flip(-1) + 1) / size
-        xy = (ndc - self.principal[:, None]) / self.focal[:, None, None] * z[..., None]
-        view = torch.cat([xy, z[..., None]], -1)
-        return (view - self.translation[:, None]) @ self.rotation.transpose(1, 2)
-
     def fit(self, verts: torch.Tensor, share: float) -> Cameras:
         """Cameras at the same places whose frames centre `verts`; the longer side takes `share` of the frame.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from inverse import unproject
 
 from shic_cli.base.errors import MissingError
 from shic_cli.files.layouts import Template
@@ -70,7 +71,7 @@ def test_depth_of_a_sphere(name: str) -> None:
     fragments = registry.make("renderers", name)(
         torch.tensor(ball.vertices).float(), torch.tensor(ball.faces), cameras, SIZE
     )
-    rays = cameras.unproject(pixel_centres(3, SIZE), torch.ones(3, SIZE * SIZE), SIZE)
+    rays = unproject(cameras, pixel_centres(3, SIZE), torch.ones(3, SIZE * SIZE), SIZE)
     centre = -(cameras.rotation @ cameras.translation[..., None])[..., 0]
     rays = rays - centre[:, None]
     a, b, c = (rays**2).sum(-1), (rays * centre[:, None]).sum(-1), (centre**2).sum(-1)[:, None] - 0.25
@@ -89,7 +90,9 @@ def test_barycentric_coordinates_give_back_the_point(name: str, small_template: 
     verts, faces = torch.tensor(small_template.verts), torch.tensor(small_template.faces).long()
     cameras = ring(4, (10.0,), 30.0).fit(verts, 0.9)
     fragments = registry.make("renderers", name)(verts, faces, cameras, SIZE)
-    points = cameras.unproject(pixel_centres(4, SIZE), fragments.zbuf.flatten(1), SIZE).view(4, SIZE, SIZE, 3)
+    points = unproject(cameras, pixel_centres(4, SIZE), fragments.zbuf.flatten(1), SIZE).view(
+        4, SIZE, SIZE, 3
+    )
     mask = fragments.mask
     corners = verts[faces[fragments.face[mask]]]
     torch.testing.assert_close(

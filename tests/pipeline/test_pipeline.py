@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from inverse import to_photo
 
 from shic_cli.base.devices import chance
 from shic_cli.base.settings import PseudoGtConfig
@@ -111,7 +112,7 @@ def test_every_pixel_of_the_mask_is_matched_through_its_own_cell():
     mask[10:40, 20:61] = True
     pixels, crop = np.argwhere(mask), Crop.around(mask)
     cells, number = query_cells(pixels, crop, 16)
-    centre = crop.to_photo(cells[number].astype(float), 16)
+    centre = to_photo(crop, cells[number].astype(float), 16)
     assert (np.abs(centre - pixels) <= crop.side / 16 / 2 + 1e-9).all()
     assert len(np.unique(cells, axis=0)) == len(cells)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from inverse import unproject
 
 from shic_cli.base.errors import InputError
 from shic_cli.base.settings import RenderConfig
@@ -54,7 +55,7 @@ def front(azimuth: float = 0.0) -> Cameras:
 def test_visible_vertices_come_back_within_half_a_pixel(views: Views, small_template: Template) -> None:
     verts = torch.tensor(small_template.verts)
     _, z = views.cameras.project(verts, CONFIG.size)
-    back, _ = views.cameras.project(views.cameras.unproject(views.vertex_yx, z, CONFIG.size), CONFIG.size)
+    back, _ = views.cameras.project(unproject(views.cameras, views.vertex_yx, z, CONFIG.size), CONFIG.size)
     projected, _ = views.cameras.project(verts, CONFIG.size)
     row, column = projected.round().long().clamp(0, CONFIG.size - 1).unbind(-1)
     on_mask = views.mask.flatten(1).gather(1, row * CONFIG.size + column)
@@ -155,7 +156,7 @@ def test_interpolated_positions_are_what_the_pixels_see(
 ) -> None:
     points = interpolate(views.fragments, faces, torch.tensor(small_template.verts))
     pixels = torch.cartesian_prod(*[torch.arange(CONFIG.size).float()] * 2).expand(len(views), -1, -1)
-    expected = views.cameras.unproject(pixels, views.depth.flatten(1), CONFIG.size).view_as(points)
+    expected = unproject(views.cameras, pixels, views.depth.flatten(1), CONFIG.size).view_as(points)
     torch.testing.assert_close(points[views.mask], expected[views.mask], atol=1e-5, rtol=0)
     assert (points[~views.mask] == 0).all()
 
