@@ -29,7 +29,7 @@ from shic_cli.base.settings import SynthConfig
 from shic_cli.parts.generators.backgrounds import Photos
 from shic_cli.parts.generators.plain import background, photo
 from shic_cli.stages.demo import annotate, write_obj, write_photo
-from shic_cli.stages.synth import Framer, Picture
+from shic_cli.stages.synth_frames import Framer, Picture
 from shic_cli.surface.gltf import Gltf, node_matrices, skinned
 
 VIEWS = SynthConfig(size=320, elevation=(-10, 40), fov=(25, 45), fill=(0.35, 0.85))

@@ -178,10 +178,16 @@ class SynthConfig(Checked):
     class_name: str = setting(
         "", "The class in a word or two, for example horse; controlnet-depth needs it.", flag="class"
     )
-    number: int = setting(6000, "Pictures to make.", low=1)
+    number: int = setting(4000, "Pictures to make.", low=1)
     size: int = setting(224, "Side of each picture in pixels.", low=32, high=2048)
     elevation: tuple[float, ...] = setting(
         (-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90
+    )
+    level: float = setting(
+        0.7,
+        "Share of pictures taken as people take photos: from eye height, with a level camera.",
+        low=0,
+        high=1,
     )
     roll: float = setting(8.0, "Largest tilt of the camera in degrees.", low=0, high=180)
     fov: tuple[float, ...] = setting(
@@ -194,10 +200,17 @@ class SynthConfig(Checked):
         high=1,
     )
     poses: float = setting(
-        2.0,
-        "Largest random bend of limbs and trunk; 0 keeps the template at rest, as in the paper.",
+        1.0,
+        "How far limbs and trunk bend at random (1: as animals do); 0 keeps the template at rest, as in the"
+        " paper.",
         low=0,
         high=3,
+    )
+    bodies: float = setting(
+        1.0, "How far bodies differ from the template's (1: as animals of a class do).", low=0, high=3
+    )
+    like_photos: float = setting(
+        0.5, "Share of pictures seen from where the photos of --photos are taken from.", low=0, high=1
     )
     backgrounds: str = setting("", "Folder of photos for the backgrounds; without it they are made up.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
@@ -287,14 +300,16 @@ class TrainConfig(Checked):
         " pointwise decoder and a unet have values of their own.",
         choices=("auto", "paper"),
     )
-    dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
-    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 16 for a unet.", low=0)
+    dim: int = setting(0, "D, length of an embedding (sec. 4.1); 0: 16, or 32 for a unet.", low=0)
+    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 10 for a unet.", low=0)
     batch: int = setting(
         0,
         "Pictures in a step, natural and synthetic ones; 0: 16, 4 for a pointwise decoder, 8 for a unet.",
         low=0,
     )
-    points: int = setting(100, "Foreground points drawn from a picture in a step (sec. 4.1).", low=2)
+    points: int = setting(
+        0, "Foreground points drawn from a picture in a step (sec. 4.1); 0: 100, or 400 for a unet.", low=0
+    )
     rate: float = setting(
         0.0, "Adam's step size; 0: 0.001, 0.003 for a pointwise decoder, 0.002 for a unet.", low=0
     )
@@ -320,6 +335,12 @@ class TrainConfig(Checked):
         " and without annotated photos.",
         low=-1,
     )
+    near: float = setting(
+        -1.0,
+        "Weight of telling the near side of the body from the far side on synthetic pictures; -1: 0.3 for a"
+        " unet, else 0.",
+        low=-1,
+    )
     foreground: float = setting(
         0.1,
         "Weight of the cross-entropy of the foreground output, which encoders that need a mask do not have.",
@@ -329,6 +350,11 @@ class TrainConfig(Checked):
         "auto",
         "Crop, rotate and jitter the pictures, together with their points and masks. auto: off for encoders"
         " that see the whole object, on for all others and for a unet.",
+        choices=("auto", "on", "off"),
+    )
+    rough: str = setting(
+        "auto",
+        "Give masks and pictures errors, new at every step, as masks and cameras have. auto: for a unet.",
         choices=("auto", "on", "off"),
     )
     precision: str = setting(

@@ -13,6 +13,8 @@ from shic_cli.cli import options
 if TYPE_CHECKING:
     from shic_cli.files.shards import Part
 
+PHOTOS = Path("pgt.h5")  # the photos' maps where none are named
+
 
 @click.command("synth")
 @click.argument("template", default="template.h5", type=click.Path(path_type=Path))
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
     help="Read the pictures that another program painted from the depth pictures. They have the same names, "
     "and conditions.json is beside them.",
 )
+@click.option(
+    "--photos",
+    type=click.Path(path_type=Path),
+    metavar="MAPS",
+    help="Maps of the class's photos, which tell where photos are taken from. Without it pgt.h5, if it is"
+    " here.",
+)
 @options.settings(SynthConfig)
 @options.masker
 @options.weights
@@ -51,6 +60,7 @@ def command(
     depth_only: Path | None,
     images: Path | None,
     config: SynthConfig,
+    photos: Path | None,
     masker: str,
     weights: Path | None,
     device: str,
@@ -84,13 +94,15 @@ def command(
         return
     if contact_sheet:
         check_target(contact_sheet, overwrite)
-    shared |= {"sources": {"template": source(template)}, "weights": weights, "masker": masker}
+    seen = photos or (PHOTOS if PHOTOS.exists() and config.like_photos else None)
+    sources = {"template": source(template)} | ({"photos": source(seen)} if seen else {})
+    shared |= {"sources": sources, "weights": weights, "masker": masker}
     failed = None
     try:
         if images:
             synth_exchange.read_pictures(surface, images, output, config, torch_device, **shared)
         else:
-            synth.synthesize(surface, output, config, torch_device, seed, part=part, **shared)
+            synth.synthesize(surface, output, config, torch_device, seed, part=part, photos=seen, **shared)
     except PartialError as error:  # the other pictures are written and can be drawn
         failed = error
     if contact_sheet:

@@ -328,9 +328,9 @@ def _to_eight_bits(array: np.ndarray) -> np.ndarray:
     return (array.clip(0, out=array) / top * 255).astype(np.uint8)
 
 
-def encode(rgb: np.ndarray, suffix: str = ".png") -> bytes:
-    """Return `(H, W, 3)` uint8 RGB as the bytes of a PNG, or of a JPEG of quality 92."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else []
+def encode(rgb: np.ndarray, suffix: str = ".png", quality: int = 92) -> bytes:
+    """Return `(H, W, 3)` uint8 RGB as the bytes of a PNG, or of a JPEG of that `quality`, 0 to 100."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
     return cv2.imencode(suffix, np.ascontiguousarray(rgb[..., ::-1]), options)[1].tobytes()
 
 

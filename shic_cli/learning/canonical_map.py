@@ -34,4 +34,5 @@ class CanonicalMap(nn.Module):
         """
         if self.decoder.pointwise:
             return self.decoder(features.movedim(1, -1)).movedim(-1, 1), None
-        return self.decoder(features)
+        grid, foreground = self.decoder(features)
+        return grid[:, : self.C.shape[1]], foreground

@@ -14,6 +14,7 @@ import torch
 
 from shic_cli.base.devices import Fitting, chance
 from shic_cli.base.errors import InputError
+from shic_cli.base.settings import MARGIN
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.photos import Crop, decode
@@ -24,6 +25,10 @@ from shic_cli.learning.similarity import sample
 from shic_cli.parts.extractors.contract import Extractor
 
 CANDIDATES = 4  # an example keeps this many times `points` labelled points; a step draws `points` of them
+ROOM = 1.1  # a picture that is moved at random is first cut this many times as wide as the crop
+CLEAN = 0.25  # share of the pictures that get no errors
+MOST = 4000  # labelled pixels that are kept of a cut picture
+THIN = 0.5  # a pixel is drawn with a weight of n ** -THIN if n pixels of the picture have its vertex
 
 Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # picture, mask, points, vertices
 
@@ -51,6 +56,11 @@ def flip_points(yx: torch.Tensor, size: int) -> torch.Tensor:
     `size` is the width of the picture in pixels.
     """
     return torch.stack([yx[..., 0], size - 1 - yx[..., 1]], -1)
+
+
+def _inside(yx: np.ndarray, side: int) -> np.ndarray:
+    """Which of the points `(P, 2)` are inside a picture `side` across: `(P,)` bool."""
+    return np.all((yx >= 0) & (yx <= side - 1), axis=1)
 
 
 class Examples:
@@ -85,18 +95,21 @@ class Examples:
         mirror: torch.Tensor | None = None,
         together: int = 1,
         memory: int = 4 << 30,
+        rough: bool = False,
     ) -> None:
         self.entries = [(reader, name) for reader in readers for name in reader.names]
         self.encoder, self.points, self.vertices = encoder, points, vertices
         self.augment, self.variants, self.flip, self.at_points = (
             augment,
-            variants if augment else 1,
+            variants if augment or rough else 1,
             flip,
             at_points,
         )
         self.mirror, self.seed = mirror, seed
         self.memory = self.room = memory
         self.kept: dict[tuple[int, int, bool], Example] = {}
+        self.rough = rough
+        self.cuts: dict[int, tuple[np.ndarray, ...]] = {}
         self.cells, self.fitting = cells, Fitting("the encoder", together, self.make_room)
 
     def __len__(self) -> int:
@@ -128,13 +141,13 @@ class Examples:
         return found
 
     def make_room(self) -> bool:
-        """Whether memory was given back: False if no example was kept.
+        """Whether memory was given back: False if nothing was kept.
 
-        All kept examples are dropped. From then on at most half as many bytes are kept.
+        All that is kept is dropped. From then on at most half as many bytes are kept.
         """
-        if not self.kept:
+        if not self.kept and not self.cuts:
             return False
-        self.kept = {}
+        self.kept, self.cuts = {}, {}
         self.memory //= 2
         self.room = self.memory
         return True
@@ -159,7 +172,12 @@ class Examples:
         """The examples of `keys`, encoded in one call."""
         natural = [self.is_natural(index) for index, _, _ in keys]
         cut = [
-            self._mirrored(self._crop(index, chance(self.seed, "augment", index, variant)), mirrored)
+            self._mirrored(
+                self._rough(index, chance(self.seed, "rough", index, variant, int(mirrored)))
+                if self.rough
+                else self._crop(index, chance(self.seed, "augment", index, variant)),
+                mirrored,
+            )
             for index, variant, mirrored in keys
         ]
         mirrored = [
@@ -197,20 +215,9 @@ class Examples:
         The points are inside the frame, except if no drawn point is; then the first one is taken.
         Raises InputError if the labels do not fit the picture or the template, or if no pixel has a label.
         """
-        reader, name = self.entries[index]
-        item = reader[name]
-        where, side = f"{item.name}: vertex", self.encoder.side
-        check_indices(item.vertex, self.vertices, where, lowest=-1)
-        pixels = np.argwhere(item.vertex >= 0)
-        if not len(pixels):
-            raise InputError(f"{where} labels no pixel", "leave this image out, or make its labels again")
-        crop = Crop.around(item.mask if item.mask.any() else item.vertex >= 0)
-        rgb, _ = decode(item.encoded.tobytes(), item.name)
-        if rgb.shape[:2] != item.vertex.shape:
-            raise InputError(f"{where} and the image differ in size", "make the maps file again")
-        rgb, mask = crop.cut(rgb, side), crop.cut(item.mask, side)
-        pixels = pixels[rng.integers(len(pixels), size=2 * CANDIDATES * self.points)]
-        yx = crop.to_crop(pixels.astype(np.float64), side)
+        rgb, mask, yx, vertex = self._cut(index, 1.0)
+        chosen = rng.integers(len(yx), size=2 * CANDIDATES * self.points)
+        yx, vertex = yx[chosen], vertex[chosen]
         if self.augment:
             matrix = augment.draw_affine(mask, rng)
             rgb, mask, yx = (
@@ -218,12 +225,76 @@ class Examples:
                 augment.warp(mask, matrix),
                 augment.move(yx, matrix),
             )
-        inside = np.flatnonzero(((yx >= 0) & (yx <= side - 1)).all(1))
-        chosen = inside[: CANDIDATES * self.points] if len(inside) else np.arange(1)
+        return self._tensors(rgb, mask, yx, vertex, _inside(yx, self.encoder.side))
+
+    def _rough(self, index: int, rng: np.random.Generator) -> Cut:
+        """As `_crop`, with the errors that masks and cameras make.
+
+        Points on thin parts are drawn more often than by their share of the pixels: the more pixels have the
+        same vertex, the less often each of them is drawn.
+        """
+        rgb, mask, yx, vertex = self._kept_cut(index)
+        side, clean = self.encoder.side, rng.random() < CLEAN
+        matrix = augment.inner(side, ROOM) if clean else augment.draw_mild(side, ROOM, rng)
+        rgb, mask = augment.warp(rgb, matrix), augment.warp(mask, matrix)
+        if not clean:
+            rgb, mask = augment.roughen_picture(rgb, rng), augment.roughen_mask(mask, rng)
+        weight = np.bincount(vertex)[vertex] ** -THIN
+        chosen = rng.choice(len(yx), 2 * CANDIDATES * self.points, p=weight / weight.sum())
+        yx, vertex = augment.move(yx[chosen], matrix), vertex[chosen]
+        inside = _inside(yx, side)
+        near = yx.round().astype(int).clip(0, side - 1)
+        seen = inside & (mask[near[:, 0], near[:, 1]] > 0.5)
+        return self._tensors(rgb, mask, yx, vertex, seen if seen.any() else inside)
+
+    def _kept_cut(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """As `_cut` with room around the crop. It is kept while there is memory."""
+        if index not in self.cuts:
+            rgb, mask, yx, vertex = self._cut(index, ROOM)
+            kept = chance(self.seed, "points", index).permutation(len(yx))[:MOST]
+            made = (
+                rgb,
+                (mask * 255).astype(np.uint8),
+                yx[kept].astype(np.float32),
+                vertex[kept].astype(np.int32),
+            )
+            size = sum(each.nbytes for each in made)
+            if self.variants or size > self.room:  # what is made of it is kept, or there is no room
+                return made[0], made[1].astype(np.float32) / 255, *made[2:]
+            self.room -= size
+            self.cuts[index] = made
+        rgb, mask, yx, vertex = self.cuts[index]
+        return rgb, mask.astype(np.float32) / 255, yx, vertex
+
+    def _tensors(
+        self, rgb: np.ndarray, mask: np.ndarray, yx: np.ndarray, vertex: np.ndarray, usable: np.ndarray
+    ) -> Cut:
+        """A cut picture as tensors, with as many `usable` points as an example keeps."""
+        chosen = np.flatnonzero(usable)[: CANDIDATES * self.points] if usable.any() else np.arange(1)
         chosen = np.resize(chosen, CANDIDATES * self.points)
-        vertex = torch.from_numpy(item.vertex[tuple(pixels[chosen].T)].astype(np.int64))
         image = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
-        return image, torch.from_numpy(mask)[None], torch.from_numpy(yx[chosen]).float(), vertex
+        points = torch.from_numpy(yx[chosen]).float()
+        return image, torch.from_numpy(mask)[None], points, torch.from_numpy(vertex[chosen].astype(np.int64))
+
+    def _cut(self, index: int, room: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Picture `(S, S, 3)` uint8, mask `(S, S)`, all labelled pixels `(N, 2)` and their vertices `(N,)`.
+
+        The picture is a square `room` times as wide as the crop around the object.
+        """
+        reader, name = self.entries[index]
+        item = reader[name]
+        where, side = f"{item.name}: vertex", self.encoder.side
+        check_indices(item.vertex, self.vertices, where, lowest=-1)
+        pixels = np.argwhere(item.vertex >= 0)
+        if not len(pixels):
+            raise InputError(f"{where} labels no pixel", "leave this image out, or make its labels again")
+        margin = MARGIN if room == 1 else ((1 + 2 * MARGIN) * room - 1) / 2
+        crop = Crop.around(item.mask if item.mask.any() else item.vertex >= 0, margin)
+        rgb, _ = decode(item.encoded.tobytes(), item.name)
+        if rgb.shape[:2] != item.vertex.shape:
+            raise InputError(f"{where} and the image differ in size", "make the maps file again")
+        yx = crop.to_crop(pixels.astype(np.float64), side)
+        return crop.cut(rgb, side), crop.cut(item.mask, side), yx, item.vertex[tuple(pixels.T)]
 
     def _encode(
         self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]

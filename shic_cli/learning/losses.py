@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+ONE_SIDED = 0.25  # a picture shows one side if the mean of `side` is farther from 0
+
 
 def log_probability(pixels: torch.Tensor, vertices: torch.Tensor) -> torch.Tensor:
     """log p(x|u) `(..., P, K)`: the log-softmax over vertices of the dot products (Eq. 3).
@@ -25,8 +27,31 @@ def pseudo(logp: torch.Tensor, vertex: torch.Tensor) -> torch.Tensor:
     return -logp.gather(-1, vertex[..., None]).mean()
 
 
-# L_syn (Eq. 4) is the same cross-entropy; its vertices come from the projection and not from matching.
-synthetic = pseudo
+def synthetic(
+    pixels: torch.Tensor, vertices: torch.Tensor, vertex: torch.Tensor, rivals: torch.Tensor
+) -> torch.Tensor:
+    """L_syn (Eq. 4): the mean of -log p(x~|u), where the projection gives the vertices x~ `vertex` `(B, P)`.
+
+    `pixels` `(B, P, D)` and `vertices` `(K, D)` are embeddings. The random vertices `rivals` `(R,)` stand for
+    all K - 1 other vertices in the sum over vertices. With all vertices as rivals the loss is exact. It is
+    ln K for an untrained model. Source: sampled softmax (Jean et al., ACL 2015).
+    """
+    own, same = (pixels * vertices[vertex]).sum(-1, keepdim=True), rivals == vertex[..., None]
+    stands_for = (len(vertices) - 1) / (len(rivals) - same.sum(-1, keepdim=True))
+    others = (pixels @ vertices[rivals].T).masked_fill(same, -torch.inf) + stands_for.log()
+    return (torch.cat([own, others], -1).logsumexp(-1, keepdim=True) - own).mean()
+
+
+def near(logits: torch.Tensor, side: torch.Tensor) -> torch.Tensor:
+    """The binary cross-entropy of `logits` `(B, P)` for points on the near side of the body.
+
+    The near side is the one that the picture shows more of. `side` `(B, P)` is 1 or -1 for the two sides of
+    the body, and 0 for its middle, which does not count. Neither do pictures that show both sides alike.
+    """
+    shown = side.mean(-1, keepdim=True)
+    weight = side.abs() * (shown.abs() > ONE_SIDED)
+    right = (side * shown > 0).to(logits.dtype)
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, right, weight)
 
 
 def distance(logp: torch.Tensor, geodesic: torch.Tensor) -> torch.Tensor:

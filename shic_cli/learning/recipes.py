@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from shic_cli.base.devices import has_bfloat16
 from shic_cli.base.settings import TrainConfig
+from shic_cli.parts.extractors.guided import Guided
 
 if TYPE_CHECKING:
     import torch
@@ -21,26 +22,34 @@ if TYPE_CHECKING:
 # replace them. A pointwise decoder is small and learns more from many short steps. A U-Net is trained from
 # scratch. A network that sees the whole object relies on outlines, and augmentation cuts outlines off.
 PAPER = {
+    "dim": 16,
+    "points": 100,
     "epochs": 40,
     "batch": 16,
     "rate": 1e-3,
     "schedule": "step",
     "mirror": "off",
     "natural": 1.0,
+    "near": 0.0,
     "augment": "on",
+    "rough": "off",
     "precision": "float32",
 }
 MEASURED = {
     "convolutional": {},
     "pointwise": {"batch": 4, "rate": 3e-3},
     "unet": {
-        "epochs": 16,
+        "dim": 32,
+        "points": 400,
+        "epochs": 10,
         "batch": 8,
         "rate": 2e-3,
         "schedule": "cosine",
         "mirror": "on",
         "natural": 0.0,
+        "near": 0.3,
         "augment": "off",
+        "rough": "on",
         "precision": "bfloat16",
     },
 }
@@ -60,6 +69,8 @@ def settle(
     meant = dict(PAPER)
     if config.recipe == "auto":
         meant |= MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
+        if isinstance(encoder, Guided):  # the frozen network would have to see every picture twice
+            meant["mirror"] = "off"
         if "annotated" in labels or "synthetic" not in labels:
             meant["natural"] = 1.0
         if not has_bfloat16(device):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,20 @@ from shic_cli.learning.model_file import Saved
 from shic_cli.learning.recipes import settle
 from shic_cli.learning.similarity import sample
 from shic_cli.learning.team import Together
+from shic_cli.parts.extractors.contract import Extractor
+from shic_cli.parts.extractors.guided import Guided
 from shic_cli.parts.extractors.make import make_extractor
 
 log = logging.getLogger("shic")
 
 
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses that only photos have
+
+
+MIDDLE = 0.01  # a vertex nearer to the mirror plane is on neither side; the template's largest side is 1
+
+
+RIVALS = 1024  # random vertices that stand for all vertices in a step of a U-Net
 
 
 DIVERGED = 10.0  # times the loss of an untrained map; training does not recover from a larger loss
@@ -46,7 +54,17 @@ MEMORY = 0.25  # share of the memory free at the start of training that kept enc
 
 def _kind(name: str) -> str:
     """The kind of pictures that the loss `name` is a mean over: "natural", "synthetic" or "all"."""
-    return "natural" if name in NATURAL else "synthetic" if name == "synthetic" else "all"
+    return "natural" if name in NATURAL else "synthetic" if name in ("synthetic", "near") else "all"
+
+
+def _copies(config: TrainConfig, encoder: Extractor) -> int:
+    """How many copies of a picture training keeps; 0 draws a new one in every epoch.
+
+    A network that guides a U-Net takes longer than the U-Net itself, so it sees every picture once.
+    """
+    if config.rough == "on":
+        return 1 if isinstance(encoder, Guided) else 0
+    return config.variants
 
 
 @dataclass
@@ -67,6 +85,7 @@ class Trainer:
     mirror: torch.Tensor
     team: Together
     fitting: Fitting
+    rivals: torch.Tensor
     masking: dict[str, str] = field(default_factory=dict)
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -110,7 +129,7 @@ class Trainer:
             points=config.points,
             vertices=len(template.verts),
             augment=config.augment == "on",
-            variants=config.variants,
+            variants=_copies(config, encoder),
             flip=config.equivariance > 0,
             mirror=mirror if config.mirror == "on" else None,
             at_points=decoder.pointwise,
@@ -118,6 +137,7 @@ class Trainer:
             seed=seed,
             together=TOGETHER[device.type],
             memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
+            rough=config.rough == "on",
         )
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, weights are the same on every device
             torch.manual_seed(seed)
@@ -128,7 +148,8 @@ class Trainer:
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(
             config, template, examples, device, seed, found, optimizer, geodesic, mirror,
-            Together(found), Fitting("training", config.batch, examples.make_room), masking,
+            Together(found), Fitting("training", config.batch, examples.make_room),
+            torch.arange(len(geodesic), device=device), masking,
         )  # fmt: skip
 
     def run_epoch(self, track: Track = plain_track) -> dict[str, float]:
@@ -163,6 +184,12 @@ class Trainer:
         self.epoch += 1
         self.history.append(means)
         return means
+
+    @cached_property
+    def side(self) -> torch.Tensor:
+        """Which side of the body every vertex `(K,)` is on: 1, -1, or 0 in its middle."""
+        x = torch.from_numpy(self.template.verts[:, 0]).to(self.device)
+        return x.sign() * (x.abs() > MIDDLE)
 
     def _check(self, means: dict[str, float]) -> None:
         """Raise ShicError if the map has a number that is not finite, or if its loss has diverged.
@@ -230,6 +257,7 @@ class Trainer:
 
         `found` are the examples of `batch` that this rank works on.
         """
+        self.rivals = self._rivals(generator)
         chosen, team, natural = (
             self.examples.draw(len(batch), generator),
             self.team,
@@ -246,6 +274,16 @@ class Trainer:
         team.add_gradients()
         self.optimizer.step()
         return values
+
+    def _rivals(self, generator: torch.Generator) -> torch.Tensor:
+        """The vertices `(R,)` that the loss of synthetic pictures compares with in a step.
+
+        A U-Net compares with random ones, all other decoders with all vertices.
+        """
+        count = len(self.template.verts)
+        if self.config.decoder != "unet" or count <= 2 * RIVALS:
+            return torch.arange(count, device=self.device)
+        return torch.randperm(count, generator=generator)[:RIVALS].to(self.device)
 
     def _gradients(
         self, pairs: list[tuple[Example, torch.Tensor]], counts: dict[str, float], size: int
@@ -300,6 +338,7 @@ class Trainer:
                 torch.cat([yx, flip_points(yx[natural], batch.side)]),
             )
         pixels, foreground = self._embed(features, yx, batch)
+        pixels, near = pixels[..., : self.config.dim], pixels[..., self.config.dim :]
         labelled, mirrored, vertices = (
             pixels[: len(natural)],
             pixels[len(natural) :],
@@ -310,8 +349,10 @@ class Trainer:
             logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))
             terms |= self._natural(logp, other, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
         if self.config.synthetic and not natural.all():
-            logp = losses.log_probability(labelled[~natural], vertices)
-            terms["synthetic"] = losses.synthetic(logp, batch.vertex[~natural])
+            vertex = batch.vertex[~natural]
+            terms["synthetic"] = losses.synthetic(labelled[~natural], vertices, vertex, self.rivals)
+            if self.config.near and near.shape[-1]:
+                terms["near"] = losses.near(near[: len(natural)][~natural][..., 0], self.side[vertex])
         return terms | self._foreground(None if foreground is None else foreground[: len(natural)], batch)
 
     def _embed(
@@ -323,9 +364,8 @@ class Trainer:
         the decoder compute in bfloat16.
         """
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            found, foreground = (
-                (self.map.decoder(features), None) if batch.at_points else self.map.embed(features)
-            )
+            made = self.map.decoder(features)
+        found, foreground = (made, None) if batch.at_points else made
         found = found.float() if batch.at_points else sample(found.float(), yx, batch.side)
         return found, None if foreground is None else foreground.float()
 

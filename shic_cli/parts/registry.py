@@ -43,6 +43,8 @@ PARTS: dict[str, dict[str, str]] = {
         "dinov2-large": "shic_cli.parts.extractors.vit:Dinov2Large",
         "dinov3": "shic_cli.parts.extractors.vit:Dinov3",
         "dinov3-small": "shic_cli.parts.extractors.vit:Dinov3Small",
+        "cnn": "shic_cli.parts.extractors.cnn:Cnn",
+        "mobilenet": "shic_cli.parts.extractors.cnn:Mobilenet",
         "sd": "shic_cli.parts.extractors.sd:Sd",
         "sd-dino": "shic_cli.parts.extractors.sd_dino:SdDino",
         "dift": "shic_cli.parts.extractors.sd:Dift",
@@ -67,7 +69,7 @@ PARTS: dict[str, dict[str, str]] = {
 # synthetic pictures teach what its pixels show.
 AUTO: dict[str, tuple[str, ...]] = {
     "extractors": ("sd-dino", "dinov2", "silhouette"),
-    "encoders": ("dinov2-small", "picture"),
+    "encoders": ("picture+mobilenet", "dinov2-small", "picture"),
     "photo encoders": ("dinov2-small", "silhouette"),
     "renderers": ("pytorch3d", "warp"),
     "generators": ("controlnet-depth", "plain"),
@@ -177,11 +179,12 @@ def resolve(
         return name
     where = str(device).partition(":")[0]
     for candidate in AUTO[auto or kind]:
-        part = find(kind, candidate)
-        if where in part.slow_on:
+        parts = [find(kind, each) for each in candidate.split("+")]
+        if any(where in part.slow_on for part in parts):
             continue
         try:
-            part.check(weights)
+            for part in parts:
+                part.check(weights)
         except MissingError as error:
             # A download that was begun and not finished is told loudly: its user wants that part.
             loud = logging.WARNING if isinstance(error, UnfinishedError) else logging.DEBUG

@@ -49,6 +49,12 @@ MODELS: dict[str, Model] = {
     "dinov3-base": Model(
         "facebook/dinov3-vitb16-pretrain-lvd1689m", "DINOv3 License", 343, "extractor dinov3", gated=True
     ),
+    "mobilenet": Model(
+        "google/deeplabv3_mobilenet_v2_1.0_513",
+        "Apache-2.0",
+        10,
+        "extractor mobilenet, beside a picture's pixels",
+    ),
     "sd15": Model(
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "CreativeML OpenRAIL-M",

@@ -25,7 +25,8 @@ from shic_cli.files.photos import decode, encode
 from shic_cli.files.pictures import color_map, contact_sheet
 from shic_cli.stages.demo_animal import Animal
 from shic_cli.stages.remap import lay, load_texture
-from shic_cli.stages.synth import Picture, Synthesizer
+from shic_cli.stages.synth import Synthesizer
+from shic_cli.stages.synth_frames import Picture
 from shic_cli.stages.template_pictures import sides_picture
 from shic_cli.surface.surface_points import SurfacePoints
 

@@ -39,7 +39,7 @@ class Network(nn.Module):
         features = given if mask is None else self.encoder(given, mask)
         if self.decoder.pointwise:
             return self.decoder(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), self.vertices
-        return self.decoder(features)[0], self.vertices
+        return self.decoder(features)[0][:, : self.vertices.shape[1]], self.vertices
 
 
 def write_onnx(path: Path, predictor: Predictor) -> None:

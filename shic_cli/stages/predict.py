@@ -105,14 +105,9 @@ class Predictor:
         self.masking: dict[str, str] = masking if isinstance(masking, dict) else {}
         with torch.no_grad():
             self.vertex_embeddings = self.map.vertex_embeddings()
-        params = self.meta.get("params")
-        knows_mirrored = isinstance(params, dict) and params.get("mirror") == "on"
-        self.flip = knows_mirrored if self.config.flip == "auto" else self.config.flip == "on"
-        self.median = (
-            self.meta["decoder"] == "unet"
-            if self.config.estimate == "auto"
-            else self.config.estimate == "median"
-        )
+        is_unet = self.meta["decoder"] == "unet"  # its synthetic pictures showed the object from both sides
+        self.flip = is_unet if self.config.flip == "auto" else self.config.flip == "on"
+        self.median = is_unet if self.config.estimate == "auto" else self.config.estimate == "median"
 
     def _make_encoder(
         self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None

@@ -24,7 +24,8 @@ from shic_cli.files.layouts import Template
 from shic_cli.files.photos import ImageFile, decode, encode, list_images, listing
 from shic_cli.parts import registry
 from shic_cli.parts.generators.conditions import Conditioner
-from shic_cli.stages.synth import Framer, Picture, chosen
+from shic_cli.stages.synth import chosen
+from shic_cli.stages.synth_frames import Framer, Picture
 from shic_cli.stages.synth_writing import Check, Target, collect, picture_name
 from shic_cli.surface.poses import Poser
 from shic_cli.surface.viewpoints import view_of
@@ -58,7 +59,8 @@ def write_conditions(
     options = registry.Spec.parse(config.generator).options
     depth = {"depth": options["depth"]} if "depth" in options else {}
     conditioner = Conditioner(config, device, weights, **depth)
-    framer, poser = Framer(template.verts, template.faces, config, device), Poser.of(template, config.poses)
+    framer = Framer(template.verts, template.faces, config, device)
+    poser = Poser.of(template, config.poses, config.bodies)
     side = conditioner.side(config.size)
     header = {
         "format": FORMAT,
@@ -134,7 +136,8 @@ def read_pictures(
     """
     recorded = _read_list(folder, template)
     config = _settings(folder / LIST, recorded["params"], config)
-    framer, poser = Framer(template.verts, template.faces, config, device), Poser.of(template, config.poses)
+    framer = Framer(template.verts, template.faces, config, device)
+    poser = Poser.of(template, config.poses, config.bodies)
     files = {image.path.stem: image for image in list_images([str(folder)])}
     listed = {Path(entry["name"]).stem: entry["sha256"] for entry in recorded["pictures"]}
     wanted = (

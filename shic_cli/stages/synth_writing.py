@@ -21,7 +21,7 @@ from shic_cli.files.shards import WHOLE, Part
 from shic_cli.parts.maskers.make import make_masker
 
 if TYPE_CHECKING:
-    from shic_cli.stages.synth import Picture
+    from shic_cli.stages.synth_frames import Picture
 
 log = logging.getLogger("shic")
 

@@ -7,12 +7,15 @@ suddenly much wider. Joints sit at the centroids of rings.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
+from scipy.spatial.transform import Rotation
 
 from shic_cli.files.layouts import Template
+from shic_cli.surface import motion
+from shic_cli.surface.bodies import vary
 
 TIP_RADIUS = 20.0  # geodesic; a tip is the farthest vertex within it; the largest distance is 228
 GAP = 20.0  # tips share the limb behind them if their limbs end nearer to each other than this
@@ -29,16 +32,19 @@ BEND = 0.35  # radians, standard deviation of a joint's turn
 LIMIT = 0.9  # radians, the largest turn of a joint
 SIDEWAYS = 0.3  # how far a joint's axis strays from the lateral one
 TRUNK = 0.12  # radians, standard deviation of the trunk's bend
-STRETCH = 0.05  # standard deviation of each axis's scale
+SOFTEST = 6.0  # a joint bends over at least this distance to either side
+LOW = 0.25  # the tip of a leg is below this share of the height
+KINDS = ("fore", "hind", "tail", "head", "other")  # the kinds of limbs
 
 
 @dataclass(frozen=True)
 class Limb:
-    """A limb: its tips, its extent, its joints and how freely it bends.
+    """A limb: its tips, its extent, its joints, how freely it bends and its kind.
 
     `distance` `(K,)` is the geodesic distance of every vertex from the nearest of the limb's `tips`. The limb
     reaches from the distance `start` to the distance `end`. `joints` `(J, 3)` run from the tip to the trunk.
-    `supple` is at most 1 and says how freely the limb bends.
+    `rings` holds the vertices around each joint; `joints` are their centroids at rest. `supple` is at most 1
+    and says how freely the limb bends. `kind` is one of KINDS.
     """
 
     tips: tuple[int, ...]
@@ -47,6 +53,13 @@ class Limb:
     end: float
     joints: np.ndarray
     supple: float
+    rings: tuple[np.ndarray, ...] = ()
+    kind: str = "other"
+
+    @property
+    def length(self) -> float:
+        """The geodesic distance from `start` to `end`."""
+        return self.end - self.start
 
 
 def find_limbs(template: Template) -> list[Limb]:
@@ -60,6 +73,7 @@ def find_limbs(template: Template) -> list[Limb]:
     ends = {tip: _end(template, template.geodesic[tip], 0.0) for tip in tips}
     groups = [(tip,) for tip in tips] + [group for group in _clusters(template, tips, ends) if len(group) > 1]
     spans = {group: _span(template, group, tips, ends) for group in groups}
+    head = _head(template, tips)
     limbs = []
     for group, (start, end) in spans.items():
         mirrored = min(
@@ -70,12 +84,70 @@ def find_limbs(template: Template) -> list[Limb]:
             start, end = (start + spans[mirrored][0]) / 2, (end + spans[mirrored][1]) / 2
         distance = template.geodesic[list(group)].min(0)
         slender = (end - start) / max(_width(template, distance, (start + end) / 2), 1e-9)
-        if slender > (SLENDER if len(group) == 1 else STOUT):
-            joints = np.stack(
-                [_ring(template, distance, start + share * (end - start)).mean(0) for share in JOINTS]
-            )
-            limbs.append(Limb(group, distance, start, end, joints, min(slender / SLENDER, 1.0)))
-    return limbs
+        # A head turns however short its neck is.
+        carries_head = head in group and template.verts[list(group), 1].min() > _low(template)
+        if slender > (SLENDER if len(group) == 1 else 0 if carries_head else STOUT):
+            limbs.append(_limb(template, group, (start, end), min(max(slender / SLENDER, 0.4), 1.0)))
+    return _kinds(template, limbs, head)
+
+
+def _limb(template: Template, group: tuple[int, ...], span: tuple[float, float], supple: float) -> Limb:
+    """The limb of the tips `group` from `span[0]` to `span[1]`; its kind is not known yet."""
+    distance = template.geodesic[list(group)].min(0)
+    radii = [span[0] + share * (span[1] - span[0]) for share in JOINTS]
+    rings = tuple(_around(distance, radius) for radius in radii)
+    joints = np.stack([template.verts[ring].mean(0) for ring in rings])
+    return Limb(group, distance, *span, joints, supple, rings)
+
+
+def _head(template: Template, tips: list[int]) -> int | None:
+    """The foremost tip on the mirror plane, such as a muzzle, or None if no tip is there."""
+    middle = [tip for tip in tips if template.geodesic[tip, template.mirror[tip]] < TIP_RADIUS]
+    ahead = [tip for tip in middle if template.verts[tip, 2] > 0]
+    return max(ahead, key=lambda tip: template.verts[tip, 2], default=None)
+
+
+def _low(template: Template) -> float:
+    """The height below which a tip can be a foot."""
+    return float(template.verts[:, 1].min() + LOW * np.ptp(template.verts[:, 1]))
+
+
+def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb]:
+    """`limbs` with their kinds.
+
+    Legs are limbs beside the mirror plane that reach the ground. The rear half of them are hind legs. A leg
+    gets one more joint, inside the trunk.
+    """
+    ground = _low(template)
+    legs = [
+        limb
+        for limb in limbs
+        if len(limb.tips) == 1 or template.geodesic[np.ix_(limb.tips, limb.tips)].max() < 2 * TIP_RADIUS
+        if template.verts[list(limb.tips), 1].min() < ground
+        if abs(template.verts[list(limb.tips), 0].mean()) > 0.01 and limb.length > TIP_RADIUS
+    ]
+    places = [limb.joints[-1, 2] for limb in legs]
+    behind = np.mean(places) if places and np.ptp(places) > 0.2 else np.inf
+    out = []
+    for limb in limbs:
+        tips = list(limb.tips)
+        if any(limb is leg for leg in legs):
+            kind = "fore" if limb.joints[-1, 2] > behind else "hind"
+            out.append(replace(limb, kind=kind, rings=(*limb.rings, _hip(template, limb))))
+        elif head in limb.tips and template.verts[tips, 1].min() > ground:
+            out.append(replace(limb, kind="head"))
+        elif len(tips) == 1 and abs(template.verts[tips[0], 0]) < 0.02 and limb.joints[-1, 2] < 0:
+            out.append(replace(limb, kind="tail"))
+        else:
+            out.append(limb)
+    return out
+
+
+def _hip(template: Template, limb: Limb) -> np.ndarray:
+    """The vertices around the joint inside the trunk that turns a leg, on the side of the leg."""
+    ring = _around(limb.distance, limb.start + motion.HIP * limb.length)
+    same = ring[np.sign(template.verts[ring, 0]) == np.sign(limb.joints[-1, 0])]
+    return same if len(same) else ring
 
 
 def _apart(template: Template, group: tuple[int, ...], other: tuple[int, ...]) -> float:
@@ -120,16 +192,17 @@ def find_tips(template: Template) -> list[int]:
 
 
 def _ring(template: Template, distance: np.ndarray, radius: float) -> np.ndarray:
-    """Return the positions `(R, 3)` of the vertices on the ring at `radius`.
+    """The positions `(R, 3)` of the vertices on the ring at `radius`, as `_around` finds them."""
+    return template.verts[_around(distance, radius)]
 
-    These are the vertices within half a ring's width of `radius`. If they are fewer than three, the nearest
-    three are returned.
-    """
+
+def _around(distance: np.ndarray, radius: float) -> np.ndarray:
+    """The vertices `(R,)` within half a ring's width of `radius`, or the nearest three if they are fewer."""
     off = np.abs(distance - radius)
     chosen = off <= RING / 2
     if chosen.sum() < 3:
         chosen = off <= np.partition(off, 2)[2]
-    return template.verts[chosen]
+    return np.flatnonzero(chosen)
 
 
 def _spread(ring: np.ndarray) -> float:
@@ -189,55 +262,82 @@ def _smooth_step(value: np.ndarray) -> np.ndarray:
     return value * value * (3 - 2 * value)
 
 
-def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """Return `verts` `(K, 3)` with every joint of the limb turned by a random angle.
+def turn_joints(verts: np.ndarray, limb: Limb, turns: np.ndarray) -> np.ndarray:
+    """`verts` `(K, 3)` with every joint of the limb turned by a rotation vector of `turns` `(J, 3)`, radians.
 
     Joints near the tip turn first, so that the joints behind them carry the parts that have already turned.
     """
-    length = limb.end - limb.start
-    soft = SOFTNESS * length / limb.supple
-    for share, centre in zip(JOINTS, limb.joints, strict=True):
-        weight = _smooth_step((limb.start + share * length + soft - limb.distance) / (2 * soft))
-        axis = np.array([1.0, 0, 0]) + SIDEWAYS * rng.normal(size=3)
-        angle = np.clip(rng.normal() * BEND * amount, -LIMIT, LIMIT) * limb.supple
-        verts = _turn(verts, centre, axis / np.linalg.norm(axis), weight * angle)
+    centres = [verts[ring].mean(0) for ring in limb.rings]
+    shares, softs = [*JOINTS], [max(SOFTNESS * limb.length / limb.supple, SOFTEST)] * len(JOINTS)
+    if len(limb.rings) > len(JOINTS):
+        shares.append(motion.HIP)
+        softs.append(motion.HIP_SOFT * limb.length)
+    for share, soft, centre, turn in zip(shares, softs, centres, turns, strict=True):
+        weight = _smooth_step((limb.start + share * limb.length + soft - limb.distance) / (2 * soft))
+        angle = float(np.linalg.norm(turn))
+        if angle > 0:
+            verts = _turn(verts, centre, turn / angle, weight * angle)
     return verts
 
 
-def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
-    """Return `verts` `(K, 3)` with the trunk bent a little at random and each axis scaled a little.
+def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
+    """`verts` `(K, 3)` with every joint of the limb turned by a random angle."""
+    axes = np.array([1.0, 0, 0]) + SIDEWAYS * rng.normal(size=(len(limb.rings), 3))
+    angles = np.clip(rng.normal(size=len(limb.rings)) * BEND * amount, -LIMIT, LIMIT) * limb.supple
+    return turn_joints(verts, limb, axes / np.linalg.norm(axes, axis=1, keepdims=True) * angles[:, None])
 
-    The trunk bends along the front axis, up or down and to a side.
-    """
+
+def bend_trunk(verts: np.ndarray, rng: np.random.Generator, amount: float) -> np.ndarray:
+    """`verts` `(K, 3)` with the trunk bent a little at random, up or down and to a side."""
     along = verts[:, 2] / np.ptp(verts[:, 2])
-    for axis in (np.array([1.0, 0, 0]), np.array([0, 1.0, 0])):
-        verts = _turn(verts, np.zeros(3), axis, 2 * along * rng.normal() * TRUNK * amount)
-    return verts * (1 + STRETCH * amount * rng.normal(size=3))
+    for axis, spread in ((np.array([1.0, 0, 0]), TRUNK), (np.array([0, 1.0, 0]), 1.5 * TRUNK)):
+        verts = _turn(verts, np.zeros(3), axis, 2 * along * rng.normal() * spread * amount)
+    return verts
 
 
 @dataclass(frozen=True)
 class Poser:
-    """Draws random poses of a template.
+    """Draws random bodies and poses of a template.
 
-    A call with a generator returns posed vertices `(K, 3)` f4 in the template's order. Every pose draws its
-    own strength between half of `amount` and all of it, so that some poses are calm and others are wild.
+    A call with a generator returns posed vertices `(K, 3)` f4 in the template's order. `amount` scales every
+    bend and `bodies` scales every change of the body. Every pose draws its own strength between half of
+    `amount` and all of it, every body between 0 and `bodies`.
     """
 
     template: Template
     limbs: list[Limb]
-    amount: float = 2.0
+    amount: float = 1.0
+    bodies: float = 1.0
 
     @classmethod
-    def of(cls, template: Template, amount: float = 2.0) -> Poser:
-        """Return the poser of a template; `amount` scales every bend, and 0 keeps the rest pose."""
-        return cls(template, find_limbs(template) if amount else [], amount)
+    def of(cls, template: Template, amount: float = 1.0, bodies: float = 1.0) -> Poser:
+        """The poser of a template; `amount` 0 keeps the template as it is, and `bodies` 0 keeps its body."""
+        return cls(template, find_limbs(template) if amount else [], amount, bodies)
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         if not self.limbs:
             return self.template.verts
-        verts, amount = self.template.verts.astype(np.float64), self.amount * rng.uniform(0.5, 1)
-        for (
-            limb
-        ) in self.limbs:  # limbs bend from the rest pose: they hardly overlap, and the trunk carries them
-            verts = bend_limb(verts, limb, rng, amount)
-        return bend_trunk(verts, rng, amount).astype(np.float32)
+        verts = (
+            vary(self.template, self.limbs, rng, self.bodies * rng.random())
+            if self.bodies
+            else self.template.verts
+        )
+        verts = verts.astype(np.float64)
+        amount = self.amount * rng.uniform(0.5, 1)
+        held = motion.hold(self.limbs, verts, rng, amount)
+        # The limbs turn before the trunk: they hardly overlap, and the trunk carries them.
+        for i, limb in enumerate(self.limbs):
+            if i in held.legs:
+                verts = turn_joints(verts, limb, held.legs[i])
+            elif limb.kind == "tail":
+                verts = turn_joints(verts, limb, motion.tail_turns(len(limb.rings), rng, amount))
+            elif limb.kind == "head" and (len(limb.tips) > 1 or self._lone_head(limb)):
+                verts = turn_joints(verts, limb, motion.head_turns(len(limb.rings), held.pitch, rng, amount))
+            else:
+                verts = bend_limb(verts, limb, rng, 2 * amount)
+        turn = Rotation.from_euler("xz", [-held.pitch, held.roll])
+        return turn.apply(bend_trunk(verts, rng, amount)).astype(np.float32)
+
+    def _lone_head(self, limb: Limb) -> bool:
+        """Whether no limb with more tips carries this head."""
+        return not any(other.kind == "head" and len(other.tips) > len(limb.tips) for other in self.limbs)

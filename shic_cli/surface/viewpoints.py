@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from shic_cli.base.errors import SettingError
+from shic_cli.files.checks import check_indices
+from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import Template
+from shic_cli.files.names import check_template
+from shic_cli.surface.mesh import vertex_normals
 
 # Ranges of azimuth in degrees; 0 sees the front, 90 the left side.
 ARCS = {"front": ((-30.0, 30.0),), "side": ((30.0, 150.0), (210.0, 330.0)), "back": ((150.0, 210.0),)}
@@ -60,3 +67,17 @@ def random_viewpoint(
     place = rng.uniform(0, ends[-1])
     i = int(np.searchsorted(ends, place, side="right"))
     return (arcs[i, 1] - (ends[i] - place)) % 360, rng.uniform(elevation[0], min(elevation[1], TOP))
+
+
+def photo_azimuths(path: Path, template: Template) -> np.ndarray:
+    """The azimuths `(N,)` in degrees that the photos of a maps file are taken from, by their labels: the mean
+    normal of the surface that a photo shows points to its camera. InputError if it is of another template.
+    """
+    reader, normals = ItemReader(path, "shic/maps"), vertex_normals(template.verts, template.faces)
+    check_template(reader, template.fingerprint)
+    found = []
+    for item in reader:
+        check_indices(item.vertex, len(normals), f"{path}: {item.name}: vertex", lowest=-1)
+        towards = normals[item.vertex[item.vertex >= 0]].sum(0)
+        found.append(np.degrees(np.arctan2(towards[0], towards[2])) % 360)
+    return np.array(found)

@@ -84,3 +84,27 @@ def test_gradients_agree_with_finite_differences(name):
         "equivariance": (random_logp(1, 4, 5, seed=2), mirror),
     }[name]
     assert torch.autograd.gradcheck(lambda x: getattr(losses, name)(x.log_softmax(-1), *rest), (logits,))
+
+
+def test_a_sampled_softmax_over_all_vertices_is_the_exact_loss():
+    generator = torch.Generator().manual_seed(0)
+    pixels, vertices = (torch.randn(*shape, generator=generator) for shape in ((2, 5, 8), (40, 8)))
+    vertex = torch.randint(0, 40, (2, 5), generator=generator)
+    exact = losses.synthetic(pixels, vertices, vertex, torch.arange(40))
+    torch.testing.assert_close(exact, losses.pseudo(losses.log_probability(pixels, vertices), vertex))
+    few = [
+        losses.synthetic(pixels, vertices, vertex, torch.randperm(40, generator=generator)[:20])
+        for _ in range(200)
+    ]
+    assert abs(torch.stack(few).mean() - exact) < 0.3  # on average the drawn vertices stand for all
+    untrained = losses.synthetic(torch.zeros(2, 5, 8), vertices, vertex, torch.arange(7))
+    torch.testing.assert_close(untrained, torch.tensor(40.0).log())
+
+
+def test_the_near_side_is_the_one_that_the_picture_shows_more_of():
+    side = torch.tensor([[1.0, 1, 1, -1, 0], [-1, -1, -1, 1, 0], [1, -1, 1, -1, 0]])
+    right = torch.tensor([[9.0, 9, 9, -9, 5], [9, 9, 9, -9, 5], [7, 7, 7, 7, 7]])
+    # The last picture shows both sides alike: neither it nor the middle of the body counts.
+    assert losses.near(right, side) < 1e-3
+    assert losses.near(-right, side) > 2
+    assert losses.near(right, torch.zeros(3, 5)) == 0

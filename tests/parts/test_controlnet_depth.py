@@ -23,7 +23,7 @@ from shic_cli.files.layouts import Template
 from shic_cli.files.photos import decode, encode
 from shic_cli.learning.views import vertex_positions
 from shic_cli.parts import registry
-from shic_cli.stages import synth
+from shic_cli.stages import synth, synth_frames
 from shic_cli.surface.poses import Poser
 
 Run = Callable[..., tuple[int, str, str]]
@@ -78,7 +78,7 @@ def test_labels_lie_on_their_vertices(paint: Run, small_template: Template):
         }
     )
     framer, poser, away = (
-        synth.Framer(small_template.verts, small_template.faces, config, CPU),
+        synth_frames.Framer(small_template.verts, small_template.faces, config, CPU),
         Poser.of(small_template, config.poses),
         [],
     )

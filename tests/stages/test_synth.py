@@ -14,7 +14,7 @@ from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import decode, encode
 from shic_cli.learning.views import interpolate
-from shic_cli.stages import synth, synth_writing
+from shic_cli.stages import synth, synth_frames, synth_writing
 
 CPU = torch.device("cpu")
 CONFIG = SynthConfig(number=4, size=96, poses=0)
@@ -79,7 +79,7 @@ def test_the_object_fills_its_share_inside_the_frame(template: Template) -> None
     config = SynthConfig(number=1, size=64, fill=(0.5, 0.5), roll=0)
     corners = []
     for i in range(20):
-        cameras, azimuth, elevation = synth.random_camera(template.verts, config, chance(1, i))
+        cameras, azimuth, elevation = synth_frames.random_camera(template.verts, config, chance(1, i))
         yx = cameras.project(torch.from_numpy(template.verts), 64)[0][0].numpy()
         assert np.ptp(yx, axis=0).max() == pytest.approx(32, abs=0.01)
         assert yx.min() >= -0.5 and yx.max() <= 63.5
@@ -91,7 +91,7 @@ def test_the_object_fills_its_share_inside_the_frame(template: Template) -> None
 def test_azimuth_zero_sees_the_front(template: Template) -> None:
     config = SynthConfig(elevation=(0, 0), roll=0)
     for i in range(50):
-        cameras, azimuth, _ = synth.random_camera(template.verts, config, chance(2, i))
+        cameras, azimuth, _ = synth_frames.random_camera(template.verts, config, chance(2, i))
         toward = -(cameras.translation @ cameras.rotation[0].T)[0].numpy()  # the camera's centre
         assert np.allclose(
             toward / np.linalg.norm(toward),

@@ -9,13 +9,16 @@ import pytest
 import torch
 import trimesh
 from conftest import animal_verts
+from scoring import write_maps
 
+from shic_cli.base.devices import chance
 from shic_cli.base.errors import SettingError
 from shic_cli.base.settings import SynthConfig, TemplateConfig
-from shic_cli.stages.synth import Framer
+from shic_cli.stages.synth_frames import Framer, random_camera
 from shic_cli.surface.cameras import look_at
+from shic_cli.surface.mesh import vertex_normals
 from shic_cli.surface.prepared import surface
-from shic_cli.surface.viewpoints import parse_views, random_viewpoint, view_of
+from shic_cli.surface.viewpoints import parse_views, photo_azimuths, random_viewpoint, view_of
 
 COMPASS = {
     0: "front",
@@ -130,3 +133,18 @@ def test_frames_have_the_camera_that_their_words_speak_of(small_template):
             "side",
             "back",
         )
+
+
+@pytest.mark.parametrize("azimuth", [0, 90, 200])
+def test_photos_tell_where_they_are_taken_from(small_template, tmp_path, azimuth):
+    normals = vertex_normals(small_template.verts, small_template.faces)
+    towards = np.array([math.sin(math.radians(azimuth)), 0, math.cos(math.radians(azimuth))])
+    seen = np.flatnonzero(normals @ towards > 0.4)
+    vertex = np.full((10, len(seen)), -1, np.int32)
+    vertex[3] = seen
+    maps = write_maps(tmp_path / "pgt.h5", {"a.jpg": vertex}, small_template.fingerprint)
+    off = photo_azimuths(maps.path, small_template)[0] - azimuth
+    assert abs((off + 180) % 360 - 180) < 25
+    views = SynthConfig(like_photos=1.0)
+    drawn = [random_camera(small_template.verts, views, chance(i), np.array([azimuth]))[1] for i in range(20)]
+    assert max(abs((each - azimuth + 180) % 360 - 180) for each in drawn) < 60

@@ -34,6 +34,9 @@ class Scene:
     up: np.ndarray  # (3,) f4, the world's up in view space
     azimuth: float  # degrees; 0 sees the front, 90 the left side of the animal
     elevation: float  # degrees above the horizon
+    limbs: np.ndarray | None = None  # (S, S, L) f4, of each limb: 1 at its tip, 0 where it ends and elsewhere
+    kinds: tuple[str, ...] = ()  # what each of the L limbs is: fore, hind, tail, head, other
+    inner: np.ndarray | None = None  # (S, S) f4, 0..1: faces the body's middle, as the inside of a leg
 
 
 class GeneratorDefaults(PartDefaults, Protocol):

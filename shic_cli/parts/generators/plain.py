@@ -11,6 +11,8 @@ from shic_cli.base.settings import SynthConfig
 from shic_cli.parts.generators.backgrounds import Photos
 from shic_cli.parts.generators.contract import GeneratorDefaults, Scene
 
+COATS = ("plain", "patches", "spots", "stripes", "bands")
+SHARES = (0.4, 0.2, 0.1, 0.1, 0.2)  # how often each of COATS is drawn
 LATTICE = 16  # nodes a side of the periodic lattice from which solid noise is interpolated
 
 
@@ -24,8 +26,8 @@ class Plain(GeneratorDefaults):
         self.photos = Photos(folder) if folder else None
 
     def side(self, size: int) -> int:
-        """Twice the side of the picture: four samples for each pixel smooth the edges."""
-        return 2 * size
+        """The picture's own side: training crops it and shrinks it, which smooths the edges."""
+        return size
 
     def __call__(self, scene: Scene, rng: np.random.Generator) -> np.ndarray:
         """The picture `(S, S, 3)` uint8 of `scene`."""
@@ -36,7 +38,11 @@ class Plain(GeneratorDefaults):
         picture = cv2.resize(behind, (size, size), interpolation=cv2.INTER_LINEAR)
         points, normals = scene.point[scene.mask], scene.normal[scene.mask]
         colors = coat(points, normals @ scene.up, rng)
-        picture[scene.mask] = illuminate(colors, normals, scene.up, occlusion(scene), rng)
+        hidden = occlusion(scene)
+        if scene.limbs is not None and scene.inner is not None:
+            colors = markings(colors, scene.limbs[scene.mask], scene.kinds, points, rng)
+            hidden = np.maximum(hidden, rng.uniform(0.1, 1) * scene.inner[scene.mask])
+        picture[scene.mask] = illuminate(colors, normals, scene.up, hidden, rng)
         picture += rng.standard_normal((size, size, 1), dtype=np.float32) * rng.uniform(0, 0.05)
         return (picture.clip(0, 1) * 255).astype(np.uint8)
 
@@ -77,9 +83,9 @@ def coat(points: np.ndarray, upward: np.ndarray, rng: np.random.Generator) -> np
 
     `upward` `(P,)` is how far the surface faces up, -1..1: half of the coats have another colour below.
     """
-    base, second, belly = (random_color(rng) for _ in range(3))
+    base, second, belly = (coat_color(rng) for _ in range(3))
     colors = np.broadcast_to(base, points.shape)
-    kind = rng.choice(["plain", "patches", "spots", "stripes", "bands"])
+    kind = rng.choice(COATS, p=SHARES)
     if kind == "patches":
         large = solid_noise(points, rng.uniform(3, 7), rng)
         pattern = large + 0.3 * solid_noise(points, rng.uniform(12, 20), rng)
@@ -100,6 +106,49 @@ def coat(points: np.ndarray, upward: np.ndarray, rng: np.random.Generator) -> np
         colors = colors + shade * rng.uniform(0.4, 1) * (belly - colors)
     grain = solid_noise(points, rng.uniform(40, 80), rng) + solid_noise(points, rng.uniform(10, 30), rng)
     return colors * (1 + rng.uniform(0.02, 0.2) * grain[:, None])
+
+
+def markings(
+    colors: np.ndarray,
+    limbs: np.ndarray,
+    kinds: tuple[str, ...],
+    points: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """`colors` `(P, 3)` with legs, tail or head of another colour from their tips up, such as white socks.
+
+    `limbs` `(P, L)` is 1 at the tip of a limb and 0 where it ends. `kinds` are the kinds of the limbs.
+    """
+    legs = [i for i, kind in enumerate(kinds) if kind in ("fore", "hind")]
+    groups = [legs] if rng.random() < 0.4 else [[i] for i in legs if rng.random() < 0.3]
+    groups += [
+        [i for i, kind in enumerate(kinds) if kind == name] for name in ("tail", "head") if rng.random() < 0.3
+    ]
+    color = extreme_color(rng)
+    for group in filter(None, groups):
+        if rng.random() < 0.3:
+            color = extreme_color(rng)
+        far = limbs[:, group].max(1) + 0.05 * solid_noise(points, 12, rng)
+        colors = colors + step(far, rng.uniform(0.02, 0.8), rng.uniform(0.05, 0.4)) * (color - colors)
+    return colors
+
+
+def extreme_color(rng: np.random.Generator) -> np.ndarray:
+    """A random colour `(3,)` in 0..1 that is mostly nearly black or nearly white."""
+    kind = rng.random()
+    if kind < 0.8:
+        return (rng.uniform(0.03, 0.15) if kind < 0.5 else rng.uniform(0.75, 0.95)) * (
+            1 + 0.1 * rng.normal(size=3)
+        ).astype(np.float32)
+    return random_color(rng)
+
+
+def coat_color(rng: np.random.Generator) -> np.ndarray:
+    """A random colour `(3,)` in 0..1, mostly one that animals have: black, brown, grey or white."""
+    if rng.random() < 0.35:
+        return random_color(rng)
+    value, saturation, hue = rng.uniform(0.04, 0.95), rng.uniform(0, 0.75), rng.uniform(0.2, 0.85)
+    return (value * np.array([1, 1 - saturation * (1 - hue), 1 - saturation])).astype(np.float32)
 
 
 def occlusion(scene: Scene) -> np.ndarray:
@@ -131,6 +180,7 @@ def illuminate(
         half = direction + np.array([0, 0, -1], np.float32)
         gloss += (normals @ half / max(np.linalg.norm(half), 1e-6)).clip(0) ** rng.uniform(8, 60)
     light *= (1 - rng.uniform(0.2, 0.8) * hidden)[:, None]
+    light *= (1 - rng.uniform(0, 0.35) * (1 - normals @ up))[:, None]  # less of the sky is seen from below
     shine = rng.uniform(0, 0.3) if rng.random() < 0.4 else 0.0
     return colors * light + shine * gloss[:, None]
 
