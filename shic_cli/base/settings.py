@@ -382,8 +382,7 @@ class PredictConfig(Checked):
     )
     flip: str = setting(
         "auto",
-        "Average the probabilities with those of the mirrored picture; auto: on for a model trained with"
-        " --mirror on.",
+        "Average the probabilities with those of the mirrored picture; auto: on for a unet.",
         choices=("auto", "on", "off"),
     )
     estimate: str = setting(

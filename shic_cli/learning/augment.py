@@ -123,7 +123,7 @@ def roughen_mask(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def roughen_picture(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`rgb` `(S, S, 3)` uint8 with random light, colours, patches of light, blur, noise and JPEG artefacts."""
+    """`rgb` `(S, S, 3)` uint8 with random light, colours, shadows, blur, noise and JPEG artefacts."""
     side = len(rgb)
     out = rgb.astype(np.float32) / 255
     out = out ** rng.uniform(0.6, 1.6) * (1 + rng.uniform(-0.15, 0.15, 3).astype(np.float32))
