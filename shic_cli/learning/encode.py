@@ -42,10 +42,15 @@ def extract(extractor: Extractor, images: torch.Tensor, masks: torch.Tensor) -> 
     return features
 
 
-def decoder_input(encoder: Extractor, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """A decoder's input: the features of `extract`, as unit vectors unless `encoder.unit` is False."""
+def decoder_input(
+    encoder: Extractor, images: torch.Tensor, masks: torch.Tensor, raw: bool = False
+) -> torch.Tensor:
+    """A decoder's input: the features of `extract`, as unit vectors.
+
+    They stay as they are with `raw`, or if `encoder.unit` is False.
+    """
     features = extract(encoder, images, masks)
-    return F.normalize(features, dim=1) if encoder.unit else features
+    return features if raw or not encoder.unit else F.normalize(features, dim=1)
 
 
 def photo_features(extractor: Extractor, photos: Sequence[Photo]) -> list[tuple[torch.Tensor, Crop]]:

@@ -23,7 +23,8 @@ from scipy.spatial import KDTree
 from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError
-from shic_cli.base.settings import ReleaseConfig, TemplateConfig
+from shic_cli.base.result_settings import ReleaseConfig
+from shic_cli.base.settings import TemplateConfig
 from shic_cli.files.arrays import source
 from shic_cli.files.layouts import Surface
 from shic_cli.learning.canonical_map import CanonicalMap

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from shic_cli.base.devices import to_host
 from shic_cli.base.errors import Failures, InputError, SettingError
 from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import PseudoGtConfig, RenderConfig
 from shic_cli.files.arrays import read_arrays, source
 from shic_cli.files.atomic import check_target
@@ -48,6 +49,7 @@ class Teacher:
 
         With `config.pca` a basis is fitted to them, unless the extractor has one already.
         """
+        config = settled(config, extractor)
         features = track(view_features(extractor, views), len(views), "views")
         if config.pca and not isinstance(extractor, Projected):
             extractor, features = fit_basis(extractor, features, views.mask, config.pca)
@@ -77,6 +79,12 @@ class Teacher:
         vertices[tuple(pixels.T)] = vertex[cell_of_pixel]
         scores[tuple(pixels.T)] = score[cell_of_pixel]
         return vertices, scores
+
+
+def settled(config: PseudoGtConfig, extractor: Extractor) -> PseudoGtConfig:
+    """`config` with a value for every setting that is left open and that the extractor decides."""
+    config = by_recipe(config)
+    return replace(config, agreement=extractor.agreement) if config.agreement < 0 else config
 
 
 def views_for(
@@ -136,9 +144,10 @@ def pseudo_gt(
         names, made_from, settings = images.names, {"features": source(images.path)}, {}
     else:
         masks.prepare(part.of(images))
-        extractor = make_extractor(config.extractor, device, weights)
+        extractor = make_extractor(by_recipe(config).extractor, device, weights)
         names = [image.name for image in images]
         made_from, settings = {"images": listing(images)}, masks.settings
+    config = settled(config, extractor)
     # A basis that is fitted here is not recorded: its last digits may differ from run to run, and the other
     # settings determine it.
     made_with = {**extractor.settings, "fingerprint": extractor.fingerprint}

@@ -19,7 +19,8 @@ import torch
 from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError
-from shic_cli.base.settings import ReleaseConfig, TemplateConfig
+from shic_cli.base.result_settings import ReleaseConfig
+from shic_cli.base.settings import TemplateConfig
 from shic_cli.files.layouts import Template
 from shic_cli.files.mask_sources import Photo
 from shic_cli.files.photos import encode

@@ -32,6 +32,7 @@ class ExtractorDefaults(PartDefaults, Protocol):
         False  # True: each feature knows the whole object, so a pointwise decoder suffices
     )
     unit: bool = True  # False: a decoder gets the features at their own length, not as unit vectors
+    agreement: float = 0.0  # what `--agreement -1` of `shic pseudo-gt` takes
     decoder: str = ""  # what `--decoder auto` takes; "": pointwise if sees_whole_object, else convolutional
 
 
