@@ -145,3 +145,8 @@ class ReleaseConfig(Checked):
 
     up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
     front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
+    batch_statistics: bool = setting(
+        False,
+        "Normalise each picture by its own statistics, as the authors' notebook does, which never leaves"
+        " training mode. Otherwise the trained statistics are used.",
+    )

@@ -160,6 +160,12 @@ class PseudoGtConfig(Checked):
         " measured to be best for the extractor. Not used with --pool mean.",
         low=-1,
     )
+    matching: str = setting(
+        "auto",
+        "maximum: every pixel takes the vertex that it is most similar to (Eq. 2). transport: all pixels"
+        " together, so that near pixels get near vertices. auto: the better one for the extractor.",
+        choices=("auto", "maximum", "transport"),
+    )
     extractor: str = setting("auto", EXTRACTORS)
     pca: int = setting(
         0,

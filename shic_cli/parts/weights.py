@@ -151,8 +151,9 @@ def locate(name: str, weights: Path | None = None) -> Path:
         if name in MODELS
         else f"there is no such folder, and the weights of that repository are not {where}"
     )
+    other = f"; the folder {name} here is ./{name}" if name in MODELS and here.is_dir() else ""
     raise MissingError(
-        f"{name}: {fact}", f"get them with `{command}`" + ("" if weights else ", or give --weights")
+        f"{name}: {fact}", f"get them with `{command}`" + ("" if weights else ", or give --weights") + other
     )
 
 

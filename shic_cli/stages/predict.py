@@ -151,7 +151,8 @@ class Predictor:
     @torch.no_grad()
     def embed_all(self, photos: Sequence[Photo]) -> list[Embedded]:
         """Return the embeddings of each photo, as `embed` does, with one call of the encoder."""
-        crops, images, masks = zip(*(cut(photo, self.encoder.side) for photo in photos), strict=True)
+        side, pillow = self.encoder.side, self.encoder.pillow
+        crops, images, masks = zip(*(cut(photo, side, pillow) for photo in photos), strict=True)
         grids, foreground = self.map.embed(
             decoder_input(self.encoder, torch.stack(images), torch.stack(masks), self.raw)
         )

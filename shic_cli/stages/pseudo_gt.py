@@ -27,6 +27,7 @@ from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning import similarity
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.pca import Projected
+from shic_cli.learning.transport import Transport
 from shic_cli.learning.views import Views
 from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
@@ -40,24 +41,30 @@ class Teacher:
     extractor: Extractor
     bank: similarity.Bank
     config: PseudoGtConfig
+    transport: Transport | None = None
 
     @classmethod
     def make(
-        cls, extractor: Extractor, views: Views, config: PseudoGtConfig, track: Track = plain_track
+        cls,
+        extractor: Extractor,
+        views: Views,
+        config: PseudoGtConfig,
+        track: Track = plain_track,
+        geodesic: np.ndarray | None = None,
     ) -> Teacher:
         """The teacher with the features of `views`.
 
-        With `config.pca` a basis is fitted to them, unless the extractor has one already.
+        With `config.pca` a basis is fitted to them, unless the extractor has one already. Matching by
+        transport needs the template's distances `geodesic` `(K, K)`; without them pixels are matched alone.
         """
         config = settled(config, extractor)
         features = track(view_features(extractor, views), len(views), "views")
         if config.pca and not isinstance(extractor, Projected):
             extractor, features = fit_basis(extractor, features, views.mask, config.pca)
-        return cls(
-            extractor,
-            similarity.Bank.build(features, views.vertex_yx, views.vertex_visible, views.mask.shape[-1]),
-            config,
-        )
+        bank = similarity.Bank.build(features, views.vertex_yx, views.vertex_visible, views.mask.shape[-1])
+        wanted = geodesic is not None and config.matching == "transport"
+        transport = Transport.of(geodesic, torch.device(extractor.device)) if wanted else None
+        return cls(extractor, bank, config, transport)
 
     @property
     def pooling(self) -> dict[str, Any]:
@@ -72,8 +79,13 @@ class Teacher:
         """
         pixels = np.argwhere(mask)
         cells, cell_of_pixel = query_cells(pixels, crop, feature.shape[-1])
-        queries = feature[:, cells[:, 0], cells[:, 1]].T
-        vertex, score = similarity.match(self.bank, F.normalize(queries.float(), dim=1), **self.pooling)
+        queries = F.normalize(feature[:, cells[:, 0], cells[:, 1]].T.float(), dim=1)
+        if self.transport is None:
+            vertex, score = similarity.match(self.bank, queries, **self.pooling)
+        else:
+            sigma = similarity.pool_similarities(self.bank, queries, **self.pooling)
+            yx = torch.from_numpy(cells / feature.shape[-1]).to(sigma)
+            vertex, score = self.transport.match(sigma, yx)
         vertices, scores = np.full(mask.shape, -1, np.int32), np.zeros(mask.shape, np.float32)
         vertex, score = to_host(vertex, score)
         vertices[tuple(pixels.T)] = vertex[cell_of_pixel]
@@ -84,7 +96,9 @@ class Teacher:
 def settled(config: PseudoGtConfig, extractor: Extractor) -> PseudoGtConfig:
     """`config` with a value for every setting that is left open and that the extractor decides."""
     config = by_recipe(config)
-    return replace(config, agreement=extractor.agreement) if config.agreement < 0 else config
+    agreement = extractor.agreement if config.agreement < 0 else config.agreement
+    matching = extractor.matching if config.matching == "auto" else config.matching
+    return replace(config, agreement=agreement, matching=matching)
 
 
 def views_for(
@@ -166,7 +180,11 @@ def pseudo_gt(
         if left:  # a share that is finished needs no views
             # no name here holds the rendered views, so that their memory is free while photos are matched
             teacher = Teacher.make(
-                extractor, views or views_for(extractor, template, config, device), config, track
+                extractor,
+                views or views_for(extractor, template, config, device),
+                config,
+                track,
+                template.geodesic,
             )
             for query in track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt"):
                 if query is not None:
