@@ -18,7 +18,7 @@ DP_SCALE = 255.0  # dp_x and dp_y run from 0 to this over the box, as in DensePo
 MARGIN = 0.1  # a crop is the box of the mask, extended on each side by this share of its length
 EXTRACTORS = (
     "auto, silhouette, picture (an encoder only), vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small),"
-    " sd, sd-dino, dift, several joined by +, or one that a plugin adds. Options follow a comma:"
+    " sd, sd-dino, dift, diy-sc, several joined by +, or one that a plugin adds. Options follow a comma:"
     " vit:FOLDER,layer=9,facet=key."
 )
 CONTROLNET_VIEWS = "side,front"  # sec. 7.3

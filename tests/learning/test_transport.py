@@ -19,15 +19,15 @@ def sheet() -> tuple[np.ndarray, torch.Tensor]:
 
 
 def test_pixels_agree_on_one_of_two_places_that_look_alike() -> None:
-    """Every pixel is as similar to its vertex as to the one across the middle, but for some noise. Alone half of
-    them go wrong; together they all take the same side.
+    """Every pixel is as similar to its vertex as to the one across the middle, but for some noise. Alone,
+    half of them go wrong; together they all take the same side.
     """
     geodesic, yx = sheet()
     number = len(geodesic)
     mirrored = torch.arange(number).view(SIDE, SIDE).flip(1).reshape(-1)
     near = -torch.from_numpy(geodesic) / 100
     random = torch.rand(number, number, generator=torch.Generator().manual_seed(0))
-    sigma = (torch.maximum(near, near[mirrored] - 0.02) + 0.05 * random).T.contiguous()  # (K, P)
+    sigma = (torch.maximum(near, near[mirrored] - 0.005) + 0.05 * random).T.contiguous()  # (K, P)
     right = torch.arange(number)
     alone, (together, score) = sigma.argmax(0), Transport.of(geodesic, torch.device("cpu")).match(sigma, yx)
     errors = [float(geodesic[found, right].mean()) for found in (alone, together)]

@@ -26,7 +26,7 @@ class Silhouette(ExtractorDefaults):
     name = "silhouette"
     needs_mask = True
     sees_whole_object = True  # the feature of each cell knows the whole outline
-    agreement = 2.0  # an outline alone tells little about a pixel
+    agreement, matching = 2.0, "maximum"  # as it was measured to be best
     side = 128
     dim = len(RADII) * SECTORS
 
