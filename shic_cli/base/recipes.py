@@ -15,7 +15,16 @@ from shic_cli.base.settings import CONTROLNET_VIEWS, PseudoGtConfig, SynthConfig
 Config = TypeVar("Config", PseudoGtConfig, SynthConfig, TrainConfig)
 
 PAPER: dict[type, dict[str, Any]] = {
-    PseudoGtConfig: {"pool": "max", "agreement": 0.0, "extractor": "sd-dino", "pca": 0, "style": "normals"},
+    PseudoGtConfig: {
+        "pool": "max",
+        "agreement": 0.0,
+        "matching": "maximum",
+        "extractor": "sd-dino",
+        "pca": 0,
+        "azimuths": 24,
+        "elevations": (0.0, 15.0, 30.0),
+        "style": "normals",
+    },
     SynthConfig: {"generator": "controlnet-depth", "poses": 0.0, "views": CONTROLNET_VIEWS, "erode": 0},
     TrainConfig: {
         "encoder": "dinov2-small",
