@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from random_weights import save_all
 
 from shic_cli.base.recipes import PAPER, by_recipe
 from shic_cli.base.settings import PseudoGtConfig, SynthConfig, TrainConfig
@@ -117,3 +121,43 @@ def test_a_map_without_a_foreground_loss_has_no_foreground_output() -> None:
     assert recipes.layout(settings) == "released"
     assert recipes.layout(replace(settings, foreground=0.1)) == "convolutional"
     assert recipes.layout(replace(settings, decoder="pointwise")) == "pointwise"
+
+
+def test_the_whole_paper_path_from_the_command_line(
+    folder: Path, shic: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On tiny random models, by SHIC_RECIPE alone but for what makes it short; the files record the page's
+    values.
+    """
+    weights = save_all(folder / "weights", full=False)
+    monkeypatch.setenv("SHIC_RECIPE", "paper")
+    monkeypatch.setenv("SHIC_WEIGHTS", str(weights))
+    short = {
+        "pseudo-gt": (
+            "imgs/photo0.png",
+            "imgs/photo1.png",
+            "-o",
+            "pgt.h5",
+            "--azimuths",
+            "2",
+            "--elevations",
+            "0",
+        ),
+        "synth": ("--class", "horse", "--number", "2", "--size", "64", "--side", "64", "--steps", "1"),
+        "train": ("--epochs", "1", "--points", "20"),
+    }
+    for command, words in short.items():
+        status, _, err = shic(command, *words)
+        assert status == 0, err
+    files = {"pseudo-gt": "pgt.h5", "synth": "synth.h5", "train": "model.safetensors"}
+    for command, file in files.items():
+        params = json.loads(shic("info", file, "--json")[1])["params"]
+        for name, value in PAPER[COMMANDS[command]].items():
+            given = f"--{name}" in short[command]
+            found = params[name]["name"] if name == "extractor" else params[name]
+            assert given or found == (list(value) if isinstance(value, tuple) else value), (command, name)
+    assert json.loads(shic("info", "model.safetensors", "--json")[1])["decoder"] == "released"
+    assert shic("predict", "imgs/photo0.png", "--no-pictures")[0] == 0
+    shutil.rmtree(folder / "masks")
+    status, _, err = shic("predict", "imgs/photo1.png", "--no-pictures", "--masker", "none")
+    assert status == 1 and "has no mask" in err, "an output that was never trained tells nothing"
