@@ -49,7 +49,8 @@ def write_onnx(path: Path, predictor: Predictor) -> None:
     With the encoder `picture` its inputs are `image` f4 (B, 3, S, S), RGB in 0..1 of the square crop around
     the mask, and `mask` f4 (B, 1, S, S); with another one `features` f4 (B, C, h, w), as `shic features`
     writes them, or at their own length for a model of raw tokens. Its outputs are `embedding` (B, D, h, w)
-    and `vertex_embedding` (K, D): a pixel's vertex is the one with the largest product. MissingError without the packages; ShicError if the answers differ.
+    and `vertex_embedding` (K, D): a pixel's vertex is the one with the largest product. MissingError without
+    the packages; ShicError if the answers differ.
     """
     try:
         import onnx  # noqa: F401 - the exporter needs it
