@@ -97,7 +97,7 @@ class Trainer:
                 raise InputError(
                     "--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`"
                 )
-        decoder, mirror = DECODERS[layout(config)], torch.from_numpy(template.mirror.astype("int64"))
+        decoder, mirror = DECODERS[config.decoder], torch.from_numpy(template.mirror.astype("int64"))
         examples = Examples(
             readers,
             encoder,
