@@ -328,7 +328,8 @@ def _orders(mesh: Mesh, path: Path) -> list[np.ndarray]:
 
     orders = [mesh.source, mesh.verts]
     try:
-        read = np.asarray(trimesh.load(path, force="mesh", skip_materials=True).vertices)
+        shape: Any = trimesh.load(path, force="mesh", skip_materials=True)
+        read = np.asarray(shape.vertices)
     except Exception:  # trimesh may raise anything, and our reader has read the file
         return orders
     place = np.asarray(KDTree(read_mesh(path).source).query(read)[1])

@@ -62,8 +62,9 @@ class Teacher:
         if config.pca and not isinstance(extractor, Projected):
             extractor, features = fit_basis(extractor, features, views.mask, config.pca)
         bank = similarity.Bank.build(features, views.vertex_yx, views.vertex_visible, views.mask.shape[-1])
-        wanted = geodesic is not None and config.matching == "transport"
-        transport = Transport.of(geodesic, torch.device(extractor.device)) if wanted else None
+        transport = None
+        if geodesic is not None and config.matching == "transport":
+            transport = Transport.of(geodesic, torch.device(extractor.device))
         return cls(extractor, bank, config, transport)
 
     @property

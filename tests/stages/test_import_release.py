@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -160,7 +161,7 @@ def released(small_template: Template, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def import_from(folder: Path, **settings: str) -> Saved:
+def import_from(folder: Path, **settings: Any) -> Saved:
     return import_release.import_release(
         *(folder / name for name in FILES), folder / "horse.obj", ReleaseConfig(**settings)
     )

@@ -38,6 +38,7 @@ class Adapter(nn.Module):
 
     def __init__(self, channels: int, width: int, dim: int) -> None:
         super().__init__()
+        self.channels, self.dim = channels, dim
         self.narrow, self.look = _layer(channels, width, 1), _layer(width, width, 3)
         self.widen = _layer(width, dim, 1)
         self.beside = nn.Identity() if dim == channels else _layer(channels, dim, 1)
@@ -115,13 +116,13 @@ class DiySc(ExtractorDefaults):
         folder = locate(argument or self.model, weights)
         self._dino = Dinov2Base(device=device, weights=weights, layer=11, **options)
         self._adapter = Adapter.of(load_file(folder / "model.safetensors"), folder).to(self._dino.device)
-        channels = self._adapter.narrow[0].in_channels
+        channels = self._adapter.channels
         if channels != self._dino.dim:
             fact = f"{folder}: its adapter takes {channels} channels, DINOv2 has {self._dino.dim}"
             raise InputError(fact, "give the adapter for DINOv2 base")
         self._weights = fingerprint_of(folder)
         self.side, self.device = self._dino.side, self._dino.device
-        self.dim: int = self._adapter.widen[0].out_channels
+        self.dim: int = self._adapter.dim
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
