@@ -163,8 +163,7 @@ def pseudo_gt(
         names = [image.name for image in images]
         made_from, settings = {"images": listing(images)}, masks.settings
     config = settled(config, extractor)
-    # A basis that is fitted here is not recorded: its last digits may differ from run to run, and the other
-    # settings determine it.
+    # A basis that is fitted here is not recorded: its last digits may differ, and the settings determine it.
     made_with = {**extractor.settings, "fingerprint": extractor.fingerprint}
     params = {**config.params(), "extractor": made_with, **settings}
     attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
@@ -187,10 +186,10 @@ def pseudo_gt(
                 track,
                 template.geodesic,
             )
-            for query in track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt"):
-                if query is not None:
-                    vertex, score = teacher.match(query.feature, query.crop, query.mask)
-                    writer.add(query.name, encoded=query.data, mask=query.mask, vertex=vertex, score=score)
+            queries = track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt")
+            for query in filter(None, queries):
+                vertex, score = teacher.match(query.feature, query.crop, query.mask)
+                writer.add(query.name, encoded=query.data, mask=query.mask, vertex=vertex, score=score)
         failures.check(len(images))
     writer.end(failures, len(images))
 
