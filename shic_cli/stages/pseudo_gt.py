@@ -152,8 +152,7 @@ def pseudo_gt(
     `views` belong to another template, or if the features were made with other weights or settings.
     """
     check_target(path, overwrite)
-    if views is not None:
-        _check_views(views, template)
+    _check_views(views, template)
     if isinstance(images, ItemReader):
         extractor = _extractor_of(images, template, config, device, weights)
         names, made_from, settings = images.names, {"features": source(images.path)}, {}
@@ -194,9 +193,9 @@ def pseudo_gt(
     writer.end(failures, len(images))
 
 
-def _check_views(views: Views, template: Template) -> None:
-    """InputError if the views show another template."""
-    if (views.template, views.vertex_yx.shape[1]) != (template.fingerprint, len(template.verts)):
+def _check_views(views: Views | None, template: Template) -> None:
+    """InputError if there are views, and they show another template."""
+    if views and (views.template, views.vertex_yx.shape[1]) != (template.fingerprint, len(template.verts)):
         raise InputError("the views show another template", "render them again with `shic render`")
 
 
