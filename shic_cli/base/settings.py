@@ -367,6 +367,9 @@ class PredictConfig(Checked):
         choices=("auto", "mode", "median"),
     )
     pictures: bool = setting(True, "Write the colour picture of each image too.")
+    unsure: bool = setting(
+        False, "Write a picture of how sure each pixel is too: dark is sure, light unsure, as in `shic view`."
+    )
 
 
 @dataclass(frozen=True)
