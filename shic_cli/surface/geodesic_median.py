@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -54,10 +55,22 @@ class Median:
             torch.from_numpy(distance.argmin(0)).to(device), torch.from_numpy(between).float().to(device)
         )
 
+    @cached_property
+    def members(self) -> tuple[torch.Tensor, ...]:
+        """The vertices of each cell."""
+        counts = self.cell.bincount(minlength=len(self.between)).tolist()
+        return self.cell.argsort(stable=True).split(counts)
+
+    @cached_property
+    def spacing(self) -> torch.Tensor:
+        """The usual distance between the centres of neighbouring cells, a tensor without axes."""
+        return self.between.masked_fill(self.between == 0, torch.inf).amin(1).median()
+
+    def cells(self, share: torch.Tensor) -> torch.Tensor:
+        """The probability `(P, M)` of each cell, of distributions `share` `(P, K)`."""
+        return share.new_zeros(len(share), len(self.between)).index_add_(1, self.cell, share)
+
     def __call__(self, share: torch.Tensor) -> torch.Tensor:
         """The median `(P,)` of each distribution in `share` `(P, K)`."""
-        cells = torch.zeros(len(share), len(self.between), device=share.device).index_add_(
-            1, self.cell, share
-        )
-        best = (cells @ self.between).argmin(1)
+        best = (self.cells(share) @ self.between).argmin(1)
         return torch.where(self.cell == best[:, None], share, -1).argmax(1)
