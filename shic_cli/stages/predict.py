@@ -24,6 +24,7 @@ from shic_cli.files.names import picture_path
 from shic_cli.files.photos import Crop, ImageFile, encode, listing
 from shic_cli.files.pictures import color_map, uncertainty_map
 from shic_cli.files.shards import WHOLE, Part
+from shic_cli.learning.coarse_to_fine import ACROSS, medians
 from shic_cli.learning.encode import cut, decoder_input, each_photo
 from shic_cli.learning.model_file import load_model, require
 from shic_cli.learning.similarity import peak, sample
@@ -136,6 +137,8 @@ class Predictor:
             if self.config.estimate == "auto"
             else self.config.estimate == "median"
         )
+        on_grid = device.type == "cpu" if self.config.compare == "auto" else self.config.compare == "grid"
+        self.on_grid = self.median and on_grid
 
     def _make_encoder(
         self, path: Path, carried: dict[str, torch.Tensor] | None, weights: Path | None
@@ -199,34 +202,38 @@ class Predictor:
     def _map(self, photo: Photo, embedded: Embedded, mirrored: Embedded | None = None) -> Prediction:
         """Return the map of a photo from its embeddings and those of its mirror image."""
         pixels = np.argwhere(photo.mask)
-        points, point_of_pixel = self._thin(pixels, embedded.crop)
+        points, places, point_of_pixel = self._thin(pixels, embedded.crop)
         found = [embedded.at(points)]
         if mirrored is not None:
             found.append(mirrored.at(points * [1, -1] + [0, photo.mask.shape[1] - 1]))
+        side = round(min(embedded.crop.side, self.config.side) / ACROSS)
         shape = photo.mask.shape
         maps = Prediction(
             np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         )
-        for whole, values in zip(maps, self._estimate(torch.stack(found, 1)), strict=True):
+        for whole, values in zip(maps, self._estimate(torch.stack(found, 1), places, side), strict=True):
             whole[tuple(pixels.T)] = values[point_of_pixel]
         return maps
 
-    def _thin(self, pixels: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray | slice]:
-        """Return the positions to compare, and the index of each pixel's position among them.
+    def _thin(self, pixels: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray, np.ndarray | slice]:
+        """Return the positions to compare, their whole coordinates, and the position of each pixel.
 
-        The positions are all pixels, unless the crop is larger than `side`.
+        The positions are all pixels, unless the crop is larger than `side`; then they are cells of a grid.
         """
         if crop.side <= self.config.side:
-            return pixels, slice(None)
+            return pixels, pixels, slice(None)
         step = crop.side / self.config.side
         cells, cell_of_pixel = np.unique((pixels // step).astype(np.int64), axis=0, return_inverse=True)
-        return (cells + 0.5) * step - 0.5, cell_of_pixel.ravel()
+        return (cells + 0.5) * step - 0.5, cells, cell_of_pixel.ravel()
 
     @torch.no_grad()
-    def _estimate(self, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _estimate(
+        self, pixels: torch.Tensor, places: np.ndarray, side: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the vertex `(P,)` of each pixel, its probability `(P,)` and its uncertainty `(P,)`.
 
-        `pixels` `(P, N, D)` are the embeddings of the photo and of its mirror image.
+        `pixels` `(P, N, D)` are the embeddings of the photo and of its mirror image, and `places` `(P, 2)`
+        are whole coordinates. Blocks of `side` pixels are used if the predictor is `on_grid`.
         """
         tables = [self.vertex_embeddings]
         if self.flip:
@@ -242,8 +249,11 @@ class Predictor:
             vertex = self.medians(share, cells) if self.median else peak(share)[1]
             return vertex, share.gather(1, vertex[:, None])[:, 0], self.medians.expected(cells, vertex)
 
-        best = list(self.fitting.each(work, pixels))
-        vertex, score, expected = to_host(*map(torch.cat, zip(*best, strict=True)))
+        if self.on_grid and side > 1:
+            best = medians(pixels, tables, places, side, self.medians, self.fitting.each)
+        else:
+            best = map(torch.cat, zip(*self.fitting.each(work, pixels), strict=True))
+        vertex, score, expected = to_host(*best)
         return vertex, score, np.round(expected * STEPS) / STEPS
 
     def find_mask(self, rgb: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -59,9 +60,20 @@ class Median:
             torch.from_numpy(distance.argmin(0)).to(device), torch.from_numpy(between).float().to(device)
         )
 
+    @cached_property
+    def members(self) -> tuple[torch.Tensor, ...]:
+        """The vertices of each cell."""
+        counts = self.cell.bincount(minlength=len(self.between)).tolist()
+        return self.cell.argsort(stable=True).split(counts)
+
+    @cached_property
+    def spacing(self) -> torch.Tensor:
+        """The usual distance between the centres of neighbouring cells, a tensor without axes."""
+        return self.between.masked_fill(self.between == 0, torch.inf).amin(1).median()
+
     def cells(self, share: torch.Tensor) -> torch.Tensor:
-        """The probability `(P, M)` of each cell, of distributions over vertices `share` `(P, K)`."""
-        return torch.zeros(len(share), len(self.between), device=share.device).index_add_(1, self.cell, share)
+        """The probability `(P, M)` of each cell, of distributions `share` `(P, K)`."""
+        return share.new_zeros(len(share), len(self.between)).index_add_(1, self.cell, share)
 
     def __call__(self, share: torch.Tensor, cells: torch.Tensor | None = None) -> torch.Tensor:
         """The median `(P,)` of each distribution in `share` `(P, K)`; `cells` are those of `share`."""

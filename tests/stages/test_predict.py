@@ -106,3 +106,28 @@ def test_auto_goes_by_how_the_model_was_trained(
     assert (found.flip, found.median) == expected
     given = Predictor(small_model_file, CPU, PredictConfig(flip="on", estimate="mode"))
     assert (given.flip, given.median) == (True, False)
+
+
+def test_a_grid_gives_nearly_what_all_comparisons_give(
+    photo: Photo, small_model_file: Path, small_template: Template
+) -> None:
+    """Of a photo that is large enough for blocks of several pixels; a small one gets the same answer."""
+    large = replace(
+        photo,
+        rgb=cv2.resize(photo.rgb, None, fx=8, fy=8),
+        mask=cv2.resize(photo.mask.astype(np.uint8), None, fx=8, fy=8) > 0,
+    )
+    found = {}
+    for compare in ("all", "grid", "auto"):
+        predictor = Predictor(
+            small_model_file, CPU, PredictConfig(compare=compare, estimate="median", flip="on")
+        )
+        found[compare] = predictor.predict(large)
+        found[compare, "small"] = predictor.predict(photo)
+    np.testing.assert_array_equal(found["all", "small"][0], found["grid", "small"][0])
+    np.testing.assert_array_equal(found["auto"][0], found["grid"][0])
+    all_, grid = found["all"][0], found["grid"][0]
+    assert ((all_ >= 0) == (grid >= 0)).all() and (all_ != grid).any()
+    assert small_template.geodesic[all_[large.mask], grid[large.mask]].mean() < 2
+    stated, exact = (found[compare].uncertainty[large.mask] for compare in ("grid", "all"))
+    assert np.abs(stated - exact).mean() < 0.1 * exact.mean()
