@@ -115,11 +115,11 @@ class ExportConfig(Checked):
 class DemoConfig(Checked):
     """`shic demo`; small enough for four minutes on two CPU cores."""
 
-    photos: int = setting(40, "Photos to match, as those of a class of one's own.", low=1)
+    photos: int = setting(120, "Photos to learn from.", low=1)
     tests: int = setting(30, "Photos to test on.", low=1)
-    synthetic: int = setting(500, "Synthetic pictures to learn from.", low=1)
-    size: int = setting(160, "Side of each picture in pixels.", low=64, high=1024)
+    synthetic: int = setting(400, "Synthetic pictures.", low=1)
+    size: int = setting(192, "Side of each picture in pixels.", low=64, high=1024)
     vertices: int = setting(
         1500, "About how many vertices the template has; the mesh file has 2000.", low=100
     )
-    epochs: int = setting(10, "Epochs of training.", low=1)
+    epochs: int = setting(40, "Epochs of training.", low=1)
