@@ -77,7 +77,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "api/validate-yaml":
             self._send(200, b'{"errors": [], "warnings": []}', {"Content-Type": "application/json"})
         elif path.endswith("/preupload/main"):
-            modes = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
             self._send(200, json.dumps({"files": modes}).encode(), {"Content-Type": "application/json"})
         else:
             repository = path.removeprefix("api/models/").removesuffix("/commit/main")

@@ -81,7 +81,7 @@ def test_what_cant_be_pushed_is_told_in_two_lines(run: Run, hub: Hub, folder: Pa
     push = ("models", "push", "model.safetensors")
     for words, said, status in (
         ((*push, "me/shut", "--licence", "mit"), "check that your token may write it", 1),
-        ((*push, "animal", "--licence", "mit"), "give OWNER/NAME", 1),
+        ((*push, "animal", "--licence", "mit"), "give OWNER/NAME", 2),
         ((*push, "me/a", "--licence", "mit", "--scores", "bad.json"), "bad.json: holds no results", 1),
         (
             ("models", "push", "imgs/photo0.png", "me/a", "--licence", "mit"),

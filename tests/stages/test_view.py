@@ -279,9 +279,6 @@ def test_two_maps_files_stand_side_by_side_and_errors_are_those_of_eval(
     assert order == ["0.png", "1.png", "2.png"]  # the one without annotations is last
 
 
-@pytest.mark.parametrize(
-    "name", ["</script><script>document.title='run'</script>.png", 'it\'s "so" <b>&amp;.png']
-)
 def test_keypoints_are_shown_by_name_with_errors_where_their_vertices_are_known(
     shic: Shic, opened: Opened, small_template: Template, small_template_file: Path
 ) -> None:
@@ -314,6 +311,9 @@ def test_keypoints_are_shown_by_name_with_errors_where_their_vertices_are_known(
     assert browser.execute_script("return viewer.cards[0].photo.layers[0].error ?? null") is None
 
 
+@pytest.mark.parametrize(
+    "name", ["</script><script>document.title='run'</script>.png", 'it\'s "so" <b>&amp;.png']
+)
 def test_a_name_is_only_ever_text(
     shic: Shic, opened: Opened, small_template: Template, small_template_file: Path, name: str
 ) -> None:
