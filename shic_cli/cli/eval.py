@@ -260,9 +260,7 @@ def _show_calibration(name: str, found: dict[str, Any]) -> None:
     columns = ("points", "stated", "error")
     rows = [[str(i), *(_format(row[key]) for key in columns)] for i, row in enumerate(found["bins"], 1)]
     table(f"{name}: calibration", ["", *columns], rows)
-    figures = ", ".join(
-        f"{key} {_format(found[key]) or '-'}" for key in ("scale", "rank_points", "rank_photos")
-    )
+    figures = ", ".join(f"{key} {_format(found[key]) or '-'}" for key in found if key != "bins")
     click.echo(figures, err=True)
 
 

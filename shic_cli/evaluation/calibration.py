@@ -19,8 +19,9 @@ def calibration(maps: ItemReader, entries: list[Scored]) -> dict[str, Any]:
 
     `bins` hold the points in ten groups of equal size, from the surest on: how many there are, and their mean
     `stated` uncertainty and mean `error`. `scale` is what to multiply the uncertainty by to have the mean
-    error right. `rank_points` and `rank_photos` are Spearman's correlations with the errors: of points, and
-    of the photos' mean uncertainty with their mean errors; None if it is not defined.
+    error right. The ranks are Spearman's correlations with errors, None if not defined: `rank_points` of
+    points; `rank_photos` of the photos' mean uncertainty, of all pixels, with their mean errors;
+    `rank_photos_at_points` of the mean uncertainty at the photo's points alone.
 
     Points without a prediction are left out. InputError if the file states no uncertainty.
     """
@@ -33,22 +34,24 @@ def calibration(maps: ItemReader, entries: list[Scored]) -> dict[str, Any]:
             raise InputError(
                 f"{maps.path}: states no uncertainty", "make it with `shic predict`, or again if it is older"
             )
-        stated.append(item.uncertainty[tuple(entry.points.yx[answered].T)].astype(float))
+        at_points = item.uncertainty[tuple(entry.points.yx[answered].T)].astype(float)
+        stated.append(at_points)
         errors.append(entry.error[answered])
         doubt = float(item.uncertainty[item.vertex >= 0].astype(float).mean())
-        photos.setdefault(entry.item, (doubt, []))[1].extend(entry.error[answered])
+        pairs = zip(at_points, entry.error[answered], strict=True)
+        photos.setdefault(entry.item, (doubt, []))[1].extend(pairs)
     if not photos:
         raise InputError(f"{maps.path}: has no map of an annotated photo", "predict the annotated photos")
     return _figures(np.concatenate(stated), np.concatenate(errors), list(photos.values()))
 
 
 def _figures(
-    stated: np.ndarray, error: np.ndarray, photos: list[tuple[float, list[float]]]
+    stated: np.ndarray, error: np.ndarray, photos: list[tuple[float, list[tuple[float, float]]]]
 ) -> dict[str, Any]:
-    """The figures of points, and of photos with the mean uncertainty and the errors of each."""
+    """The figures of points and of photos: each one's mean uncertainty, and what its points state and err."""
     order = np.argsort(stated, kind="stable")
     bins = [part for part in np.array_split(order, BINS) if len(part)]
-    seen = [(doubt, float(np.mean(errors))) for doubt, errors in photos if errors]
+    seen = np.array([(doubt, *np.mean(pairs, axis=0)) for doubt, pairs in photos if pairs]).reshape(-1, 3)
     return {
         "bins": [
             {"points": len(part), "stated": float(stated[part].mean()), "error": float(error[part].mean())}
@@ -56,7 +59,8 @@ def _figures(
         ],
         "scale": float(error.mean() / stated.mean()) if stated.any() else None,
         "rank_points": _rank(stated, error),
-        "rank_photos": _rank(*np.array(seen).reshape(-1, 2).T),
+        "rank_photos": _rank(seen[:, 0], seen[:, 2]),
+        "rank_photos_at_points": _rank(seen[:, 1], seen[:, 2]),
     }
 
 

@@ -47,6 +47,7 @@ def test_bins_scale_and_ranks_by_hand(tmp_path: Path) -> None:
     assert found["bins"][0]["stated"] < found["bins"][9]["stated"] <= 200
     assert found["scale"] == pytest.approx(2)
     assert found["rank_points"] == pytest.approx(1) and found["rank_photos"] == pytest.approx(1)
+    assert found["rank_photos_at_points"] == pytest.approx(1)
     backwards = [entry("a", stated / 2), entry("b", stated), entry("c", 2 * stated)]
     assert calibration(maps, backwards)["rank_photos"] == pytest.approx(-1)
 
