@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from shic_cli.base.errors import InputError
 from shic_cli.evaluation.geodesic import Scored
@@ -68,4 +68,4 @@ def _rank(a: np.ndarray, b: np.ndarray) -> float | None:
     """Spearman's rank correlation; None for fewer than three values, or where all are the same."""
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    return float(spearmanr(a, b).statistic)
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

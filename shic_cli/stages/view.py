@@ -149,9 +149,8 @@ def _photo(name: str, page: Page) -> tuple[dict, dict]:
         if figures is None:
             continue
         figures["points"] = len(here)
-        if known := [point for point in here if point.error is not None]:
-            figures["error"] = float(np.mean([point.error for point in known]))
-            figures["swapped"] = float(np.mean([point.swapped for point in known]))
+        if known := [(point.error, point.swapped) for point in here if point.error is not None]:
+            figures["error"], figures["swapped"] = map(float, np.mean(known, axis=0))
     return listed, body | {"points": [[asdict(point) for point in here] for here in points]}
 
 
