@@ -21,6 +21,9 @@ class GeodesicConfig(Checked):
     gps: bool = setting(
         False, "Report the average precision over the geodesic point similarity too, as DensePose-CSE does."
     )
+    calibration: bool = setting(
+        False, "Compare the uncertainty that `shic predict` states with the errors, in ten bins."
+    )
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class ViewConfig(Checked):
     first: str = setting(
         "name",
         "Which photos are shown if there are more than --most. name: the first by name. unsure: those with"
-        " the lowest mean score. spread: evenly spread over the names.",
+        " the largest mean uncertainty, or the lowest mean score where the maps have none. spread: evenly"
+        " spread over the names.",
         choices=("name", "unsure", "spread"),
     )
     side: int = setting(

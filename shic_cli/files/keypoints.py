@@ -109,7 +109,7 @@ def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> Sequence[Pair]:
     """
     is_csv = Path(path).suffix == ".csv"
     rows = read_csv(path) if is_csv else []
-    images, categories = ({}, {}) if is_csv else _read_keypoints(path)
+    images, categories = ({}, {}) if is_csv else read_keypoints(path)
     known = sorted(({pair.category for pair in rows} | set(categories.values())) - {""})
     classes = classes if known or len(classes) > 1 else ()
     if unknown := [name for name in classes if name not in known]:
@@ -127,7 +127,7 @@ def read_pairs(path: Path, classes: tuple[str, ...] = ()) -> Sequence[Pair]:
     return pairs
 
 
-def _read_keypoints(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
+def read_keypoints(path: Path) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, str]]:
     """Return the points (y, x) by kind, and the class, of each image of a plain JSON."""
     images, categories = {}, {}
     for name, each in get(read_json(path), "images", dict, str(path)).items():

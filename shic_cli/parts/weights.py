@@ -168,6 +168,21 @@ def locate(name: str, weights: Path | None = None) -> Path:
     )
 
 
+MODEL_FILE = "model.safetensors"
+
+
+def model_path(path: Path, weights: Path | None = None) -> Path:
+    """The model file `path`, or that of the repository OWNER/NAME where `path` is one and there is no such
+    file.
+
+    MissingError (status 3) gives the command that gets the model.
+    """
+    name = path.as_posix()
+    if path.exists() or path.suffix in (".safetensors", ".h5") or not REPOSITORY.fullmatch(name):
+        return path
+    return locate(name, weights) / MODEL_FILE
+
+
 def full_name(name: str) -> str:
     """`name`, or the absolute path where it is a folder, so that it means the same in any working folder."""
     path = Path(os.path.expanduser(name))

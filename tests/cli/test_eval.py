@@ -68,6 +68,23 @@ def test_geodesic_table_leaves_stdout_empty(shic: Shic, maps: Path, annotations:
     assert all(word in err for word in ("cat", "dog", "all", "mean"))
 
 
+def test_calibration_is_a_table_and_json_and_needs_an_uncertainty(
+    shic: Shic, maps: Path, annotations: Path
+) -> None:
+    line = ("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--calibration", "--json")
+    assert "pred.h5: states no uncertainty" in shic(*line)[2]
+    held = [item.arrays for item in ItemReader(maps, "shic/maps")]
+    attrs = ItemReader(maps, "shic/maps").header.attrs
+    with ItemWriter(maps, "shic/maps", params={}, sources={}, attrs=attrs, overwrite=True) as writer:
+        for name, arrays in zip(("a.png", "b.png", "c.png"), held, strict=True):
+            writer.add(name, **arrays, uncertainty=np.full((SIZE, SIZE), 2.5))
+    status, out, err = shic(*line)
+    found = json.loads(out)["calibration"]
+    assert status == 0 and found["scale"] == 0 and "pred.h5: calibration" in err and "rank_photos -" in err
+    assert [row["points"] for row in found["bins"]] == [1] * 4
+    assert {row["stated"] for row in found["bins"]} == {2.5} and found["rank_photos"] is None
+
+
 def test_what_is_missing_is_said_and_counted(shic: Shic, maps: Path, annotations: Path) -> None:
     value = json.loads(annotations.read_text())
     value["images"][1]["file_name"] = "z.png"
