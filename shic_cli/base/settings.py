@@ -18,7 +18,7 @@ DP_SCALE = 255.0  # dp_x and dp_y run from 0 to this over the box, as in DensePo
 MARGIN = 0.1  # a crop is the box of the mask, extended on each side by this share of its length
 EXTRACTORS = (
     "auto, silhouette, picture (an encoder only), vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small),"
-    " sd, sd-dino, dift, several joined by +, or one that a plugin adds. Options follow a comma:"
+    " sd, sd-dino, dift, diy-sc, several joined by +, or one that a plugin adds. Options follow a comma:"
     " vit:FOLDER,layer=9,facet=key."
 )
 CONTROLNET_VIEWS = "side,front"  # sec. 7.3
@@ -135,18 +135,36 @@ class FeatureConfig(Checked):
     )
 
 
+def recipe() -> Any:
+    """The setting `--recipe`."""
+    return setting(
+        "auto",
+        "What auto, 0 and -1 stand for in other settings. paper: the paper's values. auto: those that were"
+        " measured to be best.",
+        choices=("auto", "paper"),
+        variable="SHIC_RECIPE",
+    )
+
+
 @dataclass(frozen=True)
 class PseudoGtConfig(Checked):
     """`shic pseudo-gt`; Eq. 2."""
 
+    recipe: str = recipe()
     pool: str = setting("max", "How the views are pooled (Table 3).", choices=("max", "mean", "topk"))
     topk: int = setting(3, "Views averaged by --pool topk.", low=1)
     agreement: float = setting(
-        2.0,
+        -1.0,
         "Weight of each view's agreement with the whole object: this many times the difference to the"
-        " agreement of the best view is added to its similarities. 0 is the paper's Eq. 2. Not used with"
-        " --pool mean.",
-        low=0,
+        " agreement of the best view is added to its similarities. 0 is the paper's Eq. 2. -1: what was"
+        " measured to be best for the extractor. Not used with --pool mean.",
+        low=-1,
+    )
+    matching: str = setting(
+        "auto",
+        "maximum: every pixel takes the vertex that it is most similar to (Eq. 2). transport: all pixels"
+        " together, so that near pixels get near vertices. auto: the better one for the extractor.",
+        choices=("auto", "maximum", "transport"),
     )
     extractor: str = setting("auto", EXTRACTORS)
     pca: int = setting(
@@ -169,6 +187,7 @@ class PseudoGtConfig(Checked):
 class SynthConfig(Checked):
     """`shic synth`; sec. 3.5."""
 
+    recipe: str = recipe()
     generator: str = setting(
         "auto",
         "auto, plain, controlnet-depth, or one that a plugin adds."
@@ -184,9 +203,9 @@ class SynthConfig(Checked):
         (-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90
     )
     level: float = setting(
-        0.7,
-        "Share of pictures taken as people take photos: from eye height, with a level camera.",
-        low=0,
+        -1.0,
+        "Share of pictures taken as people take photos: from eye height, with a level camera; -1: 0.7.",
+        low=-1,
         high=1,
     )
     roll: float = setting(8.0, "Largest tilt of the camera in degrees.", low=0, high=180)
@@ -200,17 +219,20 @@ class SynthConfig(Checked):
         high=1,
     )
     poses: float = setting(
-        1.0,
-        "How far limbs and trunk bend at random (1: as animals do); 0 keeps the template at rest, as in the"
-        " paper.",
-        low=0,
+        -1.0,
+        "How far limbs and trunk bend at random; 0 keeps the template at rest, as in the paper. -1: 1, as"
+        " animals do.",
+        low=-1,
         high=3,
     )
     bodies: float = setting(
-        1.0, "How far bodies differ from the template's (1: as animals of a class do).", low=0, high=3
+        -1.0, "How far bodies differ from the template's. -1: 1, as animals of a class do.", low=-1, high=3
     )
     like_photos: float = setting(
-        0.5, "Share of pictures seen from where the photos of --photos are taken from.", low=0, high=1
+        -1.0,
+        "Share of pictures seen from where the photos of --photos are taken from; -1: 0.5.",
+        low=-1,
+        high=1,
     )
     backgrounds: str = setting("", "Folder of photos for the backgrounds; without it they are made up.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
@@ -294,12 +316,7 @@ class TrainConfig(Checked):
         " picture, which gives pixels).",
         choices=("auto", "convolutional", "pointwise", "unet"),
     )
-    recipe: str = setting(
-        "auto",
-        "What auto and 0 mean in the settings below. paper: the values of sec. 4.1. auto: the same, but a"
-        " pointwise decoder and a unet have values of their own.",
-        choices=("auto", "paper"),
-    )
+    recipe: str = recipe()
     dim: int = setting(0, "D, length of an embedding (sec. 4.1); 0: 16, or 32 for a unet.", low=0)
     epochs: int = setting(0, "Passes over the pictures; 0: 40, or 10 for a unet.", low=0)
     batch: int = setting(
@@ -342,9 +359,22 @@ class TrainConfig(Checked):
         low=-1,
     )
     foreground: float = setting(
-        0.1,
-        "Weight of the cross-entropy of the foreground output, which encoders that need a mask do not have.",
-        low=0,
+        -1.0,
+        "Weight of the cross-entropy of the foreground output, which encoders that need a mask do not have;"
+        " -1: 0.1. With 0 the model has no such output, and predict needs masks.",
+        low=-1,
+    )
+    tokens: str = setting(
+        "auto",
+        "Features as the decoder gets them. unit: unit vectors. raw: at their own length, as in the authors'"
+        " release. auto: unit.",
+        choices=("auto", "unit", "raw"),
+    )
+    draw: str = setting(
+        "auto",
+        "How points of synthetic pictures are drawn. pixels: every labelled pixel alike. vertices: every"
+        " visible vertex alike, at the pixel in its middle (Eq. 4). auto: pixels.",
+        choices=("auto", "pixels", "vertices"),
     )
     augment: str = setting(
         "auto",
@@ -364,7 +394,7 @@ class TrainConfig(Checked):
         choices=("auto", "float32", "bfloat16"),
     )
     variants: int = setting(
-        2, "Augmented copies of each picture, made once; 0 makes a new copy in every epoch.", low=0
+        -1, "Augmented copies of each picture, made once; 0 makes a new copy in every epoch; -1: 2.", low=-1
     )
     natural_images: bool = setting(True, "Use the maps files of photos (Table 3).")
     synthetic_images: bool = setting(True, "Use the maps files of synthetic pictures (Table 3).")
@@ -391,12 +421,14 @@ class PredictConfig(Checked):
         " exact where legs are hard to tell apart. auto: median for a unet.",
         choices=("auto", "mode", "median"),
     )
+    compare: str = setting(
+        "auto",
+        "Which pixels are compared with all vertices for the median. all: every one. grid: one of each block,"
+        " of 128 blocks across the object, and those near edges; the others are interpolated, and the mean"
+        " error changes by less than 1 %. auto: grid on a CPU, all on a GPU.",
+        choices=("auto", "all", "grid"),
+    )
     pictures: bool = setting(True, "Write the colour picture of each image too.")
-
-
-@dataclass(frozen=True)
-class ReleaseConfig(Checked):
-    """`shic models import`; the mesh is left as it is, as by `shic template prep --vertices 0`."""
-
-    up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
-    front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
+    unsure: bool = setting(
+        False, "Write a picture of how sure each pixel is too: dark is sure, light unsure, as in `shic view`."
+    )

@@ -17,6 +17,7 @@ import torch
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import SynthConfig
 from shic_cli.files import pictures
 from shic_cli.files.items import ItemReader
@@ -30,6 +31,9 @@ from shic_cli.surface.poses import Limb, Poser
 from shic_cli.surface.viewpoints import photo_azimuths
 
 log = logging.getLogger("shic")
+
+# What -1 stands for.
+USUAL = {"poses": 1.0, "bodies": 1.0, "like_photos": 0.5, "level": 0.7}
 
 
 class Synthesizer(Framer):
@@ -66,17 +70,23 @@ class Synthesizer(Framer):
 
 
 def settled(config: SynthConfig, device: torch.device, weights: Path | None = None) -> SynthConfig:
-    """`config` with every `auto` replaced.
+    """`config` with a value for every setting that is left open.
 
     The generator is one that this machine can use; the views and the erosion are those that the generator is
-    made for.
+    made for, or the recipe's.
     """
+    config = by_recipe(config)
     auto = "" if config.class_name.strip() else "classless generators"
     name = registry.resolve("generators", config.generator, device, weights, auto)
     generator = registry.find("generators", registry.Spec.parse(name).name)
     views = generator.views if config.views == "auto" else config.views
     erode = generator.erode if config.erode < 0 else config.erode
-    return replace(config, generator=name, views=views, erode=erode)
+    return posed(replace(config, generator=name, views=views, erode=erode))
+
+
+def posed(config: SynthConfig) -> SynthConfig:
+    """`config` with a value for each of the settings in USUAL."""
+    return replace(config, **{name: value for name, value in USUAL.items() if getattr(config, name) < 0})
 
 
 def contact_sheet(path: Path, colors: np.ndarray, number: int = 12) -> np.ndarray:

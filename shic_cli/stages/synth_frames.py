@@ -173,7 +173,7 @@ def random_camera(
     if azimuths is not None and not views and rng.random() < config.like_photos:
         azimuth = float(rng.choice(azimuths) + rng.normal(0, NEAR)) % 360
     roll, fov = rng.uniform(-config.roll, config.roll), rng.uniform(config.fov[0], config.fov[1])
-    if not views and rng.random() < config.level:
+    if not views and config.level > 0 and rng.random() < config.level:
         elevation = float(np.clip(rng.normal(*EYE), config.elevation[0], config.elevation[1]))
         roll = float(np.clip(rng.normal(0, TILT), -config.roll, config.roll))
     places = (torch.tensor([value], dtype=torch.float32) for value in (azimuth, elevation, roll, fov))
