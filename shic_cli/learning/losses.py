@@ -36,10 +36,15 @@ def synthetic(
     all K - 1 other vertices in the sum over vertices. With all vertices as rivals the loss is exact. It is
     ln K for an untrained model. Source: sampled softmax (Jean et al., ACL 2015).
     """
-    own, same = (pixels * vertices[vertex]).sum(-1, keepdim=True), rivals == vertex[..., None]
-    stands_for = (len(vertices) - 1) / (len(rivals) - same.sum(-1, keepdim=True))
-    others = (pixels @ vertices[rivals].T).masked_fill(same, -torch.inf) + stands_for.log()
-    return (torch.cat([own, others], -1).logsumexp(-1, keepdim=True) - own).mean()
+    own = (pixels * vertices[vertex]).sum(-1)
+    drawn = torch.zeros(len(vertices), dtype=torch.bool, device=rivals.device)
+    drawn[rivals] = True
+    drawn = drawn[vertex]
+    every = (pixels @ vertices[rivals].T).logsumexp(-1)
+    # The label's own vertex does not count among its rivals.
+    others = every + torch.where(drawn, 1 - (own - every).exp(), 1.0).clamp_min(1e-6).log()
+    stands_for = (len(vertices) - 1) / (len(rivals) - drawn.float())
+    return (torch.logaddexp(own, others + stands_for.log()) - own).mean()
 
 
 def near(logits: torch.Tensor, side: torch.Tensor) -> torch.Tensor:

@@ -36,7 +36,7 @@ log = logging.getLogger("shic")
 
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses that only photos have
 MIDDLE = 0.01  # a vertex nearer to the mirror plane is on neither side; the template's largest side is 1
-RIVALS = 1024  # random vertices that stand for all vertices in a step of a U-Net
+RIVALS = 512  # random vertices that stand for all vertices in a step of a U-Net
 DIVERGED = 10.0  # times the loss of an untrained map; training does not recover from a larger loss
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
 MEMORY = 0.25  # share of the memory free at the start of training that kept encoded pictures may fill

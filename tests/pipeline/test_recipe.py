@@ -113,7 +113,7 @@ def test_a_setting_that_is_given_stays() -> None:
     assert pseudo_gt.settled(PseudoGtConfig(), Silhouette()).agreement == 2.0
     plain = settled(SynthConfig(recipe="paper", generator="plain"), torch.device("cpu"))
     assert (plain.poses, plain.views, plain.erode) == (0.0, "side,front", 0)
-    assert settled(SynthConfig(generator="plain"), torch.device("cpu")).poses == 2.0
+    assert settled(SynthConfig(generator="plain"), torch.device("cpu")).poses == 1.0
 
 
 def test_a_map_without_a_foreground_loss_has_no_foreground_output() -> None:
