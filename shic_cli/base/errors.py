@@ -26,6 +26,10 @@ class ShicError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[type[ShicError], tuple[str, str]]:
+        """So that a worker's error reaches the first process whole."""
+        return type(self), (self.message, self.hint)
+
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
 

@@ -138,6 +138,24 @@ shard = click.option(
     callback=_part,
     help="Process the I-th of N shares of the images and write NAME.part-I-of-N.h5, for `shic join`.",
 )
+
+
+def _workers(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    from shic_cli.base.errors import SettingError
+
+    if value != "auto" and not (value.isdecimal() and int(value)):
+        raise SettingError(f"--workers {value}: is no number of processes", "give auto, or 1 and up")
+    return None if value == "auto" else int(value)
+
+
+workers = click.option(
+    "--workers",
+    callback=_workers,
+    default="auto",
+    show_default=True,
+    help="Processes to use; auto: one for each core that this command may use, if there is enough to do."
+    " The file is the same with any number.",
+)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 seed = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @options.device
 @options.seed
 @options.shard
+@options.workers
 @options.overwrite
 def command(
     template: Path,
@@ -55,6 +56,7 @@ def command(
     weights: Path | None,
     device: str,
     part: Part,
+    workers: int | None,
     seed: int,
     overwrite: bool,
 ) -> None:
@@ -90,7 +92,8 @@ def command(
         if images:
             synth_exchange.read_pictures(surface, images, output, config, torch_device, **shared)
         else:
-            synth.synthesize(surface, output, config, torch_device, seed, part=part, **shared)
+            shared |= {"part": part, "workers": workers}
+            synth.synthesize(surface, output, config, torch_device, seed, **shared)
     except PartialError as error:  # the other pictures are written and can be drawn
         failed = error
     if contact_sheet:

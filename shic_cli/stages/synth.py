@@ -6,7 +6,9 @@ The labels come from the template's projection. Axes: K vertices, F faces, S by 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from shic_cli.base.devices import chance
 from shic_cli.base.errors import PictureError, SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import SynthConfig
+from shic_cli.base.workers import number_of, spread
 from shic_cli.files import pictures
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
@@ -27,7 +30,7 @@ from shic_cli.learning.views import interpolate, pixel_vertex
 from shic_cli.parts import registry
 from shic_cli.parts.generators.contract import Scene
 from shic_cli.parts.renderers.contract import Fragments
-from shic_cli.stages.synth_writing import Check, Target, collect
+from shic_cli.stages.synth_writing import Check, Labelled, Target, collect
 from shic_cli.surface.cameras import Cameras, look_at
 from shic_cli.surface.mesh import vertex_normals
 from shic_cli.surface.poses import Poser
@@ -137,8 +140,9 @@ class Framer:
         normals = vertex_normals(frame.verts, self.faces).astype(np.float32) @ rotation
         values = torch.from_numpy(np.concatenate([normals, self.verts], 1))
         image = interpolate(fragments, torch.from_numpy(self.faces), values)[0].numpy()
-        normal = image[..., :3] / np.linalg.norm(image[..., :3], axis=-1, keepdims=True).clip(1e-6)
         mask, depth = fragments.mask[0].numpy(), fragments.zbuf[0].numpy()
+        normal = image[..., :3]
+        normal[mask] /= np.linalg.norm(normal[mask], axis=-1, keepdims=True).clip(1e-6)
         return Scene(mask, depth, normal, image[..., 3:], rotation[1], frame.azimuth, frame.elevation)
 
 
@@ -234,13 +238,15 @@ def synthesize(
     overwrite: bool = False,
     track: Track = plain_track,
     part: Part = WHOLE,
+    workers: int | None = 1,
 ) -> None:
     """Write `config.number` pictures, or those of `config.only`, or a `part`, to the maps file `path`.
 
     The labels are `synthetic`. An unfinished run continues. Picture i depends on `seed` and i only, so each
     can be made again alone. It shows a random pose of the template, unless `config.poses` is 0. With
-    `config.check`, pictures are dropped if their object is not where `masker` finds one. PartialError if a
-    generator failed for some.
+    `config.check`, pictures are dropped if their object is not where `masker` finds one. On a CPU so
+    many processes as `workers` paint, or as many as pay if it is None, if the generator is small; this makes
+    no difference to the file. PartialError if a generator failed for some.
     """
     config = settled(config, device, weights)
     sources = dict(sources or {})
@@ -248,12 +254,18 @@ def synthesize(
         sources["backgrounds"] = listing(list_images([config.backgrounds]))
     check = Check.of(config, masker, device, weights)
     try:
-        maker = Synthesizer(template.verts, template.faces, config, device, weights)
         poser = Poser.of(template, config.poses)
+        # the table of distances, which no pose needs, is much to hand over
+        poser = replace(poser, template=replace(template, geodesic=template.geodesic[:0]))
+        given = (template.faces, poser, config, device, weights, seed)
 
-        def make(i: int) -> Picture:
-            rng = chance(seed, "synth", i)
-            return maker.make(rng, poser(rng))
+        def make(numbers: Sequence[int]) -> Iterator[Labelled | PictureError]:
+            small = registry.find("generators", registry.Spec.parse(config.generator).name).small
+            if not (small and device.type == "cpu"):
+                if (workers or 1) > 1:
+                    log.info("one worker: only --device cpu and a small generator, as plain is, take more")
+                return spread(painter, given, numbers, 1)
+            return spread(painter, given, numbers, number_of(workers, len(numbers)))
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
         collect(target, chosen(config), make, check, track=track, part=part)
@@ -263,6 +275,24 @@ def synthesize(
         generator = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = f"{generator.saves_memory}; what is finished is kept"
         raise ShicError(f"out of GPU memory in {config.generator}", hint) from error
+
+
+def painter(
+    faces: np.ndarray,
+    poser: Poser,
+    config: SynthConfig,
+    device: torch.device,
+    weights: Path | None,
+    seed: int,
+) -> Callable[[int], Labelled | PictureError]:
+    """A function that makes the picture of a number."""
+    maker = Synthesizer(poser.template.verts, faces, config, device, weights)
+
+    def make(i: int) -> Picture:
+        rng = chance(seed, "synth", i)
+        return maker.make(rng, poser(rng))
+
+    return partial(Labelled.attempt, make)
 
 
 def chosen(config: SynthConfig) -> list[int]:

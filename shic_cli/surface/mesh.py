@@ -199,9 +199,8 @@ def vertex_normals(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
     faces.
     """
     a, b, c = verts[faces].swapaxes(0, 1)
-    normals = np.zeros(verts.shape)
-    for corner in faces.T:
-        np.add.at(normals, corner, np.cross(b - a, c - a))
+    corner, area = faces.T.ravel(), np.tile(np.cross(b - a, c - a).T, 3)
+    normals = np.stack([np.bincount(corner, each, len(verts)) for each in area], 1)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     return normals / np.where(length > 0, length, 1)
 
