@@ -1,7 +1,8 @@
-"""An imitation of the few addresses of the hub that `shic models pull` asks, for tests."""
+"""An imitation of the few addresses of the hub that `shic models pull` and `push` ask, for tests."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -16,8 +17,8 @@ class Hub:
     """A server on this machine; `repositories` maps a name to its files, `faults` says what goes wrong,
     `asked` what was requested.
 
-    Faults by repository: `gated`, `private`, `html`, `slow`, `huge`. By file: `once` (breaks off half-way,
-    the first time), `fails` (status 500), `stalls` (half of it, then nothing).
+    Faults by repository: `gated`, `private`, `html`, `slow`, `huge`, `readonly`. By file: `once` (breaks off
+    half-way, the first time), `fails` (status 500), `stalls` (half of it, then nothing).
     """
 
     def __init__(self) -> None:
@@ -56,6 +57,37 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(body=True)
+
+    def do_POST(self) -> None:
+        """What a push asks: to make a repository, to check a card, how to send files, and to commit them."""
+        path, body = (
+            self.path.partition("?")[0].lstrip("/"),
+            self.rfile.read(int(self.headers["Content-Length"])),
+        )
+        self.owner.tokens.add(self.headers.get("Authorization"))
+        self.owner.asked.append(("POST", path, None))
+        if path == "api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
+            if self.owner.faults.get(name) == "readonly":
+                self._send(403, b"{}", {})
+                return
+            self.owner.repositories.setdefault(name, {})
+            self._send(200, json.dumps({"url": f"{self.owner.address}/{name}"}).encode(), {})
+        elif path == "api/validate-yaml":
+            self._send(200, b'{"errors": [], "warnings": []}', {"Content-Type": "application/json"})
+        elif path.endswith("/preupload/main"):
+            names = [file["path"] for file in json.loads(body)["files"]]
+            modes = [{"path": name, "uploadMode": "regular", "shouldIgnore": False} for name in names]
+            self._send(200, json.dumps({"files": modes}).encode(), {"Content-Type": "application/json"})
+        else:
+            repository = path.removeprefix("api/models/").removesuffix("/commit/main")
+            for record in map(json.loads, body.splitlines()):
+                if record["key"] == "file":
+                    content = base64.b64decode(record["value"]["content"])
+                    self.owner.repositories[repository][record["value"]["path"]] = content
+            url = f"{self.owner.address}/{repository}/commit/{COMMIT}"
+            self._send(200, json.dumps({"commitUrl": url, "commitOid": COMMIT}).encode(), {})
 
     def _answer(self, body: bool) -> None:
         path = self.path.partition("?")[0].lstrip("/")

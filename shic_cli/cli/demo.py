@@ -36,7 +36,8 @@ def command(
 ) -> None:
     """Run the whole pipeline in FOLDER on a self-made example, and print each command that it runs.
 
-    The photos are pictures of a posed T-Rex with exact labels. The demo ends with a table and summary.png.
+    The photos are pictures of a posed T-Rex with exact labels. The demo ends with a table, summary.png, and
+    view.html, where a click on a photo marks its place on the mesh and in every other photo.
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import emit_json, track
@@ -80,7 +81,7 @@ def _say(text: str) -> None:
 
 
 def _show(figures: dict[str, Any], picture: Path, seconds: float) -> None:
-    """Print the table of the demo's scores, and the path of its picture."""
+    """Print the table of the demo's scores, and what to look at."""
     from shic_cli.cli.console import table
 
     rows = [
@@ -92,4 +93,6 @@ def _show(figures: dict[str, Any], picture: Path, seconds: float) -> None:
         for name, score in figures.items()
     ]
     table("Test photos", ("", "geodesic error of 228", "95 % interval"), rows)
-    _say(f"{picture} shows the maps ({seconds:.0f} s)")
+    _say(
+        f"{picture} shows the maps; open {picture.with_name('view.html')} to click on them ({seconds:.0f} s)"
+    )

@@ -89,11 +89,16 @@ def geodesic(
     a missing image costs recall, and a prediction below the threshold costs precision too. Predictions are
     ranked by the mean score in the box; equal ones keep the order of the annotations.
 
+    --calibration: the points of each maps file in ten groups of equal size by stated uncertainty, from the
+    surest on, and the mean error of each; the scale that would make the mean uncertainty the mean error; and
+    Spearman's rank correlation of uncertainty and error, over points and over the means of photos.
+
     --report: one HTML page that holds its pictures. It shows the table, the distribution of the errors, the
     worst and the best images with their maps, and the points at which left and right are confused.
     """
     from shic_cli.cli.console import track
     from shic_cli.evaluation import report as reports
+    from shic_cli.evaluation.calibration import calibration
     from shic_cli.evaluation.geodesic import scored, summary
     from shic_cli.evaluation.gps import with_precision
     from shic_cli.files.annotations import read_annotations
@@ -107,6 +112,13 @@ def geodesic(
     results = {name: summary(objects, seed) for name, objects in entries.items()}
     if config.gps:
         results = {name: with_precision(result, entries[name]) for name, result in results.items()}
+    if config.calibration:
+        results = {
+            name: {**result, "calibration": calibration(maps, entries[name])}
+            if (maps := getattr(rows[name], "maps", None))
+            else result
+            for name, result in results.items()
+        }
     if page:
         sections = [
             reports.Row(name, entries[name], results[name], getattr(rows[name], "maps", None))
@@ -116,6 +128,9 @@ def geodesic(
     _show(results, "geodesic error", GEODESIC_FIGURES)
     if config.gps:
         _show(results, "average precision over GPS", GPS_FIGURES)
+    for name, result in results.items():
+        if "calibration" in result:
+            _show_calibration(name, result["calibration"])
     _emit(results, as_json)
 
 
@@ -236,6 +251,17 @@ def _show(results: dict[str, dict], title: str, figures: tuple[str, ...]) -> Non
         ["", *columns],
         [[label, *(_format(row.get(key, "")) for key in columns)] for label, row in lines],
     )
+
+
+def _show_calibration(name: str, found: dict[str, Any]) -> None:
+    """Print the calibration of a maps file to stderr, a row for each bin."""
+    from shic_cli.cli.console import table
+
+    columns = ("points", "stated", "error")
+    rows = [[str(i), *(_format(row[key]) for key in columns)] for i, row in enumerate(found["bins"], 1)]
+    table(f"{name}: calibration", ["", *columns], rows)
+    figures = ", ".join(f"{key} {_format(found[key]) or '-'}" for key in found if key != "bins")
+    click.echo(figures, err=True)
 
 
 def _format(value: Any) -> str:

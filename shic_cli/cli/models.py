@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from shic_cli.base.settings import ReleaseConfig
+from shic_cli.base.result_settings import ReleaseConfig
 from shic_cli.cli import options
 
 
 @click.group("models")
 def command() -> None:
-    """List and fetch foundation models, and say where they are.
+    """List and fetch models, say where they are, and share your own.
 
-    No other command fetches anything. NAME is a model of `shic models list`, an extractor (sd-dino, sd, dift,
-    dinov2, dinov3), a generator (controlnet-depth), or a repository of the hub, OWNER/NAME.
+    No other command fetches or sends anything. NAME is a model of `shic models list`, an extractor (sd-dino,
+    sd, dift, dinov2, dinov3), a generator (controlnet-depth), or a repository of the hub, OWNER/NAME.
     """
 
 
@@ -74,6 +74,59 @@ def path(name: str, weights: Path | None) -> None:
 
     for model in expand([name]):
         click.echo(locate(model, weights))
+
+
+@command.command("push", short_help="Put a trained model on the hub.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("repository", metavar="OWNER/NAME")
+@click.option("--licence", required=True, help="The model's licence by its name on the hub, as in cc0-1.0.")
+@click.option(
+    "--maps", type=click.Path(path_type=Path), help="Show the first photos of this maps file on the card."
+)
+@click.option(
+    "--scores",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Figures for the card: what `shic eval --json` printed; may be repeated.",
+)
+@click.option("--about", default="", help="A text for the card.")
+@click.option("--private", is_flag=True, help="Make the repository private, if it has to be made.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Only write the files there, to look at them or to publish them elsewhere.",
+)
+def push(
+    model: Path,
+    repository: str,
+    licence: str,
+    maps: Path | None,
+    scores: tuple[Path, ...],
+    about: str,
+    private: bool,
+    folder: Path | None,
+) -> None:
+    """Put MODEL on the hub with a card: a picture, figures, settings, licence, and how to use it.
+
+    Others then fetch it with `shic models pull OWNER/NAME`, and use it with --model OWNER/NAME. What is sent
+    is the model, which is safetensors, the card and its picture, and settings as JSON. The model and its
+    settings name the files that it was trained on. The token is that of `hf auth login`, or HF_TOKEN.
+    """
+    import logging
+    import sys
+
+    from shic_cli.parts.push import check_repository, push
+    from shic_cli.stages.model_card import Card, files, write_files
+
+    card = Card(check_repository(repository), licence, maps, scores, about)
+    held = files(model, card)
+    if folder:
+        write_files(folder, held)
+        click.echo(folder)
+        return
+    progress = sys.stderr.isatty() and logging.getLogger("shic").isEnabledFor(logging.INFO)
+    click.echo(push(repository, held, private=private, progress=progress))
 
 
 @command.command("import", short_help="Turn the authors' released weights into a model file.")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @options.output(
     "", "The maps file to write.  [default: IMAGE.maps.h5 for one image, else predictions.maps.h5]"
 )
-@options.path_option("model", "model.safetensors", "The trained model.")
+@options.path_option("model", "model.safetensors", "The trained model: a file, or OWNER/NAME after a pull.")
 @click.option(
     "--remap", "texture", help="Also lay a texture over each image: a picture, or checker, colors or grid."
 )
@@ -72,8 +72,9 @@ def command(
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
         write_trained_heatmap(predictor, images, masks_of_photos, heatmap, target)
         return
+    drawn = {"wanted": config.pictures, "unsure": config.unsure}
     pictures = Pictures(
-        output, predictor.surface, texture, predictor.device, single=len(images) == 1, wanted=config.pictures
+        output, predictor.surface, texture, predictor.device, single=len(images) == 1, **drawn
     )
     shared: dict[str, Any] = {"overwrite": overwrite, "on_maps": pictures.write, "track": track, "part": part}
-    predict(predictor, images, masks_of_photos, output, sources={"model": source(model)}, **shared)
+    predict(predictor, images, masks_of_photos, output, sources={"model": source(predictor.path)}, **shared)

@@ -21,7 +21,8 @@ from shic_cli.cli import options
 @click.option(
     "--annotations",
     type=click.Path(path_type=Path),
-    help="DensePose points in a COCO or LVIS JSON file: show each map's errors. Needs the template itself.",
+    help="DensePose points in a COCO or LVIS JSON file, or named points in a keypoint JSON: show them, and"
+    " each map's errors. Needs the template itself.",
 )
 @click.option(
     "--only",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,10 +160,15 @@ def write_header(file: h5py.File, kind: str, params: dict, sources: dict, attrs:
 
 
 def write_fields(
-    group: h5py.Group, fields: dict[str, Field], arrays: dict[str, np.ndarray], where: str
+    group: h5py.Group, fields: dict[str, Field], arrays: Mapping[str, np.ndarray | None], where: str
 ) -> None:
-    """Write `arrays` as packed data sets of `group`; InputError if a number is not finite."""
+    """Write `arrays` as packed data sets of `group`; InputError if a number is not finite.
+
+    A field that is optional may be missing or None.
+    """
     for name, field in fields.items():
+        if field.optional and arrays.get(name) is None:
+            continue
         array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
         check_finite(array, f"{where}: {name}", "the program or the part that computed them is at fault")
         packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}

@@ -74,7 +74,7 @@ class ItemWriter:
     def __len__(self) -> int:
         return len(self.places)
 
-    def add(self, name: str, **arrays: np.ndarray) -> None:
+    def add(self, name: str, **arrays: np.ndarray | None) -> None:
         """Keep one finished image; a crash after this call does not lose it."""
         buffer = io.BytesIO()
         with h5py.File(buffer, "w") as file:

@@ -118,6 +118,15 @@ LAYOUTS: dict[str, Layout] = {
             "mask": Field("b1", ("H", "W"), "the object"),
             "vertex": Field("i4", ("H", "W"), "vertex number, -1 for none", low=-1),
             "score": Field("f2", ("H", "W"), "how sure; the similarity, or the probability, 0 for none"),
+            "uncertainty": Field(
+                "f2",
+                ("H", "W"),
+                "the distance along the surface that the prediction may be off by: the expected one under its"
+                " probabilities, of at most 228, 0 for none",
+                optional=True,
+                low=0,
+                high=229,
+            ),
         },
         attrs=("labels", "template"),
         maker="shic pseudo-gt",

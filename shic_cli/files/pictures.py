@@ -7,17 +7,34 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+UNSURE = 57.0  # the uncertainty of the lightest colour, of 228; the page of `shic view` has the same
+
 
 def color_map(rgb: np.ndarray, vertex: np.ndarray, colors: np.ndarray, opacity: float = 0.75) -> np.ndarray:
     """`rgb` `(H, W, 3)` uint8 with every labelled pixel of `vertex` `(H, W)` in the color of its vertex.
 
     The light and dark of the photo remain visible, by 1 - `opacity`.
     """
+    return _tinted(rgb, vertex >= 0, colors[vertex[vertex >= 0]], opacity)
+
+
+def uncertainty_map(rgb: np.ndarray, vertex: np.ndarray, uncertainty: np.ndarray) -> np.ndarray:
+    """`rgb` `(H, W, 3)` uint8 with every labelled pixel of `vertex` `(H, W)` from dark to light by its
+    `uncertainty` `(H, W)`; UNSURE and more is the lightest.
+    """
+    from matplotlib import colormaps
+
     labelled = vertex >= 0
+    colors = colormaps["viridis"](np.clip(uncertainty[labelled] / UNSURE, 0, 1))[:, :3] * 255
+    return _tinted(rgb, labelled, colors, 0.75)
+
+
+def _tinted(rgb: np.ndarray, labelled: np.ndarray, colors: np.ndarray, opacity: float) -> np.ndarray:
+    """`rgb` in pale, its `labelled` pixels `(H, W)` in the `colors` `(P, 3)`, and the others darker."""
     out = (rgb.astype(np.float32) * 0.35 + 0.65 * rgb.mean(-1, keepdims=True)) * np.where(labelled, 1, 0.6)[
         ..., None
     ]
-    out[labelled] = out[labelled] * (1 - opacity) + colors[vertex[labelled]] * opacity
+    out[labelled] = out[labelled] * (1 - opacity) + colors * opacity
     return out.clip(0, 255).astype(np.uint8)
 
 

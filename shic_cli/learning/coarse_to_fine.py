@@ -71,8 +71,8 @@ def medians(
     side: int,
     median: Median,
     each: Each,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The median vertex `(P,)` of each pixel and its probability `(P,)`.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The median vertex `(P,)` of each pixel, its probability `(P,)`, and the expected distance to it `(P,)`.
 
     `pixels` `(P, N, D)` are embeddings of N pictures of the same object, `tables` N times the vertices'
     embeddings `(K, D)`, and `places` `(P, 2)` the pixels' whole coordinates. Of each block of `side` pixels
@@ -88,7 +88,8 @@ def medians(
     costs, total, mean = map(torch.cat, zip(*each(compare, central), strict=True))
     candidates = costs.argmin(1)[blocks.corners]
     expected = blocks.between(costs[blocks.corners[:, :, None], candidates[:, None]])
-    cell = candidates.gather(1, expected.argmin(1, keepdim=True))[:, 0]
+    least, place = expected.min(1)
+    cell = candidates.gather(1, place[:, None])[:, 0]
     # a pixel's total is near the block's total + its gradient, the mean embedding, times the difference
     total = blocks.between((total - (central * mean).sum(-1))[blocks.corners])
     for corner, weight in zip(blocks.corners.T, blocks.weights.T, strict=True):
@@ -97,8 +98,8 @@ def medians(
     edge = (apart > JUMP * median.spacing).nonzero()[:, 0]
     if len(edge):
         exact, sums, _ = map(torch.cat, zip(*each(compare, pixels[edge]), strict=True))
-        cell[edge], total[edge] = exact.argmin(1), sums
-    return _likeliest(pixels, tables, total, cell, median)
+        (least[edge], cell[edge]), total[edge] = exact.min(1), sums
+    return *_likeliest(pixels, tables, total, cell, median), least
 
 
 def _compared(

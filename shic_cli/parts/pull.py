@@ -9,16 +9,13 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.parts.checkpoints import PICKLES, STEMS, VARIANTS
-from shic_cli.parts.contract import said
+from shic_cli.parts.hub import Unreachable, explained, quiet_hub
 from shic_cli.parts.weights import DIFFUSION, MODELS, SETTINGS_ONLY, fault_in, locate, repository_of
 
 log = logging.getLogger("shic")
@@ -27,7 +24,6 @@ WEIGHTS = re.compile(
     rf"({'|'.join(STEMS)})(\.fp16)?(-\d+-of-\d+)?(\.fp16)?\.safetensors(\.index(\.fp16)?\.json)?"
 )
 SETTINGS = (".json", ".txt")
-AGAIN = "give the same line again: the files that are finished are kept"
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,12 @@ def pull(name: str, weights: Path | None = None, *, progress: bool = False) -> P
     repository, the disk is too small, or there are no safetensors.
     """
     repository = repository_of(name)
+    if name in MODELS and MODELS[name].address:
+        from shic_cli.parts import outside
+
+        return outside.fetch(name, weights)
     target = None if weights is None else Path(weights) / name
-    with _quiet_hub(progress):
+    with quiet_hub(progress):
         try:
             plan = _plan(name, repository, target)
             _check_disk(name, plan, target)
@@ -63,10 +63,6 @@ def pull(name: str, weights: Path | None = None, *, progress: bool = False) -> P
         fact = f"{name}: what the hub sent is not whole ({fault})"
         raise InputError(fact, "delete that file and give the same line again")
     return folders[0]
-
-
-class Unreachable(ShicError):
-    """The hub does not answer."""
 
 
 def _kept(name: str, weights: Path | None, error: Unreachable) -> Path:
@@ -84,7 +80,7 @@ def _plan(name: str, repository: str, target: Path | None) -> Plan:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
 
-    with _explained(repository):
+    with explained(repository):
         info = HfApi().model_info(repository, files_metadata=True, timeout=HF_HUB_ETAG_TIMEOUT)
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
     parts = MODELS[name].parts if name in MODELS else ()
@@ -179,110 +175,9 @@ def _fetch(repository: str, file: str, target: Path | None) -> Path:
     """The folder of the model, after fetching one of its files."""
     from huggingface_hub import hf_hub_download
 
-    with _explained(repository, file):
+    with explained(repository, file):
         path = Path(hf_hub_download(repository, file, local_dir=target))
     return target or path.parents[file.count("/")]
-
-
-@contextmanager
-def _explained(repository: str, file: str = "") -> Iterator[None]:
-    """Turns whatever the hub's library raises into a ShicError with the next step."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        yield
-    except Exception as error:
-        # A LocalEntryNotFoundError only says that a file is missing; its cause says why it was not fetched.
-        is_missing = isinstance(error, LocalEntryNotFoundError)
-        cause = error.__cause__ if is_missing and isinstance(error.__cause__, Exception) else error
-        explained = _explain(repository, file, cause)
-        if explained is None:
-            raise
-        raise explained from error
-
-
-def _explain(repository: str, file: str, error: Exception) -> ShicError | None:
-    """What an error of the hub's library means; None for an error that has nothing to do with the hub.
-
-    `file` is what was fetched, "" where the hub was asked about the repository.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-
-    hub, log_in = constants.ENDPOINT, "`hf auth login` or HF_TOKEN"
-    if isinstance(error, OfflineModeIsEnabled):
-        fact = f"{repository}: HF_HUB_OFFLINE is set, so nothing is fetched"
-        return Unreachable(fact, "unset it and give the same line again")
-    if isinstance(error, GatedRepoError):
-        fact = f"{repository}: its licence has to be accepted first"
-        return ShicError(fact, f"accept it at {hub}/{repository}, then log in: {log_in}")
-    if isinstance(error, RepositoryNotFoundError):
-        fact = f"{repository}: there is no such repository on {hub}"
-        return InputError(fact, f"check the name; a private one needs {log_in}")
-    status = 0
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
-        status = error.response.status_code
-    if status in (401, 403):
-        fact = f"{repository}: {hub} refuses (status {status})"
-        return ShicError(fact, f"check that your token may read it: {log_in}")
-    if 0 < status < 500 and status not in (408, 429):
-        fact = f"{repository}: {hub} answers with status {status}"
-        return InputError(fact, "check the name, and HF_ENDPOINT if it is set")
-    if status or _is_of_network(error):
-        return _unreachable(repository, file, f"status {status}" if status else said(error))
-    if isinstance(error, ValueError | TypeError | KeyError) and not file:
-        fact = f"{repository}: {hub} does not answer like a hub"
-        return InputError(fact, "check HF_ENDPOINT, the proxy, or whether the network wants a login")
-    return None
-
-
-def _unreachable(repository: str, file: str, reason: str) -> Unreachable:
-    """The error that the hub did not answer, or broke off while it sent `file`."""
-    from huggingface_hub.constants import ENDPOINT
-
-    if file:
-        return Unreachable(f"{repository}: fetching {file} broke off ({reason})", AGAIN)
-    hint = (
-        "check the network (HTTPS_PROXY names a proxy, HF_ENDPOINT a mirror), "
-        "or pull elsewhere with --weights FOLDER and copy that"
-    )
-    return Unreachable(f"{repository}: {ENDPOINT} does not answer ({reason})", hint)
-
-
-def _is_of_network(error: BaseException) -> bool:
-    """Whether an error comes from the network.
-
-    It may be of the HTTP libraries that huggingface_hub has used, of its own checks, or of the system.
-    """
-    if type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
-        return True
-    own = type(error).__name__ == "XetDownloadError" or (isinstance(error, OSError) and error.errno is None)
-    return own or isinstance(error, ConnectionError | TimeoutError | RuntimeError)
-
-
-@contextmanager
-def _quiet_hub(progress: bool) -> Iterator[None]:
-    """Silences the logs and warnings of the hub's library, and its bars unless `progress`."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as logs
-
-    verbosity, bars = logs.get_verbosity(), not are_progress_bars_disabled()
-    logs.set_verbosity_error()
-    if bars and not progress:
-        disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logs.set_verbosity(verbosity)
-        if bars and not progress:
-            enable_progress_bars()
 
 
 def summary(names: list[str], weights: Path | None = None) -> list[dict[str, Any]]:
@@ -291,7 +186,9 @@ def summary(names: list[str], weights: Path | None = None) -> list[dict[str, Any
 
 
 def _entry(name: str) -> dict[str, Any]:
-    return {key: value for key, value in asdict(MODELS[name]).items() if key != "parts"}
+    return {
+        key: value for key, value in asdict(MODELS[name]).items() if key not in ("parts", "address", "digest")
+    }
 
 
 def _folder(name: str, weights: Path | None) -> str | None:

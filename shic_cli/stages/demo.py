@@ -53,6 +53,7 @@ OUTPUTS = (
         "remap/*",
         "predictions/*",
         "match.*",
+        "view.html",
         "summary.png",
         "imgs/trex_*",
         "masks/trex_*",
@@ -101,6 +102,7 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
         f"shic remap predictions.maps.h5 --texture {TEXTURE} -o remap/",
         f"shic match test/imgs/{names[0]} test/imgs/{names[-1]} -o match.png{device_option}",
         "shic info model.safetensors",
+        "shic view zero_shot.maps.h5 predictions.maps.h5 --annotations annotations.json -o view.html",
     ]
 
 

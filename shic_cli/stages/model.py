@@ -32,6 +32,8 @@ class Map:
     """A picture and its map: `rgb`, `mask`, `vertex` i4 `(H, W)` (-1 for none) and `score` f4 `(H, W)`.
 
     `surface` is the template that the vertices belong to; None if it is not known, as in a maps file.
+    `uncertainty` f4 `(H, W)` is the expected distance along the surface between the vertex and the right one,
+    by the model's own probabilities; the largest distance is 228. None for maps that no model predicted.
     """
 
     rgb: np.ndarray
@@ -39,6 +41,7 @@ class Map:
     vertex: np.ndarray
     score: np.ndarray
     surface: Surface | None = field(default=None, repr=False)
+    uncertainty: np.ndarray | None = None
 
     @property
     def colors(self) -> np.ndarray:
@@ -81,8 +84,8 @@ class Model:
         full, or of another size.
         """
         photo = self._photo(rgb, mask)
-        vertex, score = self.predictor.predict(photo)[:2]
-        return Map(photo.rgb, photo.mask, vertex, score, self.surface)
+        vertex, score, uncertainty = self.predictor.predict(photo)
+        return Map(photo.rgb, photo.mask, vertex, score, self.surface, uncertainty)
 
     def embed(self, rgb: Any, mask: Any = None) -> np.ndarray:
         """The embedding f4 `(H, W, D)` of each pixel of the object, 0 elsewhere; `mask` as in `predict`."""
@@ -140,7 +143,9 @@ class Maps(Mapping[str, Map]):
     def __getitem__(self, name: str) -> Map:
         item = self.reader[name]
         rgb, _ = decode(item.encoded.tobytes(), name)
-        return Map(rgb, item.mask, item.vertex, item.score.astype(np.float32), self.surface)
+        held = item.arrays.get("uncertainty")
+        uncertainty = None if held is None else held.astype(np.float32)
+        return Map(rgb, item.mask, item.vertex, item.score.astype(np.float32), self.surface, uncertainty)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.reader.names)
@@ -170,4 +175,5 @@ def write_maps(
     with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs, overwrite=overwrite) as writer:
         for name, one in maps.items():
             encoded = np.frombuffer(encode(np.asarray(one.rgb)), np.uint8)
-            writer.add(name, encoded=encoded, mask=one.mask, vertex=one.vertex, score=one.score)
+            arrays = {"vertex": one.vertex, "score": one.score, "uncertainty": one.uncertainty}
+            writer.add(name, encoded=encoded, mask=one.mask, **arrays)

@@ -82,11 +82,14 @@ def jpeg(rgb: np.ndarray, size: tuple[int, int]) -> bytes:
     return cv2.imencode(".jpg", rgb[..., ::-1].copy(), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
-def map_data(vertex: np.ndarray, score: np.ndarray, size: tuple[int, int]) -> str:
-    """A map as the page's script reads it: vertex + 1 (0 for none) as u4 and the score as f2, both at the
-    shown pixels, each byte's plane apart, which compresses best."""
-    at = shown_pixels(vertex.shape, size)
-    values = (vertex[at] + 1).astype("<u4"), score[at].astype("<f2")
+def map_data(item: Item, size: tuple[int, int]) -> str:
+    """A map as the page's script reads it: vertex + 1 (0 for none) as u4, the score as f2, and the
+    uncertainty, if there is one, as f2, all at the shown pixels, each byte's plane apart, which compresses
+    best."""
+    at = shown_pixels(item.vertex.shape, size)
+    values = [(item.vertex[at] + 1).astype("<u4"), item.score[at].astype("<f2")]
+    if "uncertainty" in item.arrays:
+        values.append(item.uncertainty[at].astype("<f2"))
     return packed(value.reshape(-1, 1).view("u1").T for value in values)
 
 
@@ -110,22 +113,29 @@ def photo_data(
             )
         check_indices(item.vertex, len(surface.verts), f"{path}: {item.name}: vertex", lowest=-1)
         layers.append(_figures(item, left))
-        maps.append(map_data(item.vertex, item.score, size))
+        maps.append(map_data(item, size))
     listed = {"name": first.name, "shape": rgb.shape[:2], "size": size, "layers": layers}
     return listed, {"jpeg": base64.b64encode(jpeg(rgb, size)).decode(), "maps": maps}
 
 
 def _figures(item: Item, left: np.ndarray) -> dict[str, Any]:
-    """How many pixels of a map have a vertex, their mean score, and the share of them on the left of the
-    template, of those on a side."""
+    """How many pixels of a map have a vertex, their mean score and uncertainty, and the share of them on the
+    left of the template, of those on a side."""
     inside = item.vertex >= 0
     side = left[item.vertex[inside]]
     on_a_side = int((side != 0).sum())
     return {
         "pixels": int(inside.sum()),
-        "score": float(item.score[inside].astype(np.float32).mean()) if inside.any() else None,
+        "score": mean_of(item, "score"),
+        "unsure": mean_of(item, "uncertainty"),
         "left": float((side > 0).sum() / on_a_side) if on_a_side else None,
     }
+
+
+def mean_of(item: Item, name: str) -> float | None:
+    """The mean of the map's values `name` over the pixels with a vertex; None where there are none."""
+    values, inside = item.arrays.get(name), item.vertex >= 0
+    return float(values[inside].astype(np.float32).mean()) if values is not None and inside.any() else None
 
 
 def script_json(value: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from shic_cli.files.layouts import Surface
 from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.names import picture_path
 from shic_cli.files.photos import Crop, ImageFile, encode, listing
-from shic_cli.files.pictures import color_map
+from shic_cli.files.pictures import color_map, uncertainty_map
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.coarse_to_fine import ACROSS, medians
 from shic_cli.learning.encode import cut, decoder_input, each_photo
@@ -32,6 +32,7 @@ from shic_cli.parts.extractors.carried import Carried
 from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.parts.maskers.make import make_masker
+from shic_cli.parts.weights import model_path
 from shic_cli.stages.remap import lay, load_texture
 from shic_cli.surface.geodesic_median import Median
 from shic_cli.surface.surface_points import SurfacePoints
@@ -40,6 +41,26 @@ log = logging.getLogger("shic")
 
 # Pixels compared with all vertices at a time. A CPU is twice as fast if they fit its cache.
 CHUNK = {"cpu": 256, "cuda": 8192}
+STEPS = 8  # an uncertainty is kept to 1/8, which a float16 holds exactly up to 228 and which packs well
+FIRST = 5  # photos that are named to be looked at first
+
+
+class Prediction(NamedTuple):
+    """The map of a photo, with 0 off the mask, and -1 for vertices: `vertex` i4 `(H, W)`, its probability
+    `score` f4 `(H, W)`, and `uncertainty` f4 `(H, W)`.
+
+    The uncertainty is the expected distance along the surface to the vertex under the pixel's probabilities;
+    the largest distance is 228.
+    """
+
+    vertex: np.ndarray
+    score: np.ndarray
+    uncertainty: np.ndarray
+
+    @property
+    def doubt(self) -> float:
+        """The mean uncertainty of the object's pixels."""
+        return float(self.uncertainty[self.vertex >= 0].mean())
 
 
 @dataclass(frozen=True)
@@ -81,6 +102,7 @@ class Predictor:
     """A predictor is a trained model that is ready for photos.
 
     It has `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, and `template`, the template's fingerprint.
+    The path may be a repository of the hub that was pulled, OWNER/NAME; `path` is then the file in it.
     """
 
     def __init__(
@@ -90,6 +112,7 @@ class Predictor:
         config: PredictConfig | None = None,
         weights: Path | None = None,
     ) -> None:
+        self.path = path = model_path(path, weights)
         saved = load_model(path, device)
         require(saved.meta, {"encoder": dict, "encoder_fingerprint": str, "template": str}, path)
         self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
@@ -107,7 +130,9 @@ class Predictor:
         with torch.no_grad():
             self.vertex_embeddings = self.map.vertex_embeddings()
         params = self.meta.get("params")
-        knows_mirrored = isinstance(params, dict) and params.get("mirror") == "on"
+        params = params if isinstance(params, dict) else {}
+        self.raw = params.get("tokens") == "raw"
+        knows_mirrored = params.get("mirror") == "on"
         self.flip = knows_mirrored if self.config.flip == "auto" else self.config.flip == "on"
         self.median = (
             self.meta["decoder"] == "unet"
@@ -152,24 +177,21 @@ class Predictor:
     @torch.no_grad()
     def embed_all(self, photos: Sequence[Photo]) -> list[Embedded]:
         """Return the embeddings of each photo, as `embed` does, with one call of the encoder."""
-        crops, images, masks = zip(*(cut(photo, self.encoder.side) for photo in photos), strict=True)
+        side, pillow = self.encoder.side, self.encoder.pillow
+        crops, images, masks = zip(*(cut(photo, side, pillow) for photo in photos), strict=True)
         grids, foreground = self.map.embed(
-            decoder_input(self.encoder, torch.stack(images), torch.stack(masks))
+            decoder_input(self.encoder, torch.stack(images), torch.stack(masks), self.raw)
         )
         return [
             Embedded(grids[i], None if foreground is None else foreground[i], crop)
             for i, crop in enumerate(crops)
         ]
 
-    def predict(self, photo: Photo) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vertex and the probability of every pixel.
-
-        The vertices are i4 `(H, W)`, and -1 off the mask. The probabilities are f4 `(H, W)`, and 0 off the
-        mask.
-        """
+    def predict(self, photo: Photo) -> Prediction:
+        """Return the vertex, the probability and the uncertainty of every pixel."""
         return self.predict_all([photo])[0]
 
-    def predict_all(self, photos: Sequence[Photo]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def predict_all(self, photos: Sequence[Photo]) -> list[Prediction]:
         """Return the maps of each photo, as `predict` does, with one call of the encoder.
 
         With `flip` there are two calls.
@@ -180,9 +202,7 @@ class Predictor:
         ]
         return [self._map(photo, *embedded) for photo, *embedded in zip(photos, *found, strict=True)]
 
-    def _map(
-        self, photo: Photo, embedded: Embedded, mirrored: Embedded | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _map(self, photo: Photo, embedded: Embedded, mirrored: Embedded | None = None) -> Prediction:
         """Return the map of a photo from its embeddings and those of its mirror image."""
         pixels = np.argwhere(photo.mask)
         points, places, point_of_pixel = self._thin(pixels, embedded.crop)
@@ -190,11 +210,13 @@ class Predictor:
         if mirrored is not None:
             found.append(mirrored.at(points * [1, -1] + [0, photo.mask.shape[1] - 1]))
         side = round(min(embedded.crop.side, self.config.side) / ACROSS)
-        vertex, score = self._estimate(torch.stack(found, 1), places, side)
-        vertices, scores = np.full(photo.mask.shape, -1, np.int32), np.zeros(photo.mask.shape, np.float32)
-        vertices[tuple(pixels.T)] = vertex[point_of_pixel]
-        scores[tuple(pixels.T)] = score[point_of_pixel]
-        return vertices, scores
+        shape = photo.mask.shape
+        maps = Prediction(
+            np.full(shape, -1, np.int32), np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        )
+        for whole, values in zip(maps, self._estimate(torch.stack(found, 1), places, side), strict=True):
+            whole[tuple(pixels.T)] = values[point_of_pixel]
+        return maps
 
     def _thin(self, pixels: np.ndarray, crop: Crop) -> tuple[np.ndarray, np.ndarray, np.ndarray | slice]:
         """Return the positions to compare, their whole coordinates, and the position of each pixel.
@@ -208,8 +230,10 @@ class Predictor:
         return (cells + 0.5) * step - 0.5, cells, cell_of_pixel.ravel()
 
     @torch.no_grad()
-    def _estimate(self, pixels: torch.Tensor, places: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the vertex `(P,)` of each pixel and its probability `(P,)`.
+    def _estimate(
+        self, pixels: torch.Tensor, places: np.ndarray, side: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the vertex `(P,)` of each pixel, its probability `(P,)` and its uncertainty `(P,)`.
 
         `pixels` `(P, N, D)` are the embeddings of the photo and of its mirror image, and `places` `(P, 2)`
         are whole coordinates. Blocks of `side` pixels are used if the predictor is `on_grid`.
@@ -220,19 +244,20 @@ class Predictor:
                 self.vertex_embeddings[torch.from_numpy(self.surface.mirror).long().to(self.device)]
             )
 
-        def work(chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def work(chunk: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
             share = (chunk[:, 0] @ tables[0].T).softmax(1)
             for i, table in enumerate(tables[1:], 1):
                 share = share.mul_(i / (i + 1)).add_((chunk[:, i] @ table.T).softmax(1), alpha=1 / (i + 1))
-            vertex = self.medians(share) if self.median else peak(share)[1]
-            return vertex, share.gather(1, vertex[:, None])[:, 0]
+            cells = self.medians.cells(share)
+            vertex = self.medians(share, cells) if self.median else peak(share)[1]
+            return vertex, share.gather(1, vertex[:, None])[:, 0], self.medians.expected(cells, vertex)
 
         if self.on_grid and side > 1:
             best = medians(pixels, tables, places, side, self.medians, self.fitting.each)
         else:
             best = map(torch.cat, zip(*self.fitting.each(work, pixels), strict=True))
-        vertex, score = to_host(*best)
-        return vertex, score
+        vertex, score, expected = to_host(*best)
+        return vertex, score, np.round(expected * STEPS) / STEPS
 
     def find_mask(self, rgb: np.ndarray) -> np.ndarray:
         """Return the object's mask `(H, W)` by the model's own foreground output.
@@ -275,16 +300,17 @@ def predict(
     *,
     sources: dict[str, Any],
     overwrite: bool = False,
-    on_maps: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
+    on_maps: Callable[[str, np.ndarray, Prediction], None] | None = None,
     track: Track = plain_track,
     part: Part = WHOLE,
 ) -> None:
     """Write the maps file (labels `predicted`) of images, or a `part` of it.
 
-    `on_maps(name, rgb, vertex)` is called with each map to draw it. An image that fails is left out and
-    named. PartialError at the end says how many images failed.
+    `on_maps(name, rgb, prediction)` is called with each map to draw it. An image that fails is left out and
+    named. PartialError at the end says how many images failed. Of several images, those with the largest
+    doubt are named.
     """
-    failures = Failures()
+    failures, doubts = Failures(), {}
     attrs = {"labels": "predicted", "template": predictor.template}
     given = {**sources, "images": listing(images)}
     params, mine = {**predictor.config.params(), **masks.settings}, part.of(images)
@@ -294,26 +320,27 @@ def predict(
         left = [image for image in mine if image.name not in writer]
         masks.prepare(left)
         found = each_photo(left, masks, predictor.predict_all, predictor.device, failures)
-        for photo, (vertex, score) in filter(None, track(found, len(left), "predict")):
+        for photo, predicted in filter(None, track(found, len(left), "predict")):
             with failures.catch(photo.name):
                 if on_maps is not None:
-                    on_maps(photo.name, photo.rgb, vertex)
-                writer.add(
-                    photo.name,
-                    encoded=np.frombuffer(photo.data, np.uint8),
-                    mask=photo.mask,
-                    vertex=vertex,
-                    score=score,
-                )
+                    on_maps(photo.name, photo.rgb, predicted)
+                encoded = np.frombuffer(photo.data, np.uint8)
+                writer.add(photo.name, encoded=encoded, mask=photo.mask, **predicted._asdict())
+                doubts[photo.name] = predicted.doubt
         failures.check(len(images))
+    if len(doubts) > FIRST:
+        unsure = sorted(doubts, key=lambda name: -doubts[name])[:FIRST]
+        named = ", ".join(f"{name} ({doubts[name]:.1f})" for name in unsure)
+        log.info("look at these first, by mean uncertainty: %s", named)
     writer.end(failures, len(images))
 
 
 class Pictures:
     """Pictures of the predictions are drawn beside the maps file.
 
-    They are `STEM.colors.png`, and `STEM.remap.png` if a texture is given. For one image they lie beside the
-    maps file. For several images they lie in a folder that has the name of the maps file.
+    They are `STEM.colors.png`, `STEM.remap.png` if a texture is given, and `STEM.unsure.png` if `unsure`. For
+    one image they lie beside the maps file. For several images they lie in a folder that has the name of the
+    maps file.
     """
 
     def __init__(
@@ -325,17 +352,21 @@ class Pictures:
         *,
         single: bool,
         wanted: bool = True,
+        unsure: bool = False,
     ) -> None:
-        self.surface, self.wanted = surface, wanted
+        self.surface, self.wanted, self.unsure = surface, wanted, unsure
         self.texture = load_texture(texture, surface) if texture else None
         self.finder = SurfacePoints(surface, device) if texture else None
         self.folder = (
             path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
         )
 
-    def write(self, name: str, rgb: np.ndarray, vertex: np.ndarray) -> None:
+    def write(self, name: str, rgb: np.ndarray, predicted: Prediction) -> None:
         """Write the pictures of one image and replace older ones."""
+        vertex = predicted.vertex
         drawn = {"colors": color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
+        if self.unsure:
+            drawn["unsure"] = uncertainty_map(rgb, vertex, predicted.uncertainty)
         if self.texture is not None and self.finder is not None:
             drawn["remap"] = lay(rgb, vertex, self.finder, self.texture)
         for kind, picture in drawn.items():

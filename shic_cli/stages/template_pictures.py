@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shic_cli.files.layouts import Template
+from shic_cli.files.layouts import Surface, Template
 
 if TYPE_CHECKING:
     pass
@@ -71,7 +71,7 @@ def _outlined(picture: np.ndarray, face_uv: np.ndarray, positions: np.ndarray) -
     return picture
 
 
-def sides_picture(template: Template, size: int = 512) -> np.ndarray:
+def sides_picture(template: Template | Surface, size: int = 512) -> np.ndarray:
     """Return a picture `(size, 4 size, 3)` u1 of the template's front, left side, back and right side.
 
     The template has its vertex colours.

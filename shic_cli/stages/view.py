@@ -20,12 +20,12 @@ from shic_cli.base.result_settings import ViewConfig
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.atomic import atomic
 from shic_cli.files.items import Item, ItemReader
-from shic_cli.files.layouts import Surface
+from shic_cli.files.layouts import LAYOUTS, Surface
 from shic_cli.files.mask_sources import MaskSource, Photo, check_mask
 from shic_cli.files.names import check_template
 from shic_cli.files.photos import decode
 from shic_cli.stages.local_server import Answer, LocalServer, Request
-from shic_cli.stages.page import photo_data, surface_data, write_page
+from shic_cli.stages.page import mean_of, photo_data, surface_data, write_page
 
 if TYPE_CHECKING:
     from shic_cli.stages.predict import Predictor
@@ -37,14 +37,17 @@ log = logging.getLogger("shic")
 class PagePoint:
     """An annotated point beside a map: the pixel, the right vertex, the map's (-1: none), the geodesic error,
     and whether the map mixes up left and right there.
+
+    A point may have a name; one whose right vertex is not known (-1) has no error.
     """
 
     x: int
     y: int
     truth: int
     found: int
-    error: float
+    error: float | None
     swapped: bool
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,18 +105,20 @@ def choose(layers: Sequence[Layer], config: ViewConfig, only: Sequence[str]) -> 
             f"none of {total} photos is called like {' or '.join(only)}", "patterns are like '*01.jpg'"
         )
     if len(names) > config.most and config.first == "unsure":
-        names.sort(key=lambda name: _mean_score(name, layers))
+        names.sort(key=lambda name: _sureness(name, layers))
     if len(names) > config.most and config.first == "spread":
         step = len(names) / config.most
         names = [names[int(i * step)] for i in range(config.most)]
     return sorted(names[: config.most]), total
 
 
-def _mean_score(name: str, layers: Sequence[Layer]) -> float:
-    """The mean score of a photo in the first layer that has it."""
+def _sureness(name: str, layers: Sequence[Layer]) -> float:
+    """How sure a photo's map is, in the first layer that has it: minus its mean uncertainty, or where the
+    file has none its mean score.
+    """
     item = next(layer.maps[name] for layer in layers if name in layer.maps.keys)
-    inside = item.vertex >= 0
-    return float(item.score[inside].astype(np.float32).mean()) if inside.any() else 0.0
+    unsure = mean_of(item, "uncertainty")
+    return (mean_of(item, "score") or 0.0) if unsure is None else -unsure
 
 
 def write_view(path: Path, page: Page, overwrite: bool, track: Track = plain_track) -> None:
@@ -141,9 +146,11 @@ def _photo(name: str, page: Page) -> tuple[dict, dict]:
     listed, body = photo_data(items, paths, page.surface, page.config.side)
     points = [layer.points.get(name, []) for layer in page.layers]
     for figures, here in zip(listed["layers"], points, strict=True):
-        if figures is not None and here:
-            figures["error"] = float(np.mean([point.error for point in here]))
-            figures["swapped"] = float(np.mean([point.swapped for point in here]))
+        if figures is None:
+            continue
+        figures["points"] = len(here)
+        if known := [(point.error, point.swapped) for point in here if point.error is not None]:
+            figures["error"], figures["swapped"] = map(float, np.mean(known, axis=0))
     return listed, body | {"points": [[asdict(point) for point in here] for here in points]}
 
 
@@ -194,11 +201,12 @@ class ModelServer:
             cut = cut_out(alpha).mask
             mask = self._mask(rgb, name) if cut is None else cut
             photo = Photo(name, request.body, rgb, check_mask(mask, rgb.shape, name))
-            vertex, score = self.predictor.predict(photo)
-        encoded = np.frombuffer(request.body, np.uint8)
-        item = Item(
-            name, {"encoded": encoded, "mask": mask, "vertex": vertex, "score": score.astype(np.float16)}
-        )
+            predicted = self.predictor.predict(photo)
+        held = {
+            name: values.astype(LAYOUTS["shic/maps"].items[name].dtype)
+            for name, values in predicted._asdict().items()
+        }
+        item = Item(name, {"encoded": np.frombuffer(request.body, np.uint8), "mask": mask, **held})
         listed, body = photo_data([item], [name], self.predictor.surface, self.config.side)
         return Answer.json({"photo": listed, "body": {**body, "points": [[]]}})
 

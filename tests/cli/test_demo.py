@@ -50,6 +50,7 @@ def test_every_line_runs_and_the_figures_are_those_of_eval(shic: Run, tmp_path: 
         "remap",
         "match",
         "info",
+        "view",
     ):
         assert any(line.startswith(f"shic {name} ") for line in lines)
     folder = tmp_path / "here"
@@ -63,6 +64,7 @@ def test_every_line_runs_and_the_figures_are_those_of_eval(shic: Run, tmp_path: 
     ):
         assert cv2.imread(str(folder / name)) is not None
     assert cv2.imread(str(folder / "summary.png")).shape[1] > 1000
+    assert "zero_shot.maps.h5" in (folder / "view.html").read_text("utf-8") and "view.html" in err
     for name, labels in (
         ("pgt", "pseudo"),
         ("synth", "synthetic"),

@@ -32,8 +32,8 @@ def scene(template: Template, field: np.ndarray) -> tuple[torch.Tensor, list[tor
 
 def exactly(pixels: torch.Tensor, tables: list[torch.Tensor], median: Median) -> tuple[torch.Tensor, ...]:
     share = sum((pixels[:, i] @ table.T).softmax(1) for i, table in enumerate(tables)) / len(tables)
-    vertex = median(share)
-    return vertex, share.gather(1, vertex[:, None])[:, 0]
+    vertex, cells = median(share), median.cells(share)
+    return vertex, share.gather(1, vertex[:, None])[:, 0], median.expected(cells, vertex)
 
 
 def smooth(shift: float = 0.0) -> np.ndarray:
@@ -50,20 +50,22 @@ def median(small_template: Template) -> Median:
 
 def test_a_smooth_field_is_nearly_what_all_comparisons_give(small_template: Template, median: Median) -> None:
     pixels, tables, places = scene(small_template, smooth())
-    vertex, score = medians(pixels, tables, places, 3, median, each)
-    wanted, probability = exactly(pixels, tables, median)
+    vertex, score, distance = medians(pixels, tables, places, 3, median, each)
+    wanted, probability, expected = exactly(pixels, tables, median)
     apart = small_template.geodesic[vertex, wanted]
     assert apart.mean() < 1 and (apart == 0).mean() > 0.9
     same = (vertex == wanted).numpy()
     np.testing.assert_allclose(score[same], probability[same], rtol=0.1)
+    assert (distance - expected).abs().mean() < 0.1 * expected.mean()
 
 
 def test_blocks_of_one_pixel_give_the_same(small_template: Template, median: Median) -> None:
     pixels, tables, places = scene(small_template, smooth())
-    vertex, score = medians(pixels, tables, places, 1, median, each)
-    wanted, probability = exactly(pixels, tables, median)
+    vertex, score, distance = medians(pixels, tables, places, 1, median, each)
+    wanted, probability, expected = exactly(pixels, tables, median)
     assert (vertex == wanted).all()
     torch.testing.assert_close(score, probability)
+    torch.testing.assert_close(distance, expected, atol=1e-3, rtol=1e-3)
 
 
 def test_pixels_at_an_edge_are_compared_with_all(small_template: Template, median: Median) -> None:
@@ -73,8 +75,8 @@ def test_pixels_at_an_edge_are_compared_with_all(small_template: Template, media
     field = np.broadcast_to(small_template.verts[small_template.verts[:, 2].argmax()], (SIDE, SIDE, 3)).copy()
     field[:, SIDE // 2 + 1 :] = small_template.verts[small_template.verts[:, 2].argmin()]
     pixels, tables, places = scene(small_template, field)
-    vertex, score = medians(pixels, tables, places, 4, median, each)
-    wanted, probability = exactly(pixels, tables, median)
+    vertex, score, _ = medians(pixels, tables, places, 4, median, each)
+    wanted, probability, _ = exactly(pixels, tables, median)
     assert len(wanted.unique()) == 2 and (vertex == wanted).all()
     torch.testing.assert_close(score, probability)
 
@@ -83,7 +85,7 @@ def test_a_pixel_alone_is_its_own_block(small_template: Template, median: Median
     field = np.full((SIDE, SIDE, 3), np.nan)
     field[3, 5], field[30, 33] = small_template.verts[[10, 400]]
     pixels, tables, places = scene(small_template, field)
-    vertex, _ = medians(pixels, tables, places, 4, median, each)
+    vertex, _, _ = medians(pixels, tables, places, 4, median, each)
     assert (vertex == exactly(pixels, tables, median)[0]).all()
 
 

@@ -11,11 +11,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from shic_cli import __version__
@@ -147,8 +149,12 @@ def test_the_versions_agree() -> None:
 # README's lines of Python
 
 
-def test_the_lines_of_python_run(
-    album: Path, small_model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_lines_of_python_run_and_give_the_commands_numbers(
+    album: Path,
+    small_model_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shic: Callable[..., tuple[int, str, str]],
 ) -> None:
     folder = small_model_file.parent
     for kind, (photo, name) in itertools.product(("imgs", "masks"), (("photo0", "a"), ("photo1", "b"))):
@@ -163,6 +169,12 @@ def test_the_lines_of_python_run(
     assert len(names["matches"].a) == len(names["matches"].b) == 20
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [name for name, _ in printed] == ItemReader(folder / "pgt.h5", "shic/maps").names
+    assert shic("predict", "imgs/a.png", "imgs/b.png", "-o", "all.maps.h5", "--device", "cpu")[0] == 0
+    for item in ItemReader(folder / "all.maps.h5", "shic/maps"):
+        found = names[item.name.removesuffix(".png")]
+        assert np.array_equal(found.vertex, item.vertex)
+        assert np.array_equal(found.score.astype(np.float16), item.score)
+        assert np.array_equal(found.uncertainty, item.uncertainty)
 
 
 # The site

@@ -18,10 +18,12 @@ import click
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from shic_cli.cli import SPLIT, group
 from shic_cli.files.items import ItemReader
 from shic_cli.files.photos import encode
+from shic_cli.learning.model_file import load_model
 from shic_cli.parts import registry
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -144,3 +146,26 @@ def test_dask_gives_the_file_of_one_process(shic: Callable[..., tuple[int, str, 
     assert done.returncode == 0, done.stderr
     assert shic(*words, "-o", "alone.h5")[0] == 0
     assert (folder / "shared.h5").read_bytes() == (folder / "alone.h5").read_bytes()
+
+
+def test_ready_models_are_files_of_a_release(tmp_path: Path) -> None:
+    """The script as it is, at a tiny size, with a `shic` that runs this package."""
+    shim = tmp_path / "bin/shic"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/usr/bin/env bash\nexec {shlex.quote(sys.executable)} -m shic_cli "$@"\n')
+    shim.chmod(0o755)
+    trimesh.creation.icosphere(subdivisions=3).apply_scale([0.5, 0.7, 1.3]).export(tmp_path / "egg.obj")
+    small = {"PREP": "--vertices 300", "SYNTH": "--number 6 --size 64", "TRAIN": "--epochs 1"}
+    found = {"PATH": f"{shim.parent}:{os.environ['PATH']}", "PYTHONPATH": str(EXAMPLES.parent)}
+    env = {**os.environ, **small, **found}
+    words = ["bash", EXAMPLES / "ready_models.sh", "release", "egg=egg.obj"]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    release = tmp_path / "release"
+    assert {path.name for path in (release / "egg").iterdir()} == {
+        "README.md", "config.json", "model.safetensors", "picture.jpg",
+    }  # fmt: skip
+    assert len(load_model(release / "egg.safetensors").surface.verts) > 100
+    assert "egg.safetensors" in (release / "SHA256SUMS").read_text()
+    said = subprocess.run(words[:2], capture_output=True, text=True)
+    assert said.returncode == 2 and "FOLDER NAME=MESH" in said.stderr

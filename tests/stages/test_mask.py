@@ -330,7 +330,7 @@ def test_a_prediction_lands_on_its_pixel(mask: np.ndarray, side: int) -> None:
     predictor.map = SimpleNamespace(embed=lambda features: (features.double(), None))
     # The largest of 2 <a, b> - |b|^2 is at the b that is nearest to a.
     predictor.vertex_embeddings = torch.cat([2 * places, -places.square().sum(1, keepdim=True)], 1) * 1e5
-    vertex, _ = predictor.predict(Photo("", b"", rgb, mask))
+    vertex, _, _ = predictor.predict(Photo("", b"", rgb, mask))
     assert np.array_equal(vertex >= 0, mask)
     found = np.stack([vertex[mask] // SHAPE[1], vertex[mask] % SHAPE[1]], 1)
     off = np.abs(found - np.argwhere(mask)).max(1)

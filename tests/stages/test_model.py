@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -37,6 +38,7 @@ def test_a_prediction_is_that_of_the_command(shic: Shic, photo: tuple[np.ndarray
         found = model.predict(rgb, mask)
         assert np.array_equal(found.vertex, read["photo0.png"].vertex)
         assert np.array_equal(found.score.astype(np.float16), read["photo0.png"].score.astype(np.float16))
+        assert np.array_equal(found.uncertainty, read["photo0.png"].uncertainty) and found.uncertainty.any()
     drawn = cv2.imread("all/photo0.colors.png")[..., ::-1]
     assert np.array_equal(found.colors, drawn) and np.array_equal(read["photo0.png"].colors, drawn)
     assert len(read) == 6 and read.labels == "predicted"
@@ -72,6 +74,9 @@ def test_maps_are_written_as_they_are_read(shic: Shic, photo: tuple[np.ndarray, 
     shic_api.write_maps("mine.h5", {"a.png": made}, surface=model.surface)
     (read,) = shic_api.read_maps("mine.h5", model.surface).values()
     assert np.array_equal(read.vertex, made.vertex) and np.array_equal(read.rgb, made.rgb)
+    assert np.array_equal(read.uncertainty, made.uncertainty)
+    shic_api.write_maps("other.h5", {"a.png": replace(made, uncertainty=None)})
+    assert shic_api.read_maps("other.h5")["a.png"].uncertainty is None
     assert json.loads(shic("info", "mine.h5", "--json")[1])["attributes"]["labels"] == "annotated"
     with pytest.raises(SettingError, match="does not know its template"):
         _ = shic_api.read_maps("mine.h5")["a.png"].colors

@@ -40,7 +40,7 @@ def test_flipped_answers_of_mirrored_pictures_are_mirrored(
     """So with `flip`, but for rounding; the map's own answers are not."""
     for flip in ("on", "off"):
         predictor = Predictor(small_model_file, CPU, PredictConfig(flip=flip))
-        (vertex, score), (other, other_score) = (predictor.predict(each) for each in (photo, mirrored(photo)))
+        (vertex, score, _), (other, other_score, _) = map(predictor.predict, (photo, mirrored(photo)))
         same = small_template.mirror[other[:, ::-1][photo.mask]] == vertex[photo.mask]
         assert same.mean() > 0.8 if flip == "on" else same.mean() < 0.5
         if flip == "on":
@@ -51,7 +51,7 @@ def test_scores_are_the_mean_of_both_probabilities(
     photo: Photo, small_model_file: Path, small_template: Template
 ) -> None:
     predictor = Predictor(small_model_file, CPU, PredictConfig(flip="on"))
-    vertex, score = predictor.predict(photo)
+    vertex, score, _ = predictor.predict(photo)
     y, x = np.argwhere(photo.mask)[len(np.argwhere(photo.mask)) // 2]
     straight = predictor.vertex_embeddings @ predictor.embed(photo).at(np.array([[y, x]]))[0]
     across = (
@@ -69,7 +69,7 @@ def test_the_median_errs_less_than_the_mode_by_its_own_probabilities(
     for estimate in ("mode", "median"):
         predictor = Predictor(small_model_file, CPU, PredictConfig(estimate=estimate))
         predictor.vertex_embeddings *= 0.05  # unsure
-        vertex, score = predictor.predict(photo)
+        vertex, score, uncertainty = predictor.predict(photo)
         share = (predictor.embed(photo).at(np.argwhere(photo.mask)) @ predictor.vertex_embeddings.T).softmax(
             1
         )
@@ -77,6 +77,9 @@ def test_the_median_errs_less_than_the_mode_by_its_own_probabilities(
         chosen = torch.from_numpy(vertex[photo.mask]).long()[:, None]
         found[estimate] = float(expected.gather(1, chosen).mean())
         np.testing.assert_allclose(score[photo.mask], share.gather(1, chosen)[:, 0], atol=1e-4)
+        stated, exact = uncertainty[photo.mask], expected.gather(1, chosen)[:, 0].numpy()
+        assert np.abs(stated - exact).mean() < 0.5 and stated.min() > 4  # 512 cells of 642 vertices
+        assert np.array_equal(stated * 8, np.round(stated * 8)) and not uncertainty[~photo.mask].any()
     assert found["median"] < found["mode"]
 
 
@@ -126,3 +129,5 @@ def test_a_grid_gives_nearly_what_all_comparisons_give(
     all_, grid = found["all"][0], found["grid"][0]
     assert ((all_ >= 0) == (grid >= 0)).all() and (all_ != grid).any()
     assert small_template.geodesic[all_[large.mask], grid[large.mask]].mean() < 2
+    stated, exact = (found[compare].uncertainty[large.mask] for compare in ("grid", "all"))
+    assert np.abs(stated - exact).mean() < 0.1 * exact.mean()

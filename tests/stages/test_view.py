@@ -22,18 +22,27 @@ Opened = Callable[[Path | str], Any]
 
 
 def write_maps(
-    path: Path, maps: dict[str, np.ndarray], template: str, labels: str = "predicted", score: float = 0.5
+    path: Path,
+    maps: dict[str, np.ndarray],
+    template: str,
+    labels: str = "predicted",
+    score: float = 0.5,
+    uncertainty: dict[str, float] | None = None,
 ) -> None:
-    """A maps file of noise pictures with these maps `(H, W)`."""
+    """A maps file of noise pictures with these maps `(H, W)`, perhaps with an uncertainty that begins at
+    these values at the top left and grows by 1/8 a pixel.
+    """
     random = np.random.default_rng(0)
     attrs = {"labels": labels, "template": template}
     with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs) as writer:
         for name, vertex in maps.items():
             data = encode(random.integers(60, 200, (*vertex.shape, 3), np.uint8))
             values = np.where(vertex >= 0, score + np.arange(vertex.size).reshape(vertex.shape) % 7 / 20, 0)
-            writer.add(
-                name, encoded=np.frombuffer(data, np.uint8), mask=vertex >= 0, vertex=vertex, score=values
-            )
+            arrays = {"mask": vertex >= 0, "vertex": vertex, "score": values}
+            if uncertainty:
+                grown = uncertainty[name] + np.arange(vertex.size).reshape(vertex.shape) % 80 / 8
+                arrays["uncertainty"] = np.where(vertex >= 0, grown, 0)
+            writer.add(name, encoded=np.frombuffer(data, np.uint8), **arrays)
 
 
 def blob(template: Template, start: int, shape: tuple[int, int] = (60, 80)) -> np.ndarray:
@@ -163,6 +172,40 @@ def test_what_is_drawn_is_the_map(opened: Opened, page: Path, small_template: Te
     assert np.corrcoef(rgb[inside].ravel(), wanted.ravel())[0, 1] > 0.95
 
 
+def test_uncertainty_is_drawn_said_and_sorted_by(
+    shic: Shic, opened: Opened, small_template: Template, small_template_file: Path
+) -> None:
+    names = {"a.png": 3.0, "b.png": 40.0, "c.png": 20.0}
+    path = small_template_file.with_name("maps.h5")
+    write_maps(
+        path, {name: blob(small_template, 5) for name in names}, small_template.fingerprint, uncertainty=names
+    )
+    assert shic("view", "maps.h5", "-o", "view.html")[0] == 0
+    browser = opened(path.with_name("view.html"))
+    wait(browser, "document.body.dataset.loaded")
+    held = ItemReader(path, "shic/maps")["b.png"]
+    click(browser, ".card:nth-child(2) canvas", 0.55, 0.45)
+    (pin,) = pins(browser)
+    value = float(held.uncertainty[int(pin["y"]), int(pin["x"])])
+    assert f"uncertainty {value:.1f} of 228" in browser.execute_script(
+        "return viewer.element.status.textContent"
+    )
+    browser.execute_script(
+        "viewer.element.order.value = 'unsure'; viewer.arrange(); viewer.setMode('unsure')"
+    )
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('.card .name')].map((c) => c.textContent)"
+    )
+    assert shown == ["b.png", "c.png", "a.png"]
+    light = (
+        "[...viewer.cards[{}].panes[0].canvas.getContext('2d').getImageData(40, 30, 1, 1).data]"
+        ".slice(0, 3).reduce((a, b) => a + b)"
+    )
+    wait(browser, f"{light.format(1)} > 1.2 * {light.format(0)}")
+    modes = browser.execute_script("return viewer.modeNames")
+    assert "unsure" in modes and "error" not in modes
+
+
 def test_larger_photos_keep_the_files_values_at_every_nth_pixel(
     shic: Shic, opened: Opened, small_template: Template, small_template_file: Path
 ) -> None:
@@ -234,6 +277,38 @@ def test_two_maps_files_stand_side_by_side_and_errors_are_those_of_eval(
         "return [...document.querySelectorAll('.card .name')].map((n) => n.textContent)"
     )
     assert order == ["0.png", "1.png", "2.png"]  # the one without annotations is last
+
+
+def test_keypoints_are_shown_by_name_with_errors_where_their_vertices_are_known(
+    shic: Shic, opened: Opened, small_template: Template, small_template_file: Path
+) -> None:
+    folder = small_template_file.parent
+    vertex = blob(small_template, 5)
+    write_maps(folder / "maps.h5", {"a.png": vertex, "b.png": vertex}, small_template.fingerprint)
+    points = {"nose": [40.5, 30.5], "tail": [45, 35], "far": [500, 3]}
+    known = {
+        "images": {"a": {"points": points}},
+        "vertices": {"nose": 9},
+        "template": small_template.fingerprint,
+    }
+    for kind, value in (("plain", {"images": {"a.png": {"points": points}}}), ("known", known)):
+        (folder / f"{kind}.json").write_text(json.dumps(value))
+        assert shic("view", "maps.h5", "-o", f"{kind}.html", "--annotations", f"{kind}.json")[0] == 0
+    browser = opened(folder / "known.html")
+    wait(browser, "document.body.dataset.loaded")
+    browser.execute_script("viewer.setMode('error')")
+    wait(browser, "document.querySelectorAll('.point').length == 2")
+    error = small_template.geodesic[vertex[30, 40], 9]
+    titles = browser.execute_script(
+        "return [...document.querySelectorAll('.point')].map((p) => p.title.replace('⇄', ''))"
+    )
+    assert sorted(titles) == [f"nose {error:.0f}", "tail"]
+    assert abs(browser.execute_script("return viewer.cards[0].photo.layers[0].error") - error) < 1e-3
+    browser = opened(folder / "plain.html")
+    wait(browser, "document.body.dataset.loaded")
+    browser.execute_script("viewer.setMode('error')")
+    wait(browser, "document.querySelectorAll('.point small').length == 2")
+    assert browser.execute_script("return viewer.cards[0].photo.layers[0].error ?? null") is None
 
 
 @pytest.mark.parametrize(
@@ -349,6 +424,19 @@ def test_of_many_photos_some_are_shown_and_the_page_says_which(
     )
     status, _, err = shic("view", "many.h5", "--only", "x*", "-o", "none.html")
     assert status == 1 and "none of 60 photos is called like x*" in err
+
+
+def test_the_unsure_ones_come_first_by_uncertainty(
+    shic: Shic, small_template: Template, small_template_file: Path
+) -> None:
+    names = {"a.png": 3.0, "b.png": 40.0, "c.png": 20.0}
+    path = small_template_file.with_name("maps.h5")
+    write_maps(
+        path, {name: blob(small_template, 5) for name in names}, small_template.fingerprint, uncertainty=names
+    )
+    assert shic("view", "maps.h5", "--most", "1", "--first", "unsure")[0] == 0
+    page = path.with_name("view.html").read_text()
+    assert '"name":"b.png"' in page and '"name":"a.png"' not in page
 
 
 def test_a_photo_that_cant_be_used_is_left_out_and_named(

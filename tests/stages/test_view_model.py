@@ -121,7 +121,7 @@ def test_a_dropped_photo_is_predicted_as_predict_does(
     for i in range(2):
         rgb, alpha = decode(cut_out(folder, i), "x")
         assert alpha is not None
-        vertex, _ = predictor.predict(Photo("x", b"", rgb, alpha >= 128))
+        vertex, _, _ = predictor.predict(Photo("x", b"", rgb, alpha >= 128))
         shown = browser.execute_script(f"return [...viewer.cards[{i}].photo.maps[0].vertex]")
         assert (vertex.ravel() == shown).all() and len(np.unique(shown)) > 5
     chosen.send_keys(str(folder / "template.h5"))

@@ -7,7 +7,7 @@ class Photo {
     [this.height, this.width] = listed.size;
   }
 
-  /** The maps, decoded: of each layer `{vertex, score}` at the shown pixels, null where it has none. */
+  /** The maps, decoded: of each layer `{vertex, score, unsure}` at the shown pixels, null where it has none. */
   async load() {
     this.loading ??= (async () => {
       const body = this.body();
@@ -21,12 +21,13 @@ class Photo {
 
   async decode(text) {
     const n = this.width * this.height, bytes = await unpacked(text);
-    const vertex = new Int32Array(n), score = new Float32Array(n);
+    const vertex = new Int32Array(n), score = new Float32Array(n), unsure = bytes.length > 6 * n ? new Float32Array(n) : null;
     for (let i = 0; i < n; i++) {
       vertex[i] = (bytes[i] | (bytes[n + i] << 8) | (bytes[2 * n + i] << 16)) - 1;
       score[i] = halfToNumber(bytes[4 * n + i] | (bytes[5 * n + i] << 8));
+      if (unsure) unsure[i] = halfToNumber(bytes[6 * n + i] | (bytes[7 * n + i] << 8));
     }
-    return { vertex, score, ...this.places(vertex) };
+    return { vertex, score, unsure, ...this.places(vertex) };
   }
 
   /** Of every vertex that is seen one pixel: of those that have it, the nearest to their middle. */
@@ -80,12 +81,13 @@ function overlay(data, photo, map, mode, highest) {
   const { colors, side } = photo.surface;
   for (let i = 0; i < map.vertex.length; i++) {
     const v = map.vertex[i], k = 4 * i;
-    const grey = 0.65 * (data[k] + data[k + 1] + data[k + 2]) / 3, faint = mode === "error" || v < 0;
+    const grey = 0.65 * (data[k] + data[k + 1] + data[k + 2]) / 3, faint = mode === "error" || v < 0 || (mode === "unsure" && !map.unsure);
     for (let c = 0; c < 3; c++) data[k + c] = (0.35 * data[k + c] + grey) * (faint ? 0.6 : 1);
     if (faint) continue;
     let color, share = 0.75;
     if (mode === "colors") color = colors.subarray(3 * v, 3 * v + 3);
     else if (mode === "score") color = scaleColor(map.score[i] / highest);
+    else if (mode === "unsure") color = scaleColor(map.unsure[i] / UNSURE);
     else color = sideColor(side[v], i % photo.width, Math.floor(i / photo.width));
     for (let c = 0; c < 3; c++) data[k + c] = data[k + c] * (1 - share) + color[c] * share;
   }
@@ -151,8 +153,10 @@ class Card {
 
   showPoints(pane) {
     pane.points.forEach((point) => point.remove());
-    pane.points = this.app.mode !== "error" ? [] : (this.photo.points[pane.layer] ?? []).map(({ x, y, error, swapped }) => {
-      const [height, width] = this.photo.shape, point = make("div", "point", error.toFixed(0) + (swapped ? "⇄" : ""));
+    pane.points = this.app.mode !== "error" ? [] : (this.photo.points[pane.layer] ?? []).map(({ x, y, error, swapped, name }) => {
+      const figure = error === null ? "" : error.toFixed(0) + (swapped ? "⇄" : "");
+      const [height, width] = this.photo.shape, point = make("div", "point", figure || "·", { title: `${name} ${figure}`.trim() });
+      if (name) point.append(make("small", "", name));
       point.style.left = `${(100 * (x + 0.5)) / width}%`;
       point.style.top = `${(100 * (y + 0.5)) / height}%`;
       point.style.background = `rgb(${scaleColor(error / 114).join()})`;
@@ -191,6 +195,7 @@ class Card {
     return this.app.shownLayers.map((i) => this.photo.layers[i]).map((layer) => {
       if (!layer) return "–";
       const parts = [`score ${layer.score === null ? "–" : layer.score.toFixed(2)}`];
+      if (typeof layer.unsure === "number") parts.push(`± ${layer.unsure.toFixed(1)}`);
       if (layer.error !== undefined) parts.push(`error ${layer.error.toFixed(1)}`);
       return parts.join(", ");
     }).join(" | ");

@@ -102,4 +102,7 @@ function scaleColor(value) {
   return SCALE[i].map((low, k) => low + (SCALE[i + 1][k] - low) * (place - i));
 }
 
+/** The uncertainty of the lightest colour, as in the pictures of `shic predict --unsure`. */
+const UNSURE = 57;
+
 const SIDE_COLORS = { "-1": [230, 159, 0], 0: [190, 190, 190], 1: [0, 90, 181] };

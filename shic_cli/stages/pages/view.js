@@ -3,11 +3,13 @@
 const ORDERS = {
   name: ["name", (photo) => photo.name],
   score: ["score, lowest first", (photo, layer) => layer?.score ?? Infinity],
+  unsure: ["uncertainty, largest first", (photo, layer) => -(layer?.unsure ?? -1)],
   error: ["error, largest first", (photo, layer) => -(layer?.error ?? -1)],
   swapped: ["left and right mixed up, most first", (photo, layer) => -(layer?.swapped ?? -1)],
   left: ["side seen, left first", (photo, layer) => -(layer?.left ?? -1)],
 };
-const MODES = { photo: "photo", colors: "colours", score: "score", side: "left/right", error: "error" };
+const MODES = { photo: "photo", colors: "colours", score: "score", unsure: "uncertainty", side: "left/right", error: "points" };
+const NEEDS = { unsure: "hasUnsure", error: "hasPoints", swapped: "hasPoints" };
 
 class Viewer {
   constructor(data, surface) {
@@ -18,7 +20,8 @@ class Viewer {
     this.mesh = new MeshView(this.element.mesh, surface, (vertex, pinned, event) => this.pickVertex(vertex, pinned, event));
     this.sight = new IntersectionObserver((entries) => this.inSight(entries), { root: this.element.photos, rootMargin: "300px" });
     data.photos.forEach((listed, i) => this.add(new Photo(listed, () => readJson(`photo-${i}`), surface)));
-    this.hasErrors = data.photos.some((photo) => photo.layers.some((layer) => layer?.error !== undefined));
+    this.hasPoints = data.photos.some((photo) => photo.layers.some((layer) => layer?.points));
+    this.hasUnsure = data.served || data.photos.some((photo) => photo.layers.some((layer) => typeof layer?.unsure === "number"));
     this.build();
     this.listen();
     this.setMode("colors");
@@ -44,10 +47,11 @@ class Viewer {
 
   build() {
     const { element } = this;
-    const modes = Object.entries(MODES).filter(([name]) => name !== "error" || this.hasErrors);
+    const possible = ([name]) => !NEEDS[name] || this[NEEDS[name]];
+    const modes = Object.entries(MODES).filter(possible);
     this.modeNames = modes.map(([name]) => name);
     element.mode.append(...modes.map(([name, text], i) => new Option(`${i + 1} ${text}`, name)));
-    const orders = Object.entries(ORDERS).filter(([name]) => this.hasErrors || !["error", "swapped"].includes(name));
+    const orders = Object.entries(ORDERS).filter(possible);
     element.order.append(...orders.map(([name, [text]]) => new Option(text, name)));
     element.near.value = this.near;
     element.size.value = this.layers.length > 1 ? 180 : 220;
@@ -142,7 +146,7 @@ class Viewer {
     if (!map) return;
     const at = y * photo.width + x, vertex = map.vertex[at];
     if (vertex < 0) return pinned ? this.say(this.element.status, `${photo.name}: this pixel has no vertex`) : this.leave();
-    const mark = { vertex, photo, layer, x, y, score: map.score[at] };
+    const mark = { vertex, photo, layer, x, y, score: map.score[at], unsure: map.unsure?.[at] };
     if (pinned) {
       this.addPin(mark, event.shiftKey);
       this.mesh.face(vertex);
@@ -205,6 +209,7 @@ class Viewer {
     if (mark.photo) {
       const [x, y] = mark.photo.filePixel(mark.x, mark.y);
       parts.push(`${mark.photo.name} x ${x}, y ${y}, score ${mark.score.toFixed(3)}`);
+      if (mark.unsure !== undefined) parts.push(`uncertainty ${mark.unsure.toFixed(1)} of 228`);
     }
     if (mark.label) {
       const maps = this.cards.flatMap(({ photo }) => this.shownLayers.filter((i) => photo.maps?.[i]).map((i) => photo.place(i, mark.distance)));
@@ -230,7 +235,8 @@ class Viewer {
       photo: "", colors: "each vertex has its colour",
       side: "blue: the template's left; orange, striped: its right; grey: the middle",
       score: `score from 0 (dark) to ${this.shownLayers.map((i) => this.highest[i].toPrecision(2)).join(" | ")} (light); on the mesh the mean over the photos`,
-      error: "numbers: geodesic error at the annotated points (largest 228); ⇄: left and right mixed up",
+      unsure: `how far off the map expects to be along the surface: from 0 (dark, sure) to ${UNSURE} and more (light, unsure) of 228; on the mesh the mean over the photos`,
+      error: "annotated points, with their names and geodesic errors (largest 228) where these are known; ⇄: left and right mixed up",
     };
     this.element.legend.textContent = texts[this.mode];
   }
@@ -241,20 +247,24 @@ class Viewer {
     if (mode === "colors") colors.set(surface.colors);
     const set = (v, color) => colors.set(color.map(Math.round), 3 * v);
     if (mode === "side") surface.side.forEach((side, v) => set(v, SIDE_COLORS[side]));
-    if (mode === "score") this.meanScores().forEach((value, v) => value >= 0 && set(v, scaleColor(value)));
+    if (mode === "score") this.means((map, i, layer) => map.score[i] / this.highest[layer]).forEach((value, v) => value >= 0 && set(v, scaleColor(value)));
+    if (mode === "unsure") this.means((map, i) => map.unsure && map.unsure[i] / UNSURE).forEach((value, v) => value >= 0 && set(v, scaleColor(value)));
     if (mode === "error") this.meanErrors().forEach((value, v) => set(v, scaleColor(value / 114)));
     this.mesh.paint(colors);
   }
 
-  /** The mean score of each vertex over the shown maps, as a share of the lightest colour's; -1 where none has it. */
-  meanScores() {
+  /** The mean of a map's `value(map, pixel, layer)` at each vertex over the shown maps; -1 where none has it. */
+  means(value) {
     const sum = new Float64Array(this.surface.count), count = new Uint32Array(this.surface.count);
     for (const { photo } of this.cards)
       for (const layer of this.shownLayers) {
-        const map = photo.maps?.[layer], highest = this.highest[layer];
-        map?.vertex.forEach((v, i) => v >= 0 && (count[v]++, (sum[v] += map.score[i] / highest)));
+        const map = photo.maps?.[layer];
+        map?.vertex.forEach((v, i) => {
+          const found = v >= 0 ? value(map, i, layer) : null;
+          if (found !== null) (count[v]++, (sum[v] += found));
+        });
       }
-    return sum.map((value, v) => (count[v] ? value / count[v] : -1));
+    return sum.map((total, v) => (count[v] ? total / count[v] : -1));
   }
 
   /** The mean error at each annotated vertex, of all layers that are shown. */
@@ -263,6 +273,7 @@ class Viewer {
     for (const { photo } of this.cards)
       for (const layer of this.shownLayers)
         for (const { truth, error } of photo.points?.[layer] ?? []) {
+          if (error === null) continue;
           const [sum, count] = sums.get(truth) ?? [0, 0];
           sums.set(truth, [sum + error, count + 1]);
         }
@@ -288,7 +299,7 @@ class Viewer {
     }
     document.body.dataset.loaded = "yes";
     this.refresh();
-    if (["score", "error"].includes(this.mode)) this.paint();
+    if (["score", "unsure", "error"].includes(this.mode)) this.paint();
   }
 
   say(element, text) {

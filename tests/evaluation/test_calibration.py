@@ -1,0 +1,68 @@
+"""The uncertainty that maps state, beside their errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shic_cli.base.errors import InputError
+from shic_cli.evaluation.calibration import calibration
+from shic_cli.evaluation.geodesic import Scored
+from shic_cli.files.annotations import Points
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.photos import encode
+
+
+def write(path: Path, uncertainty: dict[str, np.ndarray | None], template: str = "") -> ItemReader:
+    """A maps file of photos with these uncertainties `(H, W)`, and vertex 0 everywhere."""
+    attrs = {"labels": "predicted", "template": template}
+    with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs) as writer:
+        for name, values in uncertainty.items():
+            shape = (20, 10) if values is None else values.shape
+            encoded = np.frombuffer(encode(np.zeros((*shape, 3), np.uint8)), np.uint8)
+            whole = {"mask": np.ones(shape, bool), "vertex": np.zeros(shape), "score": np.ones(shape)}
+            writer.add(name, encoded=encoded, uncertainty=values, **whole)
+    return ItemReader(path, "shic/maps")
+
+
+def entry(name: str, error: np.ndarray, predicted: np.ndarray | None = None) -> Scored:
+    """An object with a point at every pixel, whose errors `(H, W)` these are."""
+    yx, flat = np.argwhere(error >= 0), error.ravel().astype(float)
+    box, zero = np.array([0.0, 0, 10, 20]), np.zeros(len(yx), int)
+    points = Points(name, None, "animal", yx, zero, box, 200.0, "", yx / [20, 10])
+    vertex = np.zeros(len(yx), int) if predicted is None else predicted
+    return Scored(points, name, vertex, vertex, flat, flat, 1.0)
+
+
+def test_bins_scale_and_ranks_by_hand(tmp_path: Path) -> None:
+    stated = np.arange(1, 201, dtype=np.float32).reshape(20, 10)[::-1]
+    maps = write(tmp_path / "m.h5", {"a": stated, "b": stated / 2, "c": stated / 4})
+    entries = [entry("a", 2 * stated), entry("b", stated), entry("c", stated / 2)]
+    found = calibration(maps, entries)
+    assert [row["points"] for row in found["bins"]] == [60] * 10
+    for row in found["bins"]:
+        assert row["error"] == pytest.approx(2 * row["stated"])
+    assert found["bins"][0]["stated"] < found["bins"][9]["stated"] <= 200
+    assert found["scale"] == pytest.approx(2)
+    assert found["rank_points"] == pytest.approx(1) and found["rank_photos"] == pytest.approx(1)
+    assert found["rank_photos_at_points"] == pytest.approx(1)
+    backwards = [entry("a", stated / 2), entry("b", stated), entry("c", 2 * stated)]
+    assert calibration(maps, backwards)["rank_photos"] == pytest.approx(-1)
+
+
+def test_what_has_no_answer_is_left_out(tmp_path: Path) -> None:
+    stated = np.full((20, 10), 8, np.float32)
+    maps = write(tmp_path / "m.h5", {"a": stated})
+    predicted = np.where(np.arange(200) < 50, -1, 0)
+    errors = np.where(predicted < 0, 228.0, 4.0).reshape(20, 10)
+    found = calibration(maps, [entry("a", errors, predicted)])
+    assert sum(row["points"] for row in found["bins"]) == 150 and found["scale"] == pytest.approx(0.5)
+    assert found["rank_points"] is None and found["rank_photos"] is None
+
+
+def test_a_file_that_states_none_is_told(tmp_path: Path) -> None:
+    maps = write(tmp_path / "m.h5", {"a": None})
+    with pytest.raises(InputError, match="states no uncertainty"):
+        calibration(maps, [entry("a", np.ones((20, 10)))])
