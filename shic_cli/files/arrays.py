@@ -164,6 +164,8 @@ def write_fields(
 ) -> None:
     """Write `arrays` as packed data sets of `group`; InputError if a number is not finite."""
     for name, field in fields.items():
+        if field.optional and name not in arrays:
+            continue
         array = np.ascontiguousarray(arrays[name], np.dtype(field.dtype))
         check_finite(array, f"{where}: {name}", "the program or the part that computed them is at fault")
         packed = {"compression": "gzip", "compression_opts": 1, "shuffle": True}

@@ -136,12 +136,13 @@ def _items(path: Path, kind: str) -> Iterator[tuple[str, h5py.Group]]:
     InputError if a group holds anything but the data sets of its kind.
     """
     fields = LAYOUTS[kind].items
+    needed = {name for name, field in fields.items() if not field.optional}
     with opened(path, kind) as (file, _):
         items = hdf5.member(file, "items", h5py.Group, f"{path}: /items")
         for number in range(0 if items is None else len(items)):
             where = f"{path}: /items/{number:08d}"
             group = items and hdf5.member(items, f"{number:08d}", h5py.Group, where)
-            if group is None or set(group) != set(fields) or set(group.attrs) != {"name"}:
+            if group is None or not needed <= set(group) <= set(fields) or set(group.attrs) != {"name"}:
                 raise InputError(f"{where} is not as shic writes it", hdf5.AGAIN)
             checked_fields(group, fields, where, {})
             yield check_name(hdf5.attribute(group, "name", where), where), group

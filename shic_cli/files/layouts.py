@@ -47,6 +47,7 @@ class Layout:
     maker: str
 
 
+VOID = Field("b1", ("H", "W"), "pixels of a label map that are neither object nor background", optional=True)
 LAYOUTS: dict[str, Layout] = {
     "shic/template": Layout(
         fields={
@@ -107,6 +108,7 @@ LAYOUTS: dict[str, Layout] = {
                 "i4", (3,), "top, left and side of the square that the features cover, in the photo's pixels"
             ),
             "encoded": Field("u1", ("B",), "the image file's own bytes"),
+            "void": VOID,
         },
         attrs=("extractor", "fingerprint", "template"),
         maker="shic features",
@@ -118,6 +120,7 @@ LAYOUTS: dict[str, Layout] = {
             "mask": Field("b1", ("H", "W"), "the object"),
             "vertex": Field("i4", ("H", "W"), "vertex number, -1 for none", low=-1),
             "score": Field("f2", ("H", "W"), "how sure; the similarity, or the probability, 0 for none"),
+            "void": VOID,
         },
         attrs=("labels", "template"),
         maker="shic pseudo-gt",
