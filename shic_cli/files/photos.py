@@ -121,6 +121,8 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
     stems = {name.rpartition(".")[0] for name in found}
     for name in [name for name in found if photo_of_mask(name.rpartition(".")[0]) in stems]:
         del found[name]  # it is a mask beside its photo
+    if not found and (count := sum(passed[suffix] for suffix in VIDEOS)):
+        raise InputError(f"{said}: holds no image, but {count} videos", "give a video by its own name")
     if not found:
         raise InputError(f"{said}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}")
     if not any(image.path.exists() for image in found.values()):
