@@ -61,7 +61,10 @@ OPTIONAL = {
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
 }
-SLOW = ("transformers", "diffusers", "accelerate", "pytorch3d")  # modules whose import takes seconds
+SLOW = (
+    *("transformers", "diffusers", "accelerate", "pytorch3d", "huggingface_hub"),
+    *("trimesh", "networkx", "matplotlib", "onnx", "onnxruntime"),
+)  # modules whose imports take most of the time
 GROUPS = ("shic.extractors", "shic.renderers", "shic.generators", "shic.maskers")
 VARIABLES = re.compile(r"(SHIC|HF|HDF5|OMP|CUDA|WARP|XDG_CACHE|MKL|TORCH|TRANSFORMERS)_\w+")
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY")
