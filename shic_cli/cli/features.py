@@ -62,7 +62,7 @@ def command(
     end, torch_device = Ending(as_json), resolve_device(device)
     tracked = partial(track, quicker="--shard on several machines")
     shared: dict[str, Any] = {"basis": basis, "weights": weights, "overwrite": overwrite, "track": tracked}
-    end.wrote(part.path(output))
+    end.wrote(options.written(part, output))
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         if not part.is_whole:
             raise click.UsageError("views can't be split: use --shard and torchrun for photos only")

@@ -234,6 +234,11 @@ def unless_default(name: str, path: Path, default: str) -> str:
     return "" if str(path) == default else f" --{name} {shlex.quote(str(path))}"
 
 
+def written(part: Part, output: Path) -> Path:
+    """The file that a run of `part` leaves: the part, or the whole where torchrun's ranks join theirs."""
+    return output if part.ranked else part.path(output)
+
+
 def joined(part: Part, output: Path) -> str:
     """The command that joins the parts, where a run wrote a part."""
     return "" if part.is_whole or part.ranked else f"shic join {output.stem}.part-*{output.suffix}"

@@ -96,5 +96,5 @@ def command(
         try:
             predict(predictor, images, masks_of_photos, output, sources={"model": source(model)}, **shared)
         finally:
-            end.wrote(part.path(output), *pictures.written, contact_sheet)
+            end.wrote(options.written(part, output), *pictures.written, contact_sheet)
             end.look = str(contact_sheet or next(reversed(pictures.written), ""))

@@ -85,7 +85,7 @@ def command(
         return
     shared |= {"sources": sources, "overwrite": overwrite, "part": part}
     with end, options.drawing(contact_sheet, output, surface.colors, overwrite):
-        end.wrote(part.path(output), contact_sheet)
+        end.wrote(options.written(part, output), contact_sheet)
         end.look = str(contact_sheet or f"`shic view {output}`")
         end.next = options.joined(part, output) or _next(template)
         pseudo_gt.pseudo_gt(surface, images, mask_source, output, config, torch_device, **shared)

@@ -82,7 +82,7 @@ def command(
         return
     shared |= {"sources": {"template": source(template)}, "weights": weights, "masker": masker}
     with end, options.drawing(contact_sheet, output, surface.colors, overwrite):
-        end.wrote(part.path(output), contact_sheet)
+        end.wrote(options.written(part, output), contact_sheet)
         end.look, end.next = str(contact_sheet or ""), options.joined(part, output) or "shic train"
         if images:
             synth_exchange.read_pictures(surface, images, output, config, torch_device, **shared)
