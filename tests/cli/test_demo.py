@@ -57,7 +57,6 @@ def test_every_line_runs_and_the_figures_are_those_of_eval(shic: Run, tmp_path: 
         "views.png",
         "synth.png",
         "match.png",
-        "model.log.csv",
         "model.losses.png",
         "remap/trex_0001.remap.png",
         "summary.png",
