@@ -44,13 +44,14 @@ class Recipe:
     train: tuple[str, ...]
 
 
-# Sections 3.3, 3.5 and 4.1; --agreement 0 is Eq. 2 as it stands there, --poses 0 the template at rest.
+# Sections 3.3, 3.5 and 4.1: sd-dino, Eq. 2 as it stands there, controlnet-depth, the template at rest,
+# dinov2-small, and the rest of docs/concepts/recipe.md.
 PAPER = Recipe(
     "paper",
     ("--vertices", "0"),
-    ("--extractor", "sd-dino", "--agreement", "0"),
-    ("--generator", "controlnet-depth", "--class", "{class}", "--poses", "0"),
-    ("--recipe", "paper", "--encoder", "dinov2-small"),
+    ("--recipe", "paper"),
+    ("--recipe", "paper", "--class", "{class}"),
+    ("--recipe", "paper"),
 )
 # Without weights: the defaults, for Tables 1 and 2 and the figures; for ablations a small one that learns
 # from pseudo-labels.

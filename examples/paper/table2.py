@@ -75,6 +75,8 @@ def main() -> None:
         "zero-shot": Row("zero-shot, through the template"),
         "embedding": Row("trained, by embeddings", "61.2"),
         "template": Row("trained, through the template", "70.0"),
+        "probability": Row("the same, to the pixel where the vertex is likeliest"),
+        "similarity": Row("the same, to the pixel with the most similar embedding"),
     }
     for animal in options.animals:
         found = scores(animal, options)
@@ -108,11 +110,17 @@ def scores(animal: Animal, options: Options) -> dict[str, list[dict]]:
         "position": [animal.eval(animal.work / "pck-position.json", "pck", *position, *pairs)],
         "zero-shot": [animal.eval(animal.work / "pck-zero-shot.json", "pck", zero_shot, *pairs)],
     }
-    for via in ("embedding", "template"):
-        words = ("--images", photos, "--via", via, *pairs)
-        models = [animal.trained(seed, *options.train) for seed in options.seeds]
-        found[via] = [
-            animal.eval(model.with_name(f"pck-{via}.json"), "pck", model, *words) for model in models
+    ways = {
+        "embedding": ("--via", "embedding"),
+        "template": (),
+        "probability": ("--target", "probability"),
+        "similarity": ("--target", "embedding"),
+    }
+    models = [animal.trained(seed, *options.train) for seed in options.seeds]
+    for name, how in ways.items():
+        words = ("--images", photos, *how, *pairs)
+        found[name] = [
+            animal.eval(model.with_name(f"pck-{name}.json"), "pck", model, *words) for model in models
         ]
     return found
 

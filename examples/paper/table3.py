@@ -26,7 +26,7 @@ def main() -> None:
     rows = [
         row
         for row in ROWS
-        if row.pseudo_gt != ("--agreement", "0") or "--agreement" not in options.recipe.pseudo_gt
+        if row.pseudo_gt != ("--agreement", "0") or "--recipe" not in options.recipe.pseudo_gt
     ]
     ablate(options, "table3", "Table 3: pooling and data", rows)
 

@@ -18,7 +18,8 @@ def main() -> None:
     extractor = {"help": "extractor of all rows but the last; default: the data set's own"}
     other = {"help": "extractor of the last row; default: dinov2, or on rigged none"}
     options = parse(__doc__, small=True, extractor=extractor, other=other)
-    given, own = options.given, options.recipe.pseudo_gt[options.recipe.pseudo_gt.index("--extractor") + 1]
+    given, words = options.given, options.recipe.pseudo_gt
+    own = words[words.index("--extractor") + 1] if "--extractor" in words else "sd-dino"
     changed = ("--extractor", given.extractor) if given.extractor else ()
     name = slug(changed) + "-" if changed else ""
     normals = (

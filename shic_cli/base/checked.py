@@ -16,11 +16,15 @@ def setting(
     low: float | None = None,
     high: float | None = None,
     flag: str = "",
+    variable: str = "",
 ) -> Any:
-    """A dataclass field with its help text and range; `flag` is the name of its option, if it has another."""
-    return field(
-        default=default, metadata={"help": help, "choices": choices, "low": low, "high": high, "flag": flag}
-    )
+    """A dataclass field with its help text and range.
+
+    `flag` is the name of its option, if it has another. `variable` is an environment variable that gives the
+    value where the option does not.
+    """
+    limits = {"choices": choices, "low": low, "high": high}
+    return field(default=default, metadata={"help": help, "flag": flag, "variable": variable, **limits})
 
 
 class Checked:

@@ -1,11 +1,11 @@
-"""The settings of the commands that score, show and export results, and of the demo."""
+"""The settings of the commands that score, show, export and import results, and of the demo."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from shic_cli.base.checked import Checked, setting
-from shic_cli.base.settings import DP_SCALE
+from shic_cli.base.settings import AXES, DP_SCALE
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,30 @@ class PckConfig(Checked):
         " both: two rows.",
         choices=("template", "embedding", "both"),
     )
+    target: str = setting(
+        "surface",
+        "Which pixel of the target image a vertex goes to. surface: the one whose vertex is nearest along the"
+        " surface; maps files can tell it too. probability: where the vertex is likeliest. embedding: where"
+        " the embedding is most similar to the vertex's. The last two need a model.",
+        choices=("surface", "probability", "embedding"),
+    )
+    average: str = setting(
+        "keypoint",
+        "What counts the same in `pck` and its interval: every keypoint, every pair of images (as in"
+        " GeoAware-SC), or every class.",
+        choices=("keypoint", "image", "class"),
+    )
     protocol: str = setting(
         "image",
         "image: as in SD-DINO and the paper, errors relative to the side of the padded image. csm: as in"
         " CSM, errors relative to the side of the square around the object's box plus 5 % on each side,"
         " random pairs in both directions, and the nearest points of the template in space.",
         choices=("image", "csm"),
+    )
+    self_pairs: str = setting(
+        "auto",
+        "Whether --protocol csm counts a draw of one image twice, as CSM's code does; auto: on.",
+        choices=("auto", "on", "off"),
     )
 
 
@@ -119,3 +137,16 @@ class DemoConfig(Checked):
         1500, "About how many vertices the template has; the mesh file has 2000.", low=100
     )
     epochs: int = setting(40, "Epochs of training.", low=1)
+
+
+@dataclass(frozen=True)
+class ReleaseConfig(Checked):
+    """`shic models import`; the mesh is left as it is, as by `shic template prep --vertices 0`."""
+
+    up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
+    front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)
+    batch_statistics: bool = setting(
+        False,
+        "Normalise each picture by its own statistics, as the authors' notebook does, which never leaves"
+        " training mode. Otherwise the trained statistics are used.",
+    )

@@ -18,7 +18,7 @@ DP_SCALE = 255.0  # dp_x and dp_y run from 0 to this over the box, as in DensePo
 MARGIN = 0.1  # a crop is the box of the mask, extended on each side by this share of its length
 EXTRACTORS = (
     "auto, silhouette, picture (an encoder only), vit:FOLDER, dinov2 (also -small, -large), dinov3 (-small),"
-    " sd, sd-dino, dift, several joined by +, or one that a plugin adds. Options follow a comma:"
+    " sd, sd-dino, dift, diy-sc, several joined by +, or one that a plugin adds. Options follow a comma:"
     " vit:FOLDER,layer=9,facet=key."
 )
 CONTROLNET_VIEWS = "side,front"  # sec. 7.3
@@ -135,18 +135,36 @@ class FeatureConfig(Checked):
     )
 
 
+def recipe() -> Any:
+    """The setting `--recipe`."""
+    return setting(
+        "auto",
+        "What auto, 0 and -1 stand for in other settings. paper: the paper's values. auto: those that were"
+        " measured to be best.",
+        choices=("auto", "paper"),
+        variable="SHIC_RECIPE",
+    )
+
+
 @dataclass(frozen=True)
 class PseudoGtConfig(Checked):
     """`shic pseudo-gt`; Eq. 2."""
 
+    recipe: str = recipe()
     pool: str = setting("max", "How the views are pooled (Table 3).", choices=("max", "mean", "topk"))
     topk: int = setting(3, "Views averaged by --pool topk.", low=1)
     agreement: float = setting(
-        2.0,
+        -1.0,
         "Weight of each view's agreement with the whole object: this many times the difference to the"
-        " agreement of the best view is added to its similarities. 0 is the paper's Eq. 2. Not used with"
-        " --pool mean.",
-        low=0,
+        " agreement of the best view is added to its similarities. 0 is the paper's Eq. 2. -1: what was"
+        " measured to be best for the extractor. Not used with --pool mean.",
+        low=-1,
+    )
+    matching: str = setting(
+        "auto",
+        "maximum: every pixel takes the vertex that it is most similar to (Eq. 2). transport: all pixels"
+        " together, so that near pixels get near vertices. auto: the better one for the extractor.",
+        choices=("auto", "maximum", "transport"),
     )
     extractor: str = setting("auto", EXTRACTORS)
     pca: int = setting(
@@ -169,6 +187,7 @@ class PseudoGtConfig(Checked):
 class SynthConfig(Checked):
     """`shic synth`; sec. 3.5."""
 
+    recipe: str = recipe()
     generator: str = setting(
         "auto",
         "auto, plain, controlnet-depth, or one that a plugin adds."
@@ -194,9 +213,9 @@ class SynthConfig(Checked):
         high=1,
     )
     poses: float = setting(
-        2.0,
-        "Largest random bend of limbs and trunk; 0 keeps the template at rest, as in the paper.",
-        low=0,
+        -1.0,
+        "Largest random bend of limbs and trunk; 0 keeps the template at rest, as in the paper; -1: 2.",
+        low=-1,
         high=3,
     )
     backgrounds: str = setting("", "Folder of photos for the backgrounds; without it they are made up.")
@@ -281,12 +300,7 @@ class TrainConfig(Checked):
         " picture, which gives pixels).",
         choices=("auto", "convolutional", "pointwise", "unet"),
     )
-    recipe: str = setting(
-        "auto",
-        "What auto and 0 mean in the settings below. paper: the values of sec. 4.1. auto: the same, but a"
-        " pointwise decoder and a unet have values of their own.",
-        choices=("auto", "paper"),
-    )
+    recipe: str = recipe()
     dim: int = setting(16, "D, length of an embedding (sec. 4.1).", low=1)
     epochs: int = setting(0, "Passes over the pictures; 0: 40, or 16 for a unet.", low=0)
     batch: int = setting(
@@ -321,9 +335,22 @@ class TrainConfig(Checked):
         low=-1,
     )
     foreground: float = setting(
-        0.1,
-        "Weight of the cross-entropy of the foreground output, which encoders that need a mask do not have.",
-        low=0,
+        -1.0,
+        "Weight of the cross-entropy of the foreground output, which encoders that need a mask do not have;"
+        " -1: 0.1. With 0 the model has no such output, and predict needs masks.",
+        low=-1,
+    )
+    tokens: str = setting(
+        "auto",
+        "Features as the decoder gets them. unit: unit vectors. raw: at their own length, as in the authors'"
+        " release. auto: unit.",
+        choices=("auto", "unit", "raw"),
+    )
+    draw: str = setting(
+        "auto",
+        "How points of synthetic pictures are drawn. pixels: every labelled pixel alike. vertices: every"
+        " visible vertex alike, at the pixel in its middle (Eq. 4). auto: pixels.",
+        choices=("auto", "pixels", "vertices"),
     )
     augment: str = setting(
         "auto",
@@ -338,7 +365,7 @@ class TrainConfig(Checked):
         choices=("auto", "float32", "bfloat16"),
     )
     variants: int = setting(
-        2, "Augmented copies of each picture, made once; 0 makes a new copy in every epoch.", low=0
+        -1, "Augmented copies of each picture, made once; 0 makes a new copy in every epoch; -1: 2.", low=-1
     )
     natural_images: bool = setting(True, "Use the maps files of photos (Table 3).")
     synthetic_images: bool = setting(True, "Use the maps files of synthetic pictures (Table 3).")
@@ -367,11 +394,3 @@ class PredictConfig(Checked):
         choices=("auto", "mode", "median"),
     )
     pictures: bool = setting(True, "Write the colour picture of each image too.")
-
-
-@dataclass(frozen=True)
-class ReleaseConfig(Checked):
-    """`shic models import`; the mesh is left as it is, as by `shic template prep --vertices 0`."""
-
-    up: str = setting("auto", "The mesh file's axis that points up.", choices=AXES)
-    front: str = setting("auto", "The mesh file's axis that points to the front (head).", choices=AXES)

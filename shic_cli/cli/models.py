@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from shic_cli.base.settings import ReleaseConfig
+from shic_cli.base.result_settings import ReleaseConfig
 from shic_cli.cli import options
 
 

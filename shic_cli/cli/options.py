@@ -97,8 +97,16 @@ def _option(each: Any) -> Decorator:
             help=help,
         )
     kind = click.Choice(each.metadata["choices"]) if each.metadata["choices"] else type(each.default)
+    variable = each.metadata["variable"] or None
     return click.option(
-        f"--{name}", each.name, type=kind, default=each.default, show_default=each.default != "", help=help
+        f"--{name}",
+        each.name,
+        type=kind,
+        default=each.default,
+        show_default=each.default != "",
+        envvar=variable,
+        show_envvar=bool(variable),
+        help=help,
     )
 
 

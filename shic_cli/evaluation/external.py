@@ -146,5 +146,5 @@ class GivenPairs:
         distance, row = KDTree(np.floor(answer.source_yx)).query(
             np.floor(pair.source_yx), distance_upper_bound=REACH
         )
-        padded = np.concatenate([np.floor(answer.target_yx), np.full((1, 2), np.nan)])
+        padded = np.concatenate([pair.compared(answer.target_yx), np.full((1, 2), np.nan)])
         return padded[np.where(np.isfinite(distance), row, -1)]

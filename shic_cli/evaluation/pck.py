@@ -17,7 +17,7 @@ from shic_cli.base.result_settings import PckConfig
 from shic_cli.evaluation.geodesic import ROUNDS, bootstrap
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
-from shic_cli.files.keypoints import Pair, image_names
+from shic_cli.files.keypoints import Pair, image_names, with_itself
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.names import check_template, meet
@@ -80,20 +80,19 @@ def sides_of_model(
     images: list[ImageFile],
     masks: MaskSource,
     predictor: Predictor,
-    via: str,
-    protocol: str = "image",
+    config: PckConfig,
     track: Track = plain_track,
 ) -> dict[str, Side]:
     """The photos of `pairs` as a model sees them, by name.
 
     Photos that are not among `images`, or that can't be used, are left out.
     """
-    paths = make_paths(predictor.surface, protocol)
+    paths = make_paths(predictor.surface, config.protocol)
     return _over_images(
         pairs,
         images,
         masks,
-        lambda image: make_side(predictor, masks.read(image), via, paths),
+        lambda image: make_side(predictor, masks.read(image), config.via, paths, config.target),
         track,
         "predict",
     )
@@ -150,7 +149,8 @@ def pck(
 ) -> dict[str, Any]:
     """PCK of keypoints that are transferred through `sides`, which are photos by name; see `score`."""
     masks = {name: side.mask for name, side in sides.items()}
-    return {**score(pairs, through(sides), masks, config, seed, track), "via": config.via}
+    how = {"via": config.via} | ({"target": config.target} if config.via == "template" else {})
+    return {**score(pairs, through(sides), masks, config, seed, track), **how}
 
 
 def score(
@@ -163,12 +163,16 @@ def score(
 ) -> dict[str, Any]:
     """The figures of PCK: the share of transferred keypoints that are nearer than alpha times a length.
 
-    The length is the longer side of the target photo, or of CSM's crop; positions are compared as pixels.
+    The length is the longer side of the target photo, or of CSM's crop; positions are compared as
+    `Pair.compared` says.
     `masks` has the photos' objects by name. Keypoints of a pair without a photo or an answer count as wrong.
     The figures of the first alpha stand at the top; if there are several alphas, all their figures are under
     `alphas`.
     """
-    pairs, weights = draw_csm(pairs) if config.protocol == "csm" else (pairs, np.ones(len(pairs), int))
+    if config.protocol == "csm":
+        pairs, weights = draw_csm(pairs, config.self_pairs != "off")
+    else:
+        weights = np.ones(len(pairs), int)
     missing, unanswered, right = set(), 0, []
     for pair in track(pairs, len(pairs), "transfer"):
         absent = {pair.source, pair.target} - set(masks)
@@ -178,7 +182,7 @@ def score(
             unanswered += not absent
             answer = np.full(pair.target_yx.shape, np.nan)
         length = _length(masks[pair.target], config.protocol) if pair.target in masks else 1.0
-        distance = np.linalg.norm(answer - np.floor(pair.target_yx), axis=1)
+        distance = np.linalg.norm(answer - pair.compared(pair.target_yx), axis=1)
         right.append(distance[:, None] < np.array(config.alpha) * length)  # NaN is not less
     if missing:
         log.warning(
@@ -193,6 +197,7 @@ def score(
     return {
         "metric": "pck",
         "protocol": config.protocol,
+        "average": config.average,
         **_figures(pairs, right, weights, config, seed),
         **draws,
         **missed,
@@ -206,11 +211,12 @@ def _length(mask: np.ndarray, protocol: str) -> float:
     return max(np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (0, 1)) * (1 + 2 * CSM_PADDING)
 
 
-def draw_csm(pairs: Sequence[Pair]) -> tuple[list[Pair], np.ndarray]:
+def draw_csm(pairs: Sequence[Pair], self_pairs: bool = True) -> tuple[list[Pair], np.ndarray]:
     """CSM's draw: the ordered pairs that were drawn, and how often each was drawn `(N,)`.
 
-    10,000 pairs of images are drawn with replacement and taken in both directions. Draws of one image twice,
-    or of images that share no keypoint, are dropped.
+    10,000 pairs of images are drawn with replacement, in CSM's order of random numbers, and taken in both
+    directions. Draws of images that share
+    no keypoint are dropped, and without `self_pairs` those of one image twice.
     """
     by_names = {(pair.source, pair.target): pair for pair in pairs}
     by_names |= {
@@ -218,8 +224,11 @@ def draw_csm(pairs: Sequence[Pair]) -> tuple[list[Pair], np.ndarray]:
         for pair in pairs
         if (pair.target, pair.source) not in by_names
     }
-    names = image_names(pairs)
-    drawn = np.random.RandomState(len(names)).randint(len(names), size=(CSM_PAIRS, 2)).tolist()
+    if self_pairs:
+        by_names |= {(pair.source, pair.source): pair for pair in with_itself(pairs)}
+    names, size = image_names(pairs), CSM_PAIRS
+    random = np.random.RandomState(len(names))
+    drawn = np.stack([random.randint(len(names), size=size) for _ in range(2)], 1).tolist()
     counts = Counter(
         (names[i], names[j])
         for a, b in drawn
@@ -236,8 +245,7 @@ def _figures(
 
     `right` `(P, A)` says for each pair which keypoints are right at which alpha.
     """
-    counts = np.array([len(hits) for hits in right]) * weights
-    sums = np.stack([hits.sum(0) for hits in right]) * weights[:, None]
+    sums, counts = _weighed(pairs, right, weights, config.average)
     rows: dict[str, list[int]] = defaultdict(list)
     for i, pair in enumerate(pairs):
         rows[pair.category].append(i)
@@ -271,6 +279,22 @@ def _figures(
         **several,
         **({"classes": classes} if classes else {}),
     }
+
+
+def _weighed(
+    pairs: Sequence[Pair], right: list[np.ndarray], weights: np.ndarray, average: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each pair the right keypoints at each alpha `(P, A)`, and all keypoints `(P,)`.
+
+    They are scaled so that the ratio of their sums is the mean over keypoints, pairs or classes.
+    """
+    numbers = np.array([len(hits) for hits in right])
+    share = np.stack([hits.mean(0) for hits in right])
+    counts = weights * (1.0 if average == "image" else numbers)
+    if average == "class":
+        place = np.unique([pair.category for pair in pairs], return_inverse=True)[1].reshape(-1)
+        counts = counts / np.bincount(place, counts)[place]
+    return share * counts[:, None], counts
 
 
 def _interval(pairs: Sequence[Pair], sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:

@@ -76,9 +76,9 @@ class TargetScorer:
         results = {}
         for name, (path, via) in rows.items():
             if via:
-                sides = self._sides(path, via)
-                masks |= {photo: side.mask for photo, side in sides.items()}
                 config = replace(self.config, via=via)
+                sides = self._sides(path, config)
+                masks |= {photo: side.mask for photo, side in sides.items()}
                 results[name] = pck.pck(self.pairs, sides, config, self.seed, self.track)
         transfers |= {name: make_pixels(name, masks, self.seed) for name in baselines}
         if transfers and not masks:
@@ -87,20 +87,22 @@ class TargetScorer:
             results[name] = pck.score(self.pairs, transfer, masks, self.config, self.seed, self.track)
         return {name: results[name] for name in (*rows, *baselines)}
 
-    def _sides(self, target: Path, via: str) -> dict[str, Side]:
+    def _sides(self, target: Path, config: PckConfig) -> dict[str, Side]:
         """The photos as a maps file or a model shows them, by name."""
         if target.suffix != ".safetensors":
-            if via == "embedding":
-                raise SettingError(
-                    "--via embedding: a maps file holds no embeddings", "give a model, or --via template"
-                )
+            for option, usual in (("via", "template"), ("target", "surface")):
+                if (value := getattr(config, option)) != usual:
+                    raise SettingError(
+                        f"--{option} {value}: {target} is a maps file, which holds no embeddings",
+                        f"give a model, or --{option} {usual}",
+                    )
             surface, maps = find_surface(self.template), ItemReader(target, "shic/maps")
-            return pck.sides_of_maps(self.pairs, maps, surface, self.config.protocol, self.track)
+            return pck.sides_of_maps(self.pairs, maps, surface, config.protocol, self.track)
         images = self.photos.files("a model is scored on photos, and none are named")
         predictor = Predictor(target, self.device, weights=self.weights)
         photos = self.photos
         masks = mask_source(predictor, photos.masks, photos.masker, self.weights, photos.class_name)
-        return pck.sides_of_model(self.pairs, images, masks, predictor, via, self.config.protocol, self.track)
+        return pck.sides_of_model(self.pairs, images, masks, predictor, config, self.track)
 
     def _masks(self) -> dict[str, np.ndarray]:
         """The photos' masks by name."""

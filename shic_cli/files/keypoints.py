@@ -54,6 +54,14 @@ class Pair:
         """Return the pair with source and target exchanged."""
         return Pair(self.target, self.source, self.target_yx, self.source_yx, self.kinds, self.category)
 
+    def compared(self, yx: np.ndarray) -> np.ndarray:
+        """Return the positions `yx` of the target `(P, 2)` as errors are measured from them.
+
+        A position of a JSON stands for the pixel that it falls in. Those of a csv stay as they are, as in the
+        evaluation of SD-DINO.
+        """
+        return np.floor(yx) if self.kinds else yx
+
 
 @dataclass(frozen=True)
 class EveryTwo(Sequence[Pair]):
@@ -194,3 +202,32 @@ def image_names(pairs: Sequence[Pair]) -> list[str]:
     if isinstance(pairs, EveryTwo):
         return sorted(pairs.names[number] for number in np.unique(pairs.numbers))
     return sorted({name for pair in pairs for name in (pair.source, pair.target)})
+
+
+def with_itself(pairs: Sequence[Pair]) -> list[Pair]:
+    """Return for each image in `pairs` the pair of the image with itself, which has all its keypoints.
+
+    If the keypoints have no names, equal positions are one keypoint.
+    """
+    if isinstance(pairs, EveryTwo):
+        used = [pairs.names[number] for number in np.unique(pairs.numbers)]
+        images, categories = {name: pairs.images[name] for name in used}, pairs.categories
+    else:
+        images, categories = {}, {}
+        for pair in pairs:
+            for each in (pair, pair.turned()):
+                kinds = each.kinds or tuple(map(str, each.source_yx.tolist()))
+                images.setdefault(each.source, {}).update(zip(kinds, each.source_yx, strict=True))
+                categories[each.source] = each.category
+    named = not pairs or bool(pairs[0].kinds)
+    return [
+        Pair(
+            name,
+            name,
+            yx := np.array(list(points.values())),
+            yx,
+            tuple(points) if named else (),
+            categories[name],
+        )
+        for name, points in images.items()
+    ]

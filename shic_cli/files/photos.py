@@ -374,19 +374,22 @@ class Crop:
         side = int(np.ceil(max(height, width) * (1 + 2 * margin)))
         return cls(int(rows[0] + (height - side) // 2), int(columns[0] + (width - side) // 2), side)
 
-    def cut(self, array: np.ndarray, size: int) -> np.ndarray:
+    def cut(self, array: np.ndarray, size: int, pillow: bool = False) -> np.ndarray:
         """Return the part of `array` `(H, W)` or `(H, W, C)` inside the crop, resampled to `size` a side.
 
-        Values beyond the photo are 0. A bool array gives float32.
+        Values beyond the photo are 0. A bool array gives float32. With `pillow`, which is for a picture of
+        uint8, it is resampled by Pillow's bilinear filter.
         """
         array = array.astype(np.float32) if array.dtype == bool else array
         if (step := -(-self.side // HUGE)) > 1:  # a square of so many pixels would fill the memory
             smaller = cv2.resize(array, None, fx=1 / step, fy=1 / step, interpolation=cv2.INTER_AREA)
-            return Crop(self.top // step, self.left // step, -(-self.side // step)).cut(smaller, size)
+            return Crop(self.top // step, self.left // step, -(-self.side // step)).cut(smaller, size, pillow)
         out = np.zeros((self.side, self.side, *array.shape[2:]), array.dtype)
         y0, x0 = max(self.top, 0), max(self.left, 0)
         y1, x1 = min(self.top + self.side, array.shape[0]), min(self.left + self.side, array.shape[1])
         out[y0 - self.top : y1 - self.top, x0 - self.left : x1 - self.left] = array[y0:y1, x0:x1]
+        if pillow:
+            return np.asarray(Image.fromarray(out).resize((size, size), Image.Resampling.BILINEAR))
         return cv2.resize(
             out, (size, size), interpolation=cv2.INTER_AREA if size < self.side else cv2.INTER_LINEAR
         )

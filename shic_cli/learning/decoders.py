@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 
@@ -25,18 +26,22 @@ class Convolutional(nn.Module):
     then four doublings, each with a 3x3 convolution. The memory that it needs grows with the number of cells,
     so `coarsen` averages finer grids down to 16 cells a side. The pointwise decoder keeps finer grids.
 
-    The release has no foreground output. If `foreground` is False, the logits are None.
+    The release has no foreground output. If `foreground` is False, the logits are None. If `by_picture`, each
+    picture is normalised by its own statistics, like a batch of that picture alone in training.
     """
 
     pointwise = False
     cells = 16
 
-    def __init__(self, channels: int, dim: int, foreground: bool = True) -> None:
+    def __init__(self, channels: int, dim: int, foreground: bool = True, by_picture: bool = False) -> None:
         super().__init__()
+        norm = partial(nn.InstanceNorm2d, affine=True) if by_picture else nn.BatchNorm2d
         self.stem = nn.Sequential(nn.Conv2d(channels, 512, 1), nn.SELU())
         self.first = nn.Conv2d(512, 512, 5, padding=1, bias=False)
         widths = (512, 256, 128, 64)
-        steps = [nn.Sequential(nn.Upsample(scale_factor=2), *_block(a, b)) for a, b in pairwise(widths)]
+        steps = [
+            nn.Sequential(nn.Upsample(scale_factor=2), *_block(a, b, norm=norm)) for a, b in pairwise(widths)
+        ]
         last = nn.Sequential(
             nn.Upsample(scale_factor=2), nn.Conv2d(64, 32, 3, padding=1, bias=False), nn.ReLU()
         )
@@ -112,14 +117,18 @@ class UNet(nn.Module):
         return self.out(hidden), None
 
 
-def _block(a: int, b: int, stride: int = 1) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(a, b, 3, stride, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU()
+def _block(
+    a: int, b: int, stride: int = 1, norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(a, b, 3, stride, padding=1, bias=False), norm(b), nn.ReLU()
 
 
-# `shic models import` makes `released`, the convolutional decoder with the layers of the authors' release.
+# `shic models import` makes the `released` ones, convolutional decoders with the layers of the authors'
+# release. A training without a foreground loss makes `released` too.
 DECODERS = {
     "convolutional": Convolutional,
     "released": partial(Convolutional, foreground=False),
+    "released by picture": partial(Convolutional, foreground=False, by_picture=True),
     "pointwise": Pointwise,
     "unet": UNet,
 }

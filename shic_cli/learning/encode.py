@@ -23,10 +23,13 @@ from shic_cli.parts.extractors.joined import resample
 T = TypeVar("T")
 
 
-def cut(photo: Photo, side: int) -> tuple[Crop, torch.Tensor, torch.Tensor]:
-    """The crop around the photo's mask; in it the picture `(3, S, S)` and mask `(1, S, S)`, in 0..1."""
+def cut(photo: Photo, side: int, pillow: bool = False) -> tuple[Crop, torch.Tensor, torch.Tensor]:
+    """The crop around the photo's mask; in it the picture `(3, S, S)` and mask `(1, S, S)`, in 0..1.
+
+    `side` is S. `pillow` says how the picture is resampled (`Crop.cut`).
+    """
     crop = Crop.around(photo.mask)
-    image = torch.from_numpy(crop.cut(photo.rgb, side)).permute(2, 0, 1).float() / 255
+    image = torch.from_numpy(crop.cut(photo.rgb, side, pillow)).permute(2, 0, 1).float() / 255
     return crop, image, torch.from_numpy(crop.cut(photo.mask, side))[None]
 
 
@@ -42,10 +45,15 @@ def extract(extractor: Extractor, images: torch.Tensor, masks: torch.Tensor) -> 
     return features
 
 
-def decoder_input(encoder: Extractor, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """A decoder's input: the features of `extract`, as unit vectors unless `encoder.unit` is False."""
+def decoder_input(
+    encoder: Extractor, images: torch.Tensor, masks: torch.Tensor, raw: bool = False
+) -> torch.Tensor:
+    """A decoder's input: the features of `extract`, as unit vectors.
+
+    They stay as they are with `raw`, or if `encoder.unit` is False.
+    """
     features = extract(encoder, images, masks)
-    return F.normalize(features, dim=1) if encoder.unit else features
+    return features if raw or not encoder.unit else F.normalize(features, dim=1)
 
 
 def photo_features(extractor: Extractor, photos: Sequence[Photo]) -> list[tuple[torch.Tensor, Crop]]:
@@ -53,7 +61,9 @@ def photo_features(extractor: Extractor, photos: Sequence[Photo]) -> list[tuple[
 
     All photos go through one call of the extractor.
     """
-    crops, images, masks = zip(*(cut(photo, extractor.side) for photo in photos), strict=True)
+    crops, images, masks = zip(
+        *(cut(photo, extractor.side, extractor.pillow) for photo in photos), strict=True
+    )
     return list(
         zip(
             F.normalize(extract(extractor, torch.stack(images), torch.stack(masks)), dim=1),

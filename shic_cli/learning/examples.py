@@ -56,6 +56,19 @@ def flip_points(yx: torch.Tensor, size: int) -> torch.Tensor:
     return torch.stack([yx[..., 0], size - 1 - yx[..., 1]], -1)
 
 
+def middles(pixels: np.ndarray, vertex: np.ndarray) -> np.ndarray:
+    """One pixel `(V, 2)` for each of the V vertices in a picture: the one nearest to the mean of its pixels.
+
+    `pixels` `(n, 2)` are those with a label, and `vertex` `(H, W)` holds the labels. It stands for v_i(k) of
+    Eq. 4, the vertex's projection, which a maps file does not keep.
+    """
+    _, number, count = np.unique(vertex[tuple(pixels.T)], return_inverse=True, return_counts=True)
+    number = number.reshape(-1)
+    mean = np.stack([np.bincount(number, axis) for axis in pixels.T], 1) / count[:, None]
+    order = np.lexsort((np.linalg.norm(pixels - mean[number], axis=1), number))
+    return pixels[order[np.cumsum(count) - count]]
+
+
 class Examples:
     """The labelled pictures of maps files, by number.
 
@@ -70,6 +83,9 @@ class Examples:
 
     The encoder gets `together` pictures at a time, with their mirror images. A larger number is faster on a
     GPU, but the last digits of the features then depend on which pictures are encoded together.
+
+    With `raw`, features stay at their own length. With `by_vertex`, the points of synthetic pictures are
+    drawn by vertex (`middles`).
     """
 
     def __init__(
@@ -88,6 +104,8 @@ class Examples:
         mirror: torch.Tensor | None = None,
         together: int = 1,
         memory: int = 4 << 30,
+        raw: bool = False,
+        by_vertex: bool = False,
     ) -> None:
         self.entries = [(reader, name) for reader in readers for name in reader.names]
         self.encoder, self.points, self.vertices = encoder, points, vertices
@@ -97,7 +115,7 @@ class Examples:
             flip,
             at_points,
         )
-        self.mirror, self.seed = mirror, seed
+        self.mirror, self.seed, self.raw, self.by_vertex = mirror, seed, raw, by_vertex
         self.memory = self.room = memory
         self.kept: dict[tuple[int, int, bool], Example] = {}
         self.cells, self.fitting = cells, Fitting("the encoder", together, self.make_room)
@@ -209,6 +227,8 @@ class Examples:
         pixels = np.argwhere(item.vertex >= 0)
         if not len(pixels):
             raise InputError(f"{where} labels no pixel", "leave this image out, or make its labels again")
+        if self.by_vertex and not self.is_natural(index):
+            pixels = middles(pixels, item.vertex)
         crop = Crop.around(item.mask if item.mask.any() else item.vertex >= 0)
         rgb, _ = decode(item.encoded.tobytes(), item.name)
         if rgb.shape[:2] != item.vertex.shape:
@@ -241,7 +261,7 @@ class Examples:
         `pictures` are triples of picture, mask and points.
         """
         images, masks, yx = (torch.stack(each) for each in zip(*pictures, strict=True))
-        features = decoder_input(self.encoder, images, masks)
+        features = decoder_input(self.encoder, images, masks, self.raw)
         if self.at_points:
             features = sample(features, yx.to(features.device), self.encoder.side)
         elif self.cells:

@@ -1,15 +1,16 @@
 """The values of training settings that are left open.
 
-They are the paper's values, and other values that were measured to be better.
+They are the paper's values (base/recipes.py), and other values that were measured to be better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from shic_cli.base.devices import has_bfloat16
+from shic_cli.base.recipes import PAPER, by_recipe, left_open
 from shic_cli.base.settings import TrainConfig
 
 if TYPE_CHECKING:
@@ -17,19 +18,15 @@ if TYPE_CHECKING:
 
     from shic_cli.parts.extractors.contract import Extractor
 
-# The values of settings that are auto, 0 or -1: the paper's, and for each decoder the measured ones that
-# replace them. A pointwise decoder is small and learns more from many short steps. A U-Net is trained from
-# scratch. A network that sees the whole object relies on outlines, and augmentation cuts outlines off.
-PAPER = {
-    "epochs": 40,
-    "batch": 16,
-    "rate": 1e-3,
-    "schedule": "step",
-    "mirror": "off",
-    "natural": 1.0,
-    "augment": "on",
-    "precision": "float32",
-}
+# What auto, 0 and -1 stand for without a recipe: the paper's values but for USUAL, and for each decoder the
+# measured ones that replace them. A pointwise decoder is small and learns more from many short steps. A U-Net
+# is trained from scratch. A network that sees the whole object relies on outlines, and augmentation cuts
+# outlines off.
+OPEN = (
+    *("epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision"),
+    *("foreground", "tokens", "draw", "variants"),
+)
+USUAL: dict[str, Any] = {"foreground": 0.1, "tokens": "unit", "draw": "pixels", "variants": 2}
 MEASURED = {
     "convolutional": {},
     "pointwise": {"batch": 4, "rate": 3e-3},
@@ -55,21 +52,25 @@ def settle(
     is chosen only on a device that computes in it. A U-Net leaves photos out, unless there are no synthetic
     pictures or some photos are annotated.
     """
+    config = by_recipe(config)
     own = encoder.decoder or ("pointwise" if encoder.sees_whole_object else "convolutional")
     decoder = own if config.decoder == "auto" else config.decoder
-    meant = dict(PAPER)
+    meant = {name: PAPER[TrainConfig][name] for name in OPEN}
     if config.recipe == "auto":
-        meant |= MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
+        meant |= USUAL | MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
         if "annotated" in labels or "synthetic" not in labels:
             meant["natural"] = 1.0
         if not has_bfloat16(device):
             meant["precision"] = "float32"
-    given = {
-        each.name: getattr(config, each.name)
-        for each in fields(config)
-        if getattr(config, each.name) != each.default
-    }
+    chosen = {name: meant[name] for name in left_open(config) & meant.keys()}
     name = encoder.name if config.encoder == "auto" else config.encoder
-    return replace(
-        config, encoder=name, decoder=decoder, **{key: given.get(key, value) for key, value in meant.items()}
-    )
+    return replace(config, encoder=name, decoder=decoder, **chosen)
+
+
+def layout(config: TrainConfig) -> str:
+    """The name in DECODERS of the decoder that settled settings describe.
+
+    A convolutional decoder whose foreground output would not be trained has none, as in the authors' release.
+    """
+    without = config.decoder == "convolutional" and config.foreground == 0
+    return "released" if without else config.decoder

@@ -15,6 +15,7 @@ from shic_cli.base.devices import TOGETHER, Fitting, ahead, free_memory
 from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import gather, share_of_machine
+from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Surface, Template
@@ -24,23 +25,16 @@ from shic_cli.learning.checkpoint import read_checkpoint, write_checkpoint
 from shic_cli.learning.decoders import DECODERS
 from shic_cli.learning.examples import Batch, Example, Examples, collate, flip_points, masking_of
 from shic_cli.learning.model_file import Saved
-from shic_cli.learning.recipes import settle
+from shic_cli.learning.recipes import layout, settle
 from shic_cli.learning.similarity import sample
 from shic_cli.learning.team import Together
 from shic_cli.parts.extractors.make import make_extractor
 
 log = logging.getLogger("shic")
 
-
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses that only photos have
-
-
 DIVERGED = 10.0  # times the loss of an untrained map; training does not recover from a larger loss
-
-
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
-
-
 MEMORY = 0.25  # share of the memory free at the start of training that kept encoded pictures may fill
 
 
@@ -82,7 +76,7 @@ class Trainer:
         weights: Path | None = None,
     ) -> Trainer:
         """A trainer with an untrained map, whose vertex embeddings E are 0."""
-        masking = masking_of(readers)
+        masking, config = masking_of(readers), by_recipe(config)
         labels = {reader.header.attrs["labels"] for reader in readers}
         encoder = make_extractor(
             config.encoder, device, weights, auto="encoders" if "synthetic" in labels else "photo encoders"
@@ -117,12 +111,14 @@ class Trainer:
             cells=decoder.cells,
             seed=seed,
             together=TOGETHER[device.type],
+            raw=config.tokens == "raw",
+            by_vertex=config.draw == "vertices",
             memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
         )
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, weights are the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(
-                config.decoder, encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
+                layout(config), encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
             ).to(device)
         geodesic, mirror = torch.from_numpy(template.geodesic).to(device), mirror.to(device)
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
@@ -376,7 +372,7 @@ class Trainer:
         meta = {
             "encoder": {**encoder.settings, "name": self.config.encoder},
             "encoder_fingerprint": encoder.fingerprint,
-            "decoder": self.config.decoder,
+            "decoder": layout(self.config),
             "channels": encoder.dim,
             "dim": self.config.dim,
             "template": self.template.fingerprint,

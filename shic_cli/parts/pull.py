@@ -51,6 +51,10 @@ def pull(name: str, weights: Path | None = None, *, progress: bool = False) -> P
     repository, the disk is too small, or there are no safetensors.
     """
     repository = repository_of(name)
+    if name in MODELS and MODELS[name].address:
+        from shic_cli.parts import outside
+
+        return outside.fetch(name, weights)
     target = None if weights is None else Path(weights) / name
     with _quiet_hub(progress):
         try:
@@ -291,7 +295,9 @@ def summary(names: list[str], weights: Path | None = None) -> list[dict[str, Any
 
 
 def _entry(name: str) -> dict[str, Any]:
-    return {key: value for key, value in asdict(MODELS[name]).items() if key != "parts"}
+    return {
+        key: value for key, value in asdict(MODELS[name]).items() if key not in ("parts", "address", "digest")
+    }
 
 
 def _folder(name: str, weights: Path | None) -> str | None:

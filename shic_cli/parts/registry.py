@@ -46,6 +46,7 @@ PARTS: dict[str, dict[str, str]] = {
         "sd": "shic_cli.parts.extractors.sd:Sd",
         "sd-dino": "shic_cli.parts.extractors.sd_dino:SdDino",
         "dift": "shic_cli.parts.extractors.sd:Dift",
+        "diy-sc": "shic_cli.parts.extractors.diy_sc:DiySc",
     },
     "renderers": {
         "pytorch3d": "shic_cli.parts.renderers.pytorch3d:Pytorch3dRenderer",
@@ -62,13 +63,15 @@ PARTS: dict[str, dict[str, str]] = {
     },
 }
 
-# What `auto` tries, best first. The last of each needs neither weights nor an optional package. An encoder is
-# an extractor that is frozen below a trained map; a small one does there. `picture` serves only where
-# synthetic pictures teach what its pixels show.
+# What `auto` tries, best first; a list "... on cpu" takes the place of another on that kind of device. The
+# last of each needs neither weights nor an optional package. An encoder is an extractor that is frozen below
+# a trained map; a small one does there. `picture` serves only where synthetic pictures teach what its pixels
+# show. On a CPU a convolutional decoder learns from thousands of pictures for a day.
 AUTO: dict[str, tuple[str, ...]] = {
-    "extractors": ("sd-dino", "dinov2", "silhouette"),
-    "encoders": ("dinov2-small", "picture"),
-    "photo encoders": ("dinov2-small", "silhouette"),
+    "extractors": ("diy-sc", "sd-dino", "dinov3", "dinov2", "silhouette"),
+    "encoders": ("dinov3-small", "dinov2-small", "picture"),
+    "encoders on cpu": ("picture",),
+    "photo encoders": ("dinov3-small", "dinov2-small", "silhouette"),
     "renderers": ("pytorch3d", "warp"),
     "generators": ("controlnet-depth", "plain"),
     "classless generators": ("plain",),  # where no class is named; a prompt would need one
@@ -176,9 +179,10 @@ def resolve(
     if name != "auto":
         return name
     where = str(device).partition(":")[0]
-    for candidate in AUTO[auto or kind]:
+    for candidate in AUTO.get(f"{auto or kind} on {where}", AUTO[auto or kind]):
         part = find(kind, candidate)
         if where in part.slow_on:
+            log.debug("%s: auto passed %s over: it is slow on %s", kind[:-1], candidate, where)
             continue
         try:
             part.check(weights)

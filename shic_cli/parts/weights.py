@@ -30,6 +30,8 @@ class Model:
     purpose: str
     parts: tuple[str, ...] = ()  # the folders of the repository that are needed; empty: its root
     gated: bool = False  # True: its licence has to be accepted on the hub first
+    address: str = ""  # of a file outside the hub, which is converted; `digest` is its sha256
+    digest: str = ""
 
 
 # The folders of Stable Diffusion that features need; and of the folders without weights, the file that has to
@@ -77,6 +79,14 @@ MODELS: dict[str, Model] = {
     "sam-base": Model("facebook/sam-vit-base", "Apache-2.0", 375, "masker grounded-sam: its segmenter"),
     "sam-huge": Model("facebook/sam-vit-huge", "Apache-2.0", 2565, "a larger segmenter for grounded-sam"),
     "sam2": Model("facebook/sam2.1-hiera-base-plus", "Apache-2.0", 325, "a newer segmenter for grounded-sam"),
+    "diy-sc-adapter": Model(
+        "odunkel/DIY-SC-torchhub",
+        "CC0-1.0",
+        3,
+        "extractor diy-sc, with dinov2-base",
+        address="https://github.com/odunkel/DIY-SC-torchhub/raw/main/ckpts/0300_dino_spair/best.pth",
+        digest="42e9c8a4d27041af7bb8dc5240ea3e83d47e013b72541dc8c5829368f247e705",
+    ),
 }
 
 # The models that an extractor, a generator or a masker needs, by its name. Those of the paper's extractors
@@ -86,6 +96,7 @@ BUNDLES: dict[str, tuple[str, ...]] = {
     "dinov3": ("dinov3-base",),
     "sd": ("sd15",),
     "dift": ("sd21",),
+    "diy-sc": ("diy-sc-adapter", "dinov2-base", "dinov2-small"),
     "sd-dino": ("sd15", "dinov2-base", "dinov2-small"),
     "controlnet-depth": ("sd15", "control-depth", "depth-anything"),
     "grounded-sam": ("grounding-dino-tiny", "sam-base"),
@@ -151,8 +162,9 @@ def locate(name: str, weights: Path | None = None) -> Path:
         if name in MODELS
         else f"there is no such folder, and the weights of that repository are not {where}"
     )
+    other = f"; the folder {name} here is ./{name}" if name in MODELS and here.is_dir() else ""
     raise MissingError(
-        f"{name}: {fact}", f"get them with `{command}`" + ("" if weights else ", or give --weights")
+        f"{name}: {fact}", f"get them with `{command}`" + ("" if weights else ", or give --weights") + other
     )
 
 
@@ -170,12 +182,23 @@ def _candidates(name: str, repository: str, weights: Path | None) -> Iterator[Pa
         for folder_name in dict.fromkeys((name, repository, repository.rpartition("/")[2])):
             if (weights / folder_name).is_dir():
                 yield weights / folder_name
+    if name in MODELS and MODELS[name].address:
+        if kept_outside(name).is_dir():
+            yield kept_outside(name)
+        return
     from huggingface_hub import try_to_load_from_cache
 
     for file in ("config.json", "model_index.json"):
         path = try_to_load_from_cache(repository, file)
         if isinstance(path, str):
             yield Path(path).parent
+
+
+def kept_outside(name: str) -> Path:
+    """The folder, in the hub's cache, of a model that is not from the hub."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"shic--{name}"
 
 
 def needed_parts(name: str, folder: Path) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from shic_cli.base.errors import MissingError, ShicError
+from shic_cli.learning.encode import decoder_input
 from shic_cli.parts.extractors.picture import Picture
 
 if TYPE_CHECKING:
@@ -47,8 +48,9 @@ def write_onnx(path: Path, predictor: Predictor) -> None:
 
     With the encoder `picture` its inputs are `image` f4 (B, 3, S, S), RGB in 0..1 of the square crop around
     the mask, and `mask` f4 (B, 1, S, S); with another one `features` f4 (B, C, h, w), as `shic features`
-    writes them. Its outputs are `embedding` (B, D, h, w) and `vertex_embedding` (K, D): a pixel's vertex is
-    the one with the largest product. MissingError without the packages; ShicError if the answers differ.
+    writes them, or at their own length for a model of raw tokens. Its outputs are `embedding` (B, D, h, w)
+    and `vertex_embedding` (K, D): a pixel's vertex is the one with the largest product. MissingError without
+    the packages; ShicError if the answers differ.
     """
     try:
         import onnx  # noqa: F401 - the exporter needs it
@@ -81,6 +83,8 @@ def write_onnx(path: Path, predictor: Predictor) -> None:
                 f"ONNX Runtime's answer differs from PyTorch's by {off:.2g}", "please report this"
             )
     log.info("onnx: inputs %s; ONNX Runtime agrees with PyTorch", ", ".join(inputs))
+    if "features" in inputs and (predictor.raw or not predictor.encoder.unit):
+        log.info("onnx: its features are at their own length, not the unit vectors of `shic features`")
 
 
 def _example(predictor: Predictor) -> dict[str, torch.Tensor]:
@@ -93,4 +97,4 @@ def _example(predictor: Predictor) -> dict[str, torch.Tensor]:
     if isinstance(predictor.encoder, Picture):
         return {"image": image, "mask": mask}
     with torch.no_grad():
-        return {"features": nn.functional.normalize(predictor.encoder(image, mask).float(), dim=1)}
+        return {"features": decoder_input(predictor.encoder, image, mask, predictor.raw)}

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import MasksConfig, PseudoGtConfig
 from shic_cli.files.atomic import atomic
 from shic_cli.files.layouts import Template
@@ -85,7 +86,7 @@ def write_heatmap(
 ) -> None:
     """Write Fig. 3 for the pixel that `spec` (`IMAGE:X,Y`) names; InputError if it is not on the object."""
     photo, y, x = read_pixel(images, masks, spec)
-    extractor = make_extractor(config.extractor, device, weights)
+    extractor = make_extractor(by_recipe(config).extractor, device, weights)
     views = views or views_for(extractor, template, config, device)
     teacher = Teacher.make(extractor, views, config, track)
     [(feature, crop)] = photo_features(teacher.extractor, [photo])

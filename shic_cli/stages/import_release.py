@@ -4,8 +4,9 @@ A class comes as three files of tensors and a mesh: an image model (DINOv2 under
 decoder), C `(Q, D)`, and the eigenvectors `(K, Q)` without the constant one. No code in them is run.
 
 Two things differ from the authors' notebook. The notebook leaves the image model in training mode, where
-every picture is normalised by its own statistics; we use the trained statistics. The notebook squeezes the
-whole picture into a square; we take the square around the mask.
+every picture is normalised by its own statistics; we use the trained statistics, unless
+`batch_statistics` is set. The notebook squeezes the whole picture into a square; we take the square around
+the mask. Both resample it by Pillow's bilinear filter.
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.spatial import KDTree
-from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError
-from shic_cli.base.settings import ReleaseConfig, TemplateConfig
+from shic_cli.base.result_settings import ReleaseConfig
+from shic_cli.base.settings import TemplateConfig
 from shic_cli.files.arrays import source
 from shic_cli.files.layouts import Surface
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.decoders import Convolutional
 from shic_cli.learning.model_file import Saved
 from shic_cli.parts.extractors.carried import Carried
+from shic_cli.parts.extractors.positions import resized_positions
 from shic_cli.surface.mesh import Mesh
+from shic_cli.surface.mesh_file import read_mesh
 from shic_cli.surface.prepared import surface
 
 log = logging.getLogger("shic")
@@ -38,7 +41,7 @@ log = logging.getLogger("shic")
 # Pixels of the picture and of a patch: 16 x 16 cells, which the decoder enlarges to 224 x 224 pixels.
 SIDE, PATCH = 224, 14
 HEAD = 64  # channels of a head in every DINOv2; the tensors' shapes don't tell it
-OFFSET = 0.1  # the hub's model scales its position embeddings to this many cells more than it has
+ROUGH = 0.3  # of the lowest eigenvectors: squared steps along edges, of the variance; 2 for random numbers
 HINT = "give the three files of a class from the authors' release: CLASS.pth CLASS_cse.pth CLASS_lbo.pth"
 
 # The names of the decoder's layers in the release and in Convolutional.
@@ -94,12 +97,13 @@ def import_release(
     weights = read_state(cse)
     check_tensors(weights, {"weight_matrix": (basis.shape[1], dim)}, cse)
     clean_mesh, fields = surface(mesh, TemplateConfig(vertices=0, up=config.up, front=config.front))
-    eigenvectors = basis[_rows(clean_mesh, len(basis), f"{lbo}: has {len(basis)} rows", mesh)].contiguous()
-    _warn_of_noise(eigenvectors, fields["faces"], lbo, mesh)
+    eigenvectors = _in_order(basis, clean_mesh, lbo, mesh)
 
-    canonical = CanonicalMap("released", width, dim, eigenvectors)
+    kind = "released by picture" if config.batch_statistics else "released"
+    canonical = CanonicalMap(kind, width, dim, eigenvectors)
     decoder = {f"decoder.{name}": state[theirs] for theirs, (name, _) in layout.items()}
-    canonical.load_state_dict({"C": weights["weight_matrix"], "eigenvectors": eigenvectors, **decoder})
+    tensors = {"C": weights["weight_matrix"], "eigenvectors": eigenvectors, **decoder}
+    canonical.load_state_dict({name: tensors[name] for name in canonical.state_dict()})
     template_surface = Surface(**{name: fields[name] for name in Surface.__dataclass_fields__})
     encoder = convert_dinov2(
         {name.removeprefix("dinov2."): value for name, value in state.items() if name not in layout}
@@ -110,7 +114,7 @@ def import_release(
         "class": model.stem,
         "encoder": carried.settings,
         "encoder_fingerprint": carried.fingerprint,
-        "decoder": "released",
+        "decoder": kind,
         "channels": width,
         "dim": dim,
         "template": template_surface.fingerprint,
@@ -275,21 +279,6 @@ def convert_dinov2(hub: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return converted | {OUTER["pos_embed"]: resized_positions(hub["pos_embed"], SIDE // PATCH)}
 
 
-def resized_positions(table: torch.Tensor, cells: int) -> torch.Tensor:
-    """Position embeddings `(1, 1 + cells^2, C)` from those of another square grid, `table`.
-
-    They follow the hub's model, whose scale is that of `cells` + OFFSET cells. transformers takes the exact
-    ratio instead.
-    """
-    before = math.isqrt(table.shape[1] - 1)
-    if before == cells:
-        return table
-    grid = table[:, 1:].unflatten(1, (before, before)).permute(0, 3, 1, 2)
-    scale = (cells + OFFSET) / before
-    grid = F.interpolate(grid, scale_factor=(scale, scale), mode="bicubic")
-    return torch.cat([table[:, :1], grid.flatten(2).transpose(1, 2)], 1)
-
-
 def encoder_config(encoder: dict[str, torch.Tensor]) -> dict[str, Any]:
     """The settings of transformers' Dinov2Config for a DINOv2 of these tensors at 224 pixels."""
     width = encoder[OUTER["cls_token"]].shape[-1]
@@ -303,33 +292,55 @@ def encoder_config(encoder: dict[str, torch.Tensor]) -> dict[str, Any]:
     }
 
 
-def _rows(mesh: Mesh, count: int, fact: str, path: Path) -> np.ndarray:
-    """For each of the template's vertices its row of the release's `count` eigenvectors.
+def _in_order(basis: torch.Tensor, mesh: Mesh, lbo: Path, path: Path) -> torch.Tensor:
+    """The eigenvectors `(K, Q)` of the template's vertices, from those of the release's, `basis`.
 
-    The rows belong to the file's vertices, or to those that remain after identical ones are merged; both have
-    the file's order.
+    The release's rows are those of the file's vertices, or of what is left when identical ones are merged;
+    which vertices come first then depends on the reader. Of the orders with as many vertices, the one is
+    taken in which the lowest eigenvectors are smoothest over the surface. InputError if there is none, or if
+    they are not smooth.
     """
-    if count == len(mesh.verts):
-        return np.arange(count)
-    if count == len(mesh.source):
-        return np.asarray(KDTree(mesh.source).query(mesh.verts)[1])
-    numbers = " or ".join(str(number) for number in dict.fromkeys((len(mesh.source), len(mesh.verts))))
-    raise InputError(
-        f"{fact}, but {path} has {numbers} vertices", "give the unchanged mesh of this class from the release"
-    )
-
-
-def _warn_of_noise(eigenvectors: torch.Tensor, faces: np.ndarray, lbo: Path, mesh: Path) -> None:
-    """Warn if the lowest eigenvectors `(K, Q)` differ along the mesh's edges like random numbers.
-
-    Then they belong to another mesh.
-    """
-    low = eigenvectors[:, :8]
-    a, b = torch.from_numpy(np.concatenate([faces[:, :2], faces[:, 1:]]).astype(np.int64)).T
-    # for random numbers the left side would be twice the right side
-    if ((low[a] - low[b]) ** 2).mean() > low.var(0).mean():
-        log.warning(
-            "%s: its values jump from vertex to vertex of %s; was it made on this mesh, in this order?",
-            lbo,
-            mesh,
+    orders = _orders(mesh, path)
+    tables = [table for table in orders if len(table) == len(basis)]
+    if not tables:
+        numbers = " or ".join(str(number) for number in dict.fromkeys(map(len, orders)))
+        raise InputError(
+            f"{lbo}: has {len(basis)} rows, but {path} has {numbers} vertices",
+            "give the unchanged mesh of this class from the release",
         )
+    candidates = [basis[np.asarray(KDTree(table).query(mesh.verts)[1])] for table in tables]
+    best = min(candidates, key=lambda rows: _roughness(rows, mesh.faces))
+    if _roughness(best, mesh.faces) > ROUGH:
+        raise InputError(
+            f"{lbo}: its values jump from vertex to vertex of {path}",
+            "give the mesh that they were made on, with its vertices in the same order",
+        )
+    return best.contiguous()
+
+
+def _orders(mesh: Mesh, path: Path) -> list[np.ndarray]:
+    """The positions of vertices in the orders that a reader may give them.
+
+    They are the file's order, the order of the first of equal vertices, and that of trimesh, which the
+    release reads its meshes with, and which drops vertices without a face first.
+    """
+    import trimesh
+
+    orders = [mesh.source, mesh.verts]
+    try:
+        shape: Any = trimesh.load(path, force="mesh", skip_materials=True)
+        read = np.asarray(shape.vertices)
+    except Exception:  # trimesh may raise anything, and our reader has read the file
+        return orders
+    place = np.asarray(KDTree(read_mesh(path).source).query(read)[1])
+    return [*orders, mesh.source[place]]
+
+
+def _roughness(eigenvectors: torch.Tensor, faces: np.ndarray) -> float:
+    """How much the three lowest eigenvectors `(K, Q)` change along the mesh's edges.
+
+    It is the mean squared difference, as a share of their variance.
+    """
+    low = eigenvectors[:, :3]
+    a, b = torch.from_numpy(np.concatenate([faces[:, :2], faces[:, 1:]]).astype(np.int64)).T
+    return float(((low[a] - low[b]) ** 2).mean() / low.var(0).mean().clamp_min(1e-12))

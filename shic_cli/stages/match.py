@@ -179,12 +179,59 @@ class ThroughEmbedding:
         return self.pixels[index], np.concatenate([maximum.values.cpu().numpy() for maximum in best])
 
 
-def make_side(predictor: Predictor, photo: Photo, via: str, paths: Distances) -> Side:
-    """A photo as a model sees it: by its map (`via` template) or by its embeddings (`via` embedding)."""
+class ThroughVertices(ThroughEmbedding):
+    """A side by a model's map and pixel embeddings; it is described by vertices, as `ThroughTemplate` is.
+
+    A vertex is found at the pixel where it is likeliest (`target` probability: p(x|u) of Eq. 3), or at the
+    pixel whose embedding is most similar to its own (`target` embedding: the cosine). Both look at the photo
+    as it is, not at its mirror image too. `vertices` `(K, D)` are the vertices' embeddings.
+    """
+
+    def __init__(self, by_map: ThroughTemplate, embedded: Embedded, vertices: Any, target: str) -> None:
+        super().__init__(embedded, by_map.mask)
+        self.by_map, self.vertices, self.target = by_map, vertices, target
+
+    def describe(self, yx: np.ndarray) -> np.ndarray:
+        """The vertex `(P,)` at each position, by the map."""
+        return self.by_map.describe(yx)
+
+    def find(self, described: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pixels `(P, 2)` where the vertices are likeliest or most similar, and how much `(P,)`."""
+        import torch
+        from torch.nn.functional import normalize
+
+        wanted, place = np.unique(described, return_inverse=True)
+        vertices = normalize(self.vertices, dim=1) if self.target == "embedding" else self.vertices
+        best = torch.full((len(wanted),), -torch.inf)
+        index = torch.zeros(len(wanted), dtype=torch.long)
+        step = max(1, CHUNK // len(vertices))
+        for start in range(0, len(self.pixels), step):
+            pixels = self.embedded.at(self.pixels[start : start + step]).float()
+            if self.target == "embedding":
+                values = normalize(pixels, dim=1) @ vertices[wanted].T
+            else:
+                values = (pixels @ vertices.T).softmax(1)[:, wanted]
+            value, row = (each.cpu() for each in values.max(0))
+            index = torch.where(value > best, row + start, index)
+            best = torch.maximum(best, value)
+        return self.pixels[index.numpy()[place.ravel()]], best.numpy()[place.ravel()]
+
+
+def make_side(
+    predictor: Predictor, photo: Photo, via: str, paths: Distances, target: str = "surface"
+) -> Side:
+    """A photo as a model sees it: by its map (`via` template) or by its embeddings (`via` embedding).
+
+    `target` says how a pixel is found for a vertex: at the nearest vertex of the map along the surface, or as
+    `ThroughVertices` does.
+    """
     if via == "embedding":
         return ThroughEmbedding(predictor.embed(photo), photo.mask)
     vertex, score = predictor.predict(photo)[:2]
-    return ThroughTemplate(photo.name, vertex, score, paths)
+    by_map = ThroughTemplate(photo.name, vertex, score, paths)
+    if target == "surface":
+        return by_map
+    return ThroughVertices(by_map, predictor.embed(photo), predictor.vertex_embeddings, target)
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,9 @@ class Predictor:
         with torch.no_grad():
             self.vertex_embeddings = self.map.vertex_embeddings()
         params = self.meta.get("params")
-        knows_mirrored = isinstance(params, dict) and params.get("mirror") == "on"
+        params = params if isinstance(params, dict) else {}
+        self.raw = params.get("tokens") == "raw"
+        knows_mirrored = params.get("mirror") == "on"
         self.flip = knows_mirrored if self.config.flip == "auto" else self.config.flip == "on"
         self.median = (
             self.meta["decoder"] == "unet"
@@ -149,9 +151,10 @@ class Predictor:
     @torch.no_grad()
     def embed_all(self, photos: Sequence[Photo]) -> list[Embedded]:
         """Return the embeddings of each photo, as `embed` does, with one call of the encoder."""
-        crops, images, masks = zip(*(cut(photo, self.encoder.side) for photo in photos), strict=True)
+        side, pillow = self.encoder.side, self.encoder.pillow
+        crops, images, masks = zip(*(cut(photo, side, pillow) for photo in photos), strict=True)
         grids, foreground = self.map.embed(
-            decoder_input(self.encoder, torch.stack(images), torch.stack(masks))
+            decoder_input(self.encoder, torch.stack(images), torch.stack(masks), self.raw)
         )
         return [
             Embedded(grids[i], None if foreground is None else foreground[i], crop)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from shic_cli.base.devices import to_host
 from shic_cli.base.errors import Failures, InputError, SettingError
 from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import PseudoGtConfig, RenderConfig
 from shic_cli.files.arrays import read_arrays, source
 from shic_cli.files.atomic import check_target
@@ -26,6 +27,7 @@ from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning import similarity
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.pca import Projected
+from shic_cli.learning.transport import Transport
 from shic_cli.learning.views import Views
 from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
@@ -39,23 +41,31 @@ class Teacher:
     extractor: Extractor
     bank: similarity.Bank
     config: PseudoGtConfig
+    transport: Transport | None = None
 
     @classmethod
     def make(
-        cls, extractor: Extractor, views: Views, config: PseudoGtConfig, track: Track = plain_track
+        cls,
+        extractor: Extractor,
+        views: Views,
+        config: PseudoGtConfig,
+        track: Track = plain_track,
+        geodesic: np.ndarray | None = None,
     ) -> Teacher:
         """The teacher with the features of `views`.
 
-        With `config.pca` a basis is fitted to them, unless the extractor has one already.
+        With `config.pca` a basis is fitted to them, unless the extractor has one already. Matching by
+        transport needs the template's distances `geodesic` `(K, K)`; without them pixels are matched alone.
         """
+        config = settled(config, extractor)
         features = track(view_features(extractor, views), len(views), "views")
         if config.pca and not isinstance(extractor, Projected):
             extractor, features = fit_basis(extractor, features, views.mask, config.pca)
-        return cls(
-            extractor,
-            similarity.Bank.build(features, views.vertex_yx, views.vertex_visible, views.mask.shape[-1]),
-            config,
-        )
+        bank = similarity.Bank.build(features, views.vertex_yx, views.vertex_visible, views.mask.shape[-1])
+        transport = None
+        if geodesic is not None and config.matching == "transport":
+            transport = Transport.of(geodesic, torch.device(extractor.device))
+        return cls(extractor, bank, config, transport)
 
     @property
     def pooling(self) -> dict[str, Any]:
@@ -70,13 +80,26 @@ class Teacher:
         """
         pixels = np.argwhere(mask)
         cells, cell_of_pixel = query_cells(pixels, crop, feature.shape[-1])
-        queries = feature[:, cells[:, 0], cells[:, 1]].T
-        vertex, score = similarity.match(self.bank, F.normalize(queries.float(), dim=1), **self.pooling)
+        queries = F.normalize(feature[:, cells[:, 0], cells[:, 1]].T.float(), dim=1)
+        if self.transport is None:
+            vertex, score = similarity.match(self.bank, queries, **self.pooling)
+        else:
+            sigma = similarity.pool_similarities(self.bank, queries, **self.pooling)
+            yx = torch.from_numpy(cells / feature.shape[-1]).to(sigma)
+            vertex, score = self.transport.match(sigma, yx)
         vertices, scores = np.full(mask.shape, -1, np.int32), np.zeros(mask.shape, np.float32)
         vertex, score = to_host(vertex, score)
         vertices[tuple(pixels.T)] = vertex[cell_of_pixel]
         scores[tuple(pixels.T)] = score[cell_of_pixel]
         return vertices, scores
+
+
+def settled(config: PseudoGtConfig, extractor: Extractor) -> PseudoGtConfig:
+    """`config` with a value for every setting that is left open and that the extractor decides."""
+    config = by_recipe(config)
+    agreement = extractor.agreement if config.agreement < 0 else config.agreement
+    matching = extractor.matching if config.matching == "auto" else config.matching
+    return replace(config, agreement=agreement, matching=matching)
 
 
 def views_for(
@@ -131,18 +154,17 @@ def pseudo_gt(
     `views` belong to another template, or if the features were made with other weights or settings.
     """
     check_target(path, overwrite)
-    if views is not None:
-        _check_views(views, template)
+    _check_views(views, template)
     if isinstance(images, ItemReader):
         extractor = _extractor_of(images, template, config, device, weights)
         names, made_from, settings = images.names, {"features": source(images.path)}, {}
     else:
         masks.prepare(part.of(images))
-        extractor = make_extractor(config.extractor, device, weights)
+        extractor = make_extractor(by_recipe(config).extractor, device, weights)
         names = [image.name for image in images]
         made_from, settings = {"images": listing(images)}, masks.settings
-    # A basis that is fitted here is not recorded: its last digits may differ from run to run, and the other
-    # settings determine it.
+    config = settled(config, extractor)
+    # A basis that is fitted here is not recorded: its last digits may differ, and the settings determine it.
     made_with = {**extractor.settings, "fingerprint": extractor.fingerprint}
     params = {**config.params(), "extractor": made_with, **settings}
     attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
@@ -159,19 +181,23 @@ def pseudo_gt(
         if left:  # a share that is finished needs no views
             # no name here holds the rendered views, so that their memory is free while photos are matched
             teacher = Teacher.make(
-                extractor, views or views_for(extractor, template, config, device), config, track
+                extractor,
+                views or views_for(extractor, template, config, device),
+                config,
+                track,
+                template.geodesic,
             )
-            for query in track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt"):
-                if query is not None:
-                    vertex, score = teacher.match(query.feature, query.crop, query.kept["mask"])
-                    writer.add(query.name, **query.kept, vertex=vertex, score=score)
+            queries = track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt")
+            for query in filter(None, queries):
+                vertex, score = teacher.match(query.feature, query.crop, query.kept["mask"])
+                writer.add(query.name, **query.kept, vertex=vertex, score=score)
         failures.check(len(images))
     writer.end(failures, len(images))
 
 
-def _check_views(views: Views, template: Template) -> None:
-    """InputError if the views show another template."""
-    if (views.template, views.vertex_yx.shape[1]) != (template.fingerprint, len(template.verts)):
+def _check_views(views: Views | None, template: Template) -> None:
+    """InputError if there are views, and they show another template."""
+    if views and (views.template, views.vertex_yx.shape[1]) != (template.fingerprint, len(template.verts)):
         raise InputError("the views show another template", "render them again with `shic render`")
 
 

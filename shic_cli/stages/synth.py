@@ -17,6 +17,7 @@ import torch
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import PictureError, SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import SynthConfig
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import list_images, listing
@@ -33,6 +34,7 @@ from shic_cli.surface.viewpoints import parse_views, random_viewpoint
 
 log = logging.getLogger("shic")
 
+POSES = 2.0  # what `--poses -1` stands for
 BLANK = 8  # grey levels; a picture whose values span less than this shows nothing
 
 
@@ -171,17 +173,23 @@ class Synthesizer(Framer):
 
 
 def settled(config: SynthConfig, device: torch.device, weights: Path | None = None) -> SynthConfig:
-    """`config` with every `auto` replaced.
+    """`config` with a value for every setting that is left open.
 
     The generator is one that this machine can use; the views and the erosion are those that the generator is
-    made for.
+    made for, or the recipe's.
     """
+    config = by_recipe(config)
     auto = "" if config.class_name.strip() else "classless generators"
     name = registry.resolve("generators", config.generator, device, weights, auto)
     generator = registry.find("generators", registry.Spec.parse(name).name)
     views = generator.views if config.views == "auto" else config.views
     erode = generator.erode if config.erode < 0 else config.erode
-    return replace(config, generator=name, views=views, erode=erode)
+    return posed(replace(config, generator=name, views=views, erode=erode))
+
+
+def posed(config: SynthConfig) -> SynthConfig:
+    """`config` with a value for `poses`."""
+    return replace(config, poses=POSES) if config.poses < 0 else config
 
 
 def random_camera(

@@ -18,13 +18,14 @@ import torch
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import InputError, PictureError, SettingError
 from shic_cli.base.progress import Track, plain_track
+from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
 from shic_cli.files.atomic import Journal, atomic, check_target
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import ImageFile, decode, encode, list_images, listing
 from shic_cli.parts import registry
 from shic_cli.parts.generators.conditions import Conditioner
-from shic_cli.stages.synth import Framer, Picture, chosen
+from shic_cli.stages.synth import Framer, Picture, chosen, posed
 from shic_cli.stages.synth_writing import Check, Target, collect, picture_name
 from shic_cli.surface.poses import Poser
 from shic_cli.surface.viewpoints import view_of
@@ -191,6 +192,7 @@ def _depth_settings(config: SynthConfig) -> SynthConfig:
 
     SettingError for another generator.
     """
+    config = posed(by_recipe(config))
     name = "controlnet-depth" if config.generator == "auto" else config.generator
     if registry.Spec.parse(name).name != "controlnet-depth":
         raise SettingError(

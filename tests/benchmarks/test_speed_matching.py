@@ -13,10 +13,11 @@ import torch
 from timing import Timer
 from torch.nn import functional as F
 
-from shic_cli.base.settings import PseudoGtConfig, RenderConfig
+from shic_cli.base.settings import RenderConfig
 from shic_cli.files.layouts import Template
 from shic_cli.learning.similarity import Bank, match
 from shic_cli.learning.views import Views
+from shic_cli.parts.extractors.silhouette import Silhouette
 from shic_cli.stages.render import render_views
 
 SIDE, CELLS = 224, 16
@@ -102,7 +103,7 @@ def test_matching_against_a_plain_product(
     queries, number = given[3].to(rows), f"{len(given[3])} x {len(rows)} x {rows.shape[1]}"
     ratio = timer.against(lambda: match(bank, given[3]), lambda: queries @ rows.T)
     timer.tell(f"{number}, {rows.dtype}", f"{100 * ratio:.0f} % of its rate", "60 % on an H100")
-    usual = PseudoGtConfig().agreement
+    usual = Silhouette.agreement
     ratio = timer.against(lambda: match(bank, given[3], agreement=usual), lambda: queries @ rows.T)
     timer.tell(f"{number}, --agreement {usual:g}", f"{100 * ratio:.0f} % of its rate", "-")
     if device.type == "cuda":

@@ -223,7 +223,7 @@ def test_pck_of_another_program_and_of_baselines(shic: Shic, maps: Path) -> None
     ]  # as they were given
     status, _, err = shic(*words, "--class", "cow")
     assert status == 1 and "has no class cow" in err and "it has horse" in err
-    rows = json.loads(shic(*words, "--alpha", "0.1,1", "--protocol", "csm")[1])["rows"]
+    rows = json.loads(shic(*words, "--alpha", "0.1,1", "--protocol", "csm", "--self-pairs", "off")[1])["rows"]
     assert [each["pck"] for each in rows["position"]["alphas"]] == [0.5, 1] and rows["pred.h5"][
         "protocol"
     ] == "csm"
@@ -248,6 +248,16 @@ def test_pck_by_both_ways_in_one_table(shic: Shic, small_model_file: Path, album
         "eval", "pck", *words, "--baseline", "position"
     )  # alone: the masks come from the photos
     assert status == 0 and json.loads(out)["pck"] == rows["position"]["pck"]
+
+
+@pytest.mark.parametrize("target", ["surface", "probability", "embedding"])
+def test_pck_says_how_a_vertex_was_found(
+    shic: Shic, small_model_file: Path, album: Path, target: str
+) -> None:
+    write_keypoints(small_model_file.parent / "k.json", photo0=(48, 48), photo1=(48, 48))
+    words = ("--keypoints", "k.json", "--images", str(album / "imgs"), "--target", target, "--json")
+    status, out, err = shic("eval", "pck", "model.safetensors", *words)
+    assert status == 0 and json.loads(out)["target"] == target, err
 
 
 @pytest.mark.parametrize("via", ["template", "embedding"])
@@ -285,6 +295,7 @@ def test_pck_of_a_model(shic: Shic, small_model_file: Path, via: str) -> None:
     ("words", "said"),
     [
         (("pred.h5", "--keypoints", "k.json", "--via", "embedding"), "holds no embeddings"),
+        (("pred.h5", "--keypoints", "k.json", "--target", "probability"), "--target surface"),
         (("model.safetensors", "--keypoints", "k.json"), "--images"),
         (("pred.h5", "--keypoints", "k.json", "--alpha", "-1"), "--alpha"),
         (("pred.h5",), "--keypoints"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scoring import four_vertices, keypoints, one_map, side, write_maps
 
 from shic_cli.base.errors import InputError
@@ -14,6 +16,9 @@ from shic_cli.base.result_settings import PckConfig
 from shic_cli.evaluation import pck
 from shic_cli.files.keypoints import Pair, read_pairs
 from shic_cli.files.layouts import Template
+from shic_cli.stages.match import ThroughTemplate, ThroughVertices
+
+CSM = PckConfig(protocol="csm", self_pairs="off")
 
 
 @pytest.fixture
@@ -125,9 +130,7 @@ def test_pairs_and_points_without_an_answer() -> None:
 @pytest.mark.parametrize(("distance", "right"), [(1, 1), (2, 0)])
 def test_csm_measures_by_the_box(distance: int, right: int) -> None:
     """The box of 10 by 5 pixels, padded and squared, has a side of 11: a tenth of it is 1.1 pixels."""
-    found = pck.score(
-        [pair("b", [0, distance])], to([0, 0]), {"a": blank(), "b": blank()}, PckConfig(protocol="csm")
-    )
+    found = pck.score([pair("b", [0, distance])], to([0, 0]), {"a": blank(), "b": blank()}, CSM)
     assert found["pck"] == (right + 1) / 2  # the way back, to (0, 0), is right
     assert (
         pck.score([pair("b", [0, distance])], to([0, 0]), {"a": blank(), "b": blank()}, PckConfig())["pck"]
@@ -139,13 +142,102 @@ def test_csm_draws_pairs_in_both_directions() -> None:
     """Of two images half of the draws are of two different ones, and each is taken both ways: as often there
     as back.
     """
-    pairs, weights = pck.draw_csm([pair("b", [0, 0])])
+    pairs, weights = pck.draw_csm([pair("b", [0, 0])], self_pairs=False)
     assert [(each.source, each.target) for each in pairs] in (
         [("a", "b"), ("b", "a")],
         [("b", "a"), ("a", "b")],
     )
     assert weights[0] == weights[1] == pytest.approx(5000, abs=200)
-    assert [each.target for each in pck.draw_csm([pair("b", [0, 0])])[0]] == [each.target for each in pairs]
+    again, _ = pck.draw_csm([pair("b", [0, 0])], self_pairs=False)
+    assert [each.target for each in again] == [each.target for each in pairs]
+
+
+def test_csm_counts_an_image_beside_itself(tmp_path: Path) -> None:
+    """A draw of one image twice has all keypoints of the image, also those that no other image has."""
+    path = keypoints(tmp_path / "k.json", a={"p": [1, 2], "q": [3, 4]}, b={"p": [5, 6]})
+    for pairs in (read_pairs(path), list(read_pairs(path))):
+        drawn, weights = pck.draw_csm(pairs)
+        found = {
+            (each.source, each.target): (each, int(weight))
+            for each, weight in zip(drawn, weights, strict=True)
+        }
+        assert sorted(found) == [("a", "a"), ("a", "b"), ("b", "a"), ("b", "b")]
+        itself, often = found["b", "b"]
+        assert itself.source_yx.tolist() == itself.target_yx.tolist() == [[6, 5]] and itself.kinds == ("p",)
+        assert often % 2 == 0 and often == pytest.approx(5000, abs=300)  # both directions of one draw
+    assert found["a", "a"][0].kinds == ("p",), "a list of pairs knows the keypoints of its pairs alone"
+    every, _ = pck.draw_csm(read_pairs(path))
+    assert next(each for each in every if each.source == each.target == "a").kinds == ("p", "q")
+    unnamed = Pair("a", "b", np.array([[1.0, 2], [3, 4]]), np.array([[5.0, 6], [7, 8]]))
+    one = next(each for each in pck.draw_csm([unnamed])[0] if each.source == each.target == "b")
+    assert one.source_yx.tolist() == [[5, 6], [7, 8]] and one.kinds == ()
+
+
+def test_csms_pairs_are_those_of_its_code() -> None:
+    """All sources are drawn before all targets, as two calls of `RandomState(N).choice` draw them."""
+    names = [f"{i}" for i in range(5)]
+    every = [Pair(a, b, np.zeros((1, 2)), np.zeros((1, 2))) for a in names for b in names if a != b]
+    drawn, weights = pck.draw_csm(every)
+    random = np.random.RandomState(5)
+    one, other = (random.choice(names, pck.CSM_PAIRS) for _ in range(2))
+    expected = Counter(zip([*one, *other], [*other, *one], strict=True))
+    assert {(p.source, p.target): w for p, w in zip(drawn, weights.tolist(), strict=True)} == expected
+
+
+def test_what_counts_the_same_in_the_mean() -> None:
+    """Horses: 2 of 4 and 1 of 1. Cows: 0 of 1."""
+    masks = {name: blank() for name in "abc"}
+    pairs = [
+        pair("b", [0, 0], [0, 1], [0, 39], [19, 39], category="horse"),
+        pair("c", [0, 0], category="horse"),
+        pair("c", [19, 0], category="cow"),
+    ]
+    answers = to([0, 0], [0, 0], [0, 0], [0, 0])
+    found = {
+        average: pck.score(pairs, answers, masks, PckConfig(average=average))
+        for average in ("keypoint", "image", "class")
+    }
+    assert found["keypoint"]["pck"] == pytest.approx(3 / 6)
+    assert found["image"]["pck"] == pytest.approx((0.5 + 1 + 0) / 3)
+    assert found["class"]["pck"] == pytest.approx((3 / 5 + 0) / 2) == found["keypoint"]["mean_of_classes"]
+    assert found["image"]["classes"]["horse"]["pck"] == pytest.approx(0.75)
+    assert all(each["ci95"][0] <= each["pck"] <= each["ci95"][1] for each in found.values())
+
+
+def test_positions_of_a_csv_are_not_rounded_to_pixels() -> None:
+    """A tenth of 38 pixels is 3.8: an answer 3.9 away is too far, but its pixel is only 3 away."""
+    masks = {"a": blank(20, 38), "b": blank(20, 38)}
+    for x, named, unnamed in ((3.9, 1, 0), (3.7, 1, 1)):
+        for kinds, right in ((("p",), named), ((), unnamed)):
+            found = pck.score([pair("b", [0, x], kinds=kinds)], to([0, 0]), masks, PckConfig())
+            assert found["pck"] == right
+
+
+class Painted:
+    """Embeddings of a photo, given pixel by pixel `(H, W, D)`."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self.vectors = torch.from_numpy(vectors).float()
+
+    def at(self, yx: np.ndarray) -> torch.Tensor:
+        return self.vectors[tuple(np.asarray(yx, int).T)]
+
+
+def test_the_three_ways_from_a_vertex_to_a_pixel(template: Template) -> None:
+    """Pixel 0 has vertex 0 in the map, pixel 1 has nearly its direction, and at pixel 2 it is likeliest,
+    because the long vector of vertex 1 points the other way.
+    """
+    vertices = torch.tensor([[1.0, 0.0], [1.8, 2.4]])
+    painted = Painted(np.array([[[0.0, 1.0], [1.0, -0.2], [2.0, -2.0]]]))
+    by_map = ThroughTemplate("a", np.array([[0, 1, 1]]), np.ones((1, 3)), pck.make_paths(template, "image"))
+    wanted = np.array([0])
+    found = {"surface": by_map.find(wanted)[0].tolist()}
+    for target in ("probability", "embedding"):
+        side = ThroughVertices(by_map, painted, vertices, target)  # pyright: ignore[reportArgumentType]
+        pixel, score = side.find(wanted)
+        found[target] = pixel.tolist()
+        assert 0 < score[0] <= 1 and side.describe(np.array([[0, 1]])).tolist() == [1]
+    assert found == {"surface": [[0, 0]], "embedding": [[0, 1]], "probability": [[0, 2]]}
 
 
 def test_csm_averages_kinds_too(tmp_path: Path) -> None:
@@ -154,14 +246,12 @@ def test_csm_averages_kinds_too(tmp_path: Path) -> None:
     """
     path = keypoints(tmp_path / "k.json", a={"p": [0, 0], "q": [30, 30]}, b={"p": [0, 0], "q": [30, 30]})
     masks = {"a": blank(40, 40), "b": blank(40, 40)}
-    found = pck.score(read_pairs(path), to([0, 0], [0, 0]), masks, PckConfig(protocol="csm"))
+    found = pck.score(read_pairs(path), to([0, 0], [0, 0]), masks, CSM)
     assert found["mean_of_kinds"] == 0.5 and found["draws"] == pytest.approx(10_000, abs=400)
     one = keypoints(
         tmp_path / "k.json", a={"p": [0, 0], "q": [30, 30]}, b={"p": [0, 0], "q": [30, 30]}, c={"p": [0, 0]}
     )
-    found = pck.score(
-        read_pairs(one), to([0, 0], [0, 0]), masks | {"c": blank(40, 40)}, PckConfig(protocol="csm")
-    )
+    found = pck.score(read_pairs(one), to([0, 0], [0, 0]), masks | {"c": blank(40, 40)}, CSM)
     assert found["mean_of_kinds"] == 0.5 and found["pck"] == pytest.approx(
         3 / 4, abs=0.02
     )  # p of three couples, q of one

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_diffusion import SMALL, by_hand, pictures, save_diffusion, spoil
 from torch.nn import functional as F
 
-from shic_cli.base.errors import MissingError, SettingError
+from shic_cli.base.errors import InputError, MissingError, SettingError
 from shic_cli.files.mask_sources import Photo
 from shic_cli.files.photos import encode
 from shic_cli.learning.encode import photo_features
@@ -109,6 +110,33 @@ def test_options_and_weights_change_features_and_fingerprint(sd: Sd, tiny_sd: Pa
     similar = F.cosine_similarity(again(images), plain, dim=1)
     assert similar.min() > 0.98
     json.dumps(sd.settings)
+
+
+def test_another_unet_and_no_noise(tiny_sd: Path, tmp_path: Path):
+    """CleanDIFT's way: the weights of a file in place of the UNet's, and the clean latent at step 261."""
+    path = tmp_path / "clean.safetensors"
+    plain = Sd(str(tiny_sd), clean=True, step=261, **SMALL)
+    save_file({name: value * 1.1 for name, value in plain.unet.state_dict().items()}, path)
+    options = {**SMALL, "unet": str(path), "clean": True, "step": 261}
+    clean, image = Sd(str(tiny_sd), **options), pictures(1, 128)
+    plain.unet.load_state_dict(load_file(path))
+    with torch.no_grad():
+        latent = clean.encode(image)
+        before, _ = by_hand(plain.unet, latent, 261, clean.text)
+        found = clean.read(latent, clean.noise, clean.taps)
+        assert len(found) == 3
+        for one, expected in zip(found, before, strict=False):
+            torch.testing.assert_close(one, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(Sd(str(tiny_sd), **{**options, "seed": 7})(image), clean(image)), "noise was drawn"
+    again = registry.make("extractors", clean.name)
+    assert (
+        again.fingerprint
+        == clean.fingerprint
+        not in (plain.fingerprint, Sd(str(tiny_sd), **SMALL).fingerprint)
+    )
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="holds no weights of this UNet"):
+        Sd(str(tiny_sd), **options)
 
 
 def test_blocks_are_chosen(sd: Sd, tiny_sd: Path):

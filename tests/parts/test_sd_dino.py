@@ -41,6 +41,12 @@ def test_both_have_half_of_the_say(weights: Path):
     torch.testing.assert_close(found[:, :72] * 2**0.5, F.normalize(sd, dim=1), atol=1e-5, rtol=1e-4)
     # DINOv2 by hand: 14 pixels a cell, the last block's output without the norm after it, no CLS token
     model = Dinov2Model.from_pretrained(weights / "dinov2-base").eval()
+    table = model.embeddings.position_embeddings.detach()
+    grid = table[:, 1:].unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+    grid = (
+        F.interpolate(grid, scale_factor=12.1 / 4, mode="bicubic").flatten(2).transpose(1, 2)
+    )  # as in its hub
+    model.embeddings.position_embeddings = torch.nn.Parameter(torch.cat([table[:, :1], grid], 1))
     blocks = []
     model.encoder.layer[11].register_forward_hook(
         lambda _module, _args, out: blocks.append(out[0] if isinstance(out, tuple) else out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 from shic_cli.base.errors import InputError, MissingError, SettingError
 from shic_cli.files.mask_sources import Photo
@@ -105,7 +107,23 @@ def test_facets_are_the_projections_inside_the_block(kind, tiny_vit):
     assert last.fingerprint == make_extractor(f"vit:{folder},layer=2,facet=key", CPU).fingerprint
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_dinov2_at_another_side_has_the_positions_of_its_hub(tiny_vit):
+    """Scaled to a tenth of a cell more than there are, not to their number."""
+    folder = tiny_vit("dinov2")
+    images, masks = pictures(64)
+    model, plain = reference(folder, images)
+    table = model.embeddings.position_embeddings.detach()
+    cells = table[:, 1:].unflatten(1, (6, 6)).permute(0, 3, 1, 2)
+    cells = F.interpolate(cells, scale_factor=8.1 / 6, mode="bicubic").flatten(2).transpose(1, 2)
+    model.embeddings.position_embeddings = torch.nn.Parameter(torch.cat([table[:, :1], cells], 1))
+    with torch.no_grad():
+        expected = model((images - MEAN) / STD).last_hidden_state
+    found = make_extractor(f"vit:{folder},side=64", CPU)(images, masks)
+    torch.testing.assert_close(found, grid(expected, 1), atol=1e-4, rtol=1e-4)
+    assert (found - grid(plain.last_hidden_state, 1)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dinov2"])
 def test_another_side_interpolates_positions(kind, tiny_vit):
     folder = save(tiny_vit, kind)
     images, masks = pictures(64)
@@ -384,7 +402,11 @@ def test_full_size_models_give_the_documented_shapes(monkeypatch, tmp_path, name
 def test_named_models_are_looked_for_in_the_weights_folder_and_take_a_folder(tiny_vit, tmp_path):
     tiny_vit("dinov2", "dinov2-small", patch_size=14, image_size=518)
     assert make_extractor("dinov2-small", CPU, tmp_path).side == 224
-    assert make_extractor("auto", CPU, tmp_path, auto="encoders").name == "dinov2-small"
+    auto = partial(registry.resolve, "extractors", "auto", weights=tmp_path)
+    assert auto("cuda", auto="encoders") == auto("cpu", auto="photo encoders") == "dinov2-small"
+    assert auto("cpu", auto="encoders") == "picture"  # there it would learn for a day
+    tiny_vit("dinov3_vit", "dinov3-small", patch_size=16, image_size=64)
+    assert auto("cuda", auto="encoders") == "dinov3-small"
     assert make_extractor("auto", CPU, tmp_path).name == "silhouette"
     folder = tiny_vit("dinov2", "mine", patch_size=14, image_size=56)
     assert make_extractor(f"dinov2:{folder}", CPU).name == f"dinov2:{folder}"

@@ -232,7 +232,14 @@ def test_table_2_on_the_published_data(
     monkeypatch.setattr(sys, "argv", line)
     load("table2").main()
     page = cells((tmp_path / "out/table2-densepose-lvis.md").read_text())
-    assert page[0] == ["", "paper", "cow"] and [row[1] for row in page[2:]] == ["–", "–", "61.2", "70.0"]
+    assert page[0] == ["", "paper", "cow"] and [row[1] for row in page[2:]] == [
+        "–",
+        "–",
+        "61.2",
+        "70.0",
+        "–",
+        "–",
+    ]
     listed = (tmp_path / "out/densepose-lvis/quick/cow/pascal.txt").read_text().split()
     assert [Path(path).name for path in listed] == ["photo0.png", "photo1.png"], (
         "the photos of this class alone"

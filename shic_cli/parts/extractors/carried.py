@@ -25,6 +25,7 @@ class Carried(ExtractorDefaults):
     name = "carried"
     needs_mask = False
     sees_whole_object = False
+    pillow = True  # as in the authors' notebook
     unit = False  # the decoder of the authors' release takes the tokens at their own length
 
     def __init__(

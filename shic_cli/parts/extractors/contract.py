@@ -32,6 +32,9 @@ class ExtractorDefaults(PartDefaults, Protocol):
         False  # True: each feature knows the whole object, so a pointwise decoder suffices
     )
     unit: bool = True  # False: a decoder gets the features at their own length, not as unit vectors
+    pillow: bool = False  # True: a photo's crop is resampled by Pillow's bilinear filter, not by area
+    agreement: float = 0.0  # what `--agreement -1` of `shic pseudo-gt` takes
+    matching: str = "transport"  # what `--matching auto` of `shic pseudo-gt` takes
     decoder: str = ""  # what `--decoder auto` takes; "": pointwise if sees_whole_object, else convolutional
 
 

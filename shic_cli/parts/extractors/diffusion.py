@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.parts import registry
-from shic_cli.parts.checkpoints import AGAIN, OTHER, fingerprint_of, load
+from shic_cli.parts.checkpoints import AGAIN, OTHER, fingerprint_of, first_line, load
 from shic_cli.parts.extractors.pretrained import Pretrained, number_format
 from shic_cli.parts.weights import full_name, locate
 
@@ -86,20 +86,31 @@ def decoder_tap(unet: Any, block: int) -> Tap:
     return Tap(resnets[2], resnets[1].out_channels)
 
 
+NO_MATTER = (
+    "batch",
+    "precision",
+    "unet",
+)  # options that features do not depend on; of `unet` the weights count
+
+
 class Diffusion(Pretrained):
     """What extractors on Stable Diffusion 1 and 2 share: loading, the prompt, latents, noise and fingerprint.
 
-    A subclass gives `taps` and `__call__`.
+    A subclass gives `taps` and `__call__`. With the option `unet` the UNet gets the weights in that file;
+    with `clean` no noise is added.
     """
+
+    _weights_of_unet = ""
 
     def __init__(
         self, argument: str, device: torch.device | str, weights: Path | None, options: dict[str, Any]
     ) -> None:
         self.name = registry.spell(type(self), full_name(argument), options)
-        self._matter = {name: value for name, value in options.items() if name not in ("batch", "precision")}
+        self._matter = {name: value for name, value in options.items() if name not in NO_MATTER}
         self.side, self.step, self.seed, self.batch = (
             options[name] for name in ("side", "step", "seed", "batch")
         )
+        self.other_unet, self.clean = options.get("unet", ""), options.get("clean", False)
         check_side(self.name, "side", self.side)
         if self.batch < 1:
             raise SettingError(f"{self.name}: batch={self.batch} is out of range", "give 1 or more")
@@ -117,7 +128,14 @@ class Diffusion(Pretrained):
     def _identity(self) -> dict[str, Any]:
         # The noise schedule matters through this one number: the share of the picture that the noise leaves.
         share = round(float(self.scheduler.alphas_cumprod[self.step]), 6)
-        return {"weights": self._weights, "alphas_cumprod": share, "tokens": self._tokens, **self._matter}
+        unet = {"weights_of_unet": self._weights_of_unet} if self.other_unet else {}
+        return {
+            "weights": self._weights,
+            **unet,
+            "alphas_cumprod": share,
+            "tokens": self._tokens,
+            **self._matter,
+        }
 
     def _load(self, folder: Path, prompt: str) -> None:
         from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -132,6 +150,8 @@ class Diffusion(Pretrained):
         self.vae.decoder = self.vae.post_quant_conv = None  # nothing is decoded: they need no device memory
         self.vae.to(self.device)
         self.unet = load(UNet2DConditionModel, folder / "unet", dtype=self.dtype, device=self.device)
+        if self.other_unet:
+            self._weights_of_unet = replace_weights(self.unet, Path(self.other_unet))
         check_kind(folder, self.unet.config, self.vae.config, self.text.shape[-1])
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -152,12 +172,32 @@ class Diffusion(Pretrained):
 
         Both are `(B, 4, H, W)`, or `(1, 4, H, W)` where one serves for all.
         """
-        latents, noise = torch.broadcast_tensors(latents, noise)
-        steps = torch.full((len(latents),), self.step, device=self.device)
-        noisy = self.scheduler.add_noise(latents, noise, steps)  # in float32: half rounds the schedule badly
+        noisy = latents
+        if not self.clean:
+            latents, noise = torch.broadcast_tensors(latents, noise)
+            steps = torch.full((len(latents),), self.step, device=self.device)
+            # in float32: half rounds the schedule badly
+            noisy = self.scheduler.add_noise(latents, noise, steps)
         return read_taps(
             self.unet, taps, noisy.to(self.dtype), self.step, self.text.expand(len(latents), -1, -1)
         )
+
+
+def replace_weights(module: nn.Module, path: Path) -> str:
+    """16 hex digits of the safetensors file `path`, after `module` got the tensors in it, which it must fit.
+
+    InputError if it does not.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        module.load_state_dict(load_file(path))
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except (OSError, SafetensorError, RuntimeError) as error:
+        fact = f"{path}: holds no weights of this UNet ({first_line(error)})"
+        raise InputError(fact, "name a .safetensors file of a UNet of the same kind") from error
 
 
 def check_side(part: str, option: str, pixels: int) -> None:

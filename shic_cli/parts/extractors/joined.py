@@ -24,6 +24,9 @@ class Joined(ExtractorDefaults):
         self.name = name or "+".join(part.name for part in self.parts)
         self.needs_mask = any(part.needs_mask for part in self.parts)
         self.sees_whole_object = any(part.sees_whole_object for part in self.parts)
+        # what was measured for one of the parts is not known to be best for all of them
+        self.agreement = max(part.agreement for part in self.parts)
+        self.matching = "transport" if all(part.matching == "transport" for part in self.parts) else "maximum"
         self.side, self.dim = max(part.side for part in self.parts), sum(part.dim for part in self.parts)
         self.device = self.parts[0].device
 

@@ -27,6 +27,10 @@ class Sd(Diffusion):
     that views stay comparable. Each level is enlarged to the finest in one step. GeoAware-SC's FreeU is left
     out.
 
+    `unet` names a .safetensors file whose weights take the place of the UNet's, and with `clean=yes` no noise
+    is added: `unet=cleandift_sd15_unet.safetensors,clean=yes,step=261` are CleanDIFT's features (Stracke et
+    al., CVPR 2025), which no draw of noise changes.
+
     `step` is the time step (GeoAware-SC takes 50), `blocks` are the up blocks, `batch` is how many windows
     run together. `precision` auto is float16 on CUDA, else float32. `side`, `window` and `stride` are
     multiples of 64; a picture that is no larger than a window is one window.
@@ -50,6 +54,8 @@ class Sd(Diffusion):
         seed: int = 42,
         batch: int = 4,
         precision: str = "auto",
+        unet: str = "",
+        clean: bool = False,
     ) -> None:
         check_side(self.name, "window", window)
         check_side(self.name, "stride", stride)
@@ -71,6 +77,10 @@ class Sd(Diffusion):
             "window": window,
             "stride": stride,
         }
+        if unet:
+            options["unet"] = str(Path(unet).absolute())
+        if clean:
+            options["clean"] = True
         super().__init__(
             argument, device, weights, {**options, "seed": seed, "batch": batch, "precision": precision}
         )

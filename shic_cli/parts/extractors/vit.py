@@ -14,6 +14,7 @@ from torch import nn
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.parts import registry
 from shic_cli.parts.checkpoints import fingerprint_of, load
+from shic_cli.parts.extractors.positions import resized_positions
 from shic_cli.parts.extractors.pretrained import Pretrained, number_format
 from shic_cli.parts.weights import full_name, locate
 
@@ -67,6 +68,7 @@ class Vit(Pretrained):
         self._load(folder)
         self._tap_block(folder, layer)
         self.side = self._checked_side(side or self.usual_side or _square(self._model.config.image_size))
+        self._positions = self._fit_positions()
         self.mean, self.std = read_normalisation(folder)
         self._weights = fingerprint_of(folder)
 
@@ -125,9 +127,22 @@ class Vit(Pretrained):
             f"{self.name}: side {side} is not a multiple of the patch, {self.patch} pixels", f"give {near}"
         )
 
+    def _fit_positions(self) -> dict[str, str]:
+        """Give DINOv2 the position embeddings that the hub's model has at `side`; what to record of it.
+
+        transformers, which finds a table of the right size then, would interpolate by another rule.
+        """
+        config = self._model.config
+        if config.model_type != "dinov2" or self.side == _square(config.image_size):
+            return {}
+        embeddings = self._model.embeddings
+        table = resized_positions(embeddings.position_embeddings.detach(), self.side // self.patch)
+        embeddings.position_embeddings = nn.Parameter(table, requires_grad=False)
+        return {"positions": "hub"}
+
     def _identity(self) -> dict[str, Any]:
         names = ("layer", "facet", "side", "background", "mean", "std")
-        return {"weights": self._weights, **{name: getattr(self, name) for name in names}}
+        return {"weights": self._weights, **self._positions, **{name: getattr(self, name) for name in names}}
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
