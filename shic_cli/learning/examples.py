@@ -25,7 +25,8 @@ from shic_cli.parts.extractors.contract import Extractor
 
 CANDIDATES = 4  # an example keeps this many times `points` labelled points; a step draws `points` of them
 
-Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # picture, mask, points, vertices
+# picture, mask, points, vertices, void
+Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Example:
 
     `features` are dense `(C, h, w)`, or `(M, C)` at the points. `flipped` are the same of the mirrored
     picture, or None. `yx` `(M, 2)` is in pixels of the encoder's side. `vertex` `(M,)` are the labels. `mask`
-    `(S, S)` is in 0..1. `natural` is True for a photo.
+    `(S, S)` is in 0..1. `natural` is True for a photo. `void` `(S, S)` in 0..1 is neither object nor
+    background, None if nothing is.
     """
 
     features: torch.Tensor
@@ -43,6 +45,7 @@ class Example:
     vertex: torch.Tensor
     mask: torch.Tensor
     natural: bool
+    void: torch.Tensor | None = None
 
 
 def flip_points(yx: torch.Tensor, size: int) -> torch.Tensor:
@@ -182,10 +185,10 @@ class Examples:
         ]
         mirrored = [
             (image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side))
-            for (image, mask, yx, _), is_natural in zip(cut, natural, strict=True)
+            for (image, mask, yx, *_), is_natural in zip(cut, natural, strict=True)
             if self.flip and is_natural
         ]
-        features = self._encode([(image, mask, yx) for image, mask, yx, _ in cut] + mirrored)
+        features = self._encode([(image, mask, yx) for image, mask, yx, *_ in cut] + mirrored)
         rest = iter(features[len(cut) :])
         return [
             Example(
@@ -195,22 +198,24 @@ class Examples:
                 vertex,
                 mask[0].half(),
                 is_natural,
+                None if void is None else void[0].half(),
             )
-            for feature, (_, mask, yx, vertex), is_natural in zip(features, cut, natural, strict=False)
+            for feature, (_, mask, yx, vertex, void), is_natural in zip(features, cut, natural, strict=False)
         ]
 
     def _mirrored(self, cut: Cut, mirrored: bool) -> Cut:
-        """Picture, mask, points and vertices, mirrored left to right if `mirrored`.
+        """Picture, mask, points, vertices and void, mirrored left to right if `mirrored`.
 
         They are unchanged if there is no `self.mirror`.
         """
-        image, mask, yx, vertex = cut
+        image, mask, yx, vertex, void = cut
         if not mirrored or self.mirror is None:
             return cut
-        return image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex]
+        void = None if void is None else void.flip(-1)
+        return image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex], void
 
     def _crop(self, index: int, rng: np.random.Generator) -> Cut:
-        """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`.
+        """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)`, their vertices `(M,)`, void like the mask.
 
         The points are inside the frame, except if no drawn point is; then the first one is taken.
         Raises InputError if the labels do not fit the picture or the template, or if no pixel has a label.
@@ -229,6 +234,7 @@ class Examples:
         if rgb.shape[:2] != item.vertex.shape:
             raise InputError(f"{where} and the image differ in size", "make the maps file again")
         rgb, mask = crop.cut(rgb, side), crop.cut(item.mask, side)
+        void = crop.cut(item.void, side) if "void" in item.arrays else None
         pixels = pixels[rng.integers(len(pixels), size=2 * CANDIDATES * self.points)]
         yx = crop.to_crop(pixels.astype(np.float64), side)
         if self.augment:
@@ -238,12 +244,14 @@ class Examples:
                 augment.warp(mask, matrix),
                 augment.move(yx, matrix),
             )
+            void = None if void is None else augment.warp(void, matrix)
         inside = np.flatnonzero(((yx >= 0) & (yx <= side - 1)).all(1))
         chosen = inside[: CANDIDATES * self.points] if len(inside) else np.arange(1)
         chosen = np.resize(chosen, CANDIDATES * self.points)
         vertex = torch.from_numpy(item.vertex[tuple(pixels[chosen].T)].astype(np.int64))
         image = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
-        return image, torch.from_numpy(mask)[None], torch.from_numpy(yx[chosen]).float(), vertex
+        unknown = None if void is None else torch.from_numpy(void)[None]
+        return image, torch.from_numpy(mask)[None], torch.from_numpy(yx[chosen]).float(), vertex, unknown
 
     def _encode(
         self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -267,7 +275,8 @@ class Batch:
 
     `features` are dense `(B, C, h, w)`, or `(B, P, C)` at the points. `flipped` are the same for the mirror
     images of the N photos, or None. `yx` `(B, P, 2)` is in pixels of `side`. `vertex` is `(B, P)` and `mask`
-    `(B, side, side)`. `natural` `(B,)` is True for photos; it is on the CPU because the host reads it.
+    `(B, side, side)`, and so is `void` unless no example has one. `natural` `(B,)` is True for photos; it
+    is on the CPU because the host reads it.
     """
 
     features: torch.Tensor
@@ -278,6 +287,7 @@ class Batch:
     natural: torch.Tensor
     at_points: bool
     side: int
+    void: torch.Tensor | None = None
 
 
 def collate(
@@ -300,6 +310,8 @@ def collate(
     drawn = chosen if at_points else None
     pairs = list(zip(examples, chosen, strict=True))
     flipped = [(example.flipped, index) for example, index in pairs if example.flipped is not None]
+    has_void = any(example.void is not None for example in examples)
+    voids = [torch.zeros_like(example.mask) if example.void is None else example.void for example in examples]
     return Batch(
         stack([example.features for example in examples], drawn).float(),
         stack([value for value, _ in flipped], [index for _, index in flipped] if at_points else None).float()
@@ -311,4 +323,22 @@ def collate(
         torch.tensor([example.natural for example in examples]),
         at_points,
         side,
+        stack(voids, None).float() if has_void else None,
     )
+
+
+def masking_of(readers: list[ItemReader]) -> dict[str, str]:
+    """The `masker` of the photos and the `class` of the object, by these names.
+
+    A name is left out if no maps file gives its value. The first file that gives one counts.
+    """
+    found: dict[str, str] = {}
+    for header in (reader.header for reader in readers):
+        made_of_photos = header.attrs["labels"] == "pseudo"
+        for key, name in (
+            (("masker", "masker"), ("class", "class")) if made_of_photos else (("class", "class_name"),)
+        ):
+            value = header.params.get(name)
+            if isinstance(value, str) and value:
+                found.setdefault(key, value)
+    return found

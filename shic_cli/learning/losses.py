@@ -58,6 +58,15 @@ def equivariance(logp: torch.Tensor, flipped: torch.Tensor, mirror: torch.Tensor
     return (logp.exp() - flipped.exp()[..., mirror]).abs().sum(-1).mean()
 
 
-def foreground(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of the foreground output `(B, h, w)` and the mask `(B, h, w)` in 0..1."""
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits, mask)
+def foreground(logits: torch.Tensor, mask: torch.Tensor, void: torch.Tensor | None = None) -> torch.Tensor:
+    """Binary cross-entropy of the foreground output `(B, h, w)` and the mask `(B, h, w)` in 0..1.
+
+    `void` `(B, h, w)` in 0..1, the share of a cell that is neither object nor background, does not count.
+    """
+    if void is None:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, mask)
+    known = (1 - void).clamp(min=0)
+    each = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, (mask / known.clamp(min=1e-6)).clamp(max=1), reduction="none"
+    )
+    return (known * each).sum() / known.sum().clamp(min=1e-6)

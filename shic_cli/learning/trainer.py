@@ -23,7 +23,7 @@ from shic_cli.learning import losses
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.checkpoint import read_checkpoint, write_checkpoint
 from shic_cli.learning.decoders import DECODERS
-from shic_cli.learning.examples import Batch, Example, Examples, collate, flip_points
+from shic_cli.learning.examples import Batch, Example, Examples, collate, flip_points, masking_of
 from shic_cli.learning.model_file import Saved
 from shic_cli.learning.recipes import layout, settle
 from shic_cli.learning.similarity import sample
@@ -143,7 +143,12 @@ class Trainer:
             partial(self.examples.get_all, [batch[place] for place in self._places(batch)], self.epoch)
             for batch in batches
         )
-        for i, found in enumerate(track(made, len(batches), f"epoch {self.epoch + 1}/{self.config.epochs}")):
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+
+        def status() -> str:
+            return f"loss {sums.get('total', 0) * self.team.size / (i + 1):.3f}"
+
+        for i, found in enumerate(track(made, len(batches), title, status)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate(self.epoch + i / len(batches))
             natural = sum(map(self.examples.is_natural, batches[i]))
@@ -348,8 +353,10 @@ class Trainer:
     def _foreground(self, logits: torch.Tensor | None, batch: Batch) -> dict[str, torch.Tensor]:
         if logits is None or not self.config.foreground:
             return {}
-        mask = torch.nn.functional.interpolate(batch.mask[:, None], logits.shape[-2:], mode="area")[:, 0]
-        return {"foreground": losses.foreground(logits, mask)}
+        shrink = partial(torch.nn.functional.interpolate, size=logits.shape[-2:], mode="area")
+        mask = shrink(batch.mask[:, None])[:, 0]
+        void = None if batch.void is None else shrink(batch.void[:, None])[:, 0]
+        return {"foreground": losses.foreground(logits, mask, void)}
 
     def save_checkpoint(self, path: Path) -> None:
         """Write all that is needed to resume training to one safetensors file."""
@@ -375,20 +382,3 @@ class Trainer:
             "losses": self.history[-1],
         }
         return Saved(self.map.cpu(), Surface.of(self.template), meta)
-
-
-def masking_of(readers: list[ItemReader]) -> dict[str, str]:
-    """The `masker` of the photos and the `class` of the object, by these names.
-
-    A name is left out if no maps file gives its value. The first file that gives one counts.
-    """
-    found: dict[str, str] = {}
-    for header in (reader.header for reader in readers):
-        made_of_photos = header.attrs["labels"] == "pseudo"
-        for key, name in (
-            (("masker", "masker"), ("class", "class")) if made_of_photos else (("class", "class_name"),)
-        ):
-            value = header.params.get(name)
-            if isinstance(value, str) and value:
-                found.setdefault(key, value)
-    return found

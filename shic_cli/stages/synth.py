@@ -22,10 +22,8 @@ from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import SynthConfig
 from shic_cli.base.workers import number_of, spread
-from shic_cli.files import pictures
-from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import decode, list_images, listing
+from shic_cli.files.photos import list_images, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.views import interpolate, pixel_vertex
 from shic_cli.parts import registry
@@ -216,21 +214,6 @@ def random_camera(
     extent = (yx[0].amax(0) - yx[0].amin(0)).flip(0) * 2 / config.size
     shift = (1 - extent / 2).clamp(min=0) * torch.from_numpy(rng.uniform(-1, 1, 2).astype(np.float32))
     return replace(fitted, principal=fitted.principal + shift), azimuth, elevation
-
-
-def contact_sheet(path: Path, colors: np.ndarray, number: int = 12) -> np.ndarray:
-    """The first `number` pictures of a maps file, each beside its labels, as one picture `(H, W, 3)` uint8.
-
-    `colors` `(K, 3)` are the template's.
-    """
-    items = [item for item, _ in zip(ItemReader(path, "shic/maps"), range(number), strict=False)]
-    photos = [decode(item.encoded.tobytes(), item.name)[0] for item in items]
-    labels = [
-        pictures.color_map(photo, item.vertex, colors) for photo, item in zip(photos, items, strict=True)
-    ]
-    return pictures.contact_sheet(
-        [image for pair in zip(photos, labels, strict=True) for image in pair], 6, side=192
-    )
 
 
 def synthesize(
