@@ -57,9 +57,8 @@ def command(
         partial.write_bytes(encode(demo.summary(folder, truth)))
     _show(figures)
     with end:
-        end.wrote(folder, folder / "summary.png")
-        end.details, end.look = figures, str(folder / "summary.png")
-        end.next = f"cd {shlex.quote(str(folder))} && shic view predictions.maps.h5"
+        end.wrote(folder, folder / "summary.png", folder / "view.html")
+        end.details, end.look = figures, f"{folder / 'summary.png'}, and click in {folder / 'view.html'}"
 
 
 def _run(line: str, context: click.Context) -> str:
