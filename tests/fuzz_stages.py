@@ -39,10 +39,12 @@ from shic_cli.files.arrays import read_template
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.keypoints import read_pairs
 from shic_cli.files.layouts import Surface
-from shic_cli.files.mask_sources import MaskSource, check_mask
+from shic_cli.files.mask_checks import check_mask
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.masks import read_mask
 from shic_cli.files.names import picture_path
 from shic_cli.files.photos import ImageFile, decode, list_images
+from shic_cli.files.sheets import maps_sheet
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import Saved, read_surface, save_model
@@ -55,7 +57,6 @@ from shic_cli.stages.predict import Pictures, Predictor, predict
 from shic_cli.stages.pseudo_gt import pseudo_gt
 from shic_cli.stages.remap import OPACITY, load_texture, remap
 from shic_cli.stages.render import render_views
-from shic_cli.stages.synth import contact_sheet
 from shic_cli.stages.template import prepare, write
 from shic_cli.stages.train import open_maps
 from shic_cli.surface.poses import Poser
@@ -332,7 +333,7 @@ def use_maps(path: Path, seeds: Path) -> None:
     _score(MapsFile(reader, template), seeds / "annotations.json", template)
     _transfer(reader, surface, read_pairs(seeds / "pairs.csv"))
     _remap(reader, surface, "colors")
-    contact_sheet(path, template.colors, 2)
+    maps_sheet(path, template.colors, 2)
     readers = open_maps([path], template, TrainConfig())
     settings = {
         "points": 10,

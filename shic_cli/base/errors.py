@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 log = logging.getLogger("shic")
@@ -25,6 +25,10 @@ class ShicError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[type[ShicError], tuple[str, str]]:
+        """So that a worker's error reaches the first process whole."""
+        return type(self), (self.message, self.hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
@@ -57,9 +61,13 @@ class UnfinishedError(MissingError):
 
 
 class PartialError(ShicError):
-    """The result is written, but some inputs failed; each was named when it failed."""
+    """The result is written, but some inputs failed; each was named when it failed. `names` are theirs."""
 
     exit_code = 4
+
+    def __init__(self, message: str, hint: str = "", names: Sequence[str] = ()) -> None:
+        super().__init__(message, hint)
+        self.names = list(names)
 
 
 class Failures:
@@ -94,7 +102,7 @@ class Failures:
         """Raise PartialError (status 4) if any input failed; call it after the result is written."""
         if self.names:
             fact = f"{len(self.names)} of {total} inputs failed: {some(self.names)}"
-            raise PartialError(fact, "the rest is written")
+            raise PartialError(fact, "the rest is written", self.names)
 
 
 def lacks_memory(error: BaseException) -> bool:

@@ -17,6 +17,7 @@ import click
 
 from shic_cli import __version__
 from shic_cli.base.errors import ShicError, lacks_memory
+from shic_cli.cli.bars import DISPLAY
 
 # Command -> (module below shic_cli.cli, one line of help), in the order of the pipeline.
 COMMANDS = {
@@ -230,7 +231,8 @@ def _run(args: list[str] | None, came: list[int]) -> None:
 
 
 def _fail(message: str, hint: str, status: int) -> None:
-    """Print two lines to stderr and exit."""
+    """Print two lines to stderr, after the bars are removed, and exit."""
+    DISPLAY.close()
     click.echo(f"shic: error: {message}" + (f"\n  {hint}" if hint else ""), err=True)
     sys.exit(status)
 

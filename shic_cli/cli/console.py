@@ -1,22 +1,28 @@
-"""Progress, logs and tables on stderr, data on stdout; no progress where stderr is no terminal."""
+"""Logs and tables on stderr, data on stdout."""
 
 from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from shic_cli.cli.bars import DISPLAY, track
 from shic_cli.files.shards import Part
 
 if TYPE_CHECKING:
     import numpy as np
 
-T = TypeVar("T")
+__all__ = ["configure", "emit_json", "say", "table", "track", "wrapped", "write_picture"]
+
+FULL = 100_000  # columns where nobody looks at a terminal: nothing is wrapped
+NUMBER = 18  # characters; a longer cell is text, which may be wrapped
 
 
 class _Handler(logging.Handler):
@@ -24,11 +30,20 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        click.echo(f"shic: {level}{record.getMessage()}", err=True)
+        say(f"shic: {level}{record.getMessage()}")
+
+
+def say(text: str) -> None:
+    """Print lines to stderr; above the bars while there are any."""
+    if DISPLAY.console is None:
+        click.echo(text, err=True)
+    else:
+        DISPLAY.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def configure(verbosity: int) -> None:
     """Send the library's log to stderr: notes by default, all messages from 1 on, only errors below 0."""
+    DISPLAY.restart()
     logger = logging.getLogger("shic")
     logger.handlers = [_Handler()]
     logger.propagate = False
@@ -37,48 +52,36 @@ def configure(verbosity: int) -> None:
     logger.setLevel(level if Part.of_rank().is_first else max(level, logging.WARNING))
 
 
-def track(items: Iterable[T], total: int, description: str) -> Iterator[T]:
-    """`items`, with a progress bar on stderr (rate, time left); none without a terminal or with -q."""
-    if not sys.stderr.isatty() or logging.getLogger("shic").level >= logging.WARNING:
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Any) -> Text:
-            return Text(f"{task.speed:.1f}/s" if task.speed else "", style="cyan")
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield from progress.track(items, total=total, description=description)
-
-
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stderr."""
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], to: TextIO | None = None) -> None:
+    """A table on stderr, or on the stream `to`. On a terminal too narrow for it, cells are wrapped."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    grid = Table(title=title, title_justify="left")
+    stream = to or sys.stderr
+    grid = Table(
+        title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for i, name in enumerate(header):
-        grid.add_column(name, justify="left" if i == 0 else "right")
+        column = [row[i] for row in rows]
+        is_text = i == 0 or any(len(cell) > NUMBER for cell in column)
+        grid.add_column(
+            name, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text, min_width=1
+        )
     for row in rows:
         grid.add_row(*row)
-    Console(stderr=True).print(grid)
+    console = Console(file=stream, width=None if stream.isatty() else FULL, markup=False, highlight=False)
+    console.print(grid)
+
+
+def wrapped(text: str, indent: int, stream: TextIO) -> str:
+    """A line of text for `stream`; on a terminal it is wrapped, and goes on `indent` columns to the right."""
+    if not stream.isatty():
+        return text
+    width = max(shutil.get_terminal_size().columns - 1, 40)
+    return textwrap.fill(
+        text, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def write_picture(path: Path, rgb: np.ndarray, overwrite: bool) -> None:

@@ -44,14 +44,17 @@ def densepose_lvis(
     `shic eval geodesic`. ds2_val holds images of ds1_train, so train and test on one of ds1 and ds2. Missing
     images are left out and named, and the exit status is 4.
     """
-    from shic_cli.cli.console import emit_json, table, track
+    from shic_cli.cli.console import table, track
+    from shic_cli.cli.ending import Ending
     from shic_cli.stages import dataset
 
+    end = Ending(as_json)
     splits, facts = dataset.densepose_lvis(annotations, images, output, classes, split, overwrite, track)
     counts = dataset.counts(splits)
     columns = list(next(iter(counts.values())))
     rows = [[name, *(str(row[key]) for key in columns)] for name, row in counts.items()]
     table(f"{output}, split {split or dataset.split_name(annotations)}", ["", *columns], rows)
-    if as_json:
-        emit_json(counts)
-    dataset.complain(facts)
+    with end:
+        end.wrote(output)
+        end.details = {"classes": counts}
+        dataset.complain(facts)

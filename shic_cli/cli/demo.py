@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import shlex
-import time
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,13 @@ def command(
     view.html, where a click on a photo marks its place on the mesh and in every other photo.
     """
     from shic_cli.base.devices import resolve_device
-    from shic_cli.cli.console import emit_json, track
+    from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.atomic import atomic
     from shic_cli.files.photos import encode
     from shic_cli.stages import demo
 
-    start, torch_device = time.monotonic(), resolve_device(device)
+    end, torch_device = Ending(as_json), resolve_device(device)
     demo.prepare_folder(folder, overwrite)
     truth = demo.write_example(folder, config, torch_device, seed, track)
     _say(f"$ cd {shlex.quote(str(folder))}")
@@ -55,9 +55,10 @@ def command(
     figures = demo.figures(folder, *scores)
     with atomic(folder / "summary.png") as partial:
         partial.write_bytes(encode(demo.summary(folder, truth)))
-    _show(figures, folder / "summary.png", time.monotonic() - start)
-    if as_json:
-        emit_json(figures)
+    _show(figures)
+    with end:
+        end.wrote(folder, folder / "summary.png", folder / "view.html")
+        end.details, end.look = figures, f"{folder / 'summary.png'}, and click in {folder / 'view.html'}"
 
 
 def _run(line: str, context: click.Context) -> str:
@@ -80,8 +81,8 @@ def _say(text: str) -> None:
         click.echo(text, err=True)
 
 
-def _show(figures: dict[str, Any], picture: Path, seconds: float) -> None:
-    """Print the table of the demo's scores, and what to look at."""
+def _show(figures: dict[str, Any]) -> None:
+    """Print the table of the demo's scores."""
     from shic_cli.cli.console import table
 
     rows = [
@@ -93,6 +94,3 @@ def _show(figures: dict[str, Any], picture: Path, seconds: float) -> None:
         for name, score in figures.items()
     ]
     table("Test photos", ("", "geodesic error of 228", "95 % interval"), rows)
-    _say(
-        f"{picture} shows the maps; open {picture.with_name('view.html')} to click on them ({seconds:.0f} s)"
-    )

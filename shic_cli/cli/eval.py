@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 GEODESIC_FIGURES = ("images", "points", "mean", "median", "ci95", "gps", "left_right")
 GPS_FIGURES = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75")
 PCK_FIGURES = ("alpha", "pairs", "keypoints", "pck", "ci95")
+HEADINGS = {
+    "ci95": "95 %",
+    "left_right": "left/\nright",
+    "keypoints": "points",
+    "mean_of_classes": "mean of\nclasses",
+    "mean_by_pairs": "mean by\npairs",
+    "mean_of_kinds": "mean of\nkinds",
+    "ap_medium": "ap\nmedium",
+    "ap_large": "ap\nlarge",
+}  # of the columns whose names are long
 MEANS = ("mean_of_classes", "mean_by_pairs", "mean_of_kinds")
 baseline = click.option(
     "--baseline",
@@ -97,6 +107,7 @@ def geodesic(
     worst and the best images with their maps, and the points at which left and right are confused.
     """
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.evaluation import report as reports
     from shic_cli.evaluation.calibration import calibration
     from shic_cli.evaluation.geodesic import scored, summary
@@ -131,7 +142,12 @@ def geodesic(
     for name, result in results.items():
         if "calibration" in result:
             _show_calibration(name, result["calibration"])
-    _emit(results, as_json)
+    if not report:
+        _emit(results, as_json)
+        return
+    with Ending(as_json) as end:
+        end.wrote(report / "index.html")
+        end.details, end.look = _joined(results), "it in a browser"
 
 
 @command.command("pck")
@@ -231,8 +247,13 @@ def _emit(results: dict[str, dict], as_json: bool) -> None:
     from shic_cli.cli.console import emit_json
 
     if as_json:
-        result = next(iter(results.values()))
-        emit_json(result if len(results) == 1 else {"metric": result["metric"], "rows": results})
+        emit_json(_joined(results))
+
+
+def _joined(results: dict[str, dict]) -> dict[str, Any]:
+    """The results as one JSON object: one as it is, several under `rows`."""
+    result = next(iter(results.values()))
+    return result if len(results) == 1 else {"metric": result["metric"], "rows": results}
 
 
 def _show(results: dict[str, dict], title: str, figures: tuple[str, ...]) -> None:
@@ -248,7 +269,7 @@ def _show(results: dict[str, dict], title: str, figures: tuple[str, ...]) -> Non
     columns = (*figures, *(key for key in MEANS if any(row.get(key) is not None for _, row in lines)))
     table(
         title,
-        ["", *columns],
+        ["", *(HEADINGS.get(key, key) for key in columns)],
         [[label, *(_format(row.get(key, "")) for key in columns)] for label, row in lines],
     )
 

@@ -29,9 +29,11 @@ from shic_cli.cli import options
 @options.weights
 @options.seed
 @options.overwrite
+@options.as_json
 def command(
     file: Path, output: Path | None, template: Path | None, only: tuple[str, ...], points: Path | None,
     class_name: str, config: ExportConfig, weights: Path | None, seed: int, overwrite: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Write a template, maps or a model as a file for other programs.
 
@@ -45,19 +47,22 @@ def command(
     model.safetensors -o net.onnx  the network; .glb and .ply its mesh
     """
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.learning.model_file import read_surface
     from shic_cli.stages import export
 
     if output is None:
         raise click.UsageError("name the file to write with -o; its ending says what")
-    if file.suffix == ".safetensors" and output.suffix.lower() == ".onnx":
-        said = _onnx(file, output, weights, overwrite)
-    elif file.suffix == ".safetensors" or export.kind_of(file) == "shic/template":
-        said = export.export_surface(read_surface(file), output, overwrite)
-    else:
-        maps = export.Maps.of(file, template, only, config, track)
-        said = export.export_maps(maps, output, points, class_name or "object", seed, overwrite)
-    click.echo(f"shic: {output}: {said}, {output.stat().st_size / 1e6:.1f} MB", err=True)
+    with Ending(as_json) as end:
+        end.wrote(output)
+        if file.suffix == ".safetensors" and output.suffix.lower() == ".onnx":
+            said = _onnx(file, output, weights, overwrite)
+        elif file.suffix == ".safetensors" or export.kind_of(file) == "shic/template":
+            said = export.export_surface(read_surface(file), output, overwrite)
+        else:
+            maps = export.Maps.of(file, template, only, config, track)
+            said = export.export_maps(maps, output, points, class_name or "object", seed, overwrite)
+        end.holds = said
 
 
 def _onnx(model: Path, output: Path, weights: Path | None, overwrite: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @options.device
 @options.shard
 @options.overwrite
+@options.as_json
 def command(
     inputs: tuple[str, ...],
     output: Path,
@@ -42,6 +44,7 @@ def command(
     device: str,
     part: Part,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Compute an extractor's features of photos, or of the views in a views file.
 
@@ -49,22 +52,29 @@ def command(
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.arrays import source
     from shic_cli.files.photos import list_images
     from shic_cli.learning.views import read_views
     from shic_cli.parts.maskers.make import make_masks
     from shic_cli.stages.features import write_photo_features, write_view_features
 
-    torch_device = resolve_device(device)
-    shared: dict[str, Any] = {"basis": basis, "weights": weights, "overwrite": overwrite, "track": track}
+    end, torch_device = Ending(as_json), resolve_device(device)
+    tracked = partial(track, quicker="--shard on several machines")
+    shared: dict[str, Any] = {"basis": basis, "weights": weights, "overwrite": overwrite, "track": tracked}
+    end.wrote(options.written(part, output))
     if len(inputs) == 1 and inputs[0].endswith(".h5"):
         if not part.is_whole:
             raise click.UsageError("views can't be split: use --shard and torchrun for photos only")
         views = Path(inputs[0])
         sources = {"views": source(views)} | ({"basis": source(basis)} if basis else {})
-        write_view_features(
-            read_views(views, torch_device), output, config, torch_device, sources=sources, **shared
-        )
+        with end:
+            write_view_features(
+                read_views(views, torch_device), output, config, torch_device, sources=sources, **shared
+            )
         return
     mask_source = make_masks(masks, masker, torch_device, weights, class_name)
-    write_photo_features(list_images(inputs), mask_source, output, config, torch_device, part=part, **shared)
+    images = list_images(inputs)
+    with end:
+        end.next = options.joined(part, output) or f"shic pseudo-gt {output}"
+        write_photo_features(images, mask_source, output, config, torch_device, part=part, **shared)

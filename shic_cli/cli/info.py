@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -14,7 +15,7 @@ from shic_cli.cli import options
 @options.as_json
 def command(file: Path, as_json: bool) -> None:
     """Describe FILE: its kind, fields, settings and sources."""
-    from shic_cli.cli.console import emit_json
+    from shic_cli.cli.console import emit_json, wrapped
     from shic_cli.stages.info import describe
 
     description = describe(file)
@@ -25,6 +26,6 @@ def command(file: Path, as_json: bool) -> None:
         if isinstance(value, dict):
             click.echo(f"{name}:")
             for key, item in value.items():
-                click.echo(f"  {key}: {item}")
+                click.echo(wrapped(f"  {key}: {item}", 4, sys.stdout))
         else:
-            click.echo(f"{name}: {value}")
+            click.echo(wrapped(f"{name}: {value}", 2, sys.stdout))

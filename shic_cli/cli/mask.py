@@ -60,7 +60,8 @@ def command(
     channel is used before the masker. An existing mask is kept unless --overwrite is given.
     """
     from shic_cli.base.devices import resolve_device
-    from shic_cli.cli.console import emit_json, track, write_picture
+    from shic_cli.cli.console import track, write_picture
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.atomic import check_target
     from shic_cli.files.photos import list_images
     from shic_cli.parts.maskers.make import make_masker
@@ -69,19 +70,22 @@ def command(
     found = make_masker(masker, resolve_device(device), weights, class_name)
     if found is None:
         raise click.UsageError("--masker none finds nothing")
-    images = list_images(inputs)
+    end, images = Ending(as_json), list_images(inputs)
     check_places(inputs, images, output, [pictures] if pictures else [])
     if contact_sheet:
         check_target(contact_sheet, overwrite)
-    report, failures = write_masks(
-        images, found, output, config, pictures=pictures, overwrite=overwrite, track=track
-    )
-    if contact_sheet:
-        write_picture(contact_sheet, report.sheet(), overwrite)
-    _show(report, output)
-    if as_json:
-        emit_json({"folder": str(output), **found.settings, **report.as_json()})
-    failures.report(len(images))
+    with end:
+        report, failures = write_masks(
+            images, found, output, config, pictures=pictures, overwrite=overwrite, track=track
+        )
+        if contact_sheet:
+            write_picture(contact_sheet, report.sheet(), overwrite)
+        _show(report, output)
+        end.wrote(output, pictures, contact_sheet)
+        end.details = {"folder": str(output), **found.settings, **report.as_json()}
+        end.look = str(contact_sheet or pictures or "")
+        end.next = f"shic pseudo-gt {inputs[0]}" + options.unless_default("masks", output, "masks")
+        failures.report(len(images))
 
 
 def _show(report: Report, output: Path) -> None:

@@ -55,11 +55,12 @@ def command(
 ) -> None:
     """Match the images A and B through the template (Fig. 7).
 
-    It writes a picture; with --json it also prints a list of [[xa, ya], [xb, yb], score]. Of many candidates
+    It writes a picture; with --json, `matches` is a list of [[xa, ya], [xb, yb], score]. Of many candidates
     it takes those that return nearest to their start in A, spread over the object.
     """
     from shic_cli.base.devices import chance, resolve_device
-    from shic_cli.cli.console import emit_json, write_picture
+    from shic_cli.cli.console import write_picture
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.atomic import check_target
     from shic_cli.files.photos import list_images
     from shic_cli.stages.match import Paths, correspondences, make_side, picture
@@ -69,7 +70,7 @@ def command(
         raise click.UsageError("--json and -o - both write to stdout")
     if str(output) != "-":
         check_target(output, overwrite)
-    torch_device = resolve_device(device)
+    end, torch_device = Ending(as_json), resolve_device(device)
     predictor = Predictor(model, torch_device, weights=weights)
     source = mask_source(predictor, masks, masker, weights, class_name)
     image_a, image_b = (list_images([name])[0] for name in (a, b))
@@ -78,6 +79,7 @@ def command(
     paths = Paths(predictor.surface.verts, predictor.surface.faces)
     sides = make_side(predictor, photos[0], via, paths), make_side(predictor, photos[1], via, paths)
     matches = correspondences(*sides, photos[0].mask, points, chance(seed, "match"))
-    write_picture(output, picture(photos, sides, matches), overwrite)
-    if as_json:
-        emit_json(matches.as_json())
+    with end:
+        write_picture(output, picture(photos, sides, matches), overwrite)
+        end.wrote(output)
+        end.details = {"matches": matches.as_json()}

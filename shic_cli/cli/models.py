@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ def command() -> None:
 @options.as_json
 def list_(weights: Path | None, as_json: bool) -> None:
     """List the models with their licences and sizes, and say which are on this machine."""
-    from shic_cli.cli.console import emit_json
+    from shic_cli.cli.console import emit_json, table
     from shic_cli.parts.pull import size, summary
     from shic_cli.parts.weights import BUNDLES, MODELS
 
@@ -37,6 +38,9 @@ def list_(weights: Path | None, as_json: bool) -> None:
         licence = model["licence"] + (" (to be accepted)" if model["gated"] else "")
         here = "yes" if model["folder"] else "no"
         rows.append((model["name"], here, size(model["megabytes"] * 1e6), licence, model["purpose"]))
+    if sys.stdout.isatty():
+        table("", rows[0], rows[1:], sys.stdout)
+        return
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
@@ -45,15 +49,16 @@ def list_(weights: Path | None, as_json: bool) -> None:
 @command.command("pull", short_help="Fetch models.")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @options.weights
-def pull(names: tuple[str, ...], weights: Path | None) -> None:
+@options.as_json
+def pull(names: tuple[str, ...], weights: Path | None, as_json: bool) -> None:
     """Fetch models and print the folder of each; only safetensors and settings are fetched, never pickles.
 
     A pull that was stopped continues with the files that are missing. HF_HOME, HF_HUB_CACHE, HF_TOKEN and
     HF_ENDPOINT have their usual meaning.
     """
     import logging
-    import sys
 
+    from shic_cli.cli.ending import Ending
     from shic_cli.parts.pull import pull
     from shic_cli.parts.weights import expand, repository_of
 
@@ -61,8 +66,12 @@ def pull(names: tuple[str, ...], weights: Path | None) -> None:
     wanted = expand(names)
     for name in wanted:
         repository_of(name)  # this raises for an unknown name before anything is fetched
-    for name in wanted:
-        click.echo(pull(name, weights, progress=progress))
+    with Ending(as_json) as end:
+        for name in wanted:
+            folder = pull(name, weights, progress=progress)
+            end.wrote(folder)
+            if not as_json:
+                click.echo(folder)
 
 
 @command.command("path", short_help="Print the folder of a model.")
@@ -142,18 +151,24 @@ def push(
 @options.output("", "The model file to write.  [default: CLASS.safetensors]")
 @options.settings(ReleaseConfig)
 @options.overwrite
+@options.as_json
 def import_(
-    model: Path, cse: Path, lbo: Path, mesh: Path, output: Path | None, config: ReleaseConfig, overwrite: bool
-) -> None:
+    model: Path, cse: Path, lbo: Path, mesh: Path, output: Path | None, config: ReleaseConfig,
+    overwrite: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Turn a class of the authors' released weights into a model file that carries its encoder.
 
     Its template is that of `shic template prep MESH --vertices 0`. The files are read as tensors only; code
     in them is not run.
     """
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.atomic import check_target
     from shic_cli.learning.model_file import save_model
     from shic_cli.stages.import_release import import_release
 
     output = output or Path(f"{model.stem}.safetensors")
     check_target(output, overwrite)
-    save_model(output, import_release(model, cse, lbo, mesh, config), overwrite)
+    with Ending(as_json) as end:
+        save_model(output, import_release(model, cse, lbo, mesh, config), overwrite)
+        end.wrote(output)
+        end.next = "shic predict imgs/" + options.unless_default("model", output, "model.safetensors")

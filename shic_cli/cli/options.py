@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,8 @@ import click
 from shic_cli.base.settings import MasksConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from shic_cli.files.shards import Part
     from shic_cli.stages.local_server import LocalServer
 
@@ -146,6 +150,24 @@ shard = click.option(
     callback=_part,
     help="Process the I-th of N shares of the images and write NAME.part-I-of-N.h5, for `shic join`.",
 )
+
+
+def _workers(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    from shic_cli.base.errors import SettingError
+
+    if value != "auto" and not (value.isdecimal() and int(value)):
+        raise SettingError(f"--workers {value}: is no number of processes", "give auto, or 1 and up")
+    return None if value == "auto" else int(value)
+
+
+workers = click.option(
+    "--workers",
+    callback=_workers,
+    default="auto",
+    show_default=True,
+    help="Processes to use; auto: one for each core that this command may use, if there is enough to do."
+    " The file is the same with any number.",
+)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 seed = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
@@ -184,13 +206,68 @@ port = click.option(
 browser = click.option("--open", "browser", is_flag=True, help="Open the page in the browser.")
 
 
-def say_written(page: Path, what: str, browser: bool) -> None:
-    """Say on stderr which page was written, and open it if that was asked for."""
+def open_page(page: Path) -> None:
+    """Open a written page in the browser."""
     import webbrowser
 
-    click.echo(f"shic: {page}: {what}, {page.stat().st_size / 1e6:.1f} MB; open it in a browser", err=True)
-    if browser:
-        webbrowser.open(page.resolve().as_uri())
+    webbrowser.open(page.resolve().as_uri())
+
+
+def contact_sheet(what: str) -> Decorator:
+    """`--contact-sheet PNG`, a picture of `what`."""
+    return click.option(
+        "--contact-sheet",
+        type=click.Path(path_type=Path),
+        metavar="PNG",
+        help=f"Also draw {what} on one sheet.",
+    )
+
+
+def check_sheet(sheet: Path | None, part: Part, overwrite: bool) -> None:
+    """Check --contact-sheet before the work."""
+    from shic_cli.files.atomic import check_target
+
+    if sheet and not part.is_whole:
+        raise click.UsageError("--contact-sheet draws the whole file: give it to a run of one process")
+    if sheet:
+        check_target(sheet, overwrite)
+
+
+@contextmanager
+def drawing(sheet: Path | None, maps: Path, colors: np.ndarray, overwrite: bool) -> Iterator[None]:
+    """Draw the `sheet` of `maps` after the block, also where some inputs failed.
+
+    `colors` `(K, 3)` are those of the vertices.
+    """
+    from shic_cli.base.errors import PartialError
+
+    failed = None
+    try:
+        yield
+    except PartialError as error:
+        failed = error
+    if sheet:
+        from shic_cli.cli.console import write_picture
+        from shic_cli.files.sheets import maps_sheet
+
+        write_picture(sheet, maps_sheet(maps, colors), overwrite)
+    if failed:
+        raise failed
+
+
+def unless_default(name: str, path: Path, default: str) -> str:
+    """` --name PATH` for a next command that would not find `path` by itself."""
+    return "" if str(path) == default else f" --{name} {shlex.quote(str(path))}"
+
+
+def written(part: Part, output: Path) -> Path:
+    """The file that a run of `part` leaves: the part, or the whole where torchrun's ranks join theirs."""
+    return output if part.ranked else part.path(output)
+
+
+def joined(part: Part, output: Path) -> str:
+    """The command that joins the parts, where a run wrote a part."""
+    return "" if part.is_whole or part.ranked else f"shic join {output.stem}.part-*{output.suffix}"
 
 
 def serve(server: LocalServer, browser: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,20 @@ if TYPE_CHECKING:
 @options.masks
 @options.masker
 @options.class_name
+@options.contact_sheet("some of the photos beside their maps")
 @options.settings(PredictConfig)
 @options.weights
 @options.device
 @options.shard
 @options.overwrite
+@options.as_json
 def command(
     inputs: tuple[str, ...],
     output: Path | None,
     model: Path,
     texture: str | None,
     heatmap: str | None,
+    contact_sheet: Path | None,
     masks: MasksConfig,
     masker: str,
     class_name: str,
@@ -46,6 +50,7 @@ def command(
     device: str,
     part: Part,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Map every object pixel of images to the template: a maps file, and colour pictures beside it.
 
@@ -53,12 +58,14 @@ def command(
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.arrays import source
     from shic_cli.files.photos import list_images
     from shic_cli.stages.heatmap import check_pixel, write_trained_heatmap
     from shic_cli.stages.predict import Pictures, Predictor, mask_source, predict
 
-    images = list_images(inputs)
+    end, images = Ending(as_json), list_images(inputs)
+    options.check_sheet(contact_sheet, part, overwrite)
     if heatmap and not part.is_whole:
         raise click.UsageError("--heatmap draws one photo, which can't be split")
     if heatmap:
@@ -70,11 +77,26 @@ def command(
     masks_of_photos = mask_source(predictor, masks, masker, weights, class_name)
     if heatmap:
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
-        write_trained_heatmap(predictor, images, masks_of_photos, heatmap, target)
+        with end:
+            write_trained_heatmap(predictor, images, masks_of_photos, heatmap, target)
+            end.wrote(target)
         return
     drawn = {"wanted": config.pictures, "unsure": config.unsure}
     pictures = Pictures(
         output, predictor.surface, texture, predictor.device, single=len(images) == 1, **drawn
     )
-    shared: dict[str, Any] = {"overwrite": overwrite, "on_maps": pictures.write, "track": track, "part": part}
-    predict(predictor, images, masks_of_photos, output, sources={"model": source(predictor.path)}, **shared)
+    tracked = partial(track, quicker="--flip off --estimate mode, or a GPU,")
+    shared: dict[str, Any] = {
+        "overwrite": overwrite,
+        "on_maps": pictures.write,
+        "track": tracked,
+        "part": part,
+        "sources": {"model": source(predictor.path)},
+    }
+    with end, options.drawing(contact_sheet, output, predictor.surface.colors, overwrite):
+        end.next = options.joined(part, output) or f"shic view {output}"
+        try:
+            predict(predictor, images, masks_of_photos, output, **shared)
+        finally:
+            end.wrote(options.written(part, output), *pictures.written, contact_sheet)
+            end.look = str(contact_sheet or next(reversed(pictures.written), ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     "--views", type=click.Path(path_type=Path), help="Views that `shic render` made.  [default: rendered now]"
 )
 @click.option("--heatmap", metavar="IMAGE:X,Y", help="Draw only Fig. 3 for this pixel, beside the output.")
+@options.contact_sheet("some of the photos beside their maps")
 @options.settings(PseudoGtConfig)
 @options.weights
 @options.device
 @options.shard
 @options.overwrite
+@options.as_json
 def command(
     inputs: tuple[str, ...],
     output: Path,
@@ -39,11 +42,13 @@ def command(
     class_name: str,
     views: Path | None,
     heatmap: str | None,
+    contact_sheet: Path | None,
     config: PseudoGtConfig,
     weights: Path | None,
     device: str,
     part: Part,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Match every object pixel of photos to the template, without training (Eq. 2).
 
@@ -51,6 +56,7 @@ def command(
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.arrays import read_template, source
     from shic_cli.files.items import ItemReader
     from shic_cli.files.photos import list_images
@@ -63,28 +69,33 @@ def command(
     images = ItemReader(inputs[0], "shic/features") if is_features else list_images(inputs)
     if heatmap:
         _check_heatmap(images, masks, heatmap, part)
-    torch_device, surface = resolve_device(device), read_template(template)
+    options.check_sheet(contact_sheet, part, overwrite)
+    end, torch_device, surface = Ending(as_json), resolve_device(device), read_template(template)
     mask_source = make_masks(masks, masker, torch_device, weights, class_name)
     sources = {"template": source(template)} | ({"views": source(views)} if views else {})
-    shared: dict[str, Any] = {"weights": weights, "track": track}
+    tracked = partial(track, quicker="--azimuths 8, or --shard on several machines,")
+    shared: dict[str, Any] = {"weights": weights, "track": tracked}
     if views:
         shared["views"] = read_views(views, torch_device)
     if heatmap and not isinstance(images, ItemReader):
         picture = output.with_suffix(".heatmap.png")
-        fig3.write_heatmap(surface, images, mask_source, heatmap, picture, config, torch_device, **shared)
+        with end:
+            fig3.write_heatmap(surface, images, mask_source, heatmap, picture, config, torch_device, **shared)
+            end.wrote(picture)
         return
-    pseudo_gt.pseudo_gt(
-        surface,
-        images,
-        mask_source,
-        output,
-        config,
-        torch_device,
-        sources=sources,
-        overwrite=overwrite,
-        part=part,
-        **shared,
-    )
+    shared |= {"sources": sources, "overwrite": overwrite, "part": part}
+    with end, options.drawing(contact_sheet, output, surface.colors, overwrite):
+        end.wrote(options.written(part, output), contact_sheet)
+        end.look = str(contact_sheet or f"`shic view {output}`")
+        end.next = options.joined(part, output) or _next(template)
+        pseudo_gt.pseudo_gt(surface, images, mask_source, output, config, torch_device, **shared)
+
+
+def _next(template: Path) -> str:
+    """The command that comes next."""
+    if Path("synth.h5").exists():
+        return "shic train" + options.unless_default("template", template, "template.h5")
+    return "shic synth" + ("" if str(template) == "template.h5" else f" {template}")
 
 
 def _check_heatmap(images: Any, masks: MasksConfig, heatmap: str, part: Part) -> None:

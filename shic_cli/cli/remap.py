@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 )
 @options.device
 @options.overwrite
+@options.as_json
 def command(
     maps: Path,
     texture: str,
@@ -44,6 +45,7 @@ def command(
     opacity: float,
     device: str,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Lay a texture over the photos of the MAPS file.
 
@@ -52,13 +54,16 @@ def command(
     """
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track, write_picture
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.items import ItemReader
     from shic_cli.files.names import picture_path
     from shic_cli.files.photos import SUFFIXES
     from shic_cli.learning.model_file import find_surface
     from shic_cli.stages.remap import load_texture, remap, remap_into
 
-    where = resolve_device(device)
+    if as_json and str(output) == "-":
+        raise click.UsageError("--json and -o - both write to stdout")
+    end, where = Ending(as_json), resolve_device(device)
     reader, surface = ItemReader(maps, "shic/maps"), find_surface(template)
     as_file = output is not None and (str(output) == "-" or output.suffix.lower() in SUFFIXES)
     if as_file and len(reader) > 1:
@@ -66,7 +71,10 @@ def command(
     beside = maps.parent / ("" if len(reader) == 1 else maps.name.removesuffix(".h5").removesuffix(".maps"))
     if len(reader) > 1:
         shared = {"overwrite": overwrite, "track": track}
-        remap_into(output or beside, reader, surface, texture, opacity, where, **shared)
+        with end:
+            end.facts = {"photos": len(reader)}
+            end.wrote(output or beside)
+            remap_into(output or beside, reader, surface, texture, opacity, where, **shared)
         return
 
     def write(name: str, picture: np.ndarray) -> None:
@@ -74,5 +82,7 @@ def command(
         if not as_file:
             target.parent.mkdir(parents=True, exist_ok=True)
         write_picture(target, picture, overwrite)
+        end.wrote(target)
 
-    remap(reader, surface, load_texture(texture, surface), write, opacity, where, track)
+    with end:
+        remap(reader, surface, load_texture(texture, surface), write, opacity, where, track)

@@ -19,6 +19,7 @@ from shic_cli.cli import options
 )
 @options.device
 @options.overwrite
+@options.as_json
 def command(
     template: Path,
     output: Path,
@@ -26,12 +27,14 @@ def command(
     contact_sheet: Path | None,
     device: str,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Render views of TEMPLATE (default: template.h5) from all around."""
     from dataclasses import replace
 
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.arrays import read_template, source
     from shic_cli.files.atomic import check_target
     from shic_cli.learning.views import write_views
@@ -40,10 +43,13 @@ def command(
 
     for target in filter(None, (output, contact_sheet)):
         check_target(target, overwrite)
-    torch_device = resolve_device(device)
+    end, torch_device = Ending(as_json), resolve_device(device)
     config = replace(config, renderer=registry.resolve("renderers", config.renderer, torch_device))
     views = render_views(read_template(template), config, torch_device, track=track)
     sources = {"template": source(template)}
-    write_views(output, views, params=config.params(), sources=sources, overwrite=overwrite)
-    if contact_sheet:
-        write_contact_sheet(contact_sheet, views, config, overwrite)
+    with end:
+        write_views(output, views, params=config.params(), sources=sources, overwrite=overwrite)
+        if contact_sheet:
+            write_contact_sheet(contact_sheet, views, config, overwrite)
+        end.wrote(output, contact_sheet)
+        end.look, end.next = str(contact_sheet or ""), f"shic pseudo-gt imgs/ --views {output}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +20,7 @@ PHOTOS = Path("pgt.h5")  # the photos' maps where none are named
 @click.command("synth")
 @click.argument("template", default="template.h5", type=click.Path(path_type=Path))
 @options.output("synth.h5", "The maps file to write.")
-@click.option(
-    "--contact-sheet",
-    type=click.Path(path_type=Path),
-    metavar="PNG",
-    help="Also draw some of the pictures beside their labels.",
-)
+@options.contact_sheet("some of the pictures beside their labels")
 @click.option(
     "--depth-only",
     type=click.Path(path_type=Path),
@@ -52,7 +48,9 @@ PHOTOS = Path("pgt.h5")  # the photos' maps where none are named
 @options.device
 @options.seed
 @options.shard
+@options.workers
 @options.overwrite
+@options.as_json
 def command(
     template: Path,
     output: Path,
@@ -65,16 +63,16 @@ def command(
     weights: Path | None,
     device: str,
     part: Part,
+    workers: int | None,
     seed: int,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Make synthetic pictures of TEMPLATE with exact labels (sec. 3.5): a maps file for `shic train`."""
     from shic_cli.base.devices import resolve_device
-    from shic_cli.base.errors import PartialError
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.arrays import read_template, source
-    from shic_cli.files.atomic import atomic, check_target
-    from shic_cli.files.photos import encode
     from shic_cli.stages import synth, synth_exchange
 
     if depth_only and (images or contact_sheet):
@@ -83,30 +81,25 @@ def command(
         )
     if not part.is_whole and (depth_only or images):
         raise click.UsageError("--depth-only and --images can't be split, because they paint nothing")
-    if contact_sheet and not part.is_whole:
-        raise click.UsageError("--contact-sheet draws the whole file: give it to a run of one process")
-    torch_device, surface = resolve_device(device), read_template(template)
-    shared: dict[str, Any] = {"overwrite": overwrite, "track": track}
+    options.check_sheet(contact_sheet, part, overwrite)
+    end, torch_device, surface = Ending(as_json), resolve_device(device), read_template(template)
+    tracked = partial(track, quicker="--number 1500, or --shard on several machines,")
+    shared: dict[str, Any] = {"overwrite": overwrite, "track": tracked}
     if depth_only:
-        synth_exchange.write_conditions(
-            surface, depth_only, config, torch_device, seed, weights=weights, **shared
-        )
+        with end:
+            end.wrote(depth_only)
+            synth_exchange.write_conditions(
+                surface, depth_only, config, torch_device, seed, weights=weights, **shared
+            )
         return
-    if contact_sheet:
-        check_target(contact_sheet, overwrite)
     seen = photos or (PHOTOS if PHOTOS.exists() and config.like_photos else None)
     sources = {"template": source(template)} | ({"photos": source(seen)} if seen else {})
     shared |= {"sources": sources, "weights": weights, "masker": masker}
-    failed = None
-    try:
+    with end, options.drawing(contact_sheet, output, surface.colors, overwrite):
+        end.wrote(options.written(part, output), contact_sheet)
+        end.look, end.next = str(contact_sheet or ""), options.joined(part, output) or "shic train"
         if images:
             synth_exchange.read_pictures(surface, images, output, config, torch_device, **shared)
         else:
-            synth.synthesize(surface, output, config, torch_device, seed, part=part, photos=seen, **shared)
-    except PartialError as error:  # the other pictures are written and can be drawn
-        failed = error
-    if contact_sheet:
-        with atomic(contact_sheet, overwrite) as partial:
-            partial.write_bytes(encode(synth.contact_sheet(output, surface.colors)))
-    if failed:
-        raise failed
+            shared |= {"part": part, "photos": seen, "workers": workers}
+            synth.synthesize(surface, output, config, torch_device, seed, **shared)

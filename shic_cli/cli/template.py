@@ -37,6 +37,7 @@ def command() -> None:
 )
 @options.device
 @options.overwrite
+@options.as_json
 def prep(
     mesh: Path,
     output: Path,
@@ -47,6 +48,7 @@ def prep(
     picture: Path | None,
     device: str,
     overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Clean, orient and measure MESH, and write it as a template.
 
@@ -55,15 +57,16 @@ def prep(
     --vertices 0 keeps the vertices of the mesh in their order. No code in a pkl is run: only arrays of
     numbers are read from it.
     """
-    import logging
-
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.files.atomic import atomic, check_target
     from shic_cli.files.photos import encode
+    from shic_cli.files.pictures import is_marked, marked
     from shic_cli.stages.template import prepare, with_catalogue, write
     from shic_cli.stages.template_pictures import sides_picture, uv_picture
 
+    replaced = overwrite or (picture is None and is_marked(output.with_suffix(".png")))
     picture = picture or output.with_suffix(".png")
     pictures = {picture: sides_picture}
     if uv_template == picture:
@@ -72,13 +75,17 @@ def prep(
         )
     if uv_template:
         pictures[uv_template] = uv_picture
-    for target in (output, *pictures):
-        check_target(target, overwrite)
-    made = prepare(mesh, config, track, resolve_device(device))
-    if geodesics or symmetry:
-        made = with_catalogue(made, geodesics, symmetry)
-    write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
-    for path, draw in pictures.items():
-        with atomic(path, overwrite) as partial:
-            partial.write_bytes(encode(draw(made)))
-    logging.getLogger("shic").info("wrote %s; %s shows which way it stands and faces", output, picture)
+    check_target(output, overwrite)
+    for target in pictures:
+        check_target(target, replaced if target is picture else overwrite)
+    with Ending(as_json) as end:
+        end.look = f"{picture} (which way it stands and faces)"
+        end.next = "shic pseudo-gt imgs/" + options.unless_default("template", output, "template.h5")
+        made = prepare(mesh, config, track, resolve_device(device))
+        if geodesics or symmetry:
+            made = with_catalogue(made, geodesics, symmetry)
+        write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
+        for path, draw in pictures.items():
+            with atomic(path, replaced if path is picture else overwrite) as partial:
+                partial.write_bytes(marked(encode(draw(made))))
+        end.wrote(output, *pictures)

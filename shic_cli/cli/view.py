@@ -39,10 +39,11 @@ from shic_cli.cli import options
 @options.weights
 @options.device
 @options.overwrite
+@options.as_json
 def command(
     files: tuple[Path, ...], template: Path | None, annotations: Path | None, only: tuple[str, ...],
     config: ViewConfig, output: Path, port: int, browser: bool, masker: str, class_name: str,
-    weights: Path | None, device: str, overwrite: bool,
+    weights: Path | None, device: str, overwrite: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Look at maps with the mouse: the mesh beside the photos, in one page that works without a network.
 
@@ -53,6 +54,7 @@ def command(
     With a MODEL the page is served on this machine alone, and predicts the photos that are dropped on it.
     """
     from shic_cli.cli.console import track
+    from shic_cli.cli.ending import Ending
     from shic_cli.evaluation.on_page import add_points
     from shic_cli.files.arrays import read_template
     from shic_cli.files.layouts import Surface
@@ -65,19 +67,22 @@ def command(
             raise click.UsageError(
                 "a MODEL is viewed alone: its page predicts the photos that are dropped on it"
             )
+        if as_json:
+            raise click.UsageError("a MODEL's page is served and not written: leave out --json")
         _serve(model, config, port, browser, masker, class_name, weights, device)
         return
     held = read_template(template or Path("template.h5")) if annotations else None
     page = view.open_page(files, Surface.of(held) if held else find_surface(template), only, config)
     if annotations and held:
         add_points(page, annotations, held)
-    view.write_view(output, page, overwrite, track)
-    shown = (
-        f"{len(page.names)} of {page.total} photos"
-        if len(page.names) < page.total
-        else f"{page.total} photos"
-    )
-    options.say_written(output, shown, browser)
+    with Ending(as_json) as end:
+        view.write_view(output, page, overwrite, track)
+        end.wrote(output)
+        end.facts = {"photos": len(page.names)}
+        end.holds = f"{len(page.names)} of {page.total} photos" if len(page.names) < page.total else ""
+        end.look = "it in a browser"
+    if browser:
+        options.open_page(output)
 
 
 def _serve(

@@ -47,6 +47,7 @@ class Layout:
     maker: str
 
 
+VOID = Field("b1", ("H", "W"), "pixels of a label map that are neither object nor background", optional=True)
 LAYOUTS: dict[str, Layout] = {
     "shic/template": Layout(
         fields={
@@ -107,6 +108,7 @@ LAYOUTS: dict[str, Layout] = {
                 "i4", (3,), "top, left and side of the square that the features cover, in the photo's pixels"
             ),
             "encoded": Field("u1", ("B",), "the image file's own bytes"),
+            "void": VOID,
         },
         attrs=("extractor", "fingerprint", "template"),
         maker="shic features",
@@ -127,6 +129,7 @@ LAYOUTS: dict[str, Layout] = {
                 low=0,
                 high=229,
             ),
+            "void": VOID,
         },
         attrs=("labels", "template"),
         maker="shic pseudo-gt",

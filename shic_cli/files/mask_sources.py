@@ -15,8 +15,18 @@ import numpy as np
 from shic_cli.base.errors import InputError, ShicError, some
 from shic_cli.base.settings import MasksConfig
 from shic_cli.files.alpha import cut_out
+from shic_cli.files.mask_checks import check_mask, is_outline, on_border
 from shic_cli.files.masks import RULE, ReadMask, read_mask
-from shic_cli.files.photos import MASK_FOLDERS, ImageFile, decode, is_photo, orientation, photo_of_mask, turn
+from shic_cli.files.photos import (
+    MASK_FOLDERS,
+    ImageFile,
+    count_frames,
+    decode,
+    is_photo,
+    orientation,
+    photo_of_mask,
+    turn,
+)
 
 log = logging.getLogger("shic")
 
@@ -28,39 +38,21 @@ BORDER = 0.5  # share of the photo's border; a mask that covers more usually mar
 class Photo:
     """A photo holds a picture and its mask.
 
-    `data` is the file's own bytes, `rgb` is `(H, W, 3)` uint8, `mask` is `(H, W)` bool.
+    `data` is the file's own bytes, `rgb` is `(H, W, 3)` uint8, `mask` is `(H, W)` bool. `void` `(H, W)` bool
+    are the pixels that the mask file gives to neither the object nor the background, None if there are none.
     """
 
     name: str
     data: bytes
     rgb: np.ndarray
     mask: np.ndarray
+    void: np.ndarray | None = None
 
-
-def check_mask(mask: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Return `mask` itself if it can serve for a photo of `shape`.
-
-    InputError if its size differs from the photo's, or if it is empty or full.
-    """
-    if mask.shape != tuple(shape[:2]):
-        sizes = f"{mask.shape[1]} by {mask.shape[0]} pixels, the photo {shape[1]} by {shape[0]}"
-        raise InputError(f"{name}: its mask is {sizes}", "make the mask from the photo at its own size")
-    if not mask.any() or mask.all():
-        raise InputError(
-            f"{name}: its mask is {'full' if mask.any() else 'empty'}",
-            "a mask marks the object's pixels and leaves the rest black",
-        )
-    return mask
-
-
-def on_border(mask: np.ndarray, void: np.ndarray | None = None) -> float:
-    """Return the share of the picture's border that the mask `(H, W)` covers; `void` pixels do not count."""
-    edges = (
-        np.concatenate([each[0], each[-1], each[1:-1, 0], each[1:-1, -1]])
-        for each in (mask, np.zeros_like(mask) if void is None else void)
-    )
-    marked, unknown = edges
-    return float(marked.sum() / max((~unknown).sum(), 1))
+    @property
+    def kept(self) -> dict[str, np.ndarray]:
+        """The arrays that files keep of the photo itself, by their names there."""
+        void = {} if self.void is None else {"void": self.void}
+        return {"encoded": np.frombuffer(self.data, np.uint8), "mask": self.mask, **void}
 
 
 class NoMaskError(InputError):
@@ -150,7 +142,8 @@ class MaskSource:
     """A mask source finds the masks of photos.
 
     It looks first for a file in `config.masks`, or in a folder masks/ or mask/ beside the photos' folder or
-    in it. Then it takes an alpha channel that cuts out an object. Last it calls `masker(rgb)`.
+    in it. Then it takes an alpha channel that cuts out an object. Last it calls `masker(rgb)`; the first
+    time, it logs `note`.
     """
 
     def __init__(
@@ -158,7 +151,9 @@ class MaskSource:
         config: MasksConfig | None = None,
         masker: Callable[[np.ndarray], np.ndarray] | None = None,
         class_name: str = "",
+        note: str = "",
     ) -> None:
+        self.note = note
         self.config, self.masker, self.class_name = config or MasksConfig(), masker, class_name
         self.folder = Path(self.config.masks) if self.config.masks else None
         self.notes = Notes()
@@ -217,6 +212,9 @@ class MaskSource:
         """Return the photo with its mask; InputError if either can't be used."""
         data = image.read()
         rgb, alpha = decode(data, image.name)
+        if (count := count_frames(data)) > 1:
+            fact = f"{image.name}: holds {count} frames, and the first is read"
+            self.notes.add("several frames", image.name, f"{fact}; convert it to mp4 to take them all")
         cut = cut_out(alpha)
         if cut.reason:
             self.notes.add(
@@ -241,7 +239,10 @@ class MaskSource:
         if (share := on_border(mask, void)) > BORDER:
             fact = f"{image.name}: its mask is on {share:.0%} of the photo's border"
             self.notes.add("on the border", image.name, f"{fact}: does it mark the background?")
-        return Photo(image.name, data, rgb, mask)
+        if is_outline(mask):
+            fact = f"{image.name}: its mask is a thin line around something: is it the outline? Then fill it"
+            self.notes.add("a line", image.name, fact)
+        return Photo(image.name, data, rgb, mask, void)
 
     def _look(self, image: ImageFile, rgb: np.ndarray) -> np.ndarray:
         """Return the mask `(H, W)` that the masker finds in a photo without a mask."""
@@ -255,6 +256,9 @@ class MaskSource:
                 f"{image.name}: has no mask",
                 "put masks in a folder masks/ beside the photos' folder, or give --masks or --masker",
             )
+        if self.note:
+            log.info("%s", self.note)
+            self.note = ""
         mask = self.masker(rgb)
         if not mask.any():
             raise InputError(

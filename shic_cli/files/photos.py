@@ -121,6 +121,8 @@ def list_images(inputs: Sequence[str]) -> list[ImageFile]:
     stems = {name.rpartition(".")[0] for name in found}
     for name in [name for name in found if photo_of_mask(name.rpartition(".")[0]) in stems]:
         del found[name]  # it is a mask beside its photo
+    if not found and (count := sum(passed[suffix] for suffix in VIDEOS)):
+        raise InputError(f"{said}: holds no image, but {count} videos", "give a video by its own name")
     if not found:
         raise InputError(f"{said}: holds no image", f"known endings: {' '.join(sorted(SUFFIXES | VIDEOS))}")
     if not any(image.path.exists() for image in found.values()):
@@ -310,6 +312,22 @@ def orientation(data: bytes) -> int:
     except Exception:  # the code that decodes it reports the error
         return 1
     return flag if flag in range(2, 9) else 1
+
+
+def count_frames(data: bytes) -> int:
+    """Return how many frames or pages an encoded image holds; 1 also if it can't be read.
+
+    Only formats that hold several pictures of one thing are looked into. The further pictures of a phone's
+    JPEG are depths or parts of the first.
+    """
+    animated = data[:3] == b"GIF" or b"acTL" in data[:4096] or (data[8:16] == b"WEBPVP8X" and data[20] & 2)
+    if not animated and data[:4] not in (b"II*\0", b"MM\0*"):
+        return 1
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except Exception:  # the code that decodes it reports the error
+        return 1
 
 
 def turn(array: np.ndarray, flag: int) -> np.ndarray:

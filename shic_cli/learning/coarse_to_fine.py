@@ -42,12 +42,13 @@ class Blocks:
         height, width = places.max(0) // side + 3  # with a border of no blocks
         block = places // side
         number = (block[:, 0] + 1) * width + block[:, 1] + 1
-        off_centre = np.abs(places - block * side - (side - 1) / 2).sum(1)
+        centre = (side - 1) // 2  # of a block with an even side, one of its four middle pixels
+        off_centre = np.abs(places - block * side - centre).sum(1)
         order = np.lexsort((off_centre, number))
         filled, first = np.unique(number[order], return_index=True)
         index = np.full(height * width, -1)
         index[filled] = np.arange(len(filled))
-        position = (places + 0.5) / side + 0.5
+        position = (places - centre) / side + 1
         low = np.floor(position).astype(int)
         part = position - low
         corners, weights = [], []

@@ -7,7 +7,6 @@ Examples that repeat are kept in memory.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.photos import Crop, decode
 from shic_cli.learning import augment
+from shic_cli.learning.batches import Example, flip_points
 from shic_cli.learning.decoders import coarsen
 from shic_cli.learning.encode import decoder_input
 from shic_cli.learning.similarity import sample
@@ -30,32 +30,8 @@ CLEAN = 0.25  # share of the pictures that get no errors
 MOST = 4000  # labelled pixels that are kept of a cut picture
 THIN = 0.5  # a pixel is drawn with a weight of n ** -THIN if n pixels of the picture have its vertex
 
-Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]  # picture, mask, points, vertices
-
-
-@dataclass(frozen=True)
-class Example:
-    """One encoded picture with its M labelled points.
-
-    `features` are dense `(C, h, w)`, or `(M, C)` at the points. `flipped` are the same of the mirrored
-    picture, or None. `yx` `(M, 2)` is in pixels of the encoder's side. `vertex` `(M,)` are the labels. `mask`
-    `(S, S)` is in 0..1. `natural` is True for a photo.
-    """
-
-    features: torch.Tensor
-    flipped: torch.Tensor | None
-    yx: torch.Tensor
-    vertex: torch.Tensor
-    mask: torch.Tensor
-    natural: bool
-
-
-def flip_points(yx: torch.Tensor, size: int) -> torch.Tensor:
-    """The places `(..., 2)` of the points `yx` in the picture mirrored left to right.
-
-    `size` is the width of the picture in pixels.
-    """
-    return torch.stack([yx[..., 0], size - 1 - yx[..., 1]], -1)
+# picture, mask, points, vertices, void
+Cut = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]
 
 
 def _inside(yx: np.ndarray, side: int) -> np.ndarray:
@@ -200,10 +176,10 @@ class Examples:
         ]
         mirrored = [
             (image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side))
-            for (image, mask, yx, _), is_natural in zip(cut, natural, strict=True)
+            for (image, mask, yx, *_), is_natural in zip(cut, natural, strict=True)
             if self.flip and is_natural
         ]
-        features = self._encode([(image, mask, yx) for image, mask, yx, _ in cut] + mirrored)
+        features = self._encode([(image, mask, yx) for image, mask, yx, *_ in cut] + mirrored)
         rest = iter(features[len(cut) :])
         return [
             Example(
@@ -213,27 +189,29 @@ class Examples:
                 vertex,
                 mask[0].half(),
                 is_natural,
+                None if void is None else void[0].half(),
             )
-            for feature, (_, mask, yx, vertex), is_natural in zip(features, cut, natural, strict=False)
+            for feature, (_, mask, yx, vertex, void), is_natural in zip(features, cut, natural, strict=False)
         ]
 
     def _mirrored(self, cut: Cut, mirrored: bool) -> Cut:
-        """Picture, mask, points and vertices, mirrored left to right if `mirrored`.
+        """Picture, mask, points, vertices and void, mirrored left to right if `mirrored`.
 
         They are unchanged if there is no `self.mirror`.
         """
-        image, mask, yx, vertex = cut
+        image, mask, yx, vertex, void = cut
         if not mirrored or self.mirror is None:
             return cut
-        return image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex]
+        void = None if void is None else void.flip(-1)
+        return image.flip(-1), mask.flip(-1), flip_points(yx, self.encoder.side), self.mirror[vertex], void
 
     def _crop(self, index: int, rng: np.random.Generator) -> Cut:
-        """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)` and their vertices `(M,)`.
+        """Picture `(3, S, S)`, mask `(1, S, S)`, points `(M, 2)`, their vertices `(M,)`, void like the mask.
 
         The points are inside the frame, except if no drawn point is; then the first one is taken.
         Raises InputError if the labels do not fit the picture or the template, or if no pixel has a label.
         """
-        rgb, mask, yx, vertex = self._cut(index, 1.0)
+        rgb, mask, yx, vertex, void = self._cut(index, 1.0)
         chosen = rng.integers(len(yx), size=2 * CANDIDATES * self.points)
         yx, vertex = yx[chosen], vertex[chosen]
         if self.augment:
@@ -243,10 +221,11 @@ class Examples:
                 augment.warp(mask, matrix),
                 augment.move(yx, matrix),
             )
-        return self._tensors(rgb, mask, yx, vertex, _inside(yx, self.encoder.side))
+            void = None if void is None else augment.warp(void, matrix)
+        return self._tensors(rgb, mask, yx, vertex, _inside(yx, self.encoder.side), void)
 
     def _rough(self, index: int, rng: np.random.Generator) -> Cut:
-        """As `_crop`, with the errors that masks and cameras make.
+        """As `_crop`, with the errors that masks and cameras make, and without void.
 
         Points on thin parts are drawn more often than by their share of the pixels: the more pixels have the
         same vertex, the less often each of them is drawn.
@@ -266,9 +245,9 @@ class Examples:
         return self._tensors(rgb, mask, yx, vertex, seen if seen.any() else inside)
 
     def _kept_cut(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """As `_cut` with room around the crop. It is kept while there is memory."""
+        """As `_cut` with room around the crop and without void. It is kept while there is memory."""
         if index not in self.cuts:
-            rgb, mask, yx, vertex = self._cut(index, ROOM)
+            rgb, mask, yx, vertex, _ = self._cut(index, ROOM)
             kept = chance(self.seed, "points", index).permutation(len(yx))[:MOST]
             made = (
                 rgb,
@@ -285,19 +264,29 @@ class Examples:
         return rgb, mask.astype(np.float32) / 255, yx, vertex
 
     def _tensors(
-        self, rgb: np.ndarray, mask: np.ndarray, yx: np.ndarray, vertex: np.ndarray, usable: np.ndarray
+        self,
+        rgb: np.ndarray,
+        mask: np.ndarray,
+        yx: np.ndarray,
+        vertex: np.ndarray,
+        usable: np.ndarray,
+        void: np.ndarray | None = None,
     ) -> Cut:
         """A cut picture as tensors, with as many `usable` points as an example keeps."""
         chosen = np.flatnonzero(usable)[: CANDIDATES * self.points] if usable.any() else np.arange(1)
         chosen = np.resize(chosen, CANDIDATES * self.points)
         image = torch.from_numpy(rgb).permute(2, 0, 1).float() / 255
-        points = torch.from_numpy(yx[chosen]).float()
-        return image, torch.from_numpy(mask)[None], points, torch.from_numpy(vertex[chosen].astype(np.int64))
+        points, labels = torch.from_numpy(yx[chosen]).float(), torch.from_numpy(vertex[chosen]).long()
+        unknown = None if void is None else torch.from_numpy(void)[None]
+        return image, torch.from_numpy(mask)[None], points, labels, unknown
 
-    def _cut(self, index: int, room: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Picture `(S, S, 3)` uint8, mask `(S, S)`, all labelled pixels `(N, 2)` and their vertices `(N,)`.
+    def _cut(
+        self, index: int, room: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+        """Picture `(S, S, 3)` uint8, mask `(S, S)`, labelled pixels `(N, 2)`, their vertices `(N,)`, void.
 
-        The picture is a square `room` times as wide as the crop around the object.
+        The picture is a square `room` times as wide as the crop around the object. Void is like the mask, or
+        None.
         """
         reader, name = self.entries[index]
         item = reader[name]
@@ -313,8 +302,9 @@ class Examples:
         rgb, _ = decode(item.encoded.tobytes(), item.name)
         if rgb.shape[:2] != item.vertex.shape:
             raise InputError(f"{where} and the image differ in size", "make the maps file again")
+        void = crop.cut(item.void, side) if "void" in item.arrays else None
         yx = crop.to_crop(pixels.astype(np.float64), side)
-        return crop.cut(rgb, side), crop.cut(item.mask, side), yx, item.vertex[tuple(pixels.T)]
+        return crop.cut(rgb, side), crop.cut(item.mask, side), yx, item.vertex[tuple(pixels.T)], void
 
     def _encode(
         self, pictures: Sequence[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
@@ -330,56 +320,3 @@ class Examples:
         elif self.cells:
             features = coarsen(features, self.cells)
         return features.half().unbind()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """B examples on the device, with P points drawn of each.
-
-    `features` are dense `(B, C, h, w)`, or `(B, P, C)` at the points. `flipped` are the same for the mirror
-    images of the N photos, or None. `yx` `(B, P, 2)` is in pixels of `side`. `vertex` is `(B, P)` and `mask`
-    `(B, side, side)`. `natural` `(B,)` is True for photos; it is on the CPU because the host reads it.
-    """
-
-    features: torch.Tensor
-    flipped: torch.Tensor | None
-    yx: torch.Tensor
-    vertex: torch.Tensor
-    mask: torch.Tensor
-    natural: torch.Tensor
-    at_points: bool
-    side: int
-
-
-def collate(
-    examples: Sequence[Example],
-    chosen: Sequence[torch.Tensor],
-    at_points: bool,
-    side: int,
-    device: torch.device,
-) -> Batch:
-    """A batch of `examples` on `device`.
-
-    `chosen` are the indices `(P,)` of the labelled points taken from each example.
-    """
-
-    def stack(values: Sequence[torch.Tensor], indices: Sequence[torch.Tensor] | None) -> torch.Tensor:
-        if indices is not None:
-            values = [value[index.to(value.device)] for value, index in zip(values, indices, strict=True)]
-        return torch.stack(list(values)).to(device)
-
-    drawn = chosen if at_points else None
-    pairs = list(zip(examples, chosen, strict=True))
-    flipped = [(example.flipped, index) for example, index in pairs if example.flipped is not None]
-    return Batch(
-        stack([example.features for example in examples], drawn).float(),
-        stack([value for value, _ in flipped], [index for _, index in flipped] if at_points else None).float()
-        if flipped
-        else None,
-        stack([example.yx for example in examples], chosen),
-        stack([example.vertex for example in examples], chosen),
-        stack([example.mask for example in examples], None).float(),
-        torch.tensor([example.natural for example in examples]),
-        at_points,
-        side,
-    )

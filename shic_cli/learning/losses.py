@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from shic_cli.base.settings import TrainConfig
+
 ONE_SIDED = 0.25  # a picture shows one side if the mean of `side` is farther from 0
 
 
@@ -88,6 +90,42 @@ def equivariance(logp: torch.Tensor, flipped: torch.Tensor, mirror: torch.Tensor
     return (logp.exp() - flipped.exp()[..., mirror]).abs().sum(-1).mean()
 
 
-def foreground(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of the foreground output `(B, h, w)` and the mask `(B, h, w)` in 0..1."""
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits, mask)
+def foreground(logits: torch.Tensor, mask: torch.Tensor, void: torch.Tensor | None = None) -> torch.Tensor:
+    """Binary cross-entropy of the foreground output `(B, h, w)` and the mask `(B, h, w)` in 0..1.
+
+    `void` `(B, h, w)` in 0..1, the share of a cell that is neither object nor background, does not count.
+    """
+    if void is None:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, mask)
+    known = (1 - void).clamp(min=0)
+    each = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, (mask / known.clamp(min=1e-6)).clamp(max=1), reduction="none"
+    )
+    return (known * each).sum() / known.sum().clamp(min=1e-6)
+
+
+def natural(
+    config: TrainConfig,
+    logp: torch.Tensor,
+    mirrored: torch.Tensor,
+    vertex: torch.Tensor,
+    yx: torch.Tensor,
+    geodesic: torch.Tensor,
+    mirror: torch.Tensor,
+) -> dict[str, torch.Tensor]:
+    """The losses of N photos by name; a loss is left out if its setting is 0.
+
+    `logp` and `mirrored` `(N, P, K)` are the log-probabilities of the photos and of their mirror images.
+    `vertex` `(N, P)` are the labels. `yx` `(N, P, 2)` is in pixels of the 224 frame. `geodesic` `(K, K)` and
+    `mirror` `(K,)` are the template's.
+    """
+    terms = {}
+    if config.pseudo:
+        terms["pseudo"] = pseudo(logp, vertex)
+    if config.distance:
+        terms["distance"] = distance(logp, geodesic[vertex])
+    if config.cycle:
+        terms["cycle"] = cycle(logp, yx)
+    if config.equivariance:
+        terms["equivariance"] = equivariance(logp, mirrored, mirror)
+    return terms

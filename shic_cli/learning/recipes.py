@@ -81,3 +81,13 @@ def layout(config: TrainConfig) -> str:
     """
     without = config.decoder == "convolutional" and config.foreground == 0
     return "released" if without else config.decoder
+
+
+def copies(config: TrainConfig, encoder: Extractor) -> int:
+    """How many copies of a picture training keeps; 0 draws a new one in every epoch.
+
+    A network that guides a U-Net takes longer than the U-Net itself, so it sees every picture once.
+    """
+    if config.rough == "on":
+        return 1 if isinstance(encoder, Guided) else 0
+    return config.variants

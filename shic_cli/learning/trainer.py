@@ -20,16 +20,15 @@ from shic_cli.base.settings import TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.learning import losses
+from shic_cli.learning.batches import Batch, Example, collate, flip_points, masking_of
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.checkpoint import read_checkpoint, write_checkpoint
 from shic_cli.learning.decoders import DECODERS
-from shic_cli.learning.examples import Batch, Example, Examples, collate, flip_points
+from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import Saved
-from shic_cli.learning.recipes import layout, settle
+from shic_cli.learning.recipes import copies, layout, settle
 from shic_cli.learning.similarity import sample
 from shic_cli.learning.team import Together
-from shic_cli.parts.extractors.contract import Extractor
-from shic_cli.parts.extractors.guided import Guided
 from shic_cli.parts.extractors.make import make_extractor
 
 log = logging.getLogger("shic")
@@ -45,16 +44,6 @@ MEMORY = 0.25  # share of the memory free at the start of training that kept enc
 def _kind(name: str) -> str:
     """The kind of pictures that the loss `name` is a mean over: "natural", "synthetic" or "all"."""
     return "natural" if name in NATURAL else "synthetic" if name in ("synthetic", "near") else "all"
-
-
-def _copies(config: TrainConfig, encoder: Extractor) -> int:
-    """How many copies of a picture training keeps; 0 draws a new one in every epoch.
-
-    A network that guides a U-Net takes longer than the U-Net itself, so it sees every picture once.
-    """
-    if config.rough == "on":
-        return 1 if isinstance(encoder, Guided) else 0
-    return config.variants
 
 
 @dataclass
@@ -119,7 +108,7 @@ class Trainer:
             points=config.points,
             vertices=len(template.verts),
             augment=config.augment == "on",
-            variants=_copies(config, encoder),
+            variants=copies(config, encoder),
             flip=config.equivariance > 0,
             mirror=mirror if config.mirror == "on" else None,
             at_points=decoder.pointwise,
@@ -160,7 +149,12 @@ class Trainer:
             partial(self.examples.get_all, [batch[place] for place in self._places(batch)], self.epoch)
             for batch in batches
         )
-        for i, found in enumerate(track(made, len(batches), f"epoch {self.epoch + 1}/{self.config.epochs}")):
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+
+        def status() -> str:
+            return f"loss {sums.get('total', 0) * self.team.size / (i + 1):.3f}"
+
+        for i, found in enumerate(track(made, len(batches), title, status)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate(self.epoch + i / len(batches))
             natural = sum(map(self.examples.is_natural, batches[i]))
@@ -339,7 +333,10 @@ class Trainer:
         terms = {}
         if natural.any():  # K probabilities a point are computed only for pictures that need them
             logp, other = (losses.log_probability(each, vertices) for each in (labelled[natural], mirrored))
-            terms |= self._natural(logp, other, batch.vertex[natural], batch.yx[natural] * (224 / batch.side))
+            yx = batch.yx[natural] * (224 / batch.side)
+            terms |= losses.natural(
+                self.config, logp, other, batch.vertex[natural], yx, self.geodesic, self.mirror
+            )
         if self.config.synthetic and not natural.all():
             vertex = batch.vertex[~natural]
             terms["synthetic"] = losses.synthetic(labelled[~natural], vertices, vertex, self.rivals)
@@ -361,31 +358,13 @@ class Trainer:
         found = found.float() if batch.at_points else sample(found.float(), yx, batch.side)
         return found, None if foreground is None else foreground.float()
 
-    def _natural(
-        self, logp: torch.Tensor, mirrored: torch.Tensor, vertex: torch.Tensor, yx: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """The losses of N photos by name.
-
-        `logp` and `mirrored` `(N, P, K)` are the log-probabilities of the photos and of their mirror images.
-        `vertex` `(N, P)` are the labels. `yx` `(N, P, 2)` is in pixels of the 224 frame. A loss is left out
-        if its setting is 0.
-        """
-        config, terms = self.config, {}
-        if config.pseudo:
-            terms["pseudo"] = losses.pseudo(logp, vertex)
-        if config.distance:
-            terms["distance"] = losses.distance(logp, self.geodesic[vertex])
-        if config.cycle:
-            terms["cycle"] = losses.cycle(logp, yx)
-        if config.equivariance:
-            terms["equivariance"] = losses.equivariance(logp, mirrored, self.mirror)
-        return terms
-
     def _foreground(self, logits: torch.Tensor | None, batch: Batch) -> dict[str, torch.Tensor]:
         if logits is None or not self.config.foreground:
             return {}
-        mask = torch.nn.functional.interpolate(batch.mask[:, None], logits.shape[-2:], mode="area")[:, 0]
-        return {"foreground": losses.foreground(logits, mask)}
+        shrink = partial(torch.nn.functional.interpolate, size=logits.shape[-2:], mode="area")
+        mask = shrink(batch.mask[:, None])[:, 0]
+        void = None if batch.void is None else shrink(batch.void[:, None])[:, 0]
+        return {"foreground": losses.foreground(logits, mask, void)}
 
     def save_checkpoint(self, path: Path) -> None:
         """Write all that is needed to resume training to one safetensors file."""
@@ -411,20 +390,3 @@ class Trainer:
             "losses": self.history[-1],
         }
         return Saved(self.map.cpu(), Surface.of(self.template), meta)
-
-
-def masking_of(readers: list[ItemReader]) -> dict[str, str]:
-    """The `masker` of the photos and the `class` of the object, by these names.
-
-    A name is left out if no maps file gives its value. The first file that gives one counts.
-    """
-    found: dict[str, str] = {}
-    for header in (reader.header for reader in readers):
-        made_of_photos = header.attrs["labels"] == "pseudo"
-        for key, name in (
-            (("masker", "masker"), ("class", "class")) if made_of_photos else (("class", "class_name"),)
-        ):
-            value = header.params.get(name)
-            if isinstance(value, str) and value:
-                found.setdefault(key, value)
-    return found

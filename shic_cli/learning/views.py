@@ -54,17 +54,28 @@ class Views:
 
 def interpolate(fragments: Fragments, faces: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """`(N, H, W, C)`: the vertices' `values` `(K, C)` at every pixel; 0 where there is no surface."""
-    mask = fragments.mask
-    out = values.new_zeros(*mask.shape, values.shape[1])
-    out[mask] = _interpolate_surface(fragments, mask, faces, values)
-    return out
+    place = _on_surface(fragments)
+    out = values.new_zeros(fragments.face.numel(), values.shape[1])
+    out[place] = interpolate_at(fragments, place, faces, values)
+    return out.view(*fragments.face.shape, -1)
 
 
-def _interpolate_surface(
-    fragments: Fragments, mask: torch.Tensor, faces: torch.Tensor, values: torch.Tensor
+def interpolate_at(
+    fragments: Fragments, place: torch.Tensor, faces: torch.Tensor, values: torch.Tensor
 ) -> torch.Tensor:
-    """`(P, C)`: the vertices' `values` `(K, C)` at the P pixels of `mask`."""
-    return (values[faces[fragments.face[mask]]] * fragments.bary[mask][..., None]).sum(1)
+    """`(P, C)`: the vertices' `values` `(K, C)` at the pixels `place`, which all see the surface.
+
+    `place` is `(P,)`, or a mask of the flattened views.
+    """
+    corners = faces[fragments.face.reshape(-1)[place]].unbind(1)
+    shares = fragments.bary.reshape(-1, 3)[place].unbind(1)
+    (a, b, c), (x, y, z) = (values[corner] for corner in corners), (share[:, None] for share in shares)
+    return a * x + b * y + c * z
+
+
+def _on_surface(fragments: Fragments) -> torch.Tensor:
+    """`(P,)`: the places of the pixels that see the surface, in the flattened views."""
+    return fragments.mask.reshape(-1).nonzero()[:, 0]
 
 
 def pixel_vertex(fragments: Fragments, faces: torch.Tensor) -> torch.Tensor:
@@ -72,9 +83,10 @@ def pixel_vertex(fragments: Fragments, faces: torch.Tensor) -> torch.Tensor:
 
     The nearest corner is the one with the largest barycentric coordinate.
     """
-    mask = fragments.mask
+    place = _on_surface(fragments)
+    nearest = fragments.bary.reshape(-1, 3)[place].argmax(1, keepdim=True)
     out = torch.full_like(fragments.face, -1)
-    out[mask] = faces[fragments.face[mask]].gather(1, fragments.bary[mask].argmax(1, keepdim=True))[:, 0]
+    out.view(-1)[place] = faces[fragments.face.reshape(-1)[place]].gather(1, nearest)[:, 0]
     return out
 
 

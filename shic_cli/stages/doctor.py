@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -60,6 +61,10 @@ OPTIONAL = {
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
 }
+SLOW = (
+    *("transformers", "diffusers", "accelerate", "pytorch3d", "huggingface_hub"),
+    *("trimesh", "networkx", "matplotlib", "onnx", "onnxruntime"),
+)  # modules whose imports take most of the time
 GROUPS = ("shic.extractors", "shic.renderers", "shic.generators", "shic.maskers")
 VARIABLES = re.compile(r"(SHIC|HF|HDF5|OMP|CUDA|WARP|XDG_CACHE|MKL|TORCH|TRANSFORMERS)_\w+")
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY")
@@ -79,8 +84,11 @@ class Report:
         return {**self.sections, "faults": [{"what": what, "fix": fix} for what, fix in self.faults]}
 
 
-def examine(folder: Path, weights: Path | None = None) -> Report:
-    """The report of this machine, for work in `folder` and weights in `weights` or the hub's cache."""
+def examine(folder: Path, weights: Path | None = None, full: bool = False) -> Report:
+    """The report of this machine, for work in `folder` and weights in `weights` or the hub's cache.
+
+    Packages whose import takes seconds are imported only if `full`; else only their versions are read.
+    """
     report = Report()
     report.sections["shic"] = {"version": __version__, "folder": str(Path(__file__).parent)}
     report.sections["python"] = {
@@ -93,7 +101,10 @@ def examine(folder: Path, weights: Path | None = None) -> Report:
         for name, value in sorted(os.environ.items())
         if VARIABLES.fullmatch(name)
     }
-    probes = probe_all([*PACKAGES.values(), *((module, "") for module in OPTIONAL.values())], folder)
+    modules = [*PACKAGES.values(), *((module, "") for module in OPTIONAL.values())]
+    slow = () if full else SLOW
+    probes = probe_all([each for each in modules if each[0] not in slow], folder)
+    probes |= {module: _seen(module) for module, _ in modules if module in slow}
     _packages(report, probes)
     _parts(report, probes)
     _devices(report, probes)
@@ -141,6 +152,15 @@ def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[st
         if left:
             results[left.pop(0)] = {"error": end}
     return results
+
+
+def _seen(module: str) -> dict[str, Any]:
+    """What is known of a module that is not imported: whether it is there, and its version."""
+    if importlib.util.find_spec(module) is None:
+        return {"error": f"ModuleNotFoundError: No module named '{module}'", "missing": True}
+    with contextlib.suppress(PackageNotFoundError):
+        return {"version": version(module)}
+    return {"version": ""}
 
 
 def probe() -> None:

@@ -15,7 +15,7 @@ from shic_cli.base.settings import FeatureConfig
 from shic_cli.files.arrays import read_arrays
 from shic_cli.files.atomic import check_target
 from shic_cli.files.items import ItemWriter
-from shic_cli.files.mask_sources import MaskSource
+from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.photos import Crop, ImageFile, encode, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
@@ -96,7 +96,7 @@ def write_photo_features(
         left = [image for image in share if image.name not in writer]
         results = each_photo(left, masks, partial(photo_features, extractor), device, failures)
         for photo, (feature, crop) in filter(None, track(results, len(left), "features")):
-            writer.add(photo.name, **_item(feature, photo.mask, crop, photo.data))
+            writer.add(photo.name, **_item(feature, crop, photo.kept))
         failures.check(len(images))
     writer.end(failures, len(images))
 
@@ -147,18 +147,11 @@ def write_view_features(
             picture, mask = views.image[i].cpu().numpy(), views.mask[i].cpu().numpy()
             writer.add(
                 f"{i:04d}",
-                **_item(feature, mask, Crop(0, 0, mask.shape[0]), np.frombuffer(encode(picture), np.uint8)),
+                **_item(feature, Crop(0, 0, mask.shape[0]), Photo("", encode(picture), picture, mask).kept),
             )
 
 
-def _item(
-    feature: torch.Tensor, mask: np.ndarray, crop: Crop, data: bytes | np.ndarray
-) -> dict[str, np.ndarray]:
-    """The arrays of one item of a features file."""
-    encoded = np.frombuffer(data, np.uint8)
-    return {
-        "feature": feature.cpu().numpy(),
-        "mask": mask,
-        "crop": np.array([crop.top, crop.left, crop.side]),
-        "encoded": encoded,
-    }
+def _item(feature: torch.Tensor, crop: Crop, kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of one item of a features file; `kept` are those of the photo itself."""
+    crop_array = np.array([crop.top, crop.left, crop.side])
+    return {"feature": feature.cpu().numpy(), "crop": crop_array, **kept}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from shic_cli.files import items
+from shic_cli.files.arrays import opened
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -18,3 +19,16 @@ def describe(path: Path) -> dict[str, Any]:
 
         return model_file.describe(path)
     return items.describe(path)
+
+
+def counts(path: Path) -> dict[str, int]:
+    """How many of what an HDF5 file holds: vertices and faces, views, pictures or photos."""
+    with opened(path) as (file, header):
+        if header.kind == "shic/template":
+            return {"vertices": file["verts"].shape[0], "faces": file["faces"].shape[0]}  # type: ignore[union-attr]
+        if header.kind == "shic/views":
+            return {"views": file["image"].shape[0]}  # type: ignore[union-attr]
+        is_made = header.attrs.get("labels") == "synthetic"
+        is_views = header.kind == "shic/features" and header.attrs["template"]
+        name = "views" if is_views else "pictures" if is_made else "photos"
+        return {name: len(file["items"])}  # type: ignore[arg-type]

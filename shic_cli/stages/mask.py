@@ -24,7 +24,7 @@ from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MaskConfig
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.atomic import atomic
-from shic_cli.files.mask_sources import check_mask, on_border
+from shic_cli.files.mask_checks import check_mask, on_border
 from shic_cli.files.masks import read_mask
 from shic_cli.files.photos import SMALLEST, Crop, ImageFile, decode, encode
 from shic_cli.files.pictures import contact_sheet, fit_height, outline

@@ -19,7 +19,8 @@ from shic_cli.base.errors import InputError, SettingError
 from shic_cli.base.settings import PredictConfig
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import Surface
-from shic_cli.files.mask_sources import Photo, check_mask
+from shic_cli.files.mask_checks import check_mask
+from shic_cli.files.mask_sources import Photo
 from shic_cli.files.photos import decode, encode
 from shic_cli.files.pictures import color_map
 from shic_cli.stages.match import Matches, Paths, ThroughTemplate, correspondences

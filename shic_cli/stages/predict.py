@@ -277,14 +277,14 @@ def mask_source(
     If the user named a masker, it masks the photos without a mask. Otherwise the model does it if it can. If
     it can't, the masker of the training photos does it.
     """
-    learnt = predictor.masking
+    learnt, note = predictor.masking, ""
     class_name = class_name or learnt.get("class", "")
     if masker in ("auto", "none") and not predictor.needs_mask:
         return MaskSource(config, predictor.find_mask, class_name)
     if masker == "auto" and (known := learnt.get("masker")):
-        log.info("photos without a mask: %s%s, as in training", known, class_name and f" for {class_name}")
+        note = f"photos without a mask: {known}{class_name and f' for {class_name}'}, as in training"
         masker = known
-    return MaskSource(config, make_masker(masker, predictor.device, weights, class_name), class_name)
+    return MaskSource(config, make_masker(masker, predictor.device, weights, class_name), class_name, note)
 
 
 def predict(
@@ -319,8 +319,7 @@ def predict(
             with failures.catch(photo.name):
                 if on_maps is not None:
                     on_maps(photo.name, photo.rgb, predicted)
-                encoded = np.frombuffer(photo.data, np.uint8)
-                writer.add(photo.name, encoded=encoded, mask=photo.mask, **predicted._asdict())
+                writer.add(photo.name, **photo.kept, **predicted._asdict())
                 doubts[photo.name] = predicted.doubt
         failures.check(len(images))
     if len(doubts) > FIRST:
@@ -335,7 +334,7 @@ class Pictures:
 
     They are `STEM.colors.png`, `STEM.remap.png` if a texture is given, and `STEM.unsure.png` if `unsure`. For
     one image they lie beside the maps file. For several images they lie in a folder that has the name of the
-    maps file.
+    maps file. `written` are the files, or that folder.
     """
 
     def __init__(
@@ -352,6 +351,7 @@ class Pictures:
         self.surface, self.wanted, self.unsure = surface, wanted, unsure
         self.texture = load_texture(texture, surface) if texture else None
         self.finder = SurfacePoints(surface, device) if texture else None
+        self.single, self.written = single, list[Path]()
         self.folder = (
             path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
         )
@@ -369,3 +369,5 @@ class Pictures:
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic(target) as partial:
                 partial.write_bytes(encode(picture))
+            place = target if self.single else self.folder
+            self.written += [place] if place not in self.written else []

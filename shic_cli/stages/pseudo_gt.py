@@ -122,11 +122,13 @@ def query_cells(pixels: np.ndarray, crop: Crop, grid: int) -> tuple[np.ndarray, 
 
 @dataclass(frozen=True)
 class _Query:
-    """A photo whose pixels are to be matched, with the features `(D, h, w)` of its crop."""
+    """A photo whose pixels are to be matched, with the features `(D, h, w)` of its crop.
+
+    `kept` are the arrays that the file keeps of the photo itself.
+    """
 
     name: str
-    data: np.ndarray
-    mask: np.ndarray
+    kept: dict[str, np.ndarray]
     crop: Crop
     feature: torch.Tensor
 
@@ -187,8 +189,8 @@ def pseudo_gt(
             )
             queries = track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt")
             for query in filter(None, queries):
-                vertex, score = teacher.match(query.feature, query.crop, query.mask)
-                writer.add(query.name, encoded=query.data, mask=query.mask, vertex=vertex, score=score)
+                vertex, score = teacher.match(query.feature, query.crop, query.kept["mask"])
+                writer.add(query.name, **query.kept, vertex=vertex, score=score)
         failures.check(len(images))
     writer.end(failures, len(images))
 
@@ -238,7 +240,8 @@ def _item_queries(reader: ItemReader, names: Sequence[str], teacher: Teacher) ->
     for item in map(reader.__getitem__, names):
         _check_item(item, teacher.extractor.dim, f"{reader.path}: {item.name}")
         feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
-        yield _Query(item.name, item.encoded, item.mask, Crop(*map(int, item.crop)), feature)
+        kept = {name: item.arrays[name] for name in ("encoded", "mask", "void") if name in item.arrays}
+        yield _Query(item.name, kept, Crop(*map(int, item.crop)), feature)
 
 
 def _queries(
@@ -268,7 +271,7 @@ def _photo_queries(
             yield None
             continue
         photo, (feature, crop) = result
-        yield _Query(photo.name, np.frombuffer(photo.data, np.uint8), photo.mask, crop, feature)
+        yield _Query(photo.name, photo.kept, crop, feature)
 
 
 def _check_item(item: Item, dim: int, where: str) -> None:

@@ -13,7 +13,7 @@ from shic_cli.files.atomic import atomic
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import encode
 from shic_cli.files.pictures import contact_sheet
-from shic_cli.learning.views import Views, _interpolate_surface, vertex_positions
+from shic_cli.learning.views import Views, interpolate_at, vertex_positions
 from shic_cli.parts import registry
 from shic_cli.parts.renderers.contract import Fragments
 from shic_cli.surface.cameras import Cameras, ring
@@ -84,9 +84,8 @@ def _picture_normals(
     """
     mask = fragments.mask
     smooth, flat = _normals(verts, faces)
-    normal, position = _interpolate_surface(fragments, mask, faces, torch.cat([smooth, verts], 1)).split(
-        3, -1
-    )
+    values = torch.cat([smooth, verts], 1)
+    normal, position = interpolate_at(fragments, mask.view(-1), faces, values).split(3, -1)
     eye = -(cameras.rotation @ cameras.translation[..., None])[..., 0]
     sizes = mask.sum((1, 2))
     ray = torch.nn.functional.normalize(position - eye.repeat_interleave(sizes, 0), dim=-1)

@@ -6,8 +6,9 @@ The labels come from the template's projection. Axes: K vertices, F faces, S by 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,17 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import SettingError, ShicError, lacks_memory
+from shic_cli.base.errors import PictureError, SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import SynthConfig
-from shic_cli.files import pictures
-from shic_cli.files.items import ItemReader
+from shic_cli.base.workers import number_of, spread
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import decode, list_images, listing
+from shic_cli.files.photos import list_images, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.parts import registry
 from shic_cli.stages.synth_frames import Framer, Picture
-from shic_cli.stages.synth_writing import Check, Target, collect
+from shic_cli.stages.synth_writing import Check, Labelled, Target, collect
 from shic_cli.surface.poses import Limb, Poser
 from shic_cli.surface.viewpoints import photo_azimuths
 
@@ -89,21 +89,6 @@ def posed(config: SynthConfig) -> SynthConfig:
     return replace(config, **{name: value for name, value in USUAL.items() if getattr(config, name) < 0})
 
 
-def contact_sheet(path: Path, colors: np.ndarray, number: int = 12) -> np.ndarray:
-    """The first `number` pictures of a maps file, each beside its labels, as one picture `(H, W, 3)` uint8.
-
-    `colors` `(K, 3)` are the template's.
-    """
-    items = [item for item, _ in zip(ItemReader(path, "shic/maps"), range(number), strict=False)]
-    photos = [decode(item.encoded.tobytes(), item.name)[0] for item in items]
-    labels = [
-        pictures.color_map(photo, item.vertex, colors) for photo, item in zip(photos, items, strict=True)
-    ]
-    return pictures.contact_sheet(
-        [image for pair in zip(photos, labels, strict=True) for image in pair], 6, side=192
-    )
-
-
 def synthesize(
     template: Template,
     path: Path,
@@ -118,14 +103,16 @@ def synthesize(
     overwrite: bool = False,
     track: Track = plain_track,
     part: Part = WHOLE,
+    workers: int | None = 1,
 ) -> None:
     """Write `config.number` pictures, or those of `config.only`, or a `part`, to the maps file `path`.
 
     The labels are `synthetic`. An unfinished run continues. Picture i depends on `seed` and i only, so each
     can be made again alone. It shows a random body and pose of the template, unless `config.poses` is 0, and
-    some are seen from where the photos of the maps file `photos` are. With
-    `config.check`, pictures are dropped if their object is not where `masker` finds one. PartialError if a
-    generator failed for some.
+    some are seen from where the photos of the maps file `photos` are. With `config.check`, pictures are
+    dropped if their object is not where `masker` finds one. On a CPU so many processes as `workers` paint, or
+    as many as pay if it is None, if the generator is small; this makes no difference to the file.
+    PartialError if a generator failed for some.
     """
     config = settled(config, device, weights)
     sources = dict(sources or {})
@@ -134,12 +121,18 @@ def synthesize(
     check = Check.of(config, masker, device, weights)
     try:
         poser = Poser.of(template, config.poses, config.bodies)
+        # half of the bytes of the table of distances, which is much to hand over, are enough for bodies
+        poser = replace(poser, template=replace(template, geodesic=template.geodesic.astype(np.float16)))
         azimuths = None if photos is None else photo_azimuths(photos, template)
-        maker = Synthesizer(template.verts, template.faces, config, device, weights, poser.limbs, azimuths)
+        given = (template.faces, poser, config, device, weights, seed, azimuths)
 
-        def make(i: int) -> Picture:
-            rng = chance(seed, "synth", i)
-            return maker.make(rng, poser(rng))
+        def make(numbers: Sequence[int]) -> Iterator[Labelled | PictureError]:
+            small = registry.find("generators", registry.Spec.parse(config.generator).name).small
+            if not (small and device.type == "cpu"):
+                if (workers or 1) > 1:
+                    log.info("one worker: only --device cpu and a small generator, as plain is, take more")
+                return spread(painter, given, numbers, 1)
+            return spread(painter, given, numbers, number_of(workers, len(numbers)))
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
         collect(target, chosen(config), make, check, track=track, part=part)
@@ -149,6 +142,25 @@ def synthesize(
         generator = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = f"{generator.saves_memory}; what is finished is kept"
         raise ShicError(f"out of GPU memory in {config.generator}", hint) from error
+
+
+def painter(
+    faces: np.ndarray,
+    poser: Poser,
+    config: SynthConfig,
+    device: torch.device,
+    weights: Path | None,
+    seed: int,
+    azimuths: np.ndarray | None = None,
+) -> Callable[[int], Labelled | PictureError]:
+    """A function that makes the picture of a number."""
+    maker = Synthesizer(poser.template.verts, faces, config, device, weights, poser.limbs, azimuths)
+
+    def make(i: int) -> Picture:
+        rng = chance(seed, "synth", i)
+        return maker.make(rng, poser(rng))
+
+    return partial(Labelled.attempt, make)
 
 
 def chosen(config: SynthConfig) -> list[int]:

@@ -27,7 +27,7 @@ from shic_cli.parts import registry
 from shic_cli.parts.generators.conditions import Conditioner
 from shic_cli.stages.synth import chosen, posed
 from shic_cli.stages.synth_frames import Framer, Picture
-from shic_cli.stages.synth_writing import Check, Target, collect, picture_name
+from shic_cli.stages.synth_writing import Check, Labelled, Target, collect, picture_name
 from shic_cli.surface.poses import Poser
 from shic_cli.surface.viewpoints import view_of
 
@@ -166,7 +166,14 @@ def read_pictures(
     target = Target(path, template, {**config.params(), "seed": recorded["seed"]}, sources, overwrite)
     present = [i for i, stem in wanted.items() if stem in files]
     check = Check.of(config, masker, device, weights)
-    collect(target, present, make, check, missing=missing, track=track)
+    collect(
+        target,
+        present,
+        lambda numbers: (Labelled.attempt(make, i) for i in numbers),
+        check,
+        missing=missing,
+        track=track,
+    )
 
 
 def _read_painted(image: ImageFile, depth_hash: str, side: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,25 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """What is written of a picture `rgb` `(S, S, 3)` uint8: `encoded`, its `mask` and `vertex` `(S, S)`."""
+
+    rgb: np.ndarray
+    encoded: bytes
+    mask: np.ndarray
+    vertex: np.ndarray
+
+    @classmethod
+    def attempt(cls, make: Callable[[int], Picture], number: int) -> Labelled | PictureError:
+        """The picture that `make` gives for `number`, or the error that it raises."""
+        try:
+            picture = make(number)
+        except PictureError as error:
+            return error
+        return cls(picture.rgb, encode(picture.rgb, ".jpg"), picture.mask, picture.vertex)
+
+
+@dataclass(frozen=True)
 class Check:
     """A check that a picture shows its object where it was rendered.
 
@@ -65,7 +84,7 @@ class Check:
             raise SettingError("--check needs a masker", "give one with --masker")
         return cls(config.check, find.name, find)
 
-    def overlap(self, picture: Picture) -> float:
+    def overlap(self, picture: Labelled) -> float:
         """The IoU of the rendered object and the one that the masker finds; 0 if it finds none."""
         try:
             mask = self.find(picture.rgb)
@@ -77,7 +96,7 @@ class Check:
 def collect(
     target: Target,
     numbers: list[int],
-    make: Callable[[int], Picture],
+    make: Callable[[Sequence[int]], Iterable[Labelled | PictureError]],
     check: Check | None = None,
     *,
     missing: Sequence[str] = (),
@@ -85,6 +104,8 @@ def collect(
     part: Part = WHOLE,
 ) -> None:
     """Write the pictures that `make` gives for `numbers` to the maps file `target`, or a `part` of them.
+
+    `make` gets the numbers that are left, and gives a picture or an error for each of them, in their order.
 
     An unfinished run continues. Pictures that don't pass the `check` are dropped and counted; their names are
     kept beside the target until it is finished, so that they are not made again. PartialError (status 4) if
@@ -102,16 +123,15 @@ def collect(
     with ItemWriter(target.path, "shic/maps", **settings, part=part) as out:
         share = part.of(sorted(numbers, key=picture_name))  # a share is a run of names
         left = [i for i in share if picture_name(i) not in out]
-        for i in track(left, len(left), "synth"):
-            try:
-                picture, run = make(i), 0
-            except PictureError as error:
-                fault = PictureError(f"{picture_name(i)}: {error.message}", error.hint)
+        for i, picture in zip(left, track(make(left), len(left), "synth"), strict=True):
+            if isinstance(picture, PictureError):
+                fault = PictureError(f"{picture_name(i)}: {picture.message}", picture.hint)
                 failures.note(picture_name(i), fault)
                 run += 1
                 if run == GIVE_UP:
-                    raise fault from error
+                    raise fault from picture
                 continue
+            run = 0
             if check and check.overlap(picture) < check.least:
                 out.drop(picture_name(i))
             else:
@@ -130,10 +150,7 @@ def collect(
     out.end(failures, len(numbers) + len(missing))
 
 
-def _add(out: ItemWriter, name: str, picture: Picture) -> None:
+def _add(out: ItemWriter, name: str, picture: Labelled) -> None:
     """Add one picture with its labels to the file."""
-    encoded, score = (
-        np.frombuffer(encode(picture.rgb, ".jpg"), np.uint8),
-        (picture.vertex >= 0).astype(np.float16),
-    )
+    encoded, score = np.frombuffer(picture.encoded, np.uint8), (picture.vertex >= 0).astype(np.float16)
     out.add(name, encoded=encoded, mask=picture.mask, vertex=picture.vertex, score=score)

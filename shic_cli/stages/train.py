@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,7 +23,9 @@ from shic_cli.files.layouts import Template
 from shic_cli.files.shards import Part
 from shic_cli.learning.model_file import write_model
 from shic_cli.learning.trainer import NATURAL, Trainer
+from shic_cli.stages.train_log import TrainLog
 
+T = TypeVar("T")
 log = logging.getLogger("shic")
 
 
@@ -112,13 +114,12 @@ def _train_first(
             trainer.load_checkpoint(checkpoint)
             log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
         gather(None)  # wait until the other ranks have read it, before it is replaced
-        for means in _epochs(trainer, track):
-            log.debug(
-                "epoch %d: %s",
-                trainer.epoch,
-                " ".join(f"{name} {value:.4f}" for name, value in means.items()),
-            )
-            trainer.save_checkpoint(journal.checkpoint)
+        with TrainLog(journal.target, trainer.epoch) as rows:
+            for means in _epochs(trainer, track):
+                rows.add(trainer.epoch, trainer.rate(trainer.epoch), means)
+                said = " ".join(f"{name} {value:.4f}" for name, value in means.items())
+                log.debug("epoch %d: %s", trainer.epoch, said)
+                trainer.save_checkpoint(journal.checkpoint)
         if last is not None:
             last(trainer.history)
         with journal.finishing() as partial:
@@ -142,5 +143,12 @@ def _epochs(trainer: Trainer, track: Track) -> Iterator[dict[str, float]]:
     start, total = trainer.epoch, trainer.config.epochs
     steps = math.ceil(len(trainer.examples) / trainer.config.batch)
     log.info("training on %d pictures, %d steps an epoch, %d epochs", len(trainer.examples), steps, total)
-    for _ in track(range(start, total), total - start, "train"):
-        yield trainer.run_epoch()
+
+    def along(
+        items: Iterable[T], _: int, description: str, status: Callable[[], str] | None = None, start: int = 0
+    ) -> Iterable[T]:
+        """Track the steps of one epoch as a part of all steps, so that the time left is that of all."""
+        return track(items, steps * total, description, status, steps * trainer.epoch)
+
+    for _ in range(start, total):
+        yield trainer.run_epoch(along)

@@ -21,7 +21,8 @@ from shic_cli.files.alpha import cut_out
 from shic_cli.files.atomic import atomic
 from shic_cli.files.items import Item, ItemReader
 from shic_cli.files.layouts import LAYOUTS, Surface
-from shic_cli.files.mask_sources import MaskSource, Photo, check_mask
+from shic_cli.files.mask_checks import check_mask
+from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.names import check_template
 from shic_cli.files.photos import decode
 from shic_cli.stages.local_server import Answer, LocalServer, Request

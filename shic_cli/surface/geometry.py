@@ -119,15 +119,13 @@ def laplacian_basis(
 
 def _solver(operator: sparse.csc_matrix, device: torch.device | None) -> Callable[[np.ndarray], np.ndarray]:
     """A function that solves the symmetric positive definite `operator` `(K, K)` for a right side `(K,)`."""
-    from scipy.sparse.linalg import splu
-
     if device is not None:
         from shic_cli.surface import heat_gpu
 
         return heat_gpu.inverse(operator, device)
-    return splu(
-        operator, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-    ).solve
+    from shic_cli.surface.heat import solver
+
+    return solver(operator)
 
 
 def geodesics(
@@ -143,7 +141,12 @@ def geodesics(
 
         table = heat_gpu.heat_distances(verts, faces, device, track)
     else:
-        table = _heat_distances(verts, faces, track)
+        from shic_cli.surface import heat
+
+        try:
+            table = heat.heat_distances(verts, faces, track)
+        except RuntimeError:  # a matrix is singular
+            table = np.full(1, np.nan)
     if not np.isfinite(table).all():
         raise InputError(
             "the surface has parts too thin to measure distances on",
@@ -154,17 +157,6 @@ def geodesics(
     np.maximum(table, 0, out=table)
     table /= table.max()
     table *= np.float32(GEODESIC_MAXIMUM)
-    return table
-
-
-def _heat_distances(verts: np.ndarray, faces: np.ndarray, track: Track) -> np.ndarray:
-    """`(K, K)` f4: row i holds the distances along the surface from vertex i to all vertices."""
-    import potpourri3d
-
-    solver = potpourri3d.MeshHeatMethodDistanceSolver(verts, faces)
-    table = np.empty((len(verts), len(verts)), np.float32)
-    for i in track(range(len(verts)), len(verts), "geodesics"):
-        table[i] = solver.compute_distance(i)
     return table
 
 

@@ -199,8 +199,8 @@ def vertex_normals(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
     faces.
     """
     a, b, c = verts[faces].swapaxes(0, 1)
-    weighted = np.repeat(np.cross(b - a, c - a), 3, axis=0)
-    normals = np.stack([np.bincount(faces.ravel(), column, len(verts)) for column in weighted.T], 1)
+    corner, area = faces.T.ravel(), np.tile(np.cross(b - a, c - a).T, 3)
+    normals = np.stack([np.bincount(corner, each, len(verts)) for each in area], 1)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     return normals / np.where(length > 0, length, 1)
 

@@ -18,6 +18,7 @@ log = logging.getLogger("shic")
 TRIED = 6  # number of the largest parts to try: a ground or a backdrop is larger than the object
 MOST = 2000  # number of points to look at, of a part and of the rest
 SHEET, SLAB = 0.005, 0.05  # largest thickness of a thin and of a solid ground, as shares of its longest side
+FILLED = 0.75  # share of its box that a block or a cylinder fills
 CLOSE = 0.02  # share of the longest side; a point nearer to a plane than this lies on it
 
 
@@ -51,8 +52,8 @@ def _parts(mesh: Mesh) -> np.ndarray:
 def _surrounding(mesh: Mesh, label: np.ndarray) -> tuple[int, str] | None:
     """Return the number and the kind of the first part that surrounds the rest, or None.
 
-    The kind is a ground or a backdrop. The largest parts are tried. Faces with the `label` -1 are already
-    left out.
+    The kind is a ground, a backdrop or a base. The largest parts are tried. Faces with the `label` -1 are
+    already left out.
     """
     corners = mesh.verts[mesh.faces]
     numbers = np.unique(label[label >= 0])
@@ -67,8 +68,14 @@ def _surrounding(mesh: Mesh, label: np.ndarray) -> tuple[int, str] | None:
         part, rest = (_some(faces.reshape(-1, 3)) for faces in (part, rest))
         if _is_ground(part, rest):
             return int(number), "a ground"
-        if _is_backdrop(part, rest, corners[label == number].mean(1)):
+        middles = corners[label == number].mean(1)
+        if _is_backdrop(part, rest, middles):
             return int(number), "a backdrop"
+        others = np.bincount(label[(label >= 0) & (label != number)])
+        # The object is finer than its base, and mostly one part: a table's legs are several.
+        is_finer = others.sum() > len(middles) and others.max() > others.sum() / 2
+        if is_finer and _is_base(part, rest, middles):
+            return int(number), "a base"
     return None
 
 
@@ -101,12 +108,39 @@ def _is_backdrop(part: np.ndarray, rest: np.ndarray, middles: np.ndarray) -> boo
     faces.
     """
     side = np.ptp(part, axis=0).max()
-    if np.ptp(rest, axis=0).max() > 0.9 * side:
+    if np.ptp(rest, axis=0).max() > 0.9 * side or (hull := _own_hull(part, middles)) is None:
         return False
+    return bool((_depth(rest, hull) / side > -CLOSE / 2).mean() > 0.95)
+
+
+def _is_base(part: np.ndarray, rest: np.ndarray, middles: np.ndarray) -> bool:
+    """Return whether `part` is a block or a cylinder along the axes that carries `rest`, like a statue."""
+    extent, reach = np.ptp(part, axis=0), np.ptp(rest, axis=0)
+    hull = _own_hull(part, middles)
+    if hull is None or hull.volume < FILLED * extent.prod():
+        return False
+    for axis in range(3):
+        others = np.delete(np.arange(3), axis)
+        size = reach[others].max() / extent[others].max()
+        fits = (np.abs(rest - (part.min(0) + part.max(0)) / 2)[:, others] <= 0.55 * extent[others]).all(1)
+        beyond = [rest[:, axis] - part[:, axis].max(), part[:, axis].min() - rest[:, axis]]
+        stands = max((over > -CLOSE * reach.max()).mean() for over in beyond) > 0.98
+        if size > 0.4 and fits.mean() > 0.95 and stands and reach[axis] > extent[axis]:
+            return True
+    return False
+
+
+def _own_hull(part: np.ndarray, middles: np.ndarray) -> ConvexHull | None:
+    """Return the convex hull of `part` if its faces, with `middles` `(F, 3)`, lie on it; else None."""
     try:
-        planes = ConvexHull(part).equations
+        hull = ConvexHull(part)
     except (QhullError, ValueError):  # the part is flat
-        return False
-    middles = middles[:: -(-len(middles) // MOST)]
-    depth = [-(points @ planes[:, :3].T + planes[:, 3]).max(1) / side for points in (middles, rest)]
-    return bool((depth[0] < CLOSE).mean() > 0.9 and (depth[1] > -CLOSE / 2).mean() > 0.95)
+        return None
+    depth = _depth(middles[:: -(-len(middles) // MOST)], hull) / np.ptp(part, axis=0).max()
+    return hull if (depth < CLOSE).mean() > 0.9 else None
+
+
+def _depth(points: np.ndarray, hull: ConvexHull) -> np.ndarray:
+    """Return how deep each of `points` `(P, 3)` lies in `hull`; less than 0 outside."""
+    planes = hull.equations
+    return -(points @ planes[:, :3].T + planes[:, 3]).max(1)

@@ -24,8 +24,8 @@ from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.photos import list_images
 from shic_cli.learning import trainer
+from shic_cli.learning.batches import collate
 from shic_cli.learning.canonical_map import CanonicalMap
-from shic_cli.learning.examples import collate
 from shic_cli.learning.model_file import Saved, save_model
 from shic_cli.learning.trainer import Trainer
 from shic_cli.parts.extractors.make import make_extractor

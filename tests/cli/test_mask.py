@@ -193,6 +193,12 @@ def test_a_model_remembers_its_masker_and_class(shic: Run, bare: Path, semantic:
     assert status == 0 and "photos are left out" in err
     status, _, err = shic("predict", "imgs/photo1.png", "--model", "c.safetensors", "--no-pictures")
     assert status == 0 and f"{semantic} for horse, as in training" in err
+    (bare / "masks").mkdir()
+    mask = np.zeros(cv2.imread(str(bare / "imgs/photo1.png")).shape[:2], np.uint8)
+    mask[20:60, 20:60] = 255
+    cv2.imwrite(str(bare / "masks/photo1.png"), mask)
+    status, _, err = shic("predict", "imgs/photo1.png", "--no-pictures", "-o", "d.h5")
+    assert status == 0 and "without a mask" not in err  # for there is none
 
 
 def test_a_failed_run_leaves_no_empty_folder(shic: Run, bare: Path) -> None:

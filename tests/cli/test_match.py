@@ -32,7 +32,7 @@ def photos(small_model_file: Path) -> Path:
 @pytest.mark.parametrize("via", ["template", "embedding"])
 def test_matches_of_a_shifted_photo(shic: Shic, photos: Path, via: str) -> None:
     status, out, _ = shic("match", "photos/a.png", "photos/b.png", "--via", via, "--points", "8", "--json")
-    found = json.loads(out)
+    found = json.loads(out)["matches"]
     assert status == 0 and len(found) == 8
     for i, name in enumerate("ab"):
         mask = cv2.imread(f"masks/{name}.png", cv2.IMREAD_GRAYSCALE) > 0

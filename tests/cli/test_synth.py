@@ -167,3 +167,19 @@ def test_bad_input_ends_in_an_error_that_names_it(shic: Run, small_template_file
     found, out, err = shic("synth", *words.split())
     assert (found, out) == (status, "") and said in err and "Traceback" not in err
     assert not Path("synth.h5").exists()
+
+
+def test_any_number_of_workers_gives_the_same_bytes(shic: Run, small_template_file: Path) -> None:
+    """With the posed template; a worker's faults are told like those of one process."""
+    words = ["synth", "--number", "6", "--size", "48", "--device", "cpu", "--generator", "plain"]
+    for number in ("1", "2"):
+        assert shic(*words, "-o", f"{number}.h5", "--workers", number)[0] == 0
+    assert Path("1.h5").read_bytes() == Path("2.h5").read_bytes()
+    status, _, err = shic(*words, "-o", "3.h5", "--workers", "2", "--erode", "40")
+    assert status == 1 and "leaves no label" in err and "give a smaller one" in err
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two", ""])
+def test_workers_are_a_number_or_auto(shic: Run, small_template_file: Path, given: str) -> None:
+    status, _, err = shic("synth", *PLAIN, "--workers", given)
+    assert status == 2 and "give auto, or 1 and up" in err

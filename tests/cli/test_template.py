@@ -65,7 +65,7 @@ def test_a_picture_is_made_beside_the_template_and_named(
     words = ("animal.obj", "--vertices", "200", "--eigenvectors", "8")
     assert run(*words, "-o", "made/beast.h5") == 0
     assert cv2.imread("made/beast.png").shape == (512, 2048, 3)
-    assert "made/beast.png shows which way it stands and faces" in capsys.readouterr().err
+    assert "look at: made/beast.png (which way it stands and faces)" in capsys.readouterr().err
     (folder / "template.png").write_text("mine")
     assert run(*words) == 1
     assert (folder / "template.png").read_text() == "mine" and not (folder / "template.h5").exists()
@@ -128,3 +128,20 @@ def test_bad_settings_are_wrong_usage(
     assert run("animal.obj", *words) == 2
     assert words[0] in capsys.readouterr().err
     assert not (folder / "template.h5").exists()
+
+
+def test_its_own_older_picture_is_no_reason_to_refuse(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But a file of that name that it did not make is one, such as the mesh's texture."""
+    few = ("animal.obj", "--vertices", "100", "--eigenvectors", "4")
+    assert run(*few) == 0
+    (folder / "template.h5").unlink()
+    old = (folder / "template.png").read_bytes()
+    assert run(*few, "--up", "+x") == 0 and (folder / "template.png").read_bytes() != old
+    assert cv2.imread("template.png").shape == (512, 2048, 3)
+    (folder / "animal.png").write_bytes(cv2.imencode(".png", cv2.imread("template.png"))[1].tobytes())
+    capsys.readouterr()
+    assert run(*few, "-o", "animal.h5") == 1
+    assert "animal.png: is there already and is kept" in capsys.readouterr().err
+    assert not (folder / "animal.h5").exists()

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -17,7 +18,8 @@ from shic_cli.base.settings import MasksConfig
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.arrays import read_arrays
 from shic_cli.files.items import ItemReader
-from shic_cli.files.mask_sources import MaskSource, check_mask
+from shic_cli.files.mask_checks import check_mask
+from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import ImageFile, list_images, orientation, turn
 
 Run = Callable[..., tuple[int, str, str]]
@@ -309,3 +311,20 @@ def test_a_name_in_two_folders_of_masks_is_nobodys(tmp_path: Path) -> None:
     write_mask(tmp_path / "masks/cow/h.png")
     with pytest.raises(InputError, match="has no mask"):
         MaskSource().read(one(tmp_path / "imgs/h.jpg"))
+
+
+@pytest.mark.parametrize("what", ["outline", "filled", "ring", "thin thing"])
+def test_an_outline_that_was_not_filled_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    photo = write_photo(tmp_path / "imgs/h.png")
+    levels = BLOB.astype(np.uint8)
+    square = np.ones((3, 3), np.uint8)
+    thin = np.zeros_like(BLOB)
+    thin[30:32, 5:75] = True
+    wheel = cv2.circle(np.zeros_like(levels), (40, 30), 22, 1, 8)
+    outline = (cv2.dilate(levels, square) - levels) > 0
+    masks = {"outline": outline, "filled": BLOB, "ring": wheel > 0, "thin thing": thin}
+    write_mask(tmp_path / "masks/h.png", masks[what])
+    MaskSource().read(one(photo))
+    assert ("is a thin line around something" in caplog.text) == (what == "outline")

@@ -158,3 +158,20 @@ def test_links_that_lead_nowhere_and_folders_called_like_photos(shic: Run, tmp_p
     (tmp_path / "imgs/c.jpg").mkdir()
     status, _, err = shic("features", "imgs/", "--extractor", "silhouette")
     assert status == 4 and "1 of 2 inputs failed: b.jpg" in err
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif"])
+def test_of_several_frames_the_first_is_read_and_their_number_is_said(
+    shic: Run, tmp_path: Path, kind: str
+) -> None:
+    frames = [Image.fromarray(np.roll(RGB, 3 * i, 1)) for i in range(3)]
+    (tmp_path / "imgs").mkdir()
+    whole = {"save_all": True, "append_images": frames[1:]}
+    frames[0].save(tmp_path / f"imgs/a.{kind}", **whole, **({"lossless": True} if kind == "webp" else {}))
+    write(tmp_path / f"imgs/still.{kind}")
+    write_masks(tmp_path, ("a.png", "still.png"))
+    status, _, err = shic("features", "imgs/", "--extractor", "silhouette")
+    assert status == 0, err
+    assert f"a.{kind}: holds 3 frames, and the first is read; convert it to mp4" in err and "still" not in err
+    rgb, _ = decode((tmp_path / f"imgs/a.{kind}").read_bytes(), "a")
+    assert np.abs(rgb.astype(int) - RGB).max() < 40  # of the palette of a GIF

@@ -89,11 +89,12 @@ def test_a_pixel_alone_is_its_own_block(small_template: Template, median: Median
     assert (vertex == exactly(pixels, tables, median)[0]).all()
 
 
-def test_between_the_centres_of_full_blocks_values_run_straight() -> None:
-    side, places = 3, np.argwhere(np.pad(np.ones((12, 15), bool), ((7, 0), (2, 0))))
+@pytest.mark.parametrize("side, last", [(3, [10, 13]), (4, [9, 13])])
+def test_between_the_centres_of_full_blocks_values_run_straight(side: int, last: list[int]) -> None:
+    places = np.argwhere(np.pad(np.ones((12, 15), bool), ((7, 0), (2, 0))))
     blocks = Blocks.of(places, side, CPU)
     assert torch.allclose(blocks.weights.sum(1), torch.ones(len(places)))
     values = torch.from_numpy(places[blocks.central]).float()[blocks.corners]
     found, places = blocks.between(values).numpy(), places - [7, 2]
-    inner = ((places >= 1) & (places <= [10, 13])).all(1)
+    inner = ((places >= 1) & (places <= last)).all(1)
     np.testing.assert_allclose(found[inner], places[inner] + [7, 2], atol=1e-5)

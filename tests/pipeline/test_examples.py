@@ -135,6 +135,19 @@ def test_the_lines_of_many_machines_are_commands(script: str, tmp_path: Path) ->
         group.get_command(click.Context(group), words[0]).make_context("shic", words[1:])
 
 
+def test_dask_gives_the_file_of_one_process(shic: Callable[..., tuple[int, str, str]], folder: Path) -> None:
+    """Three shares on two workers of this machine."""
+    pytest.importorskip("distributed")
+    words = ["synth", "--generator", "plain", "--number", "5", "--size", "48", "--device", "cpu"]
+    script = EXAMPLES / "scale" / "dask_shards.py"
+    done = subprocess.run(
+        [sys.executable, script, "3", *words, "-o", "shared.h5"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert shic(*words, "-o", "alone.h5")[0] == 0
+    assert (folder / "shared.h5").read_bytes() == (folder / "alone.h5").read_bytes()
+
+
 def test_ready_models_are_files_of_a_release(tmp_path: Path) -> None:
     """The script as it is, at a tiny size, with a `shic` that runs this package."""
     shim = tmp_path / "bin/shic"

@@ -50,6 +50,7 @@ def test_four_lines_give_a_model_and_pictures(folder, shic):
     expected = {
         "pgt.h5",
         "model.safetensors",
+        "model.log.csv",
         "model.losses.png",
         "photo0.maps.h5",
         "photo0.colors.png",

@@ -87,7 +87,9 @@ def test_crop_mask_and_points_move_together(shic: Shic, lvis: Callable[..., None
     lvis(HORSE, {"id": 5, "image_id": 1, "category_id": 943})  # a sheep without points
     status, out, err = shic(*WORDS)
     assert status == 0, err
-    assert json.loads(out) == {"horse": {"crops": 1, "photos": 1, "points": 3, "missing_images": 0}}
+    assert json.loads(out)["classes"] == {
+        "horse": {"crops": 1, "photos": 1, "points": 3, "missing_images": 0}
+    }
     folder = tmp_path / "out/horse/ds1_val"
     mask = read_mask(folder / "masks/000000000001_11.png").mask
     assert mask.shape == (44, 48) and mask[10:30, 4:44].all() and mask.sum() == 20 * 40
@@ -145,7 +147,7 @@ def test_images_that_are_not_there_are_counted_and_named(
     lvis(HORSE, thing(14, 3, 569, [5, 5, 20, 20]), thing(15, 3, 569, [30, 5, 20, 20]))
     status, out, err = shic(*WORDS)
     assert status == 4 and "1 annotated images are not below coco: val2017/000000000003.jpg" in err
-    assert json.loads(out)["horse"] == {"crops": 1, "photos": 1, "points": 3, "missing_images": 1}
+    assert json.loads(out)["classes"]["horse"] == {"crops": 1, "photos": 1, "points": 3, "missing_images": 1}
     info = json.loads((tmp_path / "out/horse/ds1_val/annotations.json").read_text())["info"]
     assert info["missing_images"] == ["val2017/000000000003.jpg"]
     lvis(thing(14, 3, 569, [5, 5, 20, 20]))
@@ -189,7 +191,7 @@ def test_objects_that_can_not_be_used(
 ) -> None:
     lvis(HORSE, thing(12, 2, 569, [0, 0, 30, 20]) | change)
     status, out, err = shic(*WORDS)
-    assert status == 4 and json.loads(out)["horse"]["crops"] == 1
+    assert status == 4 and json.loads(out)["classes"]["horse"]["crops"] == 1
     assert said in err and "1 objects can't be used" in err and f"{NAME}: annotations[1]" in err
 
 

@@ -160,3 +160,26 @@ def test_a_folder_that_may_not_be_written_to_is_not_the_fault_of_hdf5(
 
     monkeypatch.setattr(Path, "unlink", refuse)
     assert doctor._h5py_facts(Library, tmp_path) == {"hdf5": "2", "locks": False}
+
+
+def test_slow_packages_are_imported_only_where_that_is_asked_for(
+    shic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken one is told by --full; a missing one always."""
+    tried: list[str] = []
+
+    def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict:
+        tried.extend(module for module, _ in modules)
+        broken = {"error": "ImportError: broken", "missing": False}
+        fine = {"version": "9", "facts": {"devices": [], "cuda": None}}
+        return {module: broken if module == "diffusers" else fine for module, _ in modules}
+
+    monkeypatch.setattr(doctor, "probe_all", probe_all)
+    assert shic("doctor")[0] == 0 and not set(doctor.SLOW) & set(tried) and "torch" in tried
+    status, _, err = shic("doctor", "--full")
+    assert (
+        status == 1 and "diffusers" in err and "can't be imported" in err and set(doctor.SLOW) <= set(tried)
+    )
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    status, _, err = shic("doctor")
+    assert status == 1 and "transformers" in err and "is not installed" in err and "pytorch3d" not in err

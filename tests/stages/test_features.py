@@ -194,7 +194,7 @@ def test_the_same_extractor_may_be_named(here: str, shic) -> None:
 def test_encoding_the_views_is_tracked(here: str, shic, monkeypatch) -> None:
     tracked = []
 
-    def track(items: Iterable, total: int, description: str) -> Iterator:
+    def track(items: Iterable, total: int, description: str, **_: object) -> Iterator:
         tracked.append((total, description))
         yield from items
 

@@ -297,7 +297,7 @@ def test_from_the_command_line_to_a_score(shic: Shic, here: Path) -> None:
     assert shic("remap", "a.maps.h5", "--texture", "colors", "-o", "x.png")[0] == 0
     for via in ("template", "embedding"):
         status, out, _ = shic("match", "imgs/a.png", "imgs/b.png", "--via", via, "--json", "--overwrite")
-        assert status == 0 and json.loads(out)
+        assert status == 0 and json.loads(out)["matches"]
     assert shic("template", "prep", "horse.obj", "--vertices", "0")[0] == 0
     image = {"id": 1, "file_name": "a.png", "height": 90, "width": 120}
     points = {

@@ -21,7 +21,8 @@ from shic_cli.base.settings import TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import list_images
-from shic_cli.learning.examples import Examples, collate, flip_points
+from shic_cli.learning.batches import collate, flip_points
+from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import read_meta
 from shic_cli.learning.recipes import settle
 from shic_cli.learning.trainer import Trainer
@@ -524,3 +525,34 @@ def test_one_alone_that_does_not_fit_is_an_error(small_template, album, monkeypa
     monkeypatch.setattr(trainer, "_losses", full)
     with pytest.raises(torch.OutOfMemoryError, match="full"):
         step(trainer, [0, 1, 2])
+
+
+def test_the_log_goes_on_where_a_run_was_stopped(folder, album, shic, monkeypatch):
+    """The rows of finished epochs are kept, and each epoch has one row."""
+    words = ("train", str(album / "truth.h5"), *SHORT, "--encoder", "silhouette", "--epochs", "3")
+    save, seen = Trainer.save_checkpoint, []
+
+    def stop(trainer: Trainer, path: Path) -> None:
+        save(trainer, path)
+        seen.append(trainer.epoch)
+        if trainer.epoch == 2:
+            raise ShicError("stopped", "")
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", stop)
+    assert shic(*words)[0] == 1 and seen == [1, 2]
+    first = (folder / "model.log.csv").read_text().splitlines()
+    monkeypatch.setattr(Trainer, "save_checkpoint", save)
+    assert shic(*words)[0] == 0
+    rows = (folder / "model.log.csv").read_text().splitlines()
+    assert rows[:3] == first[:3] and [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
+    assert shic(*words, "--overwrite")[0] == 0
+    assert len((folder / "model.log.csv").read_text().splitlines()) == 4
+
+
+def test_tensorboard_gets_the_losses_where_it_is_installed(folder, album, shic):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    words = ("train", str(album / "truth.h5"), *SHORT, "--encoder", "silhouette")
+    assert shic(*words)[0] == 0
+    read = loader.EventAccumulator(str(folder / "model.tensorboard"))
+    read.Reload()
+    assert [event.step for event in read.Scalars("loss/synthetic")] == [1, 2]

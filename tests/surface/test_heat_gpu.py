@@ -8,6 +8,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import potpourri3d
 import pytest
 import torch
 import trimesh
@@ -59,14 +60,27 @@ def shapes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=str)
+@pytest.mark.parametrize("device", [None, *DEVICES], ids=str)
 @pytest.mark.parametrize("name", shapes())
-def test_distances_are_those_of_the_reference(name: str, device: torch.device) -> None:
+def test_distances_are_those_of_the_reference(name: str, device: torch.device | None) -> None:
+    """The reference is geometry-central's, which solves for one source after the other."""
     verts, faces = shapes()[name]
-    expected, found = geometry.geodesics(verts, faces), geometry.geodesics(verts, faces, device=device)
+    reference = potpourri3d.MeshHeatMethodDistanceSolver(verts, faces)
+    expected = np.stack([reference.compute_distance(i) for i in range(len(verts))])
+    expected = (expected + expected.T) / 2
+    expected *= 228 / expected.max()
+    found = geometry.geodesics(verts, faces, device=device)
     assert found.dtype == np.float32
     assert np.abs(found - expected).mean() < 1e-4 * 228
     assert np.abs(found - expected).max() < 1e-2 * 228
+
+
+def test_distances_are_the_same_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for number in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", number)
+        found.append(geometry.geodesics(*shapes()["animal"]))
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)

@@ -32,6 +32,13 @@ def half_sphere(radius: float) -> trimesh.Trimesh:
     return shape
 
 
+def cylinder(radius: float, height: float, middle: tuple[float, float, float]) -> trimesh.Trimesh:
+    """An upright cylinder."""
+    made = trimesh.creation.cylinder(radius, height)
+    made.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, [1, 0, 0]))
+    return made.apply_translation(middle)
+
+
 def corner(size: float) -> trimesh.Trimesh:
     """A floor and a wall that are one part, as in a photo studio."""
     verts = [[x, y, z] for x in (-size, size) for y, z in ((0, size), (0, -size), (2 * size, -size))]
@@ -43,6 +50,8 @@ SURROUNDINGS = {
     "a ground of a thousand times its size": box((4000, 0, 4000), (0, 0, 0)),
     "a ground that is a slab": box((9, 0.2, 9), (0, -0.1, 0)),
     "a ground just under its feet": box((1.5, 0, 5), (0, -0.01, 0)),
+    "a plinth": box((3, 2, 6), (0, -0.95, 0)),
+    "a round plinth": cylinder(4, 1.5, (0, -0.75, 0)),
     "a wall": box((9, 9, 0), (0, 2, -3)),
     "a sphere around it": trimesh.creation.icosphere(3, radius=50),
     "a dome": half_sphere(20),
@@ -81,6 +90,13 @@ THEMSELVES = {
     "a ball": [ball(1)],
     "a plate": [box((3, 0, 3), (0, 0, 0))],
     "a table": [box((4, 0.12, 4), (0, 2, 0)), *TABLE_LEGS],
+    "a table with round legs": [
+        box((4, 0.5, 4), (0, 2, 0)),
+        *(cylinder(0.2, 3, (x, 0.3, z)) for x in (-1.7, 1.7) for z in (-1.7, 1.7)),
+    ],
+    "a penguin": [ball(1), ball(0.6, (0, 1.5, 0))],
+    "a robot": [box((1.2, 2, 1), (0, 0, 0)), ball(0.5, (0, 1.5, 0))],
+    "a mushroom": [cylinder(0.5, 2, (0, 0, 0)), ball(1.2, (0, 1.8, 0))],
     "a ball with eyes": [ball(1), *EYES],
     "a butterfly": [box((0.3, 0.3, 2), (0, 0, 0)), *WINGS],
     "a hollow ball": [ball(1), ball(0.95)],

@@ -44,6 +44,7 @@ class GeneratorDefaults(PartDefaults, Protocol):
 
     views: str = "any"  # what `--views auto` means: from where the objects are seen
     erode: int = 0  # what `--erode` means by default: pixels at the outline that get no label
+    small: bool = False  # True: it takes little memory and no GPU, so each core may have one
     saves_memory: str = "give --device cpu, or a smaller --size"  # the hint where a GPU's memory is too small
 
     def side(self, size: int) -> int:

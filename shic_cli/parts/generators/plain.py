@@ -19,6 +19,8 @@ LATTICE = 16  # nodes a side of the periodic lattice from which solid noise is i
 class Plain(GeneratorDefaults):
     """Paints the object with solid noise under one or two soft lights, before noise, shapes or photos."""
 
+    small = True
+
     def __init__(
         self, argument: str = "", *, device: object = "cpu", config: SynthConfig | None = None
     ) -> None:
@@ -43,8 +45,9 @@ class Plain(GeneratorDefaults):
             colors = markings(colors, scene.limbs[scene.mask], scene.kinds, points, rng)
             hidden = np.maximum(hidden, rng.uniform(0.1, 1) * scene.inner[scene.mask])
         picture[scene.mask] = illuminate(colors, normals, scene.up, hidden, rng)
-        picture += rng.standard_normal((size, size, 1), dtype=np.float32) * rng.uniform(0, 0.05)
-        return (picture.clip(0, 1) * 255).astype(np.uint8)
+        picture += rng.standard_normal((size, size, 1), dtype=np.float32) * np.float32(rng.uniform(0, 0.05))
+        picture *= 255
+        return picture.clip(0, 255, out=picture).astype(np.uint8)
 
 
 def photo(photos: Photos, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -153,12 +156,15 @@ def coat_color(rng: np.random.Generator) -> np.ndarray:
 
 def occlusion(scene: Scene) -> np.ndarray:
     """How far each object pixel lies behind its surroundings, `(P,)` in 0..1: soft shadow between limbs."""
-    inside = scene.mask.astype(np.float32)
-    near, far = scene.depth[scene.mask].min(), scene.depth[scene.mask].max()
-    sigma = 0.03 * len(inside)
-    depth, weight = (cv2.GaussianBlur(image, (0, 0), sigma) for image in (scene.depth * inside, inside))
-    behind = scene.depth[scene.mask] - depth[scene.mask] / weight[scene.mask]
-    return (8 * behind / max(far - near, 1e-6)).clip(0, 1)
+    x, y, width, height = cv2.boundingRect(scene.mask.astype(np.uint8))
+    box = np.s_[y : y + height, x : x + width]
+    mask, depth = scene.mask[box], scene.depth[box]
+    inside, own, sigma = mask.astype(np.float32), depth[mask], 0.03 * len(scene.mask)
+    around, weight = (
+        cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)[mask]
+        for image in (depth * inside, inside)
+    )
+    return (8 * (own - around / weight) / max(own.max() - own.min(), 1e-6)).clip(0, 1)
 
 
 def illuminate(

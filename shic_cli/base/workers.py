@@ -1,0 +1,95 @@
+"""Work that is spread over processes: one on each core, results in their order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from shic_cli.base.cores import cores
+from shic_cli.base.errors import ShicError
+
+log = logging.getLogger("shic")
+T, R = TypeVar("T"), TypeVar("R")
+# A process starts in the time of about 50 pictures; with fewer than twice as many it would not pay.
+LEAST = 100
+AHEAD = 4  # items that each process has waiting, so that none is idle while results are written
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_work: Callable[[Any], Any] | None = None  # in a worker: what it does with each item
+
+
+def number_of(asked: int | None, items: int) -> int:
+    """How many processes to use for `items`: as many as are `asked` for, or None for what pays here."""
+    if asked is not None:
+        return max(1, min(asked, items))
+    number = max(1, min(cores(), items // LEAST))
+    if number > 1:
+        log.info("%d workers, one on each core; the file is the same with any number of --workers", number)
+    return number
+
+
+def spread(
+    make: Callable[..., Callable[[T], R]], given: tuple, items: Sequence[T], number: int
+) -> Iterator[R]:
+    """The results of `make(*given)` for each of `items`, in their order, by `number` processes.
+
+    Each process calls `make` once and works with one thread. `make`, `given` and the results have to be
+    picklable. One process is this process. ShicError if a process dies.
+    """
+    if number == 1:
+        yield from map(make(*given), items)
+        return
+    with _one_thread_each():
+        pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (make, given))
+        waiting: deque[Future] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(_do, item))
+                if len(waiting) == AHEAD * number:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ShicError(
+                f"one of {number} workers was killed",
+                "give fewer --workers if the memory is too small; what is finished is kept",
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that start in the block compute with one thread."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _start(make: Callable[..., Callable[[Any], Any]], given: tuple) -> None:
+    """Prepare a worker. Ctrl-C is the first process's business."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    global _work
+    _work = make(*given)
+
+
+def _do(item: Any) -> Any:
+    assert _work is not None
+    return _work(item)
