@@ -29,6 +29,7 @@ from shic_cli.learning.encode import cut, decoder_input, each_photo
 from shic_cli.learning.model_file import load_model, require
 from shic_cli.learning.similarity import peak, sample
 from shic_cli.parts.extractors.carried import Carried
+from shic_cli.parts.extractors.guided import Guided
 from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.parts.maskers.make import make_masker
@@ -130,9 +131,12 @@ class Predictor:
         with torch.no_grad():
             self.vertex_embeddings = self.map.vertex_embeddings()
         params = self.meta.get("params")
-        self.raw = isinstance(params, dict) and params.get("tokens") == "raw"
-        is_unet = self.meta["decoder"] == "unet"  # its synthetic pictures showed the object from both sides
-        self.flip = is_unet if self.config.flip == "auto" else self.config.flip == "on"
+        params = params if isinstance(params, dict) else {}
+        self.raw = params.get("tokens") == "raw"
+        is_unet = self.meta["decoder"] == "unet"
+        # A guided U-Net sees no mirrored copies, but its synthetic pictures show both sides of the object.
+        knows_mirrored = params.get("mirror") == "on" or isinstance(self.encoder, Guided)
+        self.flip = knows_mirrored if self.config.flip == "auto" else self.config.flip == "on"
         self.median = is_unet if self.config.estimate == "auto" else self.config.estimate == "median"
         on_grid = device.type == "cpu" if self.config.compare == "auto" else self.config.compare == "grid"
         self.on_grid = self.median and on_grid
