@@ -29,8 +29,8 @@ from shic_cli.learning.encode import cut, decoder_input, each_photo
 from shic_cli.learning.model_file import load_model, require
 from shic_cli.learning.similarity import peak, sample
 from shic_cli.parts.extractors.carried import Carried
-from shic_cli.parts.extractors.guided import Guided
 from shic_cli.parts.extractors.contract import Extractor
+from shic_cli.parts.extractors.guided import Guided
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.parts.maskers.make import make_masker
 from shic_cli.parts.weights import model_path

@@ -495,7 +495,7 @@ def test_kept_examples_go_before_a_step_is_made_smaller(small_template, album, m
     """The memory of what was kept is given back first; then as much again is enough, and half of it
     is kept.
     """
-    trainer, said = make_trainer(small_template, [album / "truth.h5"], config()), []
+    trainer, said = make_trainer(small_template, [album / "truth.h5"], config(rough="off")), []
     monkeypatch.setattr(devices.log, "warning", lambda fact, *values: said.append(fact % values))
     examples, real = trainer.examples, trainer._losses
     examples.get_all(range(6), 0)
