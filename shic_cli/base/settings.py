@@ -338,8 +338,8 @@ class TrainConfig(Checked):
     )
     mirror: str = setting(
         "auto",
-        "Mirror each picture in every other epoch, and its labels on the template; auto: on for a model trained with"
-        " --mirror on, and for one with an encoder picture+NAME.",
+        "Mirror each picture in every other epoch, and its labels on the template; auto: on for a unet,"
+        " but for an encoder picture+NAME.",
         choices=("auto", "on", "off"),
     )
     pseudo: float = setting(0.1, "alpha, weight of L_pseudo (Eq. 3).", low=0)
@@ -413,7 +413,8 @@ class PredictConfig(Checked):
     )
     flip: str = setting(
         "auto",
-        "Average the probabilities with those of the mirrored picture; auto: on for a unet.",
+        "Average the probabilities with those of the mirrored picture; auto: on for a model trained with"
+        " --mirror on, and for one with an encoder picture+NAME.",
         choices=("auto", "on", "off"),
     )
     estimate: str = setting(
