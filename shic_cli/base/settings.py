@@ -197,7 +197,7 @@ class SynthConfig(Checked):
     class_name: str = setting(
         "", "The class in a word or two, for example horse; controlnet-depth needs it.", flag="class"
     )
-    number: int = setting(4000, "Pictures to make.", low=1)
+    number: int = setting(6000, "Pictures to make.", low=1)
     size: int = setting(224, "Side of each picture in pixels.", low=32, high=2048)
     elevation: tuple[float, ...] = setting(
         (-10.0, 40.0), "Lowest and highest viewpoint in degrees.", low=-90, high=90
@@ -318,7 +318,9 @@ class TrainConfig(Checked):
     )
     recipe: str = recipe()
     dim: int = setting(0, "D, length of an embedding (sec. 4.1); 0: 16, or 32 for a unet.", low=0)
-    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 10 for a unet.", low=0)
+    epochs: int = setting(
+        0, "Passes over the pictures; 0: 40, 16 for a unet, 10 for an encoder picture+NAME.", low=0
+    )
     batch: int = setting(
         0,
         "Pictures in a step, natural and synthetic ones; 0: 16, 4 for a pointwise decoder, 8 for a unet.",

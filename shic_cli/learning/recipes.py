@@ -34,7 +34,7 @@ MEASURED = {
     "unet": {
         "dim": 32,
         "points": 400,
-        "epochs": 10,
+        "epochs": 16,
         "batch": 8,
         "rate": 2e-3,
         "schedule": "cosine",
@@ -64,7 +64,7 @@ def settle(
     if config.recipe == "auto":
         meant |= USUAL | MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
         if isinstance(encoder, Guided):  # the frozen network would have to see every picture twice
-            meant["mirror"] = "off"
+            meant |= {"mirror": "off", "epochs": 10}
         if "annotated" in labels or "synthetic" not in labels:
             meant["natural"] = 1.0
         if not has_bfloat16(device):
