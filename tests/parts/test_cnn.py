@@ -14,6 +14,7 @@ from shic_cli.learning.decoders import DECODERS
 from shic_cli.parts.extractors.guided import CELLS, pixels_of
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.parts.extractors.picture import Picture
+from shic_cli.parts.extractors.vit import IMAGENET
 
 CPU = torch.device("cpu")
 
@@ -45,7 +46,8 @@ def test_the_levels_at_three_strides_are_normalised_in_each_cell(mobilenet: Path
     found = part(images, masks)
     assert found.shape == (2, part.dim, 8, 8)
     model = transformers.MobileNetV2Model.from_pretrained(mobilenet, output_stride=32).eval()
-    states = model((images - 0.5) / 0.5 * masks, output_hidden_states=True).hidden_states
+    mean, std = (torch.tensor(values)[:, None, None] for values in IMAGENET)
+    states = model((images - mean) / std * masks, output_hidden_states=True).hidden_states
     last = {state.shape[-1]: state for state in states}
     assert part.dim == 4 * last[16].shape[1] + last[8].shape[1] + last[4].shape[1]
     middle = found[:, 4 * last[16].shape[1] :][:, : last[8].shape[1]]

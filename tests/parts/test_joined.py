@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from shic_cli.base.settings import TrainConfig
 from shic_cli.learning.recipes import settle
 from shic_cli.parts import registry
+from shic_cli.parts.extractors.contract import ExtractorDefaults
 from shic_cli.parts.extractors.joined import Joined, resample
 from shic_cli.parts.extractors.make import make_extractor, split
 
 CPU = torch.device("cpu")
 
 
-class Colours:
+class Colours(ExtractorDefaults):
     """The mean colour of each cell, and a 1; one of several sides and grids."""
 
     settings: ClassVar[dict] = {}
