@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from browsing import click, start, wait
+from serving import serving
 
 from shic_cli.base.errors import InputError
 from shic_cli.files.items import ItemReader
@@ -27,27 +26,13 @@ Run = Callable[..., str]
 @pytest.fixture
 def annotate(folder: Path) -> Iterator[Run]:
     """`annotate(*words)` starts `shic annotate imgs/ …` and gives its address; `annotate.end()` ends it."""
-    processes: list[subprocess.Popen] = []
+    with ExitStack() as servers:
 
-    def run(*words: str) -> str:
-        command = [sys.executable, "-m", "shic_cli", "annotate", "template.h5", "imgs", "--port", "0", *words]
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        processes.append(process)
-        assert process.stdout is not None
-        return process.stdout.readline().strip()
+        def run(*words: str) -> str:
+            return servers.enter_context(serving(folder, "annotate", "template.h5", "imgs", *words))
 
-    def end() -> None:
-        while processes:
-            process = processes.pop()
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=20)
-            assert process.returncode == 0 and "Traceback" not in err, err
-
-    run.end = end  # type: ignore[attr-defined]
-    yield run
-    end()
+        run.end = servers.close  # type: ignore[attr-defined]
+        yield run
 
 
 def ready(browser: Any, address: str) -> None:

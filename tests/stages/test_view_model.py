@@ -6,10 +6,7 @@ import http.client
 import io
 import json
 import re
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import pytest
 import torch
 from browsing import wait
 from PIL import Image
+from serving import serving
 
 from shic_cli.files.mask_sources import Photo
 from shic_cli.files.photos import decode
@@ -30,23 +28,8 @@ Opened = Callable[[Path | str], Any]
 @pytest.fixture
 def served(folder: Path, small_model_file: Path) -> Iterator[str]:
     """The address that `shic view model.safetensors` prints; the model finds no masks, photos are cut out."""
-    command = [
-        sys.executable,
-        "-m",
-        "shic_cli",
-        "view",
-        "model.safetensors",
-        "--port",
-        "0",
-        "--masker",
-        "none",
-    ]
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    yield process.stdout.readline().strip()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 0 and "Traceback" not in err, err
+    with serving(folder, "view", "model.safetensors", "--masker", "none") as address:
+        yield address
 
 
 def ask(
