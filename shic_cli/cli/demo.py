@@ -50,9 +50,8 @@ def command(
     truth = demo.write_example(folder, config, torch_device, seed, track)
     _say(f"$ cd {shlex.quote(str(folder))}")
     with contextlib.chdir(folder):
-        outputs = [_run(line, context) for line in demo.lines(config, list(truth), device, seed)]
-    scores = [json.loads(text) for text in outputs if text.startswith('{\n  "metric"')]
-    figures = demo.figures(folder, *scores)
+        outputs = {line: _run(line, context) for line in demo.lines(config, list(truth), device, seed)}
+    figures = demo.figures(folder, *(json.loads(text) for line, text in outputs.items() if "--json" in line))
     with atomic(folder / "summary.png") as partial:
         partial.write_bytes(encode(demo.summary(folder, truth)))
     _show(figures)

@@ -33,7 +33,8 @@ def test_every_line_runs_and_the_figures_are_those_of_eval(shic: Run, tmp_path: 
     status, out, err = shic("demo", "here", *TINY, "--json")
     assert status == 0, err
     found = json.loads(out)
-    assert list(found) == ["chance", "zero_shot", "trained"]
+    assert list(found) == ["written", "chance", "zero_shot", "trained", "failed", "seconds"]
+    assert found["written"] == ["here", "here/summary.png", "here/view.html"] and found["failed"] == []
     assert (
         40 < found["chance"]["mean"] < 228 and found["trained"]["images"] == found["zero_shot"]["images"] == 2
     )
