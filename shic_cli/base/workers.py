@@ -17,7 +17,8 @@ from shic_cli.base.cores import cores
 from shic_cli.base.errors import ShicError
 
 log = logging.getLogger("shic")
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 # A process starts in the time of about 50 pictures; with fewer than twice as many it would not pay.
 LEAST = 100
 AHEAD = 4  # items that each process has waiting, so that none is idle while results are written

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from shic_cli.base.settings import TemplateConfig
 from shic_cli.cli import options
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from shic_cli.files.layouts import Template
 
 
 @click.group("template")
@@ -68,7 +75,7 @@ def prep(
 
     replaced = overwrite or (picture is None and is_marked(output.with_suffix(".png")))
     picture = picture or output.with_suffix(".png")
-    pictures = {picture: sides_picture}
+    pictures: dict[Path, Callable[[Template], np.ndarray]] = {picture: sides_picture}
     if uv_template == picture:
         raise click.UsageError(
             f"{picture} is the file of two pictures: give another --picture or --uv-template"
