@@ -323,6 +323,9 @@ def test_a_prediction_lands_on_its_pixel(mask: np.ndarray, side: int) -> None:
         False,
     )
     predictor.raw = predictor.on_grid = False
+    predictor.medians = SimpleNamespace(
+        cells=lambda share: None, expected=lambda cells, vertex: torch.zeros(len(vertex))
+    )
     predictor.encoder = type(
         "Colours",
         (),
