@@ -156,8 +156,8 @@ def test_wrong_usage_is_status_2(shic: Shic, words: tuple[str, ...]) -> None:
 
 
 def test_settings_out_of_range_are_status_2(shic: Shic) -> None:
-    status, _, err = shic("train", "--points", "1")
-    assert status == 2 and "--points 1: is out of range\n  give 2 or more" in err
+    status, _, err = shic("train", "--points", "-1")
+    assert status == 2 and "--points -1: is out of range\n  give 0 or more" in err
 
 
 def test_a_broken_pipe_is_quiet() -> None:

@@ -39,4 +39,4 @@ def test_every_encoder_in_both_precisions(
     for name, line in lines.items():
         assert shic(*line, "-o", f"{name}.one.safetensors")[0] == 0
         one, two = (read_meta(folder / f"{name}.{ranks}.safetensors")["losses"] for ranks in ("one", "two"))
-        assert two == pytest.approx(one, rel=0.02 if "bfloat16" in name else 1e-4), name
+        assert two == pytest.approx(one, rel=0.02 if "bfloat16" in name else 5e-4), name

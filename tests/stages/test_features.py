@@ -211,7 +211,7 @@ def test_the_views_are_not_held_while_photos_are_matched(here: str, shic, monkey
         rendered.append(weakref.ref(made))
         return made
 
-    def track(items: Iterable, total: int, description: str) -> Iterator:
+    def track(items: Iterable, total: int, description: str, **_: object) -> Iterator:
         for item in items:
             held.append((description, rendered[0]() is not None))
             yield item

@@ -322,10 +322,20 @@ def test_a_prediction_lands_on_its_pixel(mask: np.ndarray, side: int) -> None:
         False,
         False,
     )
+    predictor.raw = predictor.on_grid = False
+    predictor.medians = SimpleNamespace(
+        cells=lambda share: None, expected=lambda cells, vertex: torch.zeros(len(vertex))
+    )
     predictor.encoder = type(
         "Colours",
         (),
-        {"side": side, "name": "colours", "unit": False, "__call__": lambda self, rgb, mask: rgb},
+        {
+            "side": side,
+            "name": "colours",
+            "unit": False,
+            "pillow": False,
+            "__call__": lambda self, rgb, mask: rgb,
+        },
     )()
     predictor.map = SimpleNamespace(embed=lambda features: (features.double(), None))
     # The largest of 2 <a, b> - |b|^2 is at the b that is nearest to a.
