@@ -143,7 +143,7 @@ class _Pixelwise(nn.Linear):
     """A 1x1 convolution, as a product of matrices, which is quicker on a CPU."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if torch.jit.is_tracing():  # the ONNX exporter takes the product's channels for its rows
+        if torch.onnx.is_in_onnx_export():  # the ONNX exporter takes the product's channels for its rows
             return nn.functional.conv2d(input, self.weight[:, :, None, None], self.bias)
         return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
