@@ -52,7 +52,7 @@ class Transport:
         `sigma` `(K, P)` are the similarities of Eq. 2; -inf where a vertex is visible in no view.
         """
         cost, seen = (sigma.max() - sigma).T, sigma.T.isfinite()
-        cost = torch.where(seen, cost, cost[seen].max())
+        cost = torch.where(seen, cost, torch.where(seen, cost, -torch.inf).max())
         cost *= SIMILAR / cost[:, self.anchors].std().clamp_min(1e-6)
         chosen = torch.linspace(0, len(yx) - 1, min(len(yx), PIXELS), device=yx.device).round().long()
         plan, scale = self._plan(cost[chosen][:, self.anchors], yx[chosen])
