@@ -21,3 +21,7 @@ def at_two(kind: str) -> Callable[[int], int]:
         return value
 
     return work
+
+
+def refused() -> Callable[[int], int]:
+    raise InputError("all: is refused", "give something else")

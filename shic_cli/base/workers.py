@@ -42,10 +42,11 @@ def spread(
     """The results of `make(*given)` for each of `items`, in their order, by `number` processes.
 
     Each process calls `make` once and works with one thread. `make`, `given` and the results have to be
-    picklable. One process is this process. ShicError if a process dies.
+    picklable. One process is this process. ShicError if a process dies, and the errors of `make`.
     """
+    work = make(*given)  # here too, since an error in a process that starts would only be told as its end
     if number == 1:
-        yield from map(make(*given), items)
+        yield from map(work, items)
         return
     with _one_thread_each():
         pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (make, given))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from spread_work import at_two, doubler
+from spread_work import at_two, doubler, refused
 
 from shic_cli.base import cores as cores_module
 from shic_cli.base.cores import cores
@@ -46,5 +46,7 @@ def test_a_workers_error_comes_whole_and_a_death_is_told() -> None:
     with pytest.raises(InputError) as caught:
         list(spread(at_two, ("error",), range(4), 2))
     assert (caught.value.message, caught.value.hint) == ("two: is refused", "give three")
+    with pytest.raises(InputError, match="all: is refused"):
+        list(spread(refused, (), range(4), 2))
     with pytest.raises(ShicError, match="killed"):
         list(spread(at_two, ("death",), range(4), 2))
