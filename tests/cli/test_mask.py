@@ -122,7 +122,7 @@ def test_grounded_sam(shic: Run, bare: Path) -> None:
     assert status == 2 and "none was given" in err and "--class horse" in err
     status, _, err = shic(
         "mask",
-        "imgs/",
+        "imgs/photo0.png",
         "--masker",
         "grounded-sam,threshold=0.999999",
         "--class",
