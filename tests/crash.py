@@ -398,7 +398,7 @@ def watch_work(name: str, log: int) -> None:
         "features": (features, "photo_features", lambda extractor, photos: photos[0].name),
         "pseudo-gt": (pseudo_gt, "photo_features", lambda extractor, photos: photos[0].name),
         "synth": (synth, "chance", lambda seed, part, i: synth_writing.picture_name(i)),
-        "train": (Trainer, "run_epoch", lambda trainer: trainer.epoch + 1),
+        "train": (Trainer, "run_epoch", lambda trainer, *_: trainer.epoch + 1),
         "predict": (predict.Predictor, "predict_all", lambda predictor, photos: photos[0].name),
     }
     wrap(*computed[name][:2], "computed", computed[name][2], True)
