@@ -252,7 +252,7 @@ def test_table_2_on_the_published_data(
 
 def test_a_command_that_fails_ends_the_script(run: Callable[..., str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        run("table5", "--seeds", "4", "--", "--dim", "0")
+        run("table5", "--seeds", "4", "--", "--dim", "-1")
     assert ended.value.code == 2
 
 
