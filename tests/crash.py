@@ -212,10 +212,10 @@ class Trials:
         }
 
     def _difference(self) -> str:
+        """The names of the files that differ; the log of training has seconds, which always do."""
         found = self._files()
-        return ", ".join(
-            name for name in {**found, **self.wanted} if found.get(name) != self.wanted.get(name)
-        )
+        differs = [name for name in {**found, **self.wanted} if found.get(name) != self.wanted.get(name)]
+        return ", ".join(name for name in differs if not name.endswith(".log.csv"))
 
     def _said(self) -> str:
         return (self.folder / "stderr.txt").read_text()
