@@ -71,17 +71,8 @@ def test_first_loss_is_ln_k_exactly(small_template, album):
     assert losses["synthetic"] == pytest.approx(np.log(len(small_template.verts)), rel=1e-6)
 
 
-@pytest.fixture
-def one_thread():
-    """Sums in one order: few pictures learn to the last digit, and rounding decides."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize(("encoder", "epochs"), [("silhouette", 150), ("picture", 180)])
-def test_training_learns_exact_labels(one_thread, small_template, album, tmp_path, encoder, epochs):
+def test_training_learns_exact_labels(small_template, album, tmp_path, encoder, epochs):
     settings = config(
         encoder=encoder, epochs=epochs, augment="off", rate=3e-3, points=100, mirror="off", rough="off"
     )
@@ -92,7 +83,7 @@ def test_training_learns_exact_labels(one_thread, small_template, album, tmp_pat
         errors.append(
             small_template.geodesic[predictor.predict(photo)[0][item.mask], item.vertex[item.mask]].mean()
         )
-    assert np.mean(errors) < 0.3 * small_template.geodesic.mean()
+    assert np.mean(errors) < 0.25 * small_template.geodesic.mean()
 
 
 @pytest.mark.parametrize("encoder", ["silhouette", "picture"])
@@ -436,7 +427,7 @@ def test_variants_repeat_and_fresh_ones_do_not(album, small_template):
 
 @pytest.mark.parametrize("encoder", ["silhouette", "picture"])
 def test_what_does_not_fit_is_done_in_parts_with_the_same_result(
-    one_thread, folder, album, shic, small_template, monkeypatch, encoder
+    folder, album, shic, small_template, monkeypatch, encoder
 ):
     """A stand-in for a GPU that holds 2 pictures: gradients add up to those of the whole batch, but for what
     batch norm sees.
@@ -467,7 +458,8 @@ def test_what_does_not_fit_is_done_in_parts_with_the_same_result(
     assert values[1] == pytest.approx(values[0], rel=1e-5)
     assert {"pseudo", "cycle", "equivariance", "synthetic"} < set(values[0])
     for one, two in zip(*grads, strict=True):
-        torch.testing.assert_close(two, one, rtol=1e-3, atol=0.5 * one.abs().max().item())
+        # Other batch sizes round otherwise, which ReLU turns into up to 0.3 % of the largest gradient.
+        torch.testing.assert_close(two, one, rtol=1e-3, atol=0.01 * one.abs().max().item())
     assert len(grads[0]) > 5 and said == [
         "out of memory: training goes on without what was kept for later",
         "out of memory: training goes on with 3 at a time in place of 7",
