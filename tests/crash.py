@@ -64,7 +64,17 @@ LINES: dict[str, tuple[str, ...]] = {
         *("--seed", "3"),
     ),
     "predict": ("predict", "imgs", "-o", "{out}/predictions.maps.h5", "--remap", "grid"),
+    "template": (
+        *("template", "prep", "animal.obj", "-o", "{out}/t.h5"),
+        *("--vertices", "0", "--eigenvectors", "16"),
+    ),
+    "mask": ("mask", "imgs", "-o", "{out}/found", "--masker", "grabcut"),
+    "dataset": (
+        *("dataset", "densepose-lvis", "densepose_lvis_v1_ds1_val_v1.json"),
+        *("--images", "coco", "-o", "{out}/lvis"),
+    ),
 }
+LONG = ("features", "pseudo-gt", "synth", "train", "predict")  # what was finished is not computed again
 HOWS = ("kill", "term", "int", "limit", "disk")
 STATUS = {"term": 128 + signal.SIGTERM, "int": 128 + signal.SIGINT}
 SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
@@ -176,6 +186,22 @@ def make_inputs(folder: Path) -> None:
     for i, item in enumerate(ItemReader(folder / "synth.h5", "shic/maps")):
         cv2.imwrite(str(folder / "imgs" / f"photo{i}.png"), cv2.imdecode(item.encoded, cv2.IMREAD_COLOR))
         cv2.imwrite(str(folder / "masks" / f"photo{i}.png"), item.mask.astype(np.uint8) * 255)
+    make_data_set(folder)
+
+
+def make_data_set(folder: Path) -> None:
+    """coco/ with the photos, and an annotation file of two classes as DensePose-LVIS publishes it."""
+    (folder / "coco" / "val2017").mkdir(parents=True)
+    images, annotations = [], []
+    for i in range(PICTURES):
+        shutil.copy(folder / "imgs" / f"photo{i}.png", folder / "coco" / "val2017" / f"{i:012d}.jpg")
+        images.append({"id": i, "width": 96, "height": 96, "coco_url": f"http://x/val2017/{i:012d}.jpg"})
+        box = {"bbox": [20, 20, 50, 40], "area": 2000, "segmentation": [[20, 20, 70, 20, 70, 60, 20, 60]]}
+        points = {"dp_x": [0, 127.5], "dp_y": [0, 127.5], "dp_vertex": [1, 2], "ref_model": "horse_5004"}
+        annotations.append({"id": i, "image_id": i, "category_id": 1 + i % 2, **box, **points})
+    categories = [{"id": 1, "name": "horse"}, {"id": 2, "name": "cow"}]
+    value = {"images": images, "categories": categories, "annotations": annotations}
+    (folder / "densepose_lvis_v1_ds1_val_v1.json").write_text(json.dumps(value))
 
 
 class Trials:
@@ -395,13 +421,14 @@ def watch_work(name: str, log: int) -> None:
         setattr(owner, attribute, wrapped)
 
     computed = {
-        "features": (features, "photo_features", lambda extractor, photos: photos[0].name),
+        "features": (features, "_crops", lambda photos: photos[0].name),
         "pseudo-gt": (pseudo_gt, "photo_features", lambda extractor, photos: photos[0].name),
         "synth": (synth, "chance", lambda seed, part, i: synth_writing.picture_name(i)),
         "train": (Trainer, "run_epoch", lambda trainer, *_: trainer.epoch + 1),
         "predict": (predict.Predictor, "predict_all", lambda predictor, photos: photos[0].name),
     }
-    wrap(*computed[name][:2], "computed", computed[name][2], True)
+    if name in computed:  # the others begin again with what is not finished
+        wrap(*computed[name][:2], "computed", computed[name][2], True)
     wrap(ItemWriter, "add", "kept", lambda writer, item: item, False)
     wrap(Trainer, "save_checkpoint", "kept", lambda trainer, path: trainer.epoch, False)
 

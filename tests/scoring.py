@@ -35,7 +35,9 @@ def four_vertices() -> Template:
     )
 
 
-def write_maps(path: Path, maps: dict[str, np.ndarray], template: str) -> ItemReader:
+def write_maps(
+    path: Path, maps: dict[str, np.ndarray], template: str, score: np.ndarray | None = None
+) -> ItemReader:
     attrs = {"labels": "predicted", "template": template}
     with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs, overwrite=True) as writer:
         for name, vertex in maps.items():
@@ -44,7 +46,7 @@ def write_maps(path: Path, maps: dict[str, np.ndarray], template: str) -> ItemRe
                 encoded=np.zeros(1, np.uint8),
                 mask=vertex >= 0,
                 vertex=vertex,
-                score=np.ones(vertex.shape),
+                score=np.ones(vertex.shape) if score is None else score,
             )
     return ItemReader(path, "shic/maps")
 

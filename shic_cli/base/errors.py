@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 log = logging.getLogger("shic")
 
 
+# An object as Python shows it, <_io.BytesIO object at 0x7f0e4c5d6b10>; libraries put it into their messages.
+ADDRESS = re.compile(r"<([^<>]*?)(?: object)? at 0x[0-9a-fA-F]+>")
+
+
 def printable(text: str) -> str:
-    """`text` with escapes in place of control characters, because messages hold names from files."""
+    """`text` with escapes in place of control characters, because messages hold names from files.
+
+    Objects of Python are shown without their addresses, which tell a user nothing.
+    """
+    text = ADDRESS.sub(r"<\1>", text)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -48,7 +48,7 @@ def spread(
     if number == 1:
         yield from map(work, items)
         return
-    with _one_thread_each():
+    with _quiet_and_of_one_thread():
         pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (make, given))
         waiting: deque[Future] = deque()
         try:
@@ -68,10 +68,13 @@ def spread(
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that start in the block compute with one thread."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, "1"))
+def _quiet_and_of_one_thread() -> Iterator[None]:
+    """Processes that start in the block have one thread, and show warnings of libraries with -v alone."""
+    set_ = dict.fromkeys(THREADS, "1")
+    if not log.isEnabledFor(logging.DEBUG):
+        set_["PYTHONWARNINGS"] = "ignore"
+    before = {name: os.environ.get(name) for name in set_}
+    os.environ.update(set_)
     try:
         yield
     finally:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from shic_cli.base.errors import printable
 from shic_cli.cli.bars import DISPLAY, track
 from shic_cli.files.shards import Part
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["configure", "emit_json", "say", "table", "track", "wrapped", "write_picture"]
 
 FULL = 100_000  # columns where nobody looks at a terminal: nothing is wrapped
+log = logging.getLogger("shic")
 NUMBER = 18  # characters; a longer cell is text, which may be wrapped
 
 
@@ -30,7 +34,14 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        say(f"shic: {level}{record.getMessage()}")
+        say("\n".join(map(printable, f"shic: {level}{record.getMessage()}".split("\n"))))
+
+
+class _OfLibraries(logging.Handler):
+    """Passes what other libraries log on to our log, as messages that are shown with -v alone."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log.debug("%s: %s", record.name, record.getMessage())
 
 
 def say(text: str) -> None:
@@ -44,12 +55,30 @@ def say(text: str) -> None:
 def configure(verbosity: int) -> None:
     """Send the library's log to stderr: notes by default, all messages from 1 on, only errors below 0."""
     DISPLAY.restart()
-    logger = logging.getLogger("shic")
-    logger.handlers = [_Handler()]
-    logger.propagate = False
+    log.handlers = [_Handler()]
+    log.propagate = False
     level = logging.DEBUG if verbosity > 0 else logging.ERROR if verbosity < 0 else logging.INFO
     # Of torchrun's ranks only the first one writes notes; the others write warnings and errors.
-    logger.setLevel(level if Part.of_rank().is_first else max(level, logging.WARNING))
+    log.setLevel(level if Part.of_rank().is_first else max(level, logging.WARNING))
+    _hear_libraries(aloud=verbosity > 0)
+
+
+def _hear_libraries(aloud: bool) -> None:
+    """Show the warnings of libraries, and what they log or print, only if `aloud`.
+
+    Users can do nothing about them; what matters of them is said in our own words.
+    """
+
+    def warn(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        log.debug("%s: %s", category.__name__, message)
+
+    warnings.showwarning = warn
+    root = logging.getLogger()
+    others = [handler for handler in root.handlers if not isinstance(handler, _OfLibraries)]
+    root.handlers = [*others, _OfLibraries(logging.WARNING)]
+    level = "WARNING" if aloud else "ERROR"
+    # read when torch and OpenCV are loaded
+    os.environ |= {"TORCH_CPP_LOG_LEVEL": level, "OPENCV_LOG_LEVEL": level if aloud else "SILENT"}
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], to: TextIO | None = None) -> None:

@@ -54,6 +54,7 @@ def command(
     figures = demo.figures(folder, *(json.loads(text) for line, text in outputs.items() if "--json" in line))
     with atomic(folder / "summary.png") as partial:
         partial.write_bytes(encode(demo.summary(folder, truth)))
+    (folder / demo.BEGUN).unlink(missing_ok=True)
     _show(figures)
     with end:
         end.wrote(folder, folder / "summary.png", folder / "view.html")

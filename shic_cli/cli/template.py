@@ -91,8 +91,9 @@ def prep(
         made = prepare(mesh, config, track, resolve_device(device))
         if geodesics or symmetry:
             made = with_catalogue(made, geodesics, symmetry)
-        write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
         for path, draw in pictures.items():
             with atomic(path, replaced if path is picture else overwrite) as partial:
                 partial.write_bytes(marked(encode(draw(made))))
+        # last: where it is, a run that was killed has made the pictures too
+        write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
         end.wrote(output, *pictures)

@@ -53,7 +53,7 @@ def check_target(path: Path, overwrite: bool) -> Path:
     if mode is not None and not stat.S_ISREG(mode):
         raise InputError(f"{path}: is {KINDS.get(stat.S_IFMT(mode), 'a device')}", "give a file name with -o")
     if mode is not None and not overwrite:
-        _tidy(file)
+        tidy(file)
         raise ShicError(f"{path}: is there already and is kept", "give --overwrite, or another name")
     folder = file.parent
     if not folder.is_dir():
@@ -73,7 +73,7 @@ def _beside(target: Path) -> tuple[Path, Path, Path]:
     return partial, journal, checkpoint
 
 
-def _tidy(target: Path) -> None:
+def tidy(target: Path) -> None:
     """Remove what a run that was killed after finishing `target` left beside it.
 
     Files that another run still needs are kept.

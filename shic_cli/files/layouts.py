@@ -102,7 +102,12 @@ LAYOUTS: dict[str, Layout] = {
             ),
         },
         items={
-            "feature": Field("f2", ("D", "h", "w"), "unit vectors"),
+            "feature": Field(
+                "f2",
+                ("D", "h", "w"),
+                "unit vectors; missing where the extractor computes them from the mask alone",
+                optional=True,
+            ),
             "mask": Field("b1", ("H", "W"), "the object, in the photo's pixels"),
             "crop": Field(
                 "i4", (3,), "top, left and side of the square that the features cover, in the photo's pixels"

@@ -75,8 +75,10 @@ class Video:
             b"\x1a\x45\xdf\xa3",
         ):
             raise InputError(f"{self.path}: can't be read as a video", CONVERT)
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # what is wrong is said here, in our words
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it prints to stdout, among JSON
+        level = cv2.utils.logging.getLogLevel()
+        if not log.isEnabledFor(logging.DEBUG):
+            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
             decoder = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         finally:

@@ -73,6 +73,13 @@ def photo_features(extractor: Extractor, photos: Sequence[Photo]) -> list[tuple[
     )
 
 
+def mask_features(extractor: Extractor, mask: np.ndarray, crop: Crop) -> torch.Tensor:
+    """The unit features `(D, h, w)` of a crop of `mask` `(H, W)`, for an extractor that sees it alone."""
+    side = extractor.side
+    cut_mask = torch.from_numpy(crop.cut(mask, side))[None, None]
+    return F.normalize(extract(extractor, torch.zeros(1, 3, side, side), cut_mask)[0], dim=0)
+
+
 def each_photo(
     images: Sequence[ImageFile],
     masks: MaskSource,

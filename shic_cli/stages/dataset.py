@@ -84,6 +84,7 @@ def densepose_lvis(
         )
     groups, split = read_classes(path, classes), split or split_name(path)
     splits = {name: Split(output / name / split) for name in groups}
+    overwrite = overwrite or _was_killed(splits, path)
     for class_split in splits.values():
         if (target := class_split.folder / "annotations.json").exists():
             check_target(target, overwrite)
@@ -110,6 +111,14 @@ def densepose_lvis(
     return splits, facts + (
         [f"{len(failures.names)} objects can't be used: {some(failures.names)}"] if failures.names else []
     )
+
+
+def _was_killed(splits: dict[str, Split], path: Path) -> bool:
+    """Whether an earlier run of this file ended after some of its classes: then they may be written again."""
+    targets = [class_split.folder / "annotations.json" for class_split in splits.values()]
+    there = [target for target in targets if target.exists()]
+    made_from = [get(read_json(target), "info", dict, str(target)).get("source") for target in there]
+    return 0 < len(there) < len(targets) and all(each == source(path) for each in made_from)
 
 
 def complain(facts: list[str]) -> None:

@@ -64,14 +64,19 @@ OUTPUTS = (
 )
 
 
+BEGUN = ".demo-begun"  # is in the folder until the demo is done
+
+
 def prepare_folder(folder: Path, overwrite: bool) -> None:
     """Create `folder`; ShicError if it is not empty.
 
-    With `overwrite` the files of an earlier demo are removed, and all others are kept.
+    With `overwrite`, or if the demo there did not come to its end, the files of the earlier demo are removed.
+    All others are kept.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is not a folder", "give another name")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
+    may_begin = overwrite or (folder / BEGUN).is_file()
+    if folder.exists() and any(folder.iterdir()) and not may_begin:
         raise ShicError(
             f"{folder}: exists and is not empty",
             "give another name, or --overwrite to replace an earlier demo",
@@ -80,6 +85,7 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
         if path.is_file():
             path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / BEGUN).touch()
 
 
 def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int = 0) -> list[str]:

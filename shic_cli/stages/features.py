@@ -1,7 +1,11 @@
-"""Writes features of photos and of views: each is one crop, one call of the extractor, and unit vectors."""
+"""Writes features of photos and of views: each is one crop, one call of the extractor, and unit vectors.
+
+Features of the mask alone (`of_mask`) are not written: the mask and the crop take a hundredth of the space.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,7 +98,8 @@ def write_photo_features(
         path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings
     ) as writer:
         left = [image for image in share if image.name not in writer]
-        results = each_photo(left, masks, partial(photo_features, extractor), device, failures)
+        work = _crops if extractor.of_mask else partial(photo_features, extractor)
+        results = each_photo(left, masks, work, device, failures)
         for photo, (feature, crop) in filter(None, track(results, len(left), "features")):
             writer.add(photo.name, **_item(feature, crop, photo.kept))
         failures.check(len(images))
@@ -132,7 +137,9 @@ def write_view_features(
         extractor, fitted = fit_basis(extractor, features, views.mask, config.pca)
     with _writer(path, extractor, config, views.template, sources, overwrite) as writer:
         left = [i for i in range(len(views)) if f"{i:04d}" not in writer]
-        if fitted is None:
+        if extractor.of_mask:
+            numbered = ((i, None) for i in left)
+        elif fitted is None:
             # Whole batches are computed again, because the last digits of features may depend on the other
             # pictures of the batch.
             batches = {i // config.batch for i in left}
@@ -151,7 +158,14 @@ def write_view_features(
             )
 
 
-def _item(feature: torch.Tensor, crop: Crop, kept: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _crops(photos: Sequence[Photo]) -> list[tuple[None, Crop]]:
+    """For each photo no features, and the crop around its mask."""
+    return [(None, Crop.around(photo.mask)) for photo in photos]
+
+
+def _item(
+    feature: torch.Tensor | None, crop: Crop, kept: dict[str, np.ndarray]
+) -> dict[str, np.ndarray | None]:
     """The arrays of one item of a features file; `kept` are those of the photo itself."""
     crop_array = np.array([crop.top, crop.left, crop.side])
-    return {"feature": feature.cpu().numpy(), "crop": crop_array, **kept}
+    return {"feature": None if feature is None else feature.cpu().numpy(), "crop": crop_array, **kept}

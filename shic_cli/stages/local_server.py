@@ -143,7 +143,7 @@ class Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers or not length.isascii() or not length.isdigit():
             return Answer.refusal(411, "the request does not say its length", "send Content-Length")
-        if int(length) > LARGEST:
+        if len(length) > 18 or int(length) > LARGEST:
             return Answer.refusal(413, f"it is larger than {LARGEST >> 20} MB", "make the picture smaller")
         return None
 
@@ -155,8 +155,8 @@ class Handler(BaseHTTPRequestHandler):
             return route(request)
         except ShicError as error:
             return Answer.refusal(400, error.message, error.hint)
-        except Exception:
-            log.exception("%s failed", self.path.partition("?")[0])
+        except Exception as error:
+            log.error("%s failed: %s: %s", self.path.partition("?")[0], type(error).__name__, error)
             return Answer.refusal(500, "the server met an error", "the terminal where shic runs says more")
 
     def _send(self, answer: Answer) -> None:

@@ -23,7 +23,7 @@ from shic_cli.base.errors import Failures, InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MaskConfig
 from shic_cli.files.alpha import cut_out
-from shic_cli.files.atomic import atomic
+from shic_cli.files.atomic import atomic, tidy
 from shic_cli.files.mask_checks import check_mask, on_border
 from shic_cli.files.masks import read_mask
 from shic_cli.files.photos import SMALLEST, Crop, ImageFile, decode, encode
@@ -205,6 +205,10 @@ class MaskWriter:
         if self._path(image.name, 0).exists() and not self.overwrite:
             found, objects, kept = self._read(image.name, rgb.shape[:2])
             main, source = main_object(found), "kept"
+            for number in kept:  # a run that was killed may have left a lock beside them
+                tidy(self._path(image.name, number - 1))
+                if self.config.all:
+                    tidy(self._crop(image, number - 1))
         else:
             cut = cut_out(alpha)
             if cut.reason:

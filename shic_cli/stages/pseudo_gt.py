@@ -25,7 +25,14 @@ from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import Crop, ImageFile, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning import similarity
-from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
+from shic_cli.learning.encode import (
+    each_photo,
+    fit_basis,
+    mask_features,
+    photo_features,
+    view_features,
+    with_basis,
+)
 from shic_cli.learning.pca import Projected
 from shic_cli.learning.transport import Transport
 from shic_cli.learning.views import Views
@@ -238,10 +245,15 @@ def _extractor_of(
 def _item_queries(reader: ItemReader, names: Sequence[str], teacher: Teacher) -> Iterator[_Query]:
     """The photos `names` of a features file, with their features."""
     for item in map(reader.__getitem__, names):
-        _check_item(item, teacher.extractor.dim, f"{reader.path}: {item.name}")
-        feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
+        where, crop = f"{reader.path}: {item.name}", Crop(*map(int, item.crop))
+        _check_crop(item, crop, where)
+        if teacher.extractor.of_mask:
+            feature = mask_features(teacher.extractor, item.mask, crop)
+        else:
+            _check_feature(item, teacher.extractor.dim, where)
+            feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
         kept = {name: item.arrays[name] for name in ("encoded", "mask", "void") if name in item.arrays}
-        yield _Query(item.name, kept, Crop(*map(int, item.crop)), feature)
+        yield _Query(item.name, kept, crop, feature)
 
 
 def _queries(
@@ -274,18 +286,23 @@ def _photo_queries(
         yield _Query(photo.name, photo.kept, crop, feature)
 
 
-def _check_item(item: Item, dim: int, where: str) -> None:
-    """InputError unless the features are `dim` long, on a square grid, and of a crop that meets the mask."""
-    top, left, side = map(int, item.crop)
-    height, width = item.mask.shape
-    if item.feature.shape != (dim, item.feature.shape[1], item.feature.shape[1]):
+def _check_feature(item: Item, dim: int, where: str) -> None:
+    """InputError unless the features are there, `dim` long and on a square grid."""
+    shape = item.feature.shape if "feature" in item.arrays else ()
+    if shape != (dim, *shape[1:2] * 2):
         raise InputError(
-            f"{where}: its features are {item.feature.shape}, expected {dim} channels on a square grid",
+            f"{where}: its features are {shape or 'missing'}, expected {dim} channels on a square grid",
             "make the file again",
         )
-    if side < 1 or not (-side < top < height and -side < left < width) or side > 4 * max(height, width):
+
+
+def _check_crop(item: Item, crop: Crop, where: str) -> None:
+    """InputError unless the crop meets the photo, and its mask is not empty."""
+    height, width = item.mask.shape
+    fits = -crop.side < crop.top < height and -crop.side < crop.left < width
+    if crop.side < 1 or not fits or crop.side > 4 * max(height, width):
         raise InputError(
-            f"{where}: its crop, {side} pixels from {left},{top}, does not fit this photo",
+            f"{where}: its crop, {crop.side} pixels from {crop.left},{crop.top}, does not fit this photo",
             "make the file again",
         )
     if not item.mask.any():

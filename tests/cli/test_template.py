@@ -145,3 +145,20 @@ def test_its_own_older_picture_is_no_reason_to_refuse(
     assert run(*few, "-o", "animal.h5") == 1
     assert "animal.png: is there already and is kept" in capsys.readouterr().err
     assert not (folder / "animal.h5").exists()
+
+
+def test_a_run_that_is_killed_between_its_files_is_given_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The template comes last: as long as it is not there, the same line makes what is missing."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    few = ("animal.obj", "--vertices", "100", "--eigenvectors", "4")
+    monkeypatch.setattr("shic_cli.stages.template.write", stop)
+    assert run(*few) == 130 and not (folder / "template.h5").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert run(*few) == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["animal.obj", "template.h5", "template.png"]

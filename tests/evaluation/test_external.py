@@ -58,6 +58,14 @@ def test_points_that_are_not_answered(folder: Path) -> None:
     assert score(path)["mean"] == 228 and score(path)["missing_images"] == 1
 
 
+def test_an_answer_counts_in_the_pixel_that_it_falls_in(folder: Path) -> None:
+    """(4.9, 2.9) falls in the pixel (4, 2), which is beside (3, 2), where 1 errs by d(1, 1)."""
+    path = folder / "p.csv"
+    path.write_text("image,x,y,vertex\na.jpg,4.9,2.9,2\n")
+    found = score(path)
+    assert found["mean"] == pytest.approx(228 / 3) and found["holes"] == 1
+
+
 def test_points_as_npz(folder: Path) -> None:
     path = folder / "p.npz"
     np.savez(path, image=["a.jpg"] * 3, x=[3, 4, 3], y=[2, 2, 5], vertex=[3, 2, 1])

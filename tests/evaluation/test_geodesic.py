@@ -55,6 +55,40 @@ def test_share_that_the_mirror_would_mend(tmp_path: Path, template: Template) ->
     assert found["left_right"] == 0.5
 
 
+def test_only_a_mirrored_answer_of_less_than_half_the_error_is_a_mix_up(
+    tmp_path: Path, template: Template
+) -> None:
+    """0 for 3 is its mirror image; 3 for 2 would err by 50 in place of 90; 1 for 1 is right, mirrored too."""
+    vertex = one_map()
+    vertex[5, 3] = 3
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": vertex}, template.fingerprint)
+    points = annotation(1, [0, 0, 255, 255], [3, 3, 4], [2, 5, 2], [0, 1, 2])
+    found = geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", [points])), template)
+    assert found["mean"] == pytest.approx((228 + 90 + 0) / 3) and found["left_right"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    ("box", "confidence"),
+    [
+        ([3.5, 2.5, 1.2, 0.4], 0.5),  # columns 3 and 4 of row 2, in which the box begins and ends
+        ([4, 2, 1, 1], 0.75),
+        ([-2, -2, 5.5, 4.5], 0.25),  # columns to 3, rows to 2
+        ([-3, -3, 2, 2], 0),  # beside the photo
+        ([0, 0, 100, 100], 0.5),
+    ],
+)
+def test_confidence_is_the_mean_score_of_the_pixels_that_the_box_touches(
+    tmp_path: Path, template: Template, box: list[float], confidence: float
+) -> None:
+    vertex, score = one_map(), np.zeros((10, 10))
+    vertex[5, 3] = -1
+    score[2, 3], score[2, 4] = 0.25, 0.75
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": vertex}, template.fingerprint, score)
+    points = read_annotations(write_annotations(tmp_path / "a.json", [annotation(1, box, [0], [0], [0])]))
+    (found,) = scored(MapsFile(maps, template), points, template)
+    assert found.confidence == pytest.approx(confidence, abs=1e-3)
+
+
 def test_missing_image_counts_at_the_largest_distance(
     tmp_path: Path, template: Template, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -124,3 +158,11 @@ def test_bootstrap_draws_groups() -> None:
     assert many == bootstrap(np.arange(100.0), np.ones(100), 1)
     assert pytest.approx(many[0], abs=0.6) == 49.5 - 1.96 * 2.89  # the mean's standard error is 28.9 / 10
     assert pytest.approx(many[1], abs=0.6) == 49.5 + 1.96 * 2.89
+
+
+def test_the_interval_is_that_of_a_ratio_of_sums() -> None:
+    """Half of the groups have one point without an error, half nine points of 10: the mean over points is 9,
+    that over groups 5.
+    """
+    low, high = bootstrap(np.repeat([0.0, 90.0], 40), np.repeat([1, 9], 40), 0)
+    assert 8 < low < 9 < high < 9.6

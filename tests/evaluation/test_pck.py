@@ -279,3 +279,41 @@ def test_interval_draws_images_where_all_of_them_are_paired(tmp_path: Path) -> N
         "ci95"
     ]  # a csv: pairs are drawn
     assert 0.7 < low < 0.8 < high < 0.9
+
+
+def test_the_interval_of_paired_images_is_that_of_a_ratio_of_sums(tmp_path: Path) -> None:
+    """Of 30 images 15 have a second keypoint, which is always wrong: 0.81 of the points are right, but the
+    mean over pairs is 0.88.
+    """
+    points = {f"i{i:02d}": {"p": [0, 0]} | ({"q": [39, 0]} if i % 2 else {}) for i in range(30)}
+    pairs = read_pairs(keypoints(tmp_path / "k.json", **points))
+    found = pck.score(pairs, to([0, 0], [0, 0]), dict.fromkeys(points, blank()), PckConfig())
+    assert found["pck"] == pytest.approx(870 / 1080)
+    assert found["ci95"][0] < 0.74 and found["ci95"][1] < 0.94
+
+
+def test_kinds_are_weighed_by_how_often_their_pairs_are_drawn(tmp_path: Path) -> None:
+    """Only what goes to a is right; its share is that of its draws, which chance makes unequal."""
+    names = "abcde"
+    pairs = read_pairs(keypoints(tmp_path / "k.json", **{name: {"p": [0, 0]} for name in names}))
+    masks, one = dict.fromkeys(names, blank()), PckConfig(protocol="csm", self_pairs="on")
+    answer = {True: np.zeros((1, 2)), False: np.full((1, 2), 19.0)}
+    found = pck.score(pairs, lambda each: answer[each.target == "a"], masks, one)
+    drawn, often = pck.draw_csm(pairs)
+    share = sum(often[i] for i, each in enumerate(drawn) if each.target == "a") / often.sum()
+    assert found["mean_of_kinds"] == pytest.approx(share, abs=1e-12) != 1 / 5
+
+
+def test_a_position_stands_for_the_pixel_that_it_falls_in(template: Template) -> None:
+    """(0.9, 5.8) is in the pixel (0, 5), which has vertex 2, not in (1, 6), which has vertex 1."""
+    sides = {"a": side(template, {(0, 5): 2, (1, 6): 1}), "b": side(template, {(0, 0): 2, (9, 9): 1})}
+    one = Pair("a", "b", np.array([[0.9, 5.8]]), np.zeros((1, 2)))
+    found = pck.through(sides)(one)
+    assert found is not None and found.tolist() == [[0, 0]]
+
+
+def test_vertices_that_the_template_lacks_are_named(tmp_path: Path, template: Template) -> None:
+    pairs = read_pairs(keypoints(tmp_path / "k.json", a={"p": [3, 2]}, b={"p": [3, 2]}))
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map() + 2}, template.fingerprint)
+    with pytest.raises(InputError, match=r"a\.jpg: vertex holds numbers outside -1 to 3"):
+        pck.sides_of_maps(pairs, maps, template)

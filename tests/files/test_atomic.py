@@ -4,6 +4,7 @@ writers.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,9 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shic_cli.base.errors import InputError, ShicError
+from shic_cli.files import atomic as atomic_module
+from shic_cli.files import hdf5
 from shic_cli.files.atomic import RECORD, Journal, atomic, check_target
 
 HEADER = {"params": {"size": 3, "views": [1, 2]}, "kind": "test"}
@@ -216,3 +220,73 @@ def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
         partial.write_bytes(b"")
         partial.chmod(0o600)
     assert (tmp_path / "made").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_checkpoint_never_lies_beside_another_journal(tmp_path: Path) -> None:
+    """It belongs to the journal's settings: it stays when they go on, and goes with the journal."""
+    one = journal(tmp_path / "t.h5")
+    one.checkpoint.write_bytes(b"state")
+    one.close()
+    one = journal(tmp_path / "t.h5")
+    assert one.continued and one.checkpoint.read_bytes() == b"state"
+    one.close()
+    other = Journal(tmp_path / "t.h5", {"kind": "other"}, replace=True)
+    assert not other.continued and not other.checkpoint.exists()
+    other.checkpoint.write_bytes(b"state")
+    other.close(remove=True)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_checkpoint_without_a_journal_is_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "t.h5.checkpoint").write_bytes(b"state")
+    assert not journal(tmp_path / "t.h5").continued and not (tmp_path / "t.h5.checkpoint").exists()
+
+
+def test_what_a_run_left_that_was_killed_at_its_very_end_goes_checkpoint_included(tmp_path: Path) -> None:
+    one = journal(tmp_path / "t.h5")
+    with one.finishing() as partial:
+        partial.write_bytes(b"done")
+    one.checkpoint.write_bytes(b"state")
+    one.close()
+    with pytest.raises(ShicError, match="is there already"):
+        check_target(tmp_path / "t.h5", overwrite=False)
+    assert os.listdir(tmp_path) == ["t.h5"]
+
+
+@pytest.mark.parametrize("change", ["longer", "newer"])
+def test_a_journal_whose_target_is_another_one_stays(tmp_path: Path, change: str) -> None:
+    target = tmp_path / "t.h5"
+    one = journal(target)
+    with one.finishing() as partial:
+        partial.write_bytes(b"done")
+    one.close()
+    moment = target.stat().st_mtime_ns
+    if change == "longer":
+        target.write_bytes(b"done by another")
+    os.utime(target, ns=(moment, moment + (change == "newer") * 1000))
+    with pytest.raises(ShicError, match="is there already"):
+        check_target(target, overwrite=False)
+    assert sorted(os.listdir(tmp_path)) == ["t.h5", "t.h5.journal"]
+
+
+@pytest.mark.parametrize("at", ["at once", "at the end"])
+def test_a_disk_that_is_full_ends_an_hdf5_file_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """HDF5 hears nothing of it, for it could not give the file up."""
+    real, left = atomic_module._write_all, [0 if at == "at once" else 10_000]
+
+    def write(file: object, data: bytes | memoryview) -> None:
+        if left[0] < len(data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= len(data)
+        real(file, data)
+
+    monkeypatch.setattr(atomic_module, "_write_all", write)
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        atomic(tmp_path / "t.h5") as partial,
+        hdf5.created(partial) as (file, _),
+    ):
+        file.create_dataset("x", data=np.arange(10_000))
+    assert caught.value.filename == str(tmp_path / "t.h5") and os.listdir(tmp_path) == []

@@ -192,6 +192,91 @@ def test_chunks_come_back_as_the_library_reads_them(tmp_path: Path, dtype: str, 
         assert found.dtype == array.dtype and np.array_equal(found, data[()]) and np.array_equal(found, array)
 
 
+@pytest.mark.parametrize(
+    ("shape", "chunks", "said"),
+    [
+        ((3000,), (1,), "has 3000 chunks of 4 bytes"),
+        ((1040, 512), (1, 512), ""),  # many, of a size that programs write
+        ((1024,), (1,), ""),  # small, but few
+        ((8,), (4096,), "has 1 chunks of 16384 bytes"),
+        ((8,), (512,), ""),
+        ((1024,), (4096,), ""),  # four times as large as what is in it
+    ],
+)
+def test_chunks_of_a_size_or_number_that_no_program_writes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    said: str,
+) -> None:
+    monkeypatch.setattr(hdf5, "FREE", 2048)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        data = file.create_dataset("x", shape, "f4", chunks=chunks, maxshape=(None,) * len(shape))
+        data[:] = 1
+        file.flush()
+        if not said:
+            hdf5.check_dataset(data, np.dtype("f4"), "x")
+            assert np.array_equal(hdf5.read_array(data, "x"), np.ones(shape))
+            return
+        with pytest.raises(InputError, match=said):
+            hdf5.check_dataset(data, np.dtype("f4"), "x")
+
+
+def test_what_is_packed_twice_is_refused(tmp_path: Path) -> None:
+    """Each packing multiplies what a few bytes can unpack to."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        how.set_chunk((64,))
+        how.set_deflate(9)
+        how.set_deflate(9)
+        kind, space = h5py.h5t.py_create(np.dtype("u1")), h5py.h5s.create_simple((64,))
+        h5py.h5d.create(file.id, b"x", kind, space, how)
+        file["x"][:] = 7
+        with pytest.raises(InputError, match="by a filter that is not read"):
+            hdf5.check_dataset(file["x"], np.dtype("u1"), "x")
+
+
+def test_a_chunk_may_leave_filters_out(tmp_path: Path) -> None:
+    """A bit of its mask says so, for each filter; programs leave out the packing of what it makes larger."""
+    array = np.arange(48, dtype="<i4").reshape(6, 8)
+    shuffled = array[3:].reshape(-1).view("u1").reshape(-1, 4).T.tobytes()
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        data = file.create_dataset("x", (6, 8), "<i4", chunks=(3, 8), compression="gzip", shuffle=True)
+        data.id.write_direct_chunk((0, 0), zlib.compress(array[:3].tobytes()), filter_mask=0b01)
+        data.id.write_direct_chunk((3, 0), shuffled, filter_mask=0b10)
+        assert np.array_equal(data[()], array)
+        assert np.array_equal(hdf5.read_array(data, "x"), array)
+
+
+def test_a_bool_of_another_byte_counts_once(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        data = file.create_dataset("x", (4,), "?", chunks=(4,))
+        data.id.write_direct_chunk((0,), bytes([0, 1, 2, 255]))
+        assert hdf5.read_array(data, "x").view(np.uint8).tolist() == [0, 1, 1, 1]
+
+
+def test_an_attribute_is_not_read_if_it_is_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdf5, "LONGEST", 100)
+    monkeypatch.setattr(hdf5, "_frugal", lambda: pytest.fail("its text was asked for"))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.attrs["long"] = np.bytes_("x" * 101)
+        with pytest.raises(InputError, match="the attribute long is no text"):
+            hdf5.attribute(file, "long", "x")
+        monkeypatch.undo()
+        assert hdf5.attribute(file, "long", "x") == "x" * 101
+
+
+@pytest.mark.parametrize("value", ["é", "", 7, -3])
+def test_attributes_come_back(tmp_path: Path, value: str | int) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.attrs["a"] = value
+        assert hdf5.attribute(file, "a", "x") == value and hdf5.attribute(file, "b", "x") is None
+        file.attrs["bytes"] = np.bytes_(b"\xff")
+        with pytest.raises(InputError, match="the attribute bytes can't be read"):
+            hdf5.attribute(file, "bytes", "x")
+
+
 def test_a_large_data_set_is_read_where_its_file_is_large_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

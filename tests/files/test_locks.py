@@ -144,14 +144,55 @@ def test_the_owner_that_is_gone_is_taken_over(tmp_path: Path, without_locks: Non
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("changed", [{"host": "elsewhere"}, {}])
+@pytest.mark.parametrize(
+    "why", ["elsewhere", "elsewhere, and here its number has ended", "here", "another user's"]
+)
 def test_the_owner_that_may_live_is_named(
-    tmp_path: Path, without_locks: None, changed: dict[str, object]
+    tmp_path: Path, without_locks: None, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    before = owner(tmp_path, **changed).read_text()
+    changed = {"host": "elsewhere"} if "elsewhere" in why else {}
+    before = owner(tmp_path, **changed, **({"pid": ended_pid()} if "ended" in why else {})).read_text()
+
+    def kill(pid: int, number: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    if why == "another user's":
+        monkeypatch.setattr(os, "kill", kill)
     with pytest.raises(ShicError, match=r"another run is writing it \(process \d+ on "):
         Lock(tmp_path / "a.h5")
     assert (tmp_path / ".a.h5.owner").read_text() == before and os.listdir(tmp_path) == [".a.h5.owner"]
+
+
+@pytest.mark.parametrize("old", [locks.STALE - 5, -3600])
+def test_an_owner_elsewhere_is_stale_after_some_minutes_alone(
+    tmp_path: Path, without_locks: None, old: float
+) -> None:
+    """Nor is it when its clock, or that of the file server, goes ahead."""
+    path = owner(tmp_path, host="elsewhere")
+    moment = time.time() - old
+    os.utime(path, (moment, moment))
+    with pytest.raises(ShicError, match="another run is writing it"):
+        Lock(tmp_path / "a.h5")
+    assert os.listdir(tmp_path) == [".a.h5.owner"]
+
+
+def test_a_stale_owner_that_another_process_takes_over_just_now_stays(
+    tmp_path: Path, without_locks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read once more after it was moved aside, and put back."""
+    path, real, long_ago = owner(tmp_path, host="elsewhere"), os.rename, time.time() - locks.STALE - 60
+    os.utime(path, (long_ago, long_ago))
+
+    def rename(old: Path, new: Path) -> None:
+        monkeypatch.undo()
+        path.write_text(path.read_text().replace("elsewhere", "a third"))
+        real(old, new)
+
+    monkeypatch.setattr(os, "rename", rename)
+    lock = Lock.__new__(Lock)
+    lock.owner = path
+    lock._remove_stale()
+    assert "host=a third\n" in path.read_text() and os.listdir(tmp_path) == [path.name]
 
 
 def test_an_owner_gives_signs_of_life(

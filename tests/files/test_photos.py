@@ -153,6 +153,11 @@ def test_listing_changes_with_names_and_sizes(tmp_path: Path) -> None:
     )
     assert listing([a])["count"] == 1 and listing([a]) == listing([a])
     assert len({str(listing(images)) for images in ([a], [b], [a, b])}) == 3
+    before = listing([a])
+    write(a.path, picture(12, 40))
+    assert listing([a]) != before
+    a.path.unlink()
+    assert listing([a])["count"] == 1 and listing([a]) != before
 
 
 def test_video_frames(tmp_path: Path) -> None:
@@ -174,6 +179,7 @@ def test_crop_around_a_mask() -> None:
     crop = Crop.around(blob(), margin=0.1)  # rows 3 to 8, columns 4 to 13: 10 wide, with margins 12
     assert crop == Crop(top=0, left=3, side=12)
     assert Crop.around(blob(), margin=0) == Crop(top=1, left=4, side=10)
+    assert Crop.around(blob(), margin=0.11).side == 13  # of 12.2: the margin is there whole
 
 
 @pytest.mark.parametrize("crop", [Crop(0, 0, 12), Crop(-5, -7, 40), Crop(3, 4, 7)])

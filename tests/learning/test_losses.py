@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from shic_cli.base.settings import TrainConfig
 from shic_cli.learning import losses
 
 
@@ -69,6 +70,35 @@ def test_equivariance_is_zero_for_mirrored_probabilities_and_two_for_disjoint_on
 
 def test_foreground_is_ln_2_for_logits_of_zero():
     assert losses.foreground(torch.zeros(1, 4, 4), torch.rand(1, 4, 4)).item() == pytest.approx(math.log(2))
+
+
+def test_void_does_not_count_in_the_foreground():
+    """Cells that are object, background, half void and half object, and void. The third is all object as far
+    as is known, and counts half.
+    """
+    logits = torch.tensor([[[2.0, -1.0, 3.0, 9.0]]])
+    mask, void = torch.tensor([[[1.0, 0.0, 0.5, 0.0]]]), torch.tensor([[[0.0, 0.0, 0.5, 1.0]]])
+    each = [math.log1p(math.exp(-2)), math.log1p(math.exp(-1)), math.log1p(math.exp(-3)) / 2]
+    assert losses.foreground(logits, mask, void).item() == pytest.approx(sum(each) / 2.5)
+    assert losses.foreground(logits, mask, torch.zeros(1, 1, 4)) == losses.foreground(logits, mask)
+    assert losses.foreground(logits, mask, torch.ones(1, 1, 4)) == 0
+
+
+def test_losses_whose_setting_is_0_are_left_out_and_the_others_are_theirs():
+    names = ("pseudo", "distance", "cycle", "equivariance")
+    logp, mirrored = random_logp(2, 3, 4), random_logp(2, 3, 4, seed=1)
+    vertex, yx = torch.tensor([[0, 1, 2], [3, 3, 0]]), torch.rand(2, 3, 2, dtype=torch.float64)
+    geodesic, mirror = torch.rand(4, 4, dtype=torch.float64), torch.tensor([1, 0, 3, 2])
+    expected = {
+        "pseudo": losses.pseudo(logp, vertex),
+        "distance": losses.distance(logp, geodesic[vertex]),
+        "cycle": losses.cycle(logp, yx),
+        "equivariance": losses.equivariance(logp, mirrored, mirror),
+    }
+    for left_out in (*names, ""):
+        config = TrainConfig(**{name: float(name != left_out) for name in names})
+        found = losses.natural(config, logp, mirrored, vertex, yx, geodesic, mirror)
+        assert found == {name: value for name, value in expected.items() if name != left_out}
 
 
 @pytest.mark.parametrize("name", ["pseudo", "distance", "cycle", "equivariance"])

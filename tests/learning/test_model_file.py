@@ -1,6 +1,7 @@
 """The model: E = U C, both decoders, and the file."""
 
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -122,7 +123,35 @@ def test_a_damaged_model_is_refused(tmp_path, how):
         load_model(path)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"not a model", b"\xff" * 64])
+def header(text: str, data: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file with the header `text`, which says that it is `length` bytes long."""
+    return struct.pack("<Q", len(text) if length is None else length) + text.encode() + data
+
+
+def tensor(shape: str, begin: int, end: int, dtype: str = "F32") -> str:
+    return f'{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{begin},{end}]}}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"not a model",
+        b"\xff" * 64,
+        header("{}"),
+        header("{}", length=1 << 63),
+        header("{}", length=90 << 20),
+        header("[" * 100_000),
+        header('{"__metadata__":{"format":1}}'),
+        header('{"C":' + tensor(f"[{1 << 40}]", 0, 1 << 42) + "}"),
+        header('{"C":' + tensor(f"[{1 << 62},{1 << 62}]", 0, 8) + "}", bytes(8)),
+        header('{"C":' + tensor("[2]", 8, 0) + "}", bytes(8)),
+        header('{"C":' + tensor("[2]", 0, 8) + ',"D":' + tensor("[2]", 4, 12) + "}", bytes(12)),
+        header('{"C":' + tensor("[2]", 0, 8, "X9") + "}", bytes(8)),
+        header('{"C":' + tensor("[0]", 0, 0) + ',"C":' + tensor("[2]", 0, 8) + "}", bytes(8)),
+    ],
+)
 def test_what_is_no_model_is_refused(tmp_path, content):
     path = tmp_path / "m.safetensors"
     if content is not None:

@@ -111,6 +111,23 @@ def test_agreement_prefers_the_view_that_agrees_with_the_whole_object(scene):
     )
 
 
+@pytest.mark.parametrize(
+    ("rows", "queries", "expected"),
+    [(2, 1, (1 + 1 / 2) / 2), (1, 4, (1 / 4 + 1) / 2), (3, 3, 1.0), (0, 2, -1.0)],
+)
+def test_agreement_goes_from_pixels_to_vertices_and_back(rows, queries, expected):
+    """Of four directions the view has the first `rows`, the object the first `queries`."""
+    bank = Bank([(torch.eye(4)[:rows], torch.arange(rows))], 4)
+    assert similarity.agreements(bank, torch.eye(4)[:queries]).tolist() == pytest.approx([expected])
+
+
+def test_the_bonus_is_the_agreement_times_how_far_a_view_is_behind_the_best():
+    bank = Bank([(torch.eye(4)[:2], torch.arange(2)), (torch.eye(4)[:1], torch.tensor([3]))], 4)
+    found = similarity.pool_similarities(bank, torch.eye(4)[:2], agreement=2.0)
+    assert found[:2].tolist() == [[1, 0], [0, 1]] and found[3].tolist() == pytest.approx([0.5, -0.5])
+    assert similarity.match(bank, torch.eye(4)[:2], agreement=2.0)[0].tolist() == [0, 1]
+
+
 def test_the_lowest_of_equal_vertices_wins():
     vertex, score = similarity.best_vertices(torch.tensor([[0.1, 0.3], [0.5, 0.3], [0.5, 0.2]]))
     assert vertex.tolist() == [1, 0] and score.tolist() == pytest.approx([0.5, 0.3])
@@ -121,6 +138,11 @@ def test_sample_reads_pixel_centres_exactly():
     yx = torch.tensor([[[0.0, 0.0], [3.0, 3.0], [1.0, 2.5]]])
     expected = torch.stack([maps[0, :, 0, 0], maps[0, :, 3, 3], (maps[0, :, 1, 2] + maps[0, :, 1, 3]) / 2])
     torch.testing.assert_close(similarity.sample(maps, yx, 4)[0], expected)
+
+
+def test_beyond_the_outermost_centres_a_map_goes_on_as_it_is_there():
+    yx = torch.tensor([[[-0.5, -0.5], [7.5, 3.0], [0.0, 7.5], [20.0, -20.0]]])
+    torch.testing.assert_close(similarity.sample(torch.ones(1, 3, 4, 4), yx, 8), torch.ones(1, 4, 3))
 
 
 @pytest.mark.parametrize("pool", ["max", "mean", "topk"])

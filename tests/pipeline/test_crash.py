@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from crash import LINES
+from crash import LONG
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {
@@ -23,9 +23,7 @@ ENVIRONMENT = {
 }
 
 
-@pytest.mark.parametrize(
-    ("hows", "commands"), [(("kill",), tuple(LINES)), (("term", "int", "limit"), ("features",))]
-)
+@pytest.mark.parametrize(("hows", "commands"), [(("kill",), LONG), (("term", "int", "limit"), ("features",))])
 def test_stopped_runs_end_as_if_they_had_not_been(hows: tuple[str, ...], commands: tuple[str, ...]) -> None:
     options = [word for how in hows for word in ("--how", how)]
     line = [sys.executable, str(ROOT / "tests" / "crash.py"), "--runs", "1", *options, *commands]

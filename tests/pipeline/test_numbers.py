@@ -126,8 +126,10 @@ def test_an_item_with_such_a_number_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_features_that_were_spoilt_in_their_file_are_refused(folder: Path, shic: Callable) -> None:
-    assert shic("features", "imgs", "--extractor", "silhouette")[0] == 0
+def test_features_that_were_spoilt_in_their_file_are_refused(
+    folder: Path, shic: Callable, tiny_vit: Callable
+) -> None:
+    assert shic("features", "imgs", "--extractor", f"vit:{tiny_vit('dinov2')}")[0] == 0
     with h5py.File("features.h5", "r+") as file:
         file["items/00000001/feature"][0, 0, 0] = np.nan
     status, _, err = shic("pseudo-gt", "features.h5", *FEW)

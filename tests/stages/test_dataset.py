@@ -242,3 +242,19 @@ def test_class_that_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(data | {"annotations": [thing(1, 1, 1, [0, 0, 5, 5])]}))
     with pytest.raises(InputError, match="can't name a folder"):
         read_classes(tmp_path / "a.json")
+
+
+def test_a_run_that_ended_between_two_classes_is_given_again(
+    shic: Shic, lvis: Callable[..., None], tmp_path: Path
+) -> None:
+    lvis(HORSE, thing(12, 2, 80, [20, 10, 40, 20]))
+    assert shic(*WORDS)[0] == 0
+    horse, cow = (tmp_path / "out" / name / "ds1_val/annotations.json" for name in ("horse", "cow"))
+    before = cow.read_bytes(), horse.read_bytes()
+    assert shic(*WORDS)[0] == 1  # both are there and are kept
+    cow.unlink()
+    assert shic(*WORDS)[0] == 0 and (cow.read_bytes(), horse.read_bytes()) == before
+    cow.unlink()
+    lvis(HORSE, thing(12, 2, 80, [20, 10, 40, 30]))
+    status, _, err = shic(*WORDS)
+    assert status == 1 and "horse/ds1_val/annotations.json: is there already" in err and not cow.exists()

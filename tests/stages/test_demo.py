@@ -138,7 +138,10 @@ def test_chance_is_the_mean_over_all_vertices(tmp_path) -> None:
 def test_a_folder_that_holds_something_is_kept(tmp_path) -> None:
     folder = tmp_path / "demo"
     demo.prepare_folder(folder, overwrite=False)
-    demo.prepare_folder(folder, overwrite=False)  # an empty one will do
+    demo.prepare_folder(folder, overwrite=False)  # one of a demo that did not come to its end will do
+    (folder / demo.BEGUN).unlink()
+    demo.prepare_folder(folder, overwrite=False)  # an empty one too
+    (folder / demo.BEGUN).unlink()
     (folder / "imgs").mkdir()
     for name in ("notes.txt", "trex.obj", "pgt.h5.journal", "imgs/mine.jpg", "imgs/trex_0000.jpg"):
         (folder / name).write_text("")
@@ -147,6 +150,7 @@ def test_a_folder_that_holds_something_is_kept(tmp_path) -> None:
     assert (folder / "trex.obj").exists()
     demo.prepare_folder(folder, overwrite=True)
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == [
+        demo.BEGUN,
         "imgs",
         "imgs/mine.jpg",
         "notes.txt",

@@ -103,6 +103,12 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return set_
 
 
+class Stored(Silhouette):
+    """As an extractor that sees pictures: its features are kept in the file."""
+
+    of_mask = False
+
+
 @pytest.mark.parametrize("pca", [0, 6])
 def test_features_of_views_go_on_where_they_were_stopped(
     views: Views, interrupted, monkeypatch, tmp_path: Path, pca: int
@@ -118,6 +124,7 @@ def test_features_of_views_go_on_where_they_were_stopped(
         return call(self, images, masks)
 
     monkeypatch.setattr(Silhouette, "__call__", counted)
+    monkeypatch.setattr(features, "make_extractor", lambda *_: Stored())
     config = FeatureConfig(extractor="silhouette", batch=2, pca=pca)
     write_view_features(views, tmp_path / "whole.h5", config, CPU, sources={}, track=track)
     assert tracked == [(5, "features")] and encoded == [2, 2, 1]
@@ -145,6 +152,33 @@ def test_views_are_not_encoded_for_a_file_that_is_there(views: Views, monkeypatc
     monkeypatch.setattr(features, "make_extractor", lambda *_: pytest.fail("the extractor was made"))
     with pytest.raises(ShicError, match="is kept"):
         write_view_features(views, tmp_path / "f.h5", FeatureConfig(), CPU, sources={})
+
+
+def test_features_of_the_mask_alone_are_not_stored_and_match_all_the_same(
+    folder: Path, shic: Callable
+) -> None:
+    """They took 420 kB of a picture of 48 pixels; the mask, the crop and the photo itself take a few."""
+    (folder / "imgs" / "photo2.png").write_bytes(b"no picture")
+    assert shic("features", "imgs", "--extractor", "silhouette")[0] == 4
+    reader = ItemReader(folder / "features.h5", "shic/features")
+    photos = sum((folder / "imgs" / name).stat().st_size for name in reader.names)
+    assert len(reader) == 5 and all("feature" not in item.arrays for item in reader)
+    assert (folder / "features.h5").stat().st_size < photos + len(reader) * 8000
+    assert shic("pseudo-gt", "features.h5", "-o", "one.h5", *FEW)[0] == 0
+    assert shic("pseudo-gt", "imgs", "-o", "two.h5", "--extractor", "silhouette", *FEW)[0] == 4
+    one, two = (ItemReader(folder / f"{name}.h5", "shic/maps") for name in ("one", "two"))
+    for a, b in zip(one, two, strict=True):
+        assert np.array_equal(a.vertex, b.vertex) and np.array_equal(a.score, b.score)
+
+
+def test_features_that_a_file_should_have_and_has_not(
+    folder: Path, shic: Callable, tiny_vit: Callable
+) -> None:
+    assert shic("features", "imgs", "--extractor", f"vit:{tiny_vit('dinov2')}")[0] == 0
+    with h5py.File(folder / "features.h5", "r+") as file:
+        del file["items/00000000/feature"]
+    status, _, err = shic("pseudo-gt", "features.h5", *FEW)
+    assert status == 1 and "photo0.png: its features are missing, expected 32 channels" in err
 
 
 def photos(folder: Path, seed: int = 0) -> None:
@@ -265,13 +299,21 @@ def test_views_that_do_not_fit_together_are_done_one_by_one(views: Views) -> Non
 
 @pytest.mark.parametrize("together", [2, 4, 16])
 def test_photos_in_batches_get_what_they_get_alone(
-    folder: Path, shic: Callable, small_model_file: Path, monkeypatch: pytest.MonkeyPatch, together: int
+    folder: Path,
+    shic: Callable,
+    small_model_file: Path,
+    tiny_vit: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    together: int,
 ) -> None:
     """As on a GPU: more than one at a time, the last batch smaller, one photo unreadable, one
     already done.
     """
     (folder / "imgs" / "photo2.png").write_bytes(b"no picture")
-    lines = {"f": ("features", "imgs", "--extractor", "silhouette"), "m": ("predict", "imgs", "--flip", "on")}
+    lines = {
+        "f": ("features", "imgs", "--extractor", f"vit:{tiny_vit('dinov2')}"),
+        "m": ("predict", "imgs", "--flip", "on"),
+    }
     for name, line in lines.items():
         assert shic(*line, "-o", f"{name}1.h5")[0] == 4
     monkeypatch.setitem(devices.TOGETHER, "cpu", together)

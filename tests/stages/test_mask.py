@@ -106,7 +106,10 @@ def test_masks_that_are_there_are_kept(tmp_path: Path, caplog: pytest.LogCapture
     assert not caplog.messages
     (row,) = write_masks([image], masker, tmp_path / "masks", MaskConfig(), overwrite=True)[0].rows
     assert row.source == "masker" and np.array_equal(read_mask(tmp_path / "masks/a.png").mask, LARGE)
+    for left in (".a.png.lock", ".a.partial.png"):  # by a run that was killed
+        (tmp_path / "masks" / left).write_bytes(b"")
     (again,) = write_masks([image], masker, tmp_path / "masks", MaskConfig())[0].rows
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a.png"]
     assert (again.source, again.score, again.objects, again.unsure) == (
         "kept",
         0.5,

@@ -85,6 +85,7 @@ def test_no_path_leads_to_a_file(served: str, folder: Path) -> None:
 
 def test_what_is_too_large_or_has_no_length_is_refused_unread(served: str) -> None:
     assert ask(served, "POST", "/predict", Content_Length=str(10**12))[0] == 413
+    assert ask(served, "POST", "/predict", Content_Length="9" * 5000)[0] == 413
     assert ask(served, "POST", "/predict", Content_Length="-1")[0] == 411
     status, content, headers = ask(served, "POST", "/predict?name=a.png", b"no picture")
     assert status == 400 and "can't be read as an image" in json.loads(content)["error"]

@@ -28,6 +28,7 @@ class ExtractorDefaults(PartDefaults, Protocol):
     """What an extractor may have, with the value that counts where it does not have it."""
 
     needs_mask: bool = False  # True: without the object's mask its features mean nothing
+    of_mask: bool = False  # True: its features are those of the mask alone; files keep the mask, not them
     sees_whole_object: bool = (
         False  # True: each feature knows the whole object, so a pointwise decoder suffices
     )
