@@ -30,8 +30,6 @@ TURN = 0.5  # radians, the standard deviation of a joint's turn
 SIDEWAYS = 0.4  # that of turns about the body's other axes, as a share of TURN
 GROWTH, SCALE, BEND = 0.15, 0.1, 0.25  # those of the limbs' lengths, the body's scale and the trunk's bend
 MIRRORED = torch.tensor([1.0, -1.0, -1.0])  # a rotation vector times this is its mirror image
-GROUND = 0.015  # that of the difference in height of two feet on the ground; the body's longest side is 1
-EYE, EYES = 0.14, 0.12  # radians, mean and standard deviation of how far the camera looks down
 PRIOR = 2e-3  # weight of these
 PIXELS = 400  # pixels of a photo that are fitted
 THIN = 0.12  # a part this wide or narrower is thin, as a share of the object's longer side
@@ -198,35 +196,32 @@ class _Problem:
     """A fit's data: the rig of the points that count, and the places in it of the pixels' vertices, `own`.
 
     `spread` are the places of the points that stand for the whole body. `on_legs` `(N,)` says which pixels
-    are a leg's, and `feet` `(L, 2)` are the places of the two feet of each pair of legs.
+    are a leg's.
     """
 
     rig: Rig
     seen: Observed
     own: torch.Tensor
     spread: torch.Tensor
-    feet: torch.Tensor
     on_legs: torch.Tensor
 
     @classmethod
     def of(cls, rig: Rig, seen: Observed, points: torch.Tensor) -> _Problem:
         """The problem of fitting `rig` to a photo."""
-        small, places = rig.at(torch.cat([seen.vertex, points, rig.feet.flatten()]))
-        own, spread, feet = places.split([len(seen.vertex), len(points), rig.feet.numel()])
-        return cls(small, seen, own, spread, feet.view(-1, 2), _on_legs(small)[own])
+        small, places = rig.at(torch.cat([seen.vertex, points]))
+        own, spread = places.split([len(seen.vertex), len(points)])
+        return cls(small, seen, own, spread, _on_legs(small)[own])
 
     def energy(
         self, bends: Bends, view: View, weight: torch.Tensor, tilt: torch.Tensor | None = None
     ) -> torch.Tensor:
         """What is minimised, `(B,)`; `weight` `(B, N)` or `(N,)` are the pixels'."""
-        verts = self.rig(bends)
-        flat = _flat(verts, view.turns) * view.growth.exp()[:, None, None] + view.move[:, None]
+        flat = _flat(self.rig(bends), view.turns) * view.growth.exp()[:, None, None] + view.move[:, None]
         return (
             _data(flat[:, self.own], self.seen.yx, weight)
             + COVER * _uncovered(flat[:, self.spread], self.seen.yx)
             + OUTSIDE * _outside(flat[:, self.spread], self.seen.outside)
-            + PRIOR * (_unlikely(bends) + _off_ground(verts[:, self.feet, 1]) + _unusual(view.turns))
-            + (0 if tilt is None else PRIOR * (tilt / TURN).square().sum(1))
+            + PRIOR * (_unlikely(bends) + (0 if tilt is None else (tilt / TURN).square().sum(1)))
         )
 
     def solve(
@@ -310,18 +305,3 @@ def _unlikely(bends: Bends) -> torch.Tensor:
         + (bends.trunk / BEND).square().sum(1)
         + (bends.axes / SCALE).square().sum(1)
     )
-
-
-def _off_ground(height: torch.Tensor) -> torch.Tensor:
-    """How far `(B,)` the two feet of a pair are from one ground; `height` is `(B, L, 2)`.
-
-    A lifted foot counts no more than a few standard deviations.
-    """
-    off = ((height[..., 0] - height[..., 1]) / GROUND).square()
-    return (off / (1 + off / 9)).sum(1)
-
-
-def _unusual(turns: torch.Tensor) -> torch.Tensor:
-    """How unusual `(B,)` the cameras' height is: most photos are taken from eye height."""
-    rise = (-turns[:, 1, 2]).clamp(-0.99, 0.99).asin()
-    return ((rise - EYE) / EYES).square()

@@ -57,8 +57,7 @@ class Rig:
     """The P points `verts` `(P, 3)` of a body at rest, the joints, and how its limbs grow.
 
     `pairs` gives each limb a number that limbs which mirror each other share. `kinds` and `limb_of` are the
-    kind and the number of each joint's limb. `feet` `(F, 2)` are the vertices of the two feet of a pair of
-    legs.
+    kind and the number of each joint's limb.
     """
 
     verts: torch.Tensor
@@ -67,7 +66,6 @@ class Rig:
     pairs: tuple[int, ...]
     kinds: tuple[str, ...]
     limb_of: tuple[int, ...]
-    feet: torch.Tensor
 
     @classmethod
     def of(cls, template: Template, limbs: list[Limb]) -> Rig:
@@ -83,11 +81,6 @@ class Rig:
                 Stretch(*(torch.from_numpy(np.asarray(each)).float() for each in (share, root, axis)))
             )
             pairs.append(known.setdefault(f"{limb.kind} {len(limb.tips)} {limb.end:.1f}", len(known)))
-        feet = [
-            (one.tips[0], other.tips[0])
-            for (one, a), (other, b) in combinations(zip(limbs, pairs, strict=True), 2)
-            if a == b and one.kind in ("fore", "hind")
-        ]
         return cls(
             torch.from_numpy(template.verts),
             tuple(joints),
@@ -95,7 +88,6 @@ class Rig:
             tuple(pairs),
             tuple(kinds),
             tuple(owner),
-            torch.tensor(feet).view(-1, 2),
         )
 
     def at(self, points: torch.Tensor) -> tuple[Rig, torch.Tensor]:
