@@ -29,6 +29,7 @@ from shic_cli.learning.model_file import Saved
 from shic_cli.learning.recipes import copies, layout, settle
 from shic_cli.learning.similarity import sample
 from shic_cli.learning.team import Together
+from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 
 log = logging.getLogger("shic")
@@ -44,6 +45,39 @@ MEMORY = 0.25  # share of the memory free at the start of training that kept enc
 def _kind(name: str) -> str:
     """The kind of pictures that the loss `name` is a mean over: "natural", "synthetic" or "all"."""
     return "natural" if name in NATURAL else "synthetic" if name in ("synthetic", "near") else "all"
+
+
+def _examples(
+    readers: list[ItemReader],
+    encoder: Extractor,
+    config: TrainConfig,
+    mirror: torch.Tensor,
+    device: torch.device,
+    seed: int,
+) -> Examples:
+    """The labelled pictures of `readers` in the form that settled settings describe.
+
+    `mirror` `(K,)` is the template's.
+    """
+    decoder = DECODERS[config.decoder]
+    return Examples(
+        readers,
+        encoder,
+        points=config.points,
+        vertices=len(mirror),
+        augment=config.augment == "on",
+        variants=copies(config, encoder),
+        flip=config.equivariance > 0,
+        mirror=mirror if config.mirror == "on" else None,
+        at_points=decoder.pointwise,
+        cells=decoder.cells,
+        seed=seed,
+        together=TOGETHER[device.type],
+        raw=config.tokens == "raw",
+        by_vertex=config.draw == "vertices",
+        memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
+        rough=config.rough == "on",
+    )
 
 
 @dataclass
@@ -101,25 +135,8 @@ class Trainer:
                 raise InputError(
                     "--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`"
                 )
-        decoder, mirror = DECODERS[config.decoder], torch.from_numpy(template.mirror.astype("int64"))
-        examples = Examples(
-            readers,
-            encoder,
-            points=config.points,
-            vertices=len(template.verts),
-            augment=config.augment == "on",
-            variants=copies(config, encoder),
-            flip=config.equivariance > 0,
-            mirror=mirror if config.mirror == "on" else None,
-            at_points=decoder.pointwise,
-            cells=decoder.cells,
-            seed=seed,
-            together=TOGETHER[device.type],
-            raw=config.tokens == "raw",
-            by_vertex=config.draw == "vertices",
-            memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
-            rough=config.rough == "on",
-        )
+        mirror = torch.from_numpy(template.mirror.astype("int64"))
+        examples = _examples(readers, encoder, config, mirror, device, seed)
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, weights are the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(
