@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from shic_cli.base.devices import TOGETHER, Fitting, ahead, free_memory
+from shic_cli.base.devices import Fitting, ahead
 from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.ranks import gather, share_of_machine
+from shic_cli.base.ranks import gather
 from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import TrainConfig
 from shic_cli.files.items import ItemReader
@@ -23,13 +23,11 @@ from shic_cli.learning import losses
 from shic_cli.learning.batches import Batch, Example, collate, flip_points, masking_of
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.checkpoint import read_checkpoint, write_checkpoint
-from shic_cli.learning.decoders import DECODERS
 from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import Saved
-from shic_cli.learning.recipes import copies, layout, settle
+from shic_cli.learning.recipes import layout, settle
 from shic_cli.learning.similarity import sample
 from shic_cli.learning.team import Together
-from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.make import make_extractor
 
 log = logging.getLogger("shic")
@@ -39,45 +37,11 @@ MIDDLE = 0.01  # a vertex nearer to the mirror plane is on neither side; the tem
 RIVALS = 512  # random vertices that stand for all vertices in a step of a U-Net
 DIVERGED = 10.0  # times the loss of an untrained map; training does not recover from a larger loss
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
-MEMORY = 0.25  # share of the memory free at the start of training that kept encoded pictures may fill
 
 
 def _kind(name: str) -> str:
     """The kind of pictures that the loss `name` is a mean over: "natural", "synthetic" or "all"."""
     return "natural" if name in NATURAL else "synthetic" if name in ("synthetic", "near") else "all"
-
-
-def _examples(
-    readers: list[ItemReader],
-    encoder: Extractor,
-    config: TrainConfig,
-    mirror: torch.Tensor,
-    device: torch.device,
-    seed: int,
-) -> Examples:
-    """The labelled pictures of `readers` in the form that settled settings describe.
-
-    `mirror` `(K,)` is the template's.
-    """
-    decoder = DECODERS[config.decoder]
-    return Examples(
-        readers,
-        encoder,
-        points=config.points,
-        vertices=len(mirror),
-        augment=config.augment == "on",
-        variants=copies(config, encoder),
-        flip=config.equivariance > 0,
-        mirror=mirror if config.mirror == "on" else None,
-        at_points=decoder.pointwise,
-        cells=decoder.cells,
-        seed=seed,
-        together=TOGETHER[device.type],
-        raw=config.tokens == "raw",
-        by_vertex=config.draw == "vertices",
-        memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
-        rough=config.rough == "on",
-    )
 
 
 @dataclass
@@ -136,7 +100,7 @@ class Trainer:
                     "--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`"
                 )
         mirror = torch.from_numpy(template.mirror.astype("int64"))
-        examples = _examples(readers, encoder, config, mirror, device, seed)
+        examples = Examples.of(readers, encoder, config, mirror, device, seed)
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, weights are the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(
