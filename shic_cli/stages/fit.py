@@ -27,6 +27,7 @@ from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.transport import spread_vertices
 from shic_cli.learning.views import pixel_vertex
 from shic_cli.parts import registry
+from shic_cli.parts.renderers.contract import Renderer
 from shic_cli.stages import export_mesh
 from shic_cli.surface.body_fit import Fitted, Observed, fit_body
 from shic_cli.surface.cameras import Cameras
@@ -57,7 +58,7 @@ class Fitter:
     template: Template
     rig: Rig
     points: torch.Tensor
-    renderer: str
+    renderer: Renderer
 
     @classmethod
     def of(cls, template: Template, renderer: str = "auto") -> Fitter:
@@ -66,7 +67,8 @@ class Fitter:
         if not limbs:
             log.warning("the template has no limbs: its trunk alone is bent")
         points = torch.from_numpy(spread_vertices(template.geodesic, POINTS))
-        return cls(template, Rig.of(template, limbs), points, renderer)
+        made = registry.make("renderers", renderer, device="cpu")
+        return cls(template, Rig.of(template, limbs), points, made)
 
     def fit(self, vertex: np.ndarray, uncertainty: np.ndarray, mask: np.ndarray, seed: int) -> Body:
         """The body that explains the map `vertex` `(H, W)`, -1 for none, with its `uncertainty` best."""
@@ -86,8 +88,7 @@ class Fitter:
             -2 * found.shift.flip(0)[None] / FRAME,
         )
         faces = torch.from_numpy(self.template.faces).long()
-        renderer = registry.make("renderers", self.renderer, device="cpu")
-        square = pixel_vertex(renderer(verts, faces, camera, PIXELS), faces)[0].numpy().astype(np.int32)
+        square = pixel_vertex(self.renderer(verts, faces, camera, PIXELS), faces)[0].numpy().astype(np.int32)
         rows, columns = (
             ((np.arange(length) - middle) / (seen.side * FRAME) + 0.5) * PIXELS - 0.5
             for length, middle in zip(shape, seen.middle, strict=True)
