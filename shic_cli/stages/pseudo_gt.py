@@ -209,13 +209,18 @@ def pseudo_gt(
             queries = track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt")
             for query in filter(None, queries):
                 with failures.catch(query.name):
-                    vertex, score = teacher.match(query.feature, query.crop, query.kept["mask"])
-                    if (vertex < 0).all():
-                        hint = "give a larger --return-within or --surface-within"
-                        raise InputError(f"{query.name}: no match is kept", hint)
-                    writer.add(query.name, **query.kept, vertex=vertex, score=score)
+                    writer.add(query.name, **query.kept, **_matched(query, teacher))
         failures.check(len(images))
     writer.end(failures, len(images))
+
+
+def _matched(query: _Query, teacher: Teacher) -> dict[str, np.ndarray]:
+    """The vertices and scores of a photo by name; InputError if the filters keep no match."""
+    vertex, score = teacher.match(query.feature, query.crop, query.kept["mask"])
+    if (vertex < 0).all():
+        hint = "give a larger --return-within or --surface-within"
+        raise InputError(f"{query.name}: no match is kept", hint)
+    return {"vertex": vertex, "score": score}
 
 
 def _check_views(views: Views | None, template: Template) -> None:
