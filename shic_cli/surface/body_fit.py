@@ -33,6 +33,7 @@ MIRRORED = torch.tensor([1.0, -1.0, -1.0])  # a rotation vector times this is it
 PRIOR = 2e-3  # weight of these
 PIXELS = 400  # pixels of a photo that are fitted
 THIN = 0.12  # a part this wide or narrower is thin, as a share of the object's longer side
+FINE = 200  # a side of the object, in pixels, at which thin parts are looked for
 FIELD = 96  # a side of the grid that holds the distance to the object
 ROOM = 1.0  # how far around the object that grid reaches
 
@@ -82,11 +83,12 @@ def _distances(pixels: np.ndarray, middle: np.ndarray, side: float) -> np.ndarra
 
 def _drawn(mask: np.ndarray, pixels: np.ndarray, side: float, rng: np.random.Generator) -> np.ndarray:
     """The numbers of the drawn `pixels` `(n, 2)` of `mask`: half of them are on thin parts, such as legs."""
-    size = max(3, int(THIN * side) | 1)
+    step = max(1, int(side / FINE))  # a large photo is thinned, since opening takes the square of its side
+    size = max(3, int(THIN * side / step) | 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    padded = np.pad(mask.astype(np.uint8), size)
+    padded = np.pad(mask[::step, ::step].astype(np.uint8), size)
     thick = cv2.morphologyEx(padded, cv2.MORPH_OPEN, disc)[size:-size, size:-size]
-    thin = thick[tuple(pixels.T)] == 0
+    thin = thick[tuple(pixels.T // step)] == 0
     weight = np.where(thin, len(pixels) / (2 * max(thin.sum(), 1)), 1.0)
     return rng.choice(len(pixels), min(PIXELS, len(pixels)), replace=False, p=weight / weight.sum())
 
