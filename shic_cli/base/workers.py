@@ -70,7 +70,7 @@ def spread(
 @contextmanager
 def _quiet_and_of_one_thread() -> Iterator[None]:
     """Processes that start in the block have one thread, and show warnings of libraries with -v alone."""
-    set_ = dict.fromkeys(THREADS, "1")
+    set_: dict[str, str] = dict.fromkeys(THREADS, "1")
     if not log.isEnabledFor(logging.DEBUG):
         set_["PYTHONWARNINGS"] = "ignore"
     before = {name: os.environ.get(name) for name in set_}

@@ -5,7 +5,7 @@ Features of the mask alone (`of_mask`) are not written: the mask and the crop ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,11 @@ def write_photo_features(
         path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings
     ) as writer:
         left = [image for image in share if image.name not in writer]
-        work = _crops if extractor.of_mask else partial(photo_features, extractor)
-        results = each_photo(left, masks, work, device, failures)
+        results: Iterator[tuple[Photo, tuple[torch.Tensor | None, Crop]] | None]
+        if extractor.of_mask:
+            results = each_photo(left, masks, _crops, device, failures)
+        else:
+            results = each_photo(left, masks, partial(photo_features, extractor), device, failures)
         for photo, (feature, crop) in filter(None, track(results, len(left), "features")):
             writer.add(photo.name, **_item(feature, crop, photo.kept))
         failures.check(len(images))

@@ -99,6 +99,20 @@ def test_classes_count_alike_and_sizes_apart() -> None:
     assert average_precision([at_gps()]) == dict.fromkeys(found)  # no point, no figure
 
 
+def test_objects_of_just_the_areas_between_the_sizes() -> None:
+    """32 squared is medium, 96 squared is both; a pixel less is neither, or medium alone."""
+    for area, medium, large in (
+        (32**2 - 1, None, None),
+        (32**2, 1, None),
+        (96**2 - 1, 1, None),
+        (96**2, 1, 1),
+    ):
+        found = average_precision([at_gps(1, area=area)])
+        assert (found["ap_medium"], found["ap_large"]) == (medium, large)
+    found = average_precision([at_gps(1, area=10**4), at_gps(0, item=None, area=10**4)])
+    assert found["ap_large"] == pytest.approx(51 / 101)  # the recall would be 1 / 2
+
+
 def test_of_maps(tmp_path: Path) -> None:
     """One object whose points are at d = 10 and 0, one without a map: GPS (exp(-100 / 1300.5) + 1) / 2 =
     0.963 reaches all ten.
