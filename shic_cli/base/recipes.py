@@ -19,6 +19,8 @@ PAPER: dict[type, dict[str, Any]] = {
         "pool": "max",
         "agreement": 0.0,
         "matching": "maximum",
+        "return_within": 0.0,
+        "surface_within": 0.0,
         "extractor": "sd-dino",
         "pca": 0,
         "azimuths": 24,

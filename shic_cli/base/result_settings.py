@@ -130,17 +130,31 @@ class ExportConfig(Checked):
 
 
 @dataclass(frozen=True)
+class FitConfig(Checked):
+    """`shic fit`."""
+
+    unsure: float = setting(
+        25.0,
+        "Pixels whose uncertainty is this large or larger, of 228, take the body's vertex; 0: all pixels do.",
+        low=0,
+        high=229,
+    )
+    pictures: bool = setting(True, "Draw each body over its photo, and write its mesh.")
+    renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
+
+
+@dataclass(frozen=True)
 class DemoConfig(Checked):
     """`shic demo`; small enough for four minutes on two CPU cores."""
 
-    photos: int = setting(120, "Photos to learn from.", low=1)
+    photos: int = setting(40, "Photos to learn from.", low=1)
     tests: int = setting(30, "Photos to test on.", low=1)
-    synthetic: int = setting(400, "Synthetic pictures.", low=1)
-    size: int = setting(192, "Side of each picture in pixels.", low=64, high=1024)
+    synthetic: int = setting(600, "Synthetic pictures.", low=1)
+    size: int = setting(160, "Side of each picture in pixels.", low=64, high=1024)
     vertices: int = setting(
         1500, "About how many vertices the template has; the mesh file has 2000.", low=100
     )
-    epochs: int = setting(40, "Epochs of training.", low=1)
+    epochs: int = setting(12, "Epochs of training.", low=1)
 
 
 @dataclass(frozen=True)

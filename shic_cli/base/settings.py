@@ -166,6 +166,20 @@ class PseudoGtConfig(Checked):
         " together, so that near pixels get near vertices. auto: the better one for the extractor.",
         choices=("auto", "maximum", "transport"),
     )
+    return_within: float = setting(
+        0.0,
+        "Keep only matches that return: pixel to vertex to pixel ends within this share of the crop's side"
+        " (0.034 is 2 of 60 cells). Other pixels get no label. 0 keeps all.",
+        low=0,
+        high=1,
+    )
+    surface_within: float = setting(
+        0.0,
+        "Keep only matches within this distance along the surface (of 228) of the median of their"
+        " neighbours' matches. Other pixels get no label. 0 keeps all.",
+        low=0,
+        high=228,
+    )
     extractor: str = setting("auto", EXTRACTORS)
     pca: int = setting(
         0,

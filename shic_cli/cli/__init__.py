@@ -30,6 +30,7 @@ COMMANDS = {
     "synth": ("synth", "Make synthetic pictures with exact labels."),
     "train": ("train", "Learn the canonical map."),
     "predict": ("predict", "Map the pixels of images to the template."),
+    "fit": ("fit", "Fit the template's body to maps: a posed mesh for each photo."),
     "join": ("join", "Join the parts that --shard wrote to one file."),
     "dataset": ("dataset", "Convert published data sets."),
     "eval": ("eval", "Score maps by geodesic error or keypoint transfer."),

@@ -11,19 +11,22 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from shic_cli.base.devices import Fitting, chance
+from shic_cli.base.devices import TOGETHER, Fitting, chance, free_memory
 from shic_cli.base.errors import InputError
-from shic_cli.base.settings import MARGIN
+from shic_cli.base.ranks import share_of_machine
+from shic_cli.base.settings import MARGIN, TrainConfig
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.photos import Crop, decode
 from shic_cli.learning import augment
 from shic_cli.learning.batches import Example, flip_points
-from shic_cli.learning.decoders import coarsen
+from shic_cli.learning.decoders import DECODERS, coarsen
 from shic_cli.learning.encode import decoder_input
+from shic_cli.learning.recipes import copies
 from shic_cli.learning.similarity import sample
 from shic_cli.parts.extractors.contract import Extractor
 
+MEMORY = 0.25  # share of the memory free at the start of training that kept encoded pictures may fill
 CANDIDATES = 4  # an example keeps this many times `points` labelled points; a step draws `points` of them
 ROOM = 1.1  # a picture that is moved at random is first cut this many times as wide as the crop
 CLEAN = 0.25  # share of the pictures that get no errors
@@ -105,6 +108,40 @@ class Examples:
         self.rough = rough
         self.cuts: dict[int, tuple[np.ndarray, ...]] = {}
         self.cells, self.fitting = cells, Fitting("the encoder", together, self.make_room)
+
+    @classmethod
+    def of(
+        cls,
+        readers: Sequence[ItemReader],
+        encoder: Extractor,
+        config: TrainConfig,
+        mirror: torch.Tensor,
+        device: torch.device,
+        seed: int,
+    ) -> Examples:
+        """The examples that settled settings describe, for training on `device`.
+
+        `mirror` `(K,)` is the template's.
+        """
+        decoder = DECODERS[config.decoder]
+        return cls(
+            readers,
+            encoder,
+            points=config.points,
+            vertices=len(mirror),
+            augment=config.augment == "on",
+            variants=copies(config, encoder),
+            flip=config.equivariance > 0,
+            mirror=mirror if config.mirror == "on" else None,
+            at_points=decoder.pointwise,
+            cells=decoder.cells,
+            seed=seed,
+            together=TOGETHER[device.type],
+            raw=config.tokens == "raw",
+            by_vertex=config.draw == "vertices",
+            memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
+            rough=config.rough == "on",
+        )
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from shic_cli.base.devices import TOGETHER, Fitting, ahead, free_memory
+from shic_cli.base.devices import Fitting, ahead
 from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
-from shic_cli.base.ranks import gather, share_of_machine
+from shic_cli.base.ranks import gather
 from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import TrainConfig
 from shic_cli.files.items import ItemReader
@@ -23,10 +23,9 @@ from shic_cli.learning import losses
 from shic_cli.learning.batches import Batch, Example, collate, flip_points, masking_of
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.checkpoint import read_checkpoint, write_checkpoint
-from shic_cli.learning.decoders import DECODERS
 from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import Saved
-from shic_cli.learning.recipes import copies, layout, settle
+from shic_cli.learning.recipes import layout, settle
 from shic_cli.learning.similarity import sample
 from shic_cli.learning.team import Together
 from shic_cli.parts.extractors.make import make_extractor
@@ -38,7 +37,6 @@ MIDDLE = 0.01  # a vertex nearer to the mirror plane is on neither side; the tem
 RIVALS = 512  # random vertices that stand for all vertices in a step of a U-Net
 DIVERGED = 10.0  # times the loss of an untrained map; training does not recover from a larger loss
 KEPT = "the last checkpoint is kept; try a smaller --rate, with --overwrite"
-MEMORY = 0.25  # share of the memory free at the start of training that kept encoded pictures may fill
 
 
 def _kind(name: str) -> str:
@@ -101,25 +99,8 @@ class Trainer:
                 raise InputError(
                     "--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`"
                 )
-        decoder, mirror = DECODERS[config.decoder], torch.from_numpy(template.mirror.astype("int64"))
-        examples = Examples(
-            readers,
-            encoder,
-            points=config.points,
-            vertices=len(template.verts),
-            augment=config.augment == "on",
-            variants=copies(config, encoder),
-            flip=config.equivariance > 0,
-            mirror=mirror if config.mirror == "on" else None,
-            at_points=decoder.pointwise,
-            cells=decoder.cells,
-            seed=seed,
-            together=TOGETHER[device.type],
-            raw=config.tokens == "raw",
-            by_vertex=config.draw == "vertices",
-            memory=int(MEMORY * free_memory(device)) // (1 if device.type == "cuda" else share_of_machine()),
-            rough=config.rough == "on",
-        )
+        mirror = torch.from_numpy(template.mirror.astype("int64"))
+        examples = Examples.of(readers, encoder, config, mirror, device, seed)
         with torch.random.fork_rng(devices=[]):  # drawn on the CPU, weights are the same on every device
             torch.manual_seed(seed)
             found = CanonicalMap(

@@ -24,7 +24,7 @@ from shic_cli.files.layouts import Template
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import Crop, ImageFile, listing
 from shic_cli.files.shards import WHOLE, Part
-from shic_cli.learning import similarity
+from shic_cli.learning import label_filters, similarity
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.pca import Projected
 from shic_cli.learning.transport import Transport
@@ -42,6 +42,7 @@ class Teacher:
     bank: similarity.Bank
     config: PseudoGtConfig
     transport: Transport | None = None
+    geodesic: np.ndarray | None = None
 
     @classmethod
     def make(
@@ -55,7 +56,8 @@ class Teacher:
         """The teacher with the features of `views`.
 
         With `config.pca` a basis is fitted to them, unless the extractor has one already. Matching by
-        transport needs the template's distances `geodesic` `(K, K)`; without them pixels are matched alone.
+        transport and `surface_within` need the template's distances `geodesic` `(K, K)`; without them pixels
+        are matched alone.
         """
         config = settled(config, extractor)
         features = track(view_features(extractor, views), len(views), "views")
@@ -65,7 +67,7 @@ class Teacher:
         transport = None
         if geodesic is not None and config.matching == "transport":
             transport = Transport.of(geodesic, torch.device(extractor.device))
-        return cls(extractor, bank, config, transport)
+        return cls(extractor, bank, config, transport, geodesic)
 
     @property
     def pooling(self) -> dict[str, Any]:
@@ -81,17 +83,34 @@ class Teacher:
         pixels = np.argwhere(mask)
         cells, cell_of_pixel = query_cells(pixels, crop, feature.shape[-1])
         queries = F.normalize(feature[:, cells[:, 0], cells[:, 1]].T.float(), dim=1)
-        if self.transport is None:
-            vertex, score = similarity.match(self.bank, queries, **self.pooling)
-        else:
-            sigma = similarity.pool_similarities(self.bank, queries, **self.pooling)
-            yx = torch.from_numpy(cells / feature.shape[-1]).to(sigma)
-            vertex, score = self.transport.match(sigma, yx)
+        vertex, score = to_host(*self._matched(queries, cells, feature.shape[-1]))
         vertices, scores = np.full(mask.shape, -1, np.int32), np.zeros(mask.shape, np.float32)
-        vertex, score = to_host(vertex, score)
         vertices[tuple(pixels.T)] = vertex[cell_of_pixel]
         scores[tuple(pixels.T)] = score[cell_of_pixel]
         return vertices, scores
+
+    def _matched(
+        self, queries: torch.Tensor, cells: np.ndarray, grid: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The vertex `(P,)` and the score `(P,)` of each of `cells` `(P, 2)`, of `grid` a side.
+
+        `queries` `(P, D)` are their unit features. The vertex is -1 and the score 0 where the filters of the
+        settings keep no match.
+        """
+        config, yx = self.config, torch.from_numpy(cells / grid).to(queries)
+        kept = torch.ones(len(cells), dtype=torch.bool, device=queries.device)
+        if self.transport is None and not config.return_within:
+            vertex, score = similarity.match(self.bank, queries, **self.pooling)
+        else:
+            sigma = similarity.pool_similarities(self.bank, queries, **self.pooling)
+            together = self.transport
+            vertex, score = together.match(sigma, yx) if together else similarity.best_vertices(sigma)
+            if config.return_within:
+                kept &= label_filters.returns(sigma, vertex, yx, config.return_within)
+        if config.surface_within and self.geodesic is not None:
+            near = label_filters.agrees(vertex.cpu().numpy(), cells, self.geodesic, config.surface_within)
+            kept &= torch.from_numpy(near).to(kept.device)
+        return vertex.masked_fill(~kept, -1), score.masked_fill(~kept, 0)
 
 
 def settled(config: PseudoGtConfig, extractor: Extractor) -> PseudoGtConfig:
@@ -189,10 +208,19 @@ def pseudo_gt(
             )
             queries = track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt")
             for query in filter(None, queries):
-                vertex, score = teacher.match(query.feature, query.crop, query.kept["mask"])
-                writer.add(query.name, **query.kept, vertex=vertex, score=score)
+                with failures.catch(query.name):
+                    writer.add(query.name, **query.kept, **_matched(query, teacher))
         failures.check(len(images))
     writer.end(failures, len(images))
+
+
+def _matched(query: _Query, teacher: Teacher) -> dict[str, np.ndarray]:
+    """The vertices and scores of a photo by name; InputError if the filters keep no match."""
+    vertex, score = teacher.match(query.feature, query.crop, query.kept["mask"])
+    if (vertex < 0).all():
+        hint = "give a larger --return-within or --surface-within"
+        raise InputError(f"{query.name}: no match is kept", hint)
+    return {"vertex": vertex, "score": score}
 
 
 def _check_views(views: Views | None, template: Template) -> None:

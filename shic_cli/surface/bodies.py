@@ -54,15 +54,10 @@ def resize(verts: np.ndarray, rest: np.ndarray, limb: Limb, length: float, thick
 
     `rest` `(K, 3)` are the vertices of the template, which tell where the limb is.
     """
-    line = np.concatenate(
-        [rest[list(limb.tips)].mean(0)[None], [rest[ring].mean(0) for ring in limb.rings[:3]]]
-    )
-    root = line[-1]
-    axis = line[0] - root
-    axis = axis / max(np.linalg.norm(axis), 1e-9)
-    share = ((limb.end - limb.distance) / (0.3 * limb.end)).clip(0, 1)  # 0 at the trunk
+    line, root, axis = _line(rest, limb)
+    share, out = reach(rest, limb)[0], verts.copy()
     on = np.flatnonzero(share)
-    out, part = verts.copy(), verts[on]
+    part = verts[on]
     nearest = _onto(rest[on], line)
     moved = (
         nearest + (part - nearest) * thickness if len(limb.tips) == 1 else root + (part - root) * thickness
@@ -70,6 +65,25 @@ def resize(verts: np.ndarray, rest: np.ndarray, limb: Limb, length: float, thick
     moved = moved + (length - 1) * ((part - root) @ axis)[:, None] * axis
     out[on] += share[on, None] * (moved - part)
     return out
+
+
+def reach(rest: np.ndarray, limb: Limb) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How a limb grows: every vertex's share `(K,)` in its growth, its root `(3,)` and its direction `(3,)`.
+
+    `rest` `(K, 3)` are the vertices of the template.
+    """
+    share = ((limb.end - limb.distance) / (0.3 * limb.end)).clip(0, 1)  # 0 at the trunk
+    return share, *_line(rest, limb)[1:]
+
+
+def _line(rest: np.ndarray, limb: Limb) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The line `(L, 3)` along a limb from its tip to its root, the root, and the unit vector to the tip."""
+    line = np.concatenate(
+        [rest[list(limb.tips)].mean(0)[None], [rest[ring].mean(0) for ring in limb.rings[:3]]]
+    )
+    root = line[-1]
+    axis = line[0] - root
+    return line, root, axis / max(np.linalg.norm(axis), 1e-9)
 
 
 def _onto(points: np.ndarray, line: np.ndarray) -> np.ndarray:

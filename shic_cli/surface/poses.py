@@ -268,16 +268,23 @@ def turn_joints(verts: np.ndarray, limb: Limb, turns: np.ndarray) -> np.ndarray:
     Joints near the tip turn first, so that the joints behind them carry the parts that have already turned.
     """
     centres = [verts[ring].mean(0) for ring in limb.rings]
-    shares, softs = [*JOINTS], [max(SOFTNESS * limb.length / limb.supple, SOFTEST)] * len(JOINTS)
-    if len(limb.rings) > len(JOINTS):
-        shares.append(motion.HIP)
-        softs.append(motion.HIP_SOFT * limb.length)
-    for share, soft, centre, turn in zip(shares, softs, centres, turns, strict=True):
-        weight = _smooth_step((limb.start + share * limb.length + soft - limb.distance) / (2 * soft))
+    for weight, centre, turn in zip(joint_weights(limb), centres, turns, strict=True):
         angle = float(np.linalg.norm(turn))
         if angle > 0:
             verts = _turn(verts, centre, turn / angle, weight * angle)
     return verts
+
+
+def joint_weights(limb: Limb) -> list[np.ndarray]:
+    """How much every vertex `(K,)` turns with each joint of the limb, in 0..1, from tip to trunk."""
+    shares, softs = [*JOINTS], [max(SOFTNESS * limb.length / limb.supple, SOFTEST)] * len(JOINTS)
+    if len(limb.rings) > len(JOINTS):
+        shares.append(motion.HIP)
+        softs.append(motion.HIP_SOFT * limb.length)
+    return [
+        _smooth_step((limb.start + share * limb.length + soft - limb.distance) / (2 * soft))
+        for share, soft in zip(shares, softs, strict=True)
+    ]
 
 
 def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:

@@ -71,6 +71,27 @@ def test_zero_shot_is_far_better_than_chance(folder, album, shic, small_template
     )
 
 
+def test_filters_leave_some_pixels_without_a_label(folder, shic):
+    views = ("--azimuths", "16", "--elevations", "0,30")
+    assert shic("pseudo-gt", "imgs", "-o", "all.h5", *views)[0] == 0
+    for name, limit in (("--return-within", "0.05"), ("--surface-within", "30")):
+        assert shic("pseudo-gt", "imgs", "-o", "pgt.h5", "--overwrite", *views, name, limit)[0] == 0
+        shares = []
+        for every, some in zip(
+            ItemReader("all.h5", "shic/maps"), ItemReader("pgt.h5", "shic/maps"), strict=True
+        ):
+            kept = some.vertex >= 0
+            assert (some.vertex[kept] == every.vertex[kept]).all() and (some.mask == every.mask).all()
+            assert (some.score[~kept] == 0).all()
+            shares.append(kept.sum() / some.mask.sum())
+        assert 0.3 < np.mean(shares) < 0.99
+    assert shic("train", *SHORT)[0] == 0
+    status, _, err = shic(
+        "pseudo-gt", "imgs", "-o", "none.h5", *views, "--return-within", "1e-9", "--surface-within", "1e-9"
+    )
+    assert status in (0, 1, 4) and ("no match is kept" in err) == (status != 0)
+
+
 def test_a_features_file_gives_the_same_labels_as_photos(folder, shic):
     assert shic("features", "imgs", "-o", "f.h5")[0] == 0
     assert shic("pseudo-gt", "f.h5", "-o", "a.h5", *FEW)[0] == 0

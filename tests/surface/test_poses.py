@@ -31,7 +31,7 @@ def star(tmp_path_factory) -> Template:
     directions = np.array(
         [[0.6, -0.64, 0.48], [-0.6, -0.64, 0.48], [0.6, -0.64, -0.48], [-0.6, -0.64, -0.48]]
     )
-    ball = trimesh.creation.icosphere(subdivisions=5)
+    ball = trimesh.creation.icosphere(subdivisions=4)
     return made(
         trimesh.Trimesh(star_verts(ball.vertices, directions), ball.faces, process=False),
         tmp_path_factory.mktemp("star"),

@@ -1,0 +1,147 @@
+"""`shic fit`: the body that explains a photo's map, and what becomes of photos that none explains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from beast import beast as beast
+
+from shic_cli.base.settings import SynthConfig
+from shic_cli.files.arrays import write_arrays
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import LAYOUTS, Template
+from shic_cli.stages import fit
+from shic_cli.stages.fit import Fitter
+from shic_cli.stages.synth import synthesize
+from shic_cli.surface import body_fit
+
+Shic = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_fit, "STEPS", 40)
+
+
+@pytest.fixture(scope="module")
+def truth(beast: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A maps file of two pictures of the posed beast from its left, with exact labels."""
+    path = tmp_path_factory.mktemp("truth") / "truth.h5"
+    config = SynthConfig(number=2, size=128, poses=0.6, bodies=0.0, level=0.0, elevation=(5, 6), roll=0)
+    synthesize(beast, path, config, torch.device("cpu"), seed=3, sources={})
+    return path
+
+
+def save(template: Template, path: Path) -> None:
+    arrays = {name: getattr(template, name) for name in LAYOUTS["shic/template"].fields}
+    attrs = {"mirror_axis": template.mirror_axis}
+    write_arrays(path, "shic/template", arrays, params={}, sources={}, attrs=attrs, overwrite=True)
+
+
+def spoilt(truth: Path, path: Path, template: Template, **changed: Callable) -> None:
+    """The maps of `truth`, with an uncertainty of 0 and some arrays `changed`."""
+    reader = ItemReader(truth, "shic/maps")
+    attrs = {"labels": "predicted", "template": template.fingerprint}
+    with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs) as writer:
+        for item in reader:
+            arrays = {**item.arrays, "uncertainty": np.zeros(item.vertex.shape, np.float16)}
+            writer.add(item.name, **{**arrays, **{name: make(item) for name, make in changed.items()}})
+
+
+def test_a_body_is_found_in_its_own_exact_map(
+    beast: Template, truth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fitted body covers the picture, and its map is far nearer to the truth than the body at rest."""
+    monkeypatch.setattr(body_fit, "STEPS", 60)
+    item = next(iter(ItemReader(truth, "shic/maps")))
+    body = Fitter.of(beast).fit(item.vertex, np.zeros(item.vertex.shape, np.float32), item.mask, seed=0)
+    both = (body.vertex >= 0) & (item.vertex >= 0)
+    error = beast.geodesic[body.vertex[both], item.vertex[both]].mean()
+    assert body.overlap > 0.75 and error < 12
+    assert np.abs(body.verts - beast.verts).max() > 0.03  # it is bent
+
+
+def test_the_map_is_kept_where_it_is_sure(
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, quick: None
+) -> None:
+    """Pixels whose uncertainty is large take the body's vertex, those without a vertex too; with --unsure 0
+    all do.
+    """
+    save(beast, tmp_path / "template.h5")
+    rng = np.random.default_rng(0)
+
+    def low(item):  # the lower part of the body is unsure
+        out, rows = np.zeros(item.vertex.shape, np.float16), np.argwhere(item.mask)[:, 0]
+        out[int(0.7 * rows.max() + 0.3 * rows.min()) :] = 60
+        return out
+
+    def guessed(item):  # and wrong there
+        wrong = rng.integers(len(beast.verts), size=item.vertex.shape)
+        return np.where((low(item) > 0) & (item.vertex >= 0), wrong, item.vertex).astype(np.int32)
+
+    spoilt(truth, tmp_path / "maps.h5", beast, uncertainty=low, vertex=guessed)
+    status, out, err = shic("fit", "maps.h5", "--json")
+    assert status == 0, err
+    assert json.loads(out)["photos"] == 2
+    before, after, exact = (
+        ItemReader(path, "shic/maps") for path in (tmp_path / "maps.h5", tmp_path / "maps.fit.maps.h5", truth)
+    )
+    for one, two, true in zip(before, after, exact, strict=True):
+        sure = (one.uncertainty == 0) & (one.vertex >= 0)
+        assert (two.vertex[sure] == one.vertex[sure]).all()
+        assert (two.vertex[two.mask] >= 0).all() and (two.vertex[~two.mask] == one.vertex[~two.mask]).all()
+        known = ~sure & (true.vertex >= 0)
+        errors = [beast.geodesic[each.vertex[known], true.vertex[known]].mean() for each in (one, two)]
+        assert errors[1] < 0.6 * errors[0]
+        for suffix in (".fit.png", ".fit.glb"):
+            assert (tmp_path / "maps.fit" / one.name).with_suffix(suffix).exists()
+    mesh = trimesh.load((tmp_path / "maps.fit" / before.names[0]).with_suffix(".fit.glb"), force="mesh")
+    assert len(mesh.vertices) == len(beast.verts)
+    assert shic("fit", "maps.h5", "-o", "all.h5", "--unsure", "0", "--no-pictures")[0] == 0
+    changed = [
+        (one.vertex != two.vertex)[two.mask].mean()
+        for one, two in zip(before, ItemReader(tmp_path / "all.h5", "shic/maps"), strict=True)
+    ]
+    assert min(changed) > 0.4 and not (tmp_path / "all").exists()
+
+
+def test_a_map_that_no_body_explains_is_kept(
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fit, "LEAST", 0.999)
+    save(beast, tmp_path / "template.h5")
+    spoilt(truth, tmp_path / "maps.h5", beast)
+    status, _, err = shic("fit", "maps.h5")
+    assert status == 0 and "no body fits (overlap 0." in err and "its map is kept" in err
+    for one, two in zip(
+        ItemReader(truth, "shic/maps"), ItemReader("maps.fit.maps.h5", "shic/maps"), strict=True
+    ):
+        assert (one.vertex == two.vertex).all()
+    assert not (tmp_path / "maps.fit").exists()
+
+
+def test_a_photo_of_one_pixel_is_kept(
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, quick: None
+) -> None:
+    def dot(item):
+        out = np.full(item.vertex.shape, -1, np.int32)
+        out[5, 5] = 7
+        return out
+
+    save(beast, tmp_path / "template.h5")
+    spoilt(truth, tmp_path / "maps.h5", beast, vertex=dot, mask=lambda item: dot(item) >= 0)
+    status, _, err = shic("fit", "maps.h5")
+    assert status == 0 and "hardly a pixel" in err
+
+
+def test_maps_of_another_template_are_refused(
+    beast: Template, truth: Path, small_template_file: Path, shic: Shic
+) -> None:
+    status, _, err = shic("fit", truth)
+    assert status == 1 and "another template" in err
