@@ -1,4 +1,4 @@
-"""Before a release is built: links of README.md as whole addresses, and those of the project in pyproject.toml.
+"""Before a release is built: whole addresses in README.md, and those of the project in pyproject.toml.
 
 `python .github/addresses.py https://github.com/OWNER/NAME v1.2.3` changes both files where they are.
 """

@@ -62,8 +62,9 @@ def needed(wanted: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        package = OPTIONAL.get(error.name or "")
-        if package is not None and isinstance(error, ModuleNotFoundError):
+        module = (error.name or "").partition(".")[0]
+        package = OPTIONAL.get(module)
+        if package is not None and importlib.util.find_spec(module) is None:
             raise _missing(package, wanted) from error
         raise MissingError(
             f"{wanted}: a package that it needs can't be imported ({error})",

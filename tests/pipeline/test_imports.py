@@ -1,5 +1,5 @@
-"""What a command leaves alone: a library that it does not use costs its import, seconds on a busy machine; and
-an extra that is not installed. What a plain installation lacks is named where it is needed.
+"""What a command leaves alone: a library that it does not use costs its import, seconds on a busy machine;
+and an extra that is not installed. What a plain installation lacks is named where it is needed.
 """
 
 from __future__ import annotations
@@ -68,7 +68,6 @@ def test_a_plain_installation_does_all_that_the_default_does(folder: Path) -> No
         ("pseudo-gt imgs --extractor dinov2 --device cpu", "transformers", "models"),
         ("pseudo-gt imgs --extractor vit:weights --device cpu", "transformers", "models"),
         ("pseudo-gt imgs --extractor sd-dino --device cpu", "diffusers", "diffusion"),
-        ("mask imgs --masker semantic:weights --class cow --device cpu", "transformers", "models"),
         ("eval geodesic truth.h5 --annotations a.json --report out", "matplotlib", "report"),
         ("export truth.h5 -o clip.mp4", "av", "formats"),
         ("export model.safetensors -o net.onnx", "onnx", "onnx"),
