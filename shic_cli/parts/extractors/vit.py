@@ -41,7 +41,7 @@ class Vit(Pretrained):
     """
 
     name = kind = "vit"
-    packages = ("transformers",)
+    packages: tuple[str, ...] = ("transformers",)
     usual_side = 0  # the side that `side` 0 stands for; 0: the size that the model was made for
 
     def __init__(

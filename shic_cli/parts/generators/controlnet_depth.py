@@ -41,7 +41,7 @@ class ControlnetDepth(GeneratorDefaults):
     """
 
     name = "controlnet-depth"
-    packages = ("diffusers", "transformers")
+    packages: tuple[str, ...] = ("diffusers", "transformers")
     model = "sd15"
     slow_on = ("cpu",)
     folders = ("control", "depth")

@@ -36,7 +36,7 @@ class GroundedSam(MaskerDefaults):
     """
 
     name = "grounded-sam"
-    packages = ("transformers",)
+    packages: tuple[str, ...] = ("transformers",)
     needs_class = True
 
     def __init__(

@@ -31,7 +31,7 @@ class Semantic(MaskerDefaults):
     """
 
     name = "semantic"
-    packages = ("transformers",)
+    packages: tuple[str, ...] = ("transformers",)
 
     def __init__(
         self,
