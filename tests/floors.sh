@@ -17,8 +17,18 @@ def name(line):
 given = {name(line): line for line in sys.argv[1:]}
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
-for line in project["dependencies"] + project["optional-dependencies"]["test"]:
-    print(given.get(name(line), line.replace(">=", "==")))
+
+def wanted(extra):
+    """The packages of an extra and of the extras that it names."""
+    for line in project["optional-dependencies"][extra]:
+        if names := re.match(r"shic\[(.*)\]", line):
+            for inner in names[1].split(","):
+                yield from wanted(inner)
+        else:
+            yield line
+
+for line in [*project["dependencies"], *wanted("test")]:
+    print(given.get(name(line), line.replace(">=", "==", 1)))
 PY
 cat "$venv/floors.txt"
 pip install --quiet -r "$venv/floors.txt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import io
 import os
 import signal
 import sys
@@ -141,7 +142,8 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _open_closed_streams() -> None:
-    """Connect stdin, stdout and stderr to the null device where the caller closed them (`<&-`, `2>&-`).
+    """Connect stdin, stdout and stderr to the null device where the caller closed them (`<&-`, `2>&-`), and
+    let them read and write UTF-8.
 
     Otherwise the next file that is opened would get their number, and the output of a library would be
     written into it.
@@ -151,11 +153,15 @@ def _open_closed_streams() -> None:
     os.close(number)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115 - stays open
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - stays open
+        elif sys.platform == "win32" and isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # a pipe or a file has an older encoding there
 
 
-# These end a run in good order: Ctrl-C, the signal of `kill` and job schedulers, and a terminal that closes.
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# These end a run in good order: Ctrl-C, the signal of `kill` and job schedulers, and a terminal that closes,
+# which on Windows gives no signal.
+STOPS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
@@ -242,9 +248,9 @@ def _os_hint(error: OSError) -> str:
     """The next step after an error of the operating system."""
     hints = {
         errno.ENOSPC: "the disk is full: make room and give the same line again; finished work is kept",
-        errno.EDQUOT: "the disk quota is used up: make room and give the same line again",
+        getattr(errno, "EDQUOT", -1): "the disk quota is used up: make room and give the same line again",
         errno.EFBIG: "the file exceeds a size limit: raise the limit and give the same line again",
-        errno.EACCES: "check who may read and write there",
+        errno.EACCES: "check who may read and write there, and whether another program has it open",
         errno.EROFS: "the file system is read-only: name another place with -o",
     }
     return hints.get(error.errno or 0, "check the path and the disk")

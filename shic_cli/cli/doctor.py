@@ -52,4 +52,4 @@ def _shown(name: str, value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int) and name in ("free", "memory"):
         return f"{value / 1e9:.1f} GB"
-    return "no" if value in ("", None) and name not in ("version", "error") else str(value)
+    return "no" if value is None or (value == "" and name not in ("version", "error")) else str(value)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @click.group("template")
 def command() -> None:
-    """Prepare a mesh as the template of a class."""
+    """Prepare a mesh as the template of a class, or fetch one."""
 
 
-@command.command("prep")
+@command.command("prep", short_help="Make a template of a mesh file.")
 @click.argument("mesh", type=click.Path(path_type=Path))
 @options.output("template.h5", "The template file to write.")
 @options.settings(TemplateConfig)
@@ -97,3 +97,27 @@ def prep(
         # last: where it is, a run that was killed has made the pictures too
         write(output, made, config, mesh, overwrite, geodesics=geodesics, symmetry=symmetry)
         end.wrote(output, *pictures)
+
+
+@command.command("get", short_help="Fetch the mesh of an animal by its name.")
+@click.argument("name")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The mesh file to write.  [default: NAME.glb]"
+)
+@options.overwrite
+@options.as_json
+def get(name: str, output: Path | None, overwrite: bool, as_json: bool) -> None:
+    """Fetch the mesh of an animal by its NAME: horse, donkey, cow, bull, deer, alpaca, dog, wolf, fox, frog,
+    shark, dolphin, whale, fish, trex, velociraptor, stegosaurus or triceratops.
+
+    The meshes are by Quaternius, who gave them to the public domain (CC0 1.0).
+    """
+    from shic_cli.cli.ending import Ending
+    from shic_cli.parts.meshes import LICENCE, fetch, find
+
+    animal, output = find(name), output or Path(f"{name}.glb")
+    with Ending(as_json) as end:
+        end.holds, end.details = LICENCE, {"licence": LICENCE, "address": animal.address}
+        end.next = f"shic template prep {output} {animal.options}".rstrip()
+        fetch(name, output, overwrite)
+        end.wrote(output)

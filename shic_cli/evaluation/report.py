@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shic_cli.base.errors import InputError
+from shic_cli.base.packages import needed, require
 from shic_cli.base.settings import GEODESIC_MAXIMUM
 from shic_cli.files.atomic import atomic, check_target
 from shic_cli.files.photos import Crop, decode, encode
@@ -40,7 +41,11 @@ class Row:
 
 
 def prepare(folder: Path, overwrite: bool) -> Path:
-    """The path of the page in `folder`, which is created; ShicError if the page exists and is kept."""
+    """The path of the page in `folder`, which is created.
+
+    ShicError if the page exists and is kept, MissingError without the package for its plots.
+    """
+    require("matplotlib", "--report")
     folder.mkdir(parents=True, exist_ok=True)
     check_target(folder / "index.html", overwrite)
     return folder / "index.html"
@@ -158,8 +163,9 @@ def _tiles(objects: list[Scored], maps: ItemReader, colors: np.ndarray, error: n
 
 def _plots(error: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
     """`(H, W, 3)` uint8: the histogram of errors, and each point's error against its mirrored answer's."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    with needed("--report"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.6), dpi=100, layout="constrained")
     canvas, (bars, points) = FigureCanvasAgg(figure), figure.subplots(1, 2, width_ratios=(2, 1))

@@ -12,6 +12,8 @@ import json
 import os
 import stat
 import struct
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +28,7 @@ RECORD = struct.Struct("<4sQI")  # magic, length and CRC-32 of the payload that 
 MAGIC = b"SHJ1"
 MARK = struct.Struct("<4sQqI")  # magic, size and modification time (ns) of the finished target, CRC-32
 MARKED = b"SHJE"
+BUSY = 5.0 if sys.platform == "win32" else 0.0  # seconds that a rename waits for who has the target open
 PATIENCE = 10.0  # seconds that a short write waits for another run to end
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFLNK: "a symbolic link in a circle"}
 
@@ -132,12 +135,25 @@ def replacing(
         partial.chmod(0o666 & ~umask)  # some libraries write files that only the owner may read
         if last is not None:
             last(partial)
-        os.replace(partial, file)
+        _rename(partial, file)
     except OSError as error:
         error.filename = str(path or file)
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _rename(partial: Path, file: Path) -> None:
+    """Rename `partial` to `file`. Windows refuses while `file` is open: wait up to BUSY seconds."""
+    end = time.monotonic() + BUSY
+    while True:
+        try:
+            os.replace(partial, file)
+            return
+        except PermissionError:  # such as a virus scanner, or a viewer of pictures
+            if time.monotonic() >= end:
+                raise
+        time.sleep(0.1)
 
 
 class Sink:
@@ -307,9 +323,10 @@ class Journal:
                 with suppress(OSError), open(self.place, "rb") as target:
                     os.fsync(target.fileno())  # only then is the journal no longer needed
                 self.checkpoint.unlink(missing_ok=True)
+                self.file.close()  # Windows does not remove a file that is open
                 self.path.unlink(missing_ok=True)
-            self.file.close()
         finally:
+            self.file.close()
             self.lock.release()
 
 

@@ -8,7 +8,7 @@ and a data set only when all its bytes are in the file. layouts.py says what the
 from __future__ import annotations
 
 import math
-import resource
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,12 +145,13 @@ def _frugal() -> Iterator[None]:
     Before the library reads a text it allocates as much as the file says, up to 4 GB, and there is no way to
     ask how much that will be.
     """
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    status = Path("/proc/self/statm")
-    if not status.exists():  # other systems than Linux do not enforce the limit
+    if sys.platform != "linux":  # other systems do not enforce the limit, and Windows has none
         yield
         return
-    most = int(status.read_text().split()[0]) * resource.getpagesize() + 4 * LONGEST
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = int(Path("/proc/self/statm").read_text("utf-8").split()[0]) * resource.getpagesize() + 4 * LONGEST
     limit = most if before[0] == resource.RLIM_INFINITY else min(most, before[0])
     resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
     try:

@@ -88,7 +88,8 @@ class Lock:
 
     def _who(self) -> str:
         with suppress(OSError, ValueError, KeyError):
-            entries = dict(line.split("=", 1) for line in self.owner.read_text().splitlines() if "=" in line)
+            lines = self.owner.read_text("utf-8").splitlines()
+            entries = dict(line.split("=", 1) for line in lines if "=" in line)
             return f" (process {int(entries['pid'])} on {entries['host']})"
         return ""
 
@@ -97,7 +98,7 @@ class Lock:
         if self.lease is None:
             return
         with suppress(OSError):
-            if f"token={self.lease.token}\n" in self.owner.read_text():
+            if f"token={self.lease.token}\n" in self.owner.read_text("utf-8"):
                 return
         fact = f"{self.target}: another run has taken it over, because this one was suspended"
         raise ShicError(fact, "give the same line again")

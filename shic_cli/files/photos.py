@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from shic_cli.base.errors import InputError
+from shic_cli.base.packages import OPTIONAL
 from shic_cli.base.settings import MARGIN
 from shic_cli.files.video import VIDEOS, Video
 
@@ -53,7 +54,7 @@ HUGE = 1 << 13  # pixels a side of a crop; for a larger crop the photo is shrunk
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 JPEG = b"\xff\xd8"
 HEIF = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftyphevc", b"ftypmsf1")
-HEIC_HINT = "install pillow-heif with `pip install shic[heic]`, or convert it to JPEG"
+HEIC_HINT = f"{OPTIONAL['pillow_heif'].install}, or convert it to JPEG"
 UNREADABLE = "open it in a viewer; export it again as PNG or JPEG"
 GREY = 24  # the largest difference in levels between the channels of a lossy grey picture
 

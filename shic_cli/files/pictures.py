@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import zlib
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 UNSURE = 57.0  # the uncertainty of the lightest colour, of 228; the page of `shic view` has the same
 
@@ -25,10 +27,8 @@ def uncertainty_map(rgb: np.ndarray, vertex: np.ndarray, uncertainty: np.ndarray
     """`rgb` `(H, W, 3)` uint8 with every labelled pixel of `vertex` `(H, W)` from dark to light by its
     `uncertainty` `(H, W)`; UNSURE and more is the lightest.
     """
-    from matplotlib import colormaps
-
     labelled = vertex >= 0
-    colors = colormaps["viridis"](np.clip(uncertainty[labelled] / UNSURE, 0, 1))[:, :3] * 255
+    colors = _ramp(uncertainty[labelled] / UNSURE, cv2.COLORMAP_VIRIDIS)
     return _tinted(rgb, labelled, colors, 0.75)
 
 
@@ -62,9 +62,13 @@ def outline(
 
 def heat_colors(values: np.ndarray) -> np.ndarray:
     """Colours `(..., 3)` uint8 of `values` in 0..1, dark blue to yellow."""
-    from matplotlib import colormaps
+    return _ramp(values, cv2.COLORMAP_TURBO)
 
-    return (colormaps["turbo"](np.clip(values, 0, 1))[..., :3] * 255).astype(np.uint8)
+
+def _ramp(values: np.ndarray, ramp: int) -> np.ndarray:
+    """Colours `(..., 3)` uint8 of `values` in 0..1, by a colour map of OpenCV."""
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], ramp)[:, 0, ::-1]
+    return table[(np.clip(values, 0, 1) * 255).round().astype(int)]
 
 
 def dot(rgb: np.ndarray, yx: tuple[float, float], radius: int = 5) -> np.ndarray:
@@ -132,22 +136,37 @@ def contact_sheet(
     return sheet
 
 
+# matplotlib's ten colours, which are told apart by most people.
+LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
+WIDTH, HEIGHT = 840, 480  # pixels of a plot
+FINE = 3  # it is drawn larger by this, so that its lines are smooth
+
+
 def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
     """A picture `(H, W, 3)` uint8 of every loss over the epochs, each divided by its largest value."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    picture = Image.new("RGB", (WIDTH * FINE, HEIGHT * FINE), "white")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13 * FINE)
+    left, top, right, bottom = (FINE * edge for edge in (70, 30, WIDTH - 20, HEIGHT - 50))
+    last = max(len(history), 2)
 
-    figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
-    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
-    for name in history[0]:
+    def place(epoch: float, share: float) -> tuple[float, float]:
+        return left + (epoch - 1) / (last - 1) * (right - left), bottom - share / 1.02 * (bottom - top)
+
+    for share in np.linspace(0, 1, 6):
+        draw.line([place(1, share), place(last, share)], "#dddddd", FINE)
+        draw.text((left - 8 * FINE, place(1, share)[1]), f"{share:.1f}", "black", font, "rm")
+    for epoch in sorted({round(each) for each in np.linspace(1, last, 9)}):
+        draw.line([place(epoch, 0), place(epoch, 1.02)], "#dddddd", FINE)
+        draw.text((place(epoch, 0)[0], bottom + 8 * FINE), str(epoch), "black", font, "mt")
+    draw.rectangle([left, top, right, bottom], outline="black", width=FINE)
+    draw.text(((left + right) / 2, bottom + 28 * FINE), "epoch", "black", font, "mt")
+    draw.text((left, top - 6 * FINE), "share of its largest value", "black", font, "lb")
+    for row, (name, color) in enumerate(zip(history[0], itertools.cycle(LINES))):
         values = np.array([means.get(name, np.nan) for means in history])
-        axes.plot(
-            np.arange(1, len(values) + 1),
-            values / (np.nanmax(np.abs(values)) or 1),
-            label=f"{name}  {values[0]:.4g} → {values[-1]:.4g}",
-        )
-    axes.set(xlabel="epoch", ylabel="share of its largest value", ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        shares = values / (np.nanmax(np.abs(values)) or 1)
+        points = [place(i, share) for i, share in enumerate(shares, 1) if np.isfinite(share)]
+        draw.line(points, color, 2 * FINE, joint="curve")
+        x, y = right - 250 * FINE, top + (14 + 20 * row) * FINE
+        draw.line([x, y, x + 24 * FINE, y], color, 2 * FINE)
+        draw.text((x + 32 * FINE, y), f"{name}  {values[0]:.4g} to {values[-1]:.4g}", "black", font, "lm")
+    return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BOX))

@@ -39,7 +39,7 @@ class Checkpoint:
     def of(cls, folder: Path) -> Checkpoint:
         """The checkpoint in `folder`; InputError when there is none, it lacks files, or has only pickles."""
         try:
-            is_config = isinstance(json.loads((folder / "config.json").read_text()), dict)
+            is_config = isinstance(json.loads((folder / "config.json").read_text("utf-8")), dict)
         except FileNotFoundError as error:
             raise InputError(
                 f"{folder}: is no checkpoint, there is no config.json in it", "name the folder that has one"
@@ -85,7 +85,7 @@ class Checkpoint:
 def _shards(index: Path) -> tuple[Path, ...]:
     """The files of weights that an index names, in the order of their names; InputError if one is missing."""
     try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(f"{index}: can't be read ({error})", AGAIN) from error
     for name in names:

@@ -25,11 +25,12 @@ class PartDefaults(Protocol):
     """
 
     slow_on: tuple[str, ...] = ()  # kinds of device, "cpu" or "cuda", on which `auto` passes the part over
+    packages: tuple[str, ...] = ()  # modules that it imports and that may be missing
     folders: tuple[str, ...] = ()  # options that name other weights than those that `check` looks for
 
     @classmethod
     def check(cls, weights: Path | None = None) -> None:
-        """Nothing; MissingError where the part lacks a package or its weights, which may be in `weights`.
+        """Nothing; MissingError where the part lacks its weights, which may be in `weights`.
 
         Called before a part is made without an argument. It has to be quick: it does not load the weights.
         """

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shic_cli.base.errors import InputError, ShicError
+from shic_cli.base.packages import needed
 from shic_cli.parts.contract import said
 
 AGAIN = "give the same line again: the files that are finished are kept"
@@ -103,8 +104,13 @@ def _is_of_network(error: BaseException) -> bool:
 @contextmanager
 def quiet_hub(progress: bool) -> Iterator[None]:
     """Silences the logs and warnings of the hub's library, and its bars unless `progress`."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-    from huggingface_hub.utils import logging as logs
+    with needed("the hub"):
+        from huggingface_hub.utils import (
+            are_progress_bars_disabled,
+            disable_progress_bars,
+            enable_progress_bars,
+        )
+        from huggingface_hub.utils import logging as logs
 
     verbosity, bars = logs.get_verbosity(), not are_progress_bars_disabled()
     logs.set_verbosity_error()

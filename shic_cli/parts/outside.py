@@ -1,4 +1,4 @@
-"""Models that are no repository of the hub: one small file, fetched, checked by its digest, and converted."""
+"""What is fetched from elsewhere than the hub, checked by its digest; a model that is one such file."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ def fetch(name: str, weights: Path | None = None) -> Path:
     model, folder = MODELS[name], kept_outside(name) if weights is None else Path(weights) / name
     if folder.is_dir() and not fault_in(folder, ("",)):
         return folder
-    data = _read(model.address)
-    if hashlib.sha256(data).hexdigest() != model.digest:
-        raise InputError(f"{model.address}: is not the file that is known under this address", "report it")
-    return write_converted(data, folder, model.address)
+    return write_converted(download(model.address, model.digest), folder, model.address)
 
 
-def _read(address: str) -> bytes:
+def download(address: str, digest: str) -> bytes:
+    """The file at `address`, whose sha256 is `digest`.
+
+    InputError if it is another file; ShicError if the address does not answer.
+    """
     try:
         with urllib.request.urlopen(address, timeout=SECONDS) as answer:
-            return answer.read(LARGEST)
+            data = answer.read(LARGEST)
     except OSError as error:
-        hint = f"check the network; or fetch it elsewhere, and see the page on models ({address})"
+        hint = "check the network; the documentation says where else there are meshes and models"
         raise ShicError(f"{address}: does not answer ({error})", hint) from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise InputError(f"{address}: is not the file that is known under this address", "report it")
+    return data
 
 
 def write_converted(data: bytes, folder: Path, where: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from shic_cli.base.errors import SettingError
+from shic_cli.base.packages import needed
 from shic_cli.parts.hub import explained, quiet_hub
 from shic_cli.parts.weights import REPOSITORY
 
@@ -24,7 +25,8 @@ def push(repository: str, files: dict[str, Path | bytes], *, private: bool, prog
     The repository is made if there is none; what else it holds is kept. ShicError says why it can't be done:
     the hub does not answer, or the token may not write.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, constants
+    with needed("the hub"):
+        from huggingface_hub import CommitOperationAdd, HfApi, constants
 
     added = [
         CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from shic_cli.base.errors import MissingError, SettingError, ShicError, UnfinishedError, lacks_memory
+from shic_cli.base.packages import require
 from shic_cli.parts.contract import Contract, PartDefaults, check_part, completed, said
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def resolve(
             continue
         try:
             for part in parts:
+                _require_packages(part, candidate)
                 part.check(weights)
         except MissingError as error:
             # A download that was begun and not finished is told loudly: its user wants that part.
@@ -244,6 +246,7 @@ def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None =
     """
     spec = Spec.parse(resolve(kind, name, device, weights))
     part, contract = find(kind, spec.name), contract_of(kind)
+    _require_packages(part, f"{kind[:-1]} {spec.name}")
     if not spec.argument and not set(spec.options) & set(part.folders):  # `check` knows its own weights alone
         part.check(weights)
     taken = inspect.signature(part).parameters
@@ -264,6 +267,12 @@ def make(kind: str, name: str, *, device: object = "cpu", weights: Path | None =
     made = _made(part, spec, contract, {"device": device, **given})
     check_part(made, spec.name, contract)
     return made
+
+
+def _require_packages(part: type[PartDefaults], wanted: str) -> None:
+    """MissingError, which says that `wanted` needs it, if a package that `part` imports is not installed."""
+    for module in part.packages:
+        require(module, wanted)
 
 
 def _made(part: Any, spec: Spec, contract: Contract, given: dict[str, Any]) -> Any:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shic_cli.base.errors import InputError, MissingError, SettingError, UnfinishedError
+from shic_cli.base.packages import needed
 from shic_cli.parts.checkpoints import Checkpoint
 
 
@@ -207,7 +208,8 @@ def _candidates(name: str, repository: str, weights: Path | None) -> Iterator[Pa
         if kept_outside(name).is_dir():
             yield kept_outside(name)
         return
-    from huggingface_hub import try_to_load_from_cache
+    with needed(f"to look for {name} in the hub's cache, shic"):
+        from huggingface_hub import try_to_load_from_cache
 
     for file in ("config.json", "model_index.json"):
         path = try_to_load_from_cache(repository, file)
@@ -217,7 +219,8 @@ def _candidates(name: str, repository: str, weights: Path | None) -> Iterator[Pa
 
 def kept_outside(name: str) -> Path:
     """The folder, in the hub's cache, of a model that is not from the hub."""
-    from huggingface_hub import constants
+    with needed(name):
+        from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"shic--{name}"
 
@@ -229,7 +232,7 @@ def needed_parts(name: str, folder: Path) -> tuple[str, ...]:
     if not (folder / "model_index.json").exists():
         return ("",)
     try:
-        listed = json.loads((folder / "model_index.json").read_text())
+        listed = json.loads((folder / "model_index.json").read_text("utf-8"))
     except ValueError:
         return ("",)  # the check of the root then says that config.json is missing
     return tuple(part for part in DIFFUSION if part in listed) or ("",)

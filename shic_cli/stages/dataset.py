@@ -211,7 +211,7 @@ def _finish(split: Split, name: str, part: str, path: Path, overwrite: bool) -> 
         "annotations": split.annotations,
     }
     with atomic(split.folder / "annotations.json", overwrite) as partial:
-        partial.write_text(json.dumps(data))
+        partial.write_text(json.dumps(data), "utf-8")
     log.info("%s: %d crops of %s, split %s", split.folder, len(split.images), name, part)
     urls = {image["coco_url"] for image in split.images}
     for other in _others(split.folder):

@@ -142,7 +142,7 @@ def write_example(
             truth[f"{name}.jpg"] = picture.vertex
     annotations = annotate(truth, "trex", chance(seed, "demo", "points"))
     with atomic(folder / "annotations.json") as partial:
-        partial.write_text(json.dumps(annotations))
+        partial.write_text(json.dumps(annotations), "utf-8")
     return truth
 
 
@@ -152,7 +152,7 @@ def write_obj(path: Path, verts: np.ndarray, faces: np.ndarray) -> None:
         "f {} {} {}".format(*face) for face in faces + 1
     ]
     with atomic(path) as partial:
-        partial.write_text("\n".join(rows) + "\n")
+        partial.write_text("\n".join(rows) + "\n", "utf-8")
 
 
 def write_photo(folder: Path, name: str, picture: Picture, photos: str = "imgs") -> None:

@@ -25,9 +25,10 @@ from typing import Any
 
 from shic_cli import __version__
 from shic_cli.base.errors import ShicError, UnfinishedError
+from shic_cli.base.packages import OPTIONAL
 from shic_cli.files.locks import has_locks
 
-# The packages of pyproject.toml: the module that is imported, and the first version that works.
+# The packages that every installation has: the module that is imported, and the first version that works.
 PACKAGES = {
     "numpy": ("numpy", "1.26"),
     "torch": ("torch", "2.6"),
@@ -35,31 +36,17 @@ PACKAGES = {
     "scipy": ("scipy", "1.11.1"),
     "opencv-python-headless": ("cv2", "4.9.0.80"),
     "pillow": ("PIL", "11.3"),
-    "av": ("av", "12"),
-    "DracoPy": ("DracoPy", "1.7"),
     "filelock": ("filelock", "4.3.1"),
     "psutil": ("psutil", "5.9"),
     "safetensors": ("safetensors", "0.4.3"),
-    "huggingface-hub": ("huggingface_hub", "1.0"),
-    "transformers": ("transformers", "5.0"),
-    "diffusers": ("diffusers", "0.36"),
     "warp-lang": ("warp", "1.19"),
     "trimesh": ("trimesh", "4.5"),
     "potpourri3d": ("potpourri3d", "1.2.1"),
-    "xatlas": ("xatlas", "0.0.9"),
     "fast-simplification": ("fast_simplification", "0.1.7"),
     "networkx": ("networkx", "3.0"),
-    "matplotlib": ("matplotlib", "3.8"),
     "jinja2": ("jinja2", "3.1"),
     "rich": ("rich", "13.7"),
     "click": ("click", "8.1"),
-}
-OPTIONAL = {
-    "pytorch3d": "pytorch3d",
-    "accelerate": "accelerate",
-    "pillow-heif": "pillow_heif",
-    "onnx": "onnx",
-    "onnxruntime": "onnxruntime",
 }
 SLOW = (
     *("transformers", "diffusers", "accelerate", "pytorch3d", "huggingface_hub"),
@@ -101,7 +88,7 @@ def examine(folder: Path, weights: Path | None = None, full: bool = False) -> Re
         for name, value in sorted(os.environ.items())
         if VARIABLES.fullmatch(name)
     }
-    modules = [*PACKAGES.values(), *((module, "") for module in OPTIONAL.values())]
+    modules = [*PACKAGES.values(), *((module, "") for module in OPTIONAL)]
     slow = () if full else SLOW
     probes = probe_all([each for each in modules if each[0] not in slow], folder)
     probes |= {module: _seen(module) for module, _ in modules if module in slow}
@@ -123,13 +110,14 @@ def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[st
     results: dict[str, dict[str, Any]] = {}
     left = [module for module, _ in modules]
     program = [sys.executable, "-P", "-c", "from shic_cli.stages.doctor import probe; probe()"]
-    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
     while left:
-        with tempfile.TemporaryFile("w+") as output:
+        with tempfile.TemporaryDirectory() as place:
+            output = Path(place, "results")
+            output.touch()
             try:
                 done = subprocess.run(
-                    [*program, str(output.fileno()), str(folder), *left],
-                    pass_fds=[output.fileno()],
+                    [*program, str(output), str(folder), *left],
                     capture_output=True,
                     text=True,
                     timeout=PATIENCE,
@@ -144,8 +132,7 @@ def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict[str, dict[st
                 end += f" ({done.stderr.strip().splitlines()[-1]})" if done.stderr.strip() else ""
             except subprocess.TimeoutExpired:
                 end = f"did not end within {PATIENCE} s"
-            output.seek(0)
-            for line in output:
+            for line in output.read_text("utf-8").splitlines():
                 result = json.loads(line)
                 results[result.pop("module")] = result
         left = [name for name in left if name not in results]
@@ -159,7 +146,7 @@ def _seen(module: str) -> dict[str, Any]:
     if importlib.util.find_spec(module) is None:
         return {"error": f"ModuleNotFoundError: No module named '{module}'", "missing": True}
     with contextlib.suppress(PackageNotFoundError):
-        return {"version": version(module)}
+        return {"version": version(OPTIONAL[module].name if module in OPTIONAL else module)}
     return {"version": ""}
 
 
@@ -168,8 +155,8 @@ def probe() -> None:
 
     `probe_all` runs this in a process of its own.
     """
-    descriptor, folder, *modules = sys.argv[1:]
-    with os.fdopen(int(descriptor), "w") as stream:
+    output, folder, *modules = sys.argv[1:]
+    with open(output, "a", encoding="utf-8") as stream:
         for name in modules:
             result: dict[str, Any] = {"module": name}
             try:
@@ -206,9 +193,11 @@ def _torch_facts(torch: Any, folder: Path) -> dict[str, Any]:
 
 
 def _h5py_facts(h5py: Any, folder: Path) -> dict[str, Any]:
-    """HDF5's version, and whether it locks files in `folder`."""
-    import fcntl
-
+    """HDF5's version, and, where that can be seen, whether it locks files in `folder`."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return {"hdf5": h5py.version.hdf5_version}
     locks, path = False, folder / f".shic.{os.getpid()}.h5"
     try:
         with h5py.File(path, "w"), open(path, "rb") as other:
@@ -270,14 +259,20 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _parts(report: Report, probes: dict[str, dict[str, Any]]) -> None:
     """Add the sections of optional packages and of parts that other packages add."""
     report.sections["optional"] = {}
-    for name, module in OPTIONAL.items():
-        result = probes[module]
-        error = "" if result.get("missing") else result.get("error", "")
-        report.sections["optional"][name] = {"version": result.get("version", ""), "error": error}
+    for module, package in OPTIONAL.items():
+        result, name = probes[module], package.name
+        missing = result.get("missing", False)
+        error = "" if missing else result.get("error", "")
+        installed = None if missing else result.get("version", "")
+        entry = {"version": installed, "error": error, "for": package.purpose}
+        report.sections["optional"][name] = entry | ({"comes with": package.install} if missing else {})
         if error:
             report.faults.append(
                 (f"{name} is installed but can't be imported ({error})", f"reinstall it, or uninstall {name}")
             )
+        elif installed and _numbers(installed) < _numbers(package.least):
+            again = f"python -m pip install '{name}>={package.least}'"
+            report.faults.append((f"{name} {installed} is older than {package.least}", again))
     added = [(group, point) for group in GROUPS for point in entry_points(group=group)]
     plugin_probes = probe_all([(point.module, "") for _, point in added], Path.cwd()) if added else {}
     report.sections["plugins"] = {}
@@ -311,15 +306,13 @@ def _devices(report: Report, probes: dict[str, dict[str, Any]]) -> None:
 
 
 def _memory() -> dict[str, int]:
-    """Bytes of memory: `memory` is the total, `free` is available."""
+    """Bytes of memory: `memory` is the total, `free` is available; nothing where psutil is broken."""
     try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return {
-            key: int(lines[name].split()[0]) << 10
-            for key, name in (("memory", "MemTotal"), ("free", "MemAvailable"))
-        }
-    except (OSError, KeyError, ValueError):
-        return {"memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
+        import psutil
+    except ImportError:  # the section of packages names it
+        return {}
+    memory = psutil.virtual_memory()
+    return {"memory": memory.total, "free": memory.available}
 
 
 def _weights(report: Report, weights: Path | None) -> None:
@@ -392,7 +385,4 @@ def _locks(report: Report, folder: Path, probes: dict[str, dict[str, Any]]) -> N
         locks = has_locks(folder)
     except OSError:  # the folder can't be written to, which is already a fault
         return
-    report.sections["folder"] |= {
-        "locks": locks,
-        "HDF5 locks": probes["h5py"].get("facts", {}).get("locks", False),
-    }
+    report.sections["folder"] |= {"locks": locks, "HDF5 locks": probes["h5py"].get("facts", {}).get("locks")}

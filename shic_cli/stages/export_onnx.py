@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from shic_cli.base.errors import MissingError, ShicError
+from shic_cli.base.errors import ShicError
+from shic_cli.base.packages import needed
 from shic_cli.learning.encode import decoder_input
 from shic_cli.parts.extractors.picture import Picture
 
@@ -52,13 +53,9 @@ def write_onnx(path: Path, predictor: Predictor) -> None:
     and `vertex_embedding` (K, D): a pixel's vertex is the one with the largest product. MissingError without
     the packages; ShicError if the answers differ.
     """
-    try:
+    with needed("ONNX"):
         import onnx  # noqa: F401 - the exporter needs it
         import onnxruntime
-    except ImportError as error:
-        raise MissingError(
-            f"the package {error.name} is not installed", "pip install 'shic[onnx]'"
-        ) from error
     network, inputs = Network(predictor).eval(), _example(predictor)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the exporter by tracing is not the newest one

@@ -9,13 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from shic_cli.base.packages import needed
+
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
     """Write the frames `(H, W, 3)` uint8 as an H.264 mp4 that browsers play, and say how many there are.
 
     All get the first one's size, made even; others are fitted into it.
     """
-    import av
+    with needed("mp4"):
+        import av
 
     count = 0
     with av.open(str(path), "w", format="mp4") as container:

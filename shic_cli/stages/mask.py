@@ -5,10 +5,8 @@ A photo gets the mask of its main object, or one crop for each object. A report 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -19,11 +17,12 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from shic_cli.base.errors import Failures, InputError, SettingError, ShicError
+from shic_cli.base.errors import Failures, InputError, SettingError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MaskConfig
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.atomic import atomic, tidy
+from shic_cli.files.locks import Lock
 from shic_cli.files.mask_checks import check_mask, on_border
 from shic_cli.files.masks import read_mask
 from shic_cli.files.photos import SMALLEST, Crop, ImageFile, decode, encode
@@ -157,16 +156,10 @@ def _locked(folder: Path) -> Iterator[None]:
         )
     is_new = not folder.exists()
     folder.mkdir(exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise ShicError(
-            f"{folder}: another run is writing it", "wait for it to end, or name another folder with -o"
-        ) from error
+        with Lock(folder.resolve()):  # which has a name, unlike `.`
+            yield
     finally:
-        os.close(handle)
         for place in (folder / "imgs", folder / "masks", folder) if is_new else ():
             with suppress(OSError):  # the folder does not exist, or it is not empty
                 place.rmdir()

@@ -87,7 +87,8 @@ def write_conditions(
             done[entry["name"]] = entry
         with journal.finishing() as partial:
             partial.write_text(
-                json.dumps({**header, "pictures": [done[name] for name in sorted(done)]}, indent=1) + "\n"
+                json.dumps({**header, "pictures": [done[name] for name in sorted(done)]}, indent=1) + "\n",
+                "utf-8",
             )
         finished = True
     finally:
@@ -248,7 +249,7 @@ def _read_list(folder: Path, template: Template) -> dict[str, Any]:
     """
     path = folder / LIST
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text("utf-8"))
         if (
             content["format"] != FORMAT
             or not all(isinstance(content[key], kind) for key, kind in KEYS.items())

@@ -26,7 +26,7 @@ class TrainLog:
     def __init__(self, model: Path, done: int) -> None:
         self.path, self.began = model.with_suffix(".log.csv"), time.monotonic()
         rows = _rows(self.path, done) if done else []
-        with self.path.open("w", newline="") as file:
+        with self.path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
         self.board = _board(model.with_suffix(".tensorboard"), done)
 
@@ -35,7 +35,7 @@ class TrainLog:
         now = time.monotonic()
         row: dict[str, object] = {"epoch": epoch, "seconds": f"{now - self.began:.2f}", "rate": f"{rate:.6g}"}
         row |= {name: f"{value:.6g}" for name, value in means.items() if name in COLUMNS}
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow([row.get(name, "") for name in COLUMNS])
         if self.board is not None:
             for name, value in {
@@ -58,7 +58,7 @@ def _rows(path: Path, done: int) -> list[list[str]]:
     """The rows of an earlier run's first `done` epochs; none if the file is another program's."""
     if not path.is_file():
         return []
-    with path.open(newline="", errors="replace") as file:
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
         header, *rows = list(csv.reader(file)) or [[]]
     known = tuple(header) == COLUMNS
     return [row for row in rows if known and row and row[0].isdigit() and int(row[0]) <= done]

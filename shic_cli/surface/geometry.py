@@ -19,6 +19,7 @@ from shic_cli.base.errors import InputError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import GEODESIC_MAXIMUM
 from shic_cli.surface.mesh import Mesh
+from shic_cli.surface.unwrap import box_unwrap
 
 if TYPE_CHECKING:
     import torch
@@ -170,8 +171,11 @@ def texture_coordinates(mesh: Mesh) -> tuple[np.ndarray, np.ndarray]:
         rows = np.concatenate([mesh.faces.reshape(-1, 1), mesh.corner_uv.reshape(-1, 2)], axis=1)
         rows, inverse = np.unique(rows, axis=0, return_inverse=True)
         return np.clip(rows[:, 1:], 0, 1), inverse.reshape(-1, 3)
-    import xatlas
-
+    try:
+        import xatlas
+    except ImportError:
+        log.info("the texture is unwrapped by the mesh's six sides, because the package xatlas is not here")
+        return box_unwrap(mesh)
     atlas = xatlas.Atlas()
     atlas.add_mesh(mesh.verts.astype(np.float32), mesh.faces.astype(np.uint32))
     charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()

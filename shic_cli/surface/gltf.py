@@ -17,6 +17,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from shic_cli.base.errors import InputError
+from shic_cli.base.packages import needed
 from shic_cli.surface.allowance import Allowance
 
 log = logging.getLogger("shic")
@@ -307,7 +308,8 @@ def _attributes(gltf: Gltf, primitive: dict[str, Any]) -> Any:
 
 def _draco(gltf: Gltf, packed: dict[str, Any], position: int) -> dict[str, np.ndarray]:
     """The faces, as `indices`, and the attributes of a primitive that Draco has compressed."""
-    import DracoPy
+    with needed("a mesh that Draco has compressed"):
+        import DracoPy
 
     gltf.allowance.take(gltf.items("accessors")[position]["count"])
     decoded = DracoPy.decode(bytes(gltf.view(packed["bufferView"])))

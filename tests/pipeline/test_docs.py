@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -138,6 +139,24 @@ def test_the_readme_is_short_and_no_fact_is_in_two_places() -> None:
         for line in text.splitlines():
             if (row := line.strip()).startswith("|") and re.search(r"\d\.\d", row):
                 assert homes.setdefault(row, name) == name, f"{row} is in {homes[row]} and in {name}"
+
+
+def test_a_release_has_whole_addresses(tmp_path: Path) -> None:
+    """The package's page shows README.md away from the repository."""
+    if "](docs/tutorial.md)" not in README:
+        pytest.skip("these files are of a release, and have them already")
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    home = "https://example.org/owner/shic"
+    program = str(ROOT / ".github/addresses.py")
+    subprocess.run([sys.executable, program, home, "v1.2.3"], cwd=tmp_path, check=True)
+    written = (tmp_path / "README.md").read_text("utf-8")
+    targets = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", written, flags=re.S))
+    assert len(targets) > 20 and all(target.startswith("https://") for target in targets)
+    assert f"({home}/raw/v1.2.3/examples/demo.jpg)" in written
+    assert f"({home}/blob/v1.2.3/docs/tutorial.md)" in written
+    project = tomllib.loads((tmp_path / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["urls"]["Issues"] == f"{home}/issues" and project["scripts"] and project["dependencies"]
 
 
 def test_the_versions_agree() -> None:

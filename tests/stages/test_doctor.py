@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,12 +49,23 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_packages_are_those_of_the_project() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert sorted(wanted["dependencies"]) == sorted(
-        f"{name}>={least}" for name, (_, least) in doctor.PACKAGES.items()
-    )
-    tools = ("test", "dev", "docs")
-    extras = [names for extra, names in wanted["optional-dependencies"].items() if extra not in tools]
-    assert set(doctor.OPTIONAL) == {text.partition(">=")[0] for names in extras for text in names}
+    always = [f"{name}>={least}" for name, (_, least) in doctor.PACKAGES.items()]
+    somewhere = [line for line in wanted["dependencies"] if ";" in line]
+    assert sorted(wanted["dependencies"]) == sorted([*always, *somewhere])
+    tools = ("test", "dev", "docs", "all")
+    extras = {
+        f"{extra}: {line}"
+        for extra, lines in wanted["optional-dependencies"].items()
+        for line in lines
+        if extra not in tools and not line.startswith("shic[")
+    } | {f": {line.partition(';')[0]}" for line in somewhere}
+    assert extras == {
+        f"{package.extra or 'pytorch3d' * (package.name == 'pytorch3d')}: {package.name}>={package.least}"
+        for package in doctor.OPTIONAL.values()
+    }
+    combined = wanted["optional-dependencies"]["all"][0]
+    reached = {*re.findall(r"\w+", combined.partition("[")[2]), "models"}  # diffusion takes models along
+    assert {package.extra for package in doctor.OPTIONAL.values()} - {""} == reached
 
 
 def test_every_way_of_being_broken_is_found_and_the_next_package_still_tried(
@@ -171,7 +183,7 @@ def test_slow_packages_are_imported_only_where_that_is_asked_for(
     def probe_all(modules: list[tuple[str, str]], folder: Path) -> dict:
         tried.extend(module for module, _ in modules)
         broken = {"error": "ImportError: broken", "missing": False}
-        fine = {"version": "9", "facts": {"devices": [], "cuda": None}}
+        fine = {"version": "99", "facts": {"devices": [], "cuda": None}}
         return {module: broken if module == "diffusers" else fine for module, _ in modules}
 
     monkeypatch.setattr(doctor, "probe_all", probe_all)
@@ -182,4 +194,9 @@ def test_slow_packages_are_imported_only_where_that_is_asked_for(
     )
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     status, _, err = shic("doctor")
-    assert status == 1 and "transformers" in err and "is not installed" in err and "pytorch3d" not in err
+    assert status == 1 and "trimesh" in err and "is not installed" in err and "transformers" not in err
+    out = shic("doctor")[1]
+    assert (
+        "  matplotlib: no, for the plots of eval geodesic --report, comes with pip install 'shic[report]'"
+        in out
+    )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from shic_cli.base.errors import InputError
+from shic_cli.base.packages import needed
 from shic_cli.parts.checkpoints import load_tensors
 from shic_cli.parts.extractors.contract import ExtractorDefaults
 from shic_cli.parts.extractors.vit import IMAGENET
@@ -31,7 +32,8 @@ class Carried(ExtractorDefaults):
     def __init__(
         self, config: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str = "cpu"
     ) -> None:
-        from transformers import Dinov2Config, Dinov2Model
+        with needed("the encoder in the model file"):
+            from transformers import Dinov2Config, Dinov2Model
 
         check_config(config, tensors)
         self.device, self.config = torch.device(device), config

@@ -33,6 +33,7 @@ class Cnn(Pretrained):
     """
 
     name = kind = "cnn"
+    packages: tuple[str, ...] = ("transformers",)
     needs_mask = True
 
     def __init__(

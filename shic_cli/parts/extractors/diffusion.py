@@ -100,6 +100,7 @@ class Diffusion(Pretrained):
     with `clean` no noise is added.
     """
 
+    packages: tuple[str, ...] = ("diffusers", "transformers")
     _weights_of_unet = ""
 
     def __init__(

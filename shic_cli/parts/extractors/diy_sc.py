@@ -96,6 +96,7 @@ class DiySc(ExtractorDefaults):
     """
 
     name = "diy-sc"
+    packages: tuple[str, ...] = ("transformers",)
     model = "diy-sc-adapter"
     slow_on = ("cpu",)  # a picture has 3,600 patches
     needs_mask = False

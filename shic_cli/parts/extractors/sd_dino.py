@@ -27,6 +27,7 @@ class SdDino(Joined):
     """
 
     name = "sd-dino"
+    packages: tuple[str, ...] = ("diffusers", "transformers")
     slow_on = ("cpu",)  # a picture takes over a minute there
 
     def __init__(

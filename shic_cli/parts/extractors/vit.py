@@ -41,6 +41,7 @@ class Vit(Pretrained):
     """
 
     name = kind = "vit"
+    packages: tuple[str, ...] = ("transformers",)
     usual_side = 0  # the side that `side` 0 stands for; 0: the size that the model was made for
 
     def __init__(
@@ -246,7 +247,7 @@ def read_normalisation(folder: Path) -> tuple[tuple[float, ...], tuple[float, ..
     if not path.exists():
         return IMAGENET
     try:
-        settings = json.loads(path.read_text())
+        settings = json.loads(path.read_text("utf-8"))
         if not settings.get("do_normalize", True):
             return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         mean, std = (

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from shic_cli.base.errors import InputError, MissingError, PictureError, SettingError
+from shic_cli.base.packages import require
 from shic_cli.base.settings import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
 from shic_cli.parts.checkpoints import load, silenced
 from shic_cli.parts.extractors.diffusion import check_kind, read_scheduler, read_tokenizer
@@ -41,6 +41,7 @@ class ControlnetDepth(GeneratorDefaults):
     """
 
     name = "controlnet-depth"
+    packages: tuple[str, ...] = ("diffusers", "transformers")
     model = "sd15"
     slow_on = ("cpu",)
     folders = ("control", "depth")
@@ -170,7 +171,4 @@ def check_offload(offload: str, device: torch.device) -> None:
             f"--offload {offload}: saves a GPU's memory, and the device is {device}",
             "leave it out, or give --device cuda",
         )
-    if importlib.util.find_spec("accelerate") is None:
-        raise MissingError(
-            f"--offload {offload} needs the package accelerate", "install it: pip install accelerate"
-        )
+    require("accelerate", f"--offload {offload}")

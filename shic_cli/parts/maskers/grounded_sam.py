@@ -36,6 +36,7 @@ class GroundedSam(MaskerDefaults):
     """
 
     name = "grounded-sam"
+    packages: tuple[str, ...] = ("transformers",)
     needs_class = True
 
     def __init__(

@@ -31,6 +31,7 @@ class Semantic(MaskerDefaults):
     """
 
     name = "semantic"
+    packages: tuple[str, ...] = ("transformers",)
 
     def __init__(
         self,
