@@ -110,6 +110,7 @@ def group(verbose: int, quiet: int) -> None:
     shic synth                                    # -> synth.h5: posed pictures with exact labels
     shic train                                    # -> model.safetensors
     shic predict imgs/trex01.jpg --remap checker  # -> maps, colours, a texture that follows the surface
+    shic fit trex01.maps.h5                       # the mesh in the photo's pose
     """
     from shic_cli.cli.console import configure
     from shic_cli.files.shards import Part
