@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from shic_cli.base.errors import InputError, ShicError
-from shic_cli.base.packages import needed
+from shic_cli.base.packages import needed, require
 from shic_cli.parts.contract import said
 
 AGAIN = "give the same line again: the files that are finished are kept"
@@ -104,6 +104,7 @@ def _is_of_network(error: BaseException) -> bool:
 @contextmanager
 def quiet_hub(progress: bool) -> Iterator[None]:
     """Silences the logs and warnings of the hub's library, and its bars unless `progress`."""
+    require("huggingface_hub", "the hub")
     with needed("the hub"):
         from huggingface_hub.utils import (
             are_progress_bars_disabled,

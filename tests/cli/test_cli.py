@@ -22,7 +22,7 @@ from shic_cli.files.layouts import LAYOUTS
 
 Shic = Callable[..., tuple[int, str, str]]
 ORDER = ["template", "mask", "render", "features", "pseudo-gt", "synth", "train", "predict"]
-ORDER += ["join", "dataset", "eval", "remap", "match", "view", "annotate", "export"]
+ORDER += ["fit", "join", "dataset", "eval", "remap", "match", "view", "annotate", "export"]
 ORDER += ["models", "info", "doctor", "demo"]
 
 

@@ -60,7 +60,7 @@ def test_heic_without_the_package_says_how(
     write_masks(tmp_path, ("a", "b", "c"))
     monkeypatch.setattr(photos, "find_spec", lambda name: None)
     status, _, err = shic("features", "imgs/", "--extractor", "silhouette")
-    assert status == 4 and "imgs/: 2 files of HEIC can't be read: install pillow-heif" in err
+    assert status == 4 and "imgs/: 2 files of HEIC can't be read: pip install 'shic[formats]'" in err
     assert "a.heic: is HEIC" in err and "shic[formats]" in err
     assert ItemReader(tmp_path / "features.h5", "shic/features").names == ["c.jpg"]
 
