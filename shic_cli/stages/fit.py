@@ -110,7 +110,11 @@ def fit(
     track: Track = plain_track,
     part: Part = WHOLE,
 ) -> list[Path]:
-    """Write the maps file of `maps`, with the fitted body's vertices where the map is unsure; the pictures.
+    """Write the maps file of `maps`, with the fitted body's vertices where the map is unsure.
+
+    The folder of the pictures comes back, if any were drawn.
+
+    Scores and uncertainties stay those of the map.
 
     Beside it, for each photo, STEM.fit.png shows the body over the photo, and STEM.fit.glb holds its mesh.
     A photo that no body fits keeps its map, and is named.
@@ -120,7 +124,7 @@ def fit(
         Fitter.of(template, config.renderer),
         path.parent / path.name.removesuffix(".h5").removesuffix(".maps"),
     )
-    failures, written = Failures(), []
+    failures, drawn = Failures(), False
     sources = {"maps": source(maps.path)} | ({"template": template_source} if template_source else {})
     attrs = {"labels": maps.header.attrs["labels"], "template": template.fingerprint}
     params = {**config.params(), "seed": seed}
@@ -136,10 +140,11 @@ def fit(
                 body = _fit_item(fitter, item, seed)
                 writer.add(name, **_arrays(item, body, config))
                 if body is not None and config.pictures:
-                    written.append(_write(folder, item, body, Surface.of(template)))
+                    _write(folder, item, body, Surface.of(template))
+                    drawn = True
         failures.check(len(names))
     writer.end(failures, len(names))
-    return [folder] if written else []
+    return [folder] if drawn else []
 
 
 def _fit_item(fitter: Fitter, item: Item, seed: int) -> Body | None:
@@ -182,7 +187,7 @@ def spread_out(vertex: np.ndarray) -> np.ndarray:
     return nearest[labels]
 
 
-def _write(folder: Path, item: Item, body: Body, surface: Surface) -> Path:
+def _write(folder: Path, item: Item, body: Body, surface: Surface) -> None:
     """Write the picture and the mesh of a photo's body."""
     rgb = decode(item.encoded.tobytes(), item.name)[0]
     posed = replace(surface, verts=body.verts)
@@ -194,4 +199,3 @@ def _write(folder: Path, item: Item, body: Body, surface: Surface) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic(target) as partial:
             partial.write_bytes(data)
-    return folder

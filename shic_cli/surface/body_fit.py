@@ -281,7 +281,7 @@ def _rotations(turns: torch.Tensor) -> torch.Tensor:
 def _data(flat: torch.Tensor, yx: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """The mean robust distance `(B,)` between pixels `(N, 2)` and their vertices at `flat` `(B, N, 2)`."""
     off = (flat - yx).square().sum(-1)
-    return (weight * off / (off + SPREAD**2)).sum(1) / weight.sum(-1)
+    return (weight * off / (off + SPREAD**2)).sum(1) / weight.sum(-1).clamp_min(1e-6)
 
 
 def _uncovered(flat: torch.Tensor, yx: torch.Tensor) -> torch.Tensor:

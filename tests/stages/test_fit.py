@@ -140,6 +140,16 @@ def test_a_photo_of_one_pixel_is_kept(
     assert status == 0 and "hardly a pixel" in err
 
 
+def test_a_photo_of_legs_alone_is_fitted_too(beast: Template, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every pixel is a leg's, nothing but the outline places the legs in half of the starts."""
+    monkeypatch.setattr(body_fit, "STEPS", 4)
+    low = np.flatnonzero(beast.verts[:, 1] < beast.verts[:, 1].min() + 0.1)
+    vertex = np.full((60, 60), -1, np.int32)
+    vertex[10:50, 20:30] = np.random.default_rng(0).choice(low, (40, 10))
+    body = Fitter.of(beast).fit(vertex, np.zeros((60, 60), np.float32), vertex >= 0, seed=0)
+    assert np.isfinite(body.verts).all() and np.isfinite(body.overlap)
+
+
 def test_maps_of_another_template_are_refused(
     beast: Template, truth: Path, small_template_file: Path, shic: Shic
 ) -> None:
