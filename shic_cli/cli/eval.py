@@ -96,8 +96,9 @@ def geodesic(
     where the largest distance is 2.28); a point without an answer counts 0. AP and AR are over GPS 0.5 to
     0.95 in steps of 0.05, with precision read at 101 recalls, and are means over classes. A medium object has
     an area of 32^2 to 96^2 pixels, a large one more. Each object has one prediction, the one in its own box:
-    a missing image costs recall, and a prediction below the threshold costs precision too. Predictions are
-    ranked by the mean score in the box; equal ones keep the order of the annotations.
+    a missing image costs recall, and a prediction below the threshold costs precision too, that of a size
+    only if its box has this size. Predictions are ranked by the mean score in the box; equal ones keep the
+    order of the annotations.
 
     --calibration: the points of each maps file in ten groups of equal size by stated uncertainty, from the
     surest on, and the mean error of each; the scale that would make the mean uncertainty the mean error; and

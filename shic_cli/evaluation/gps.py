@@ -18,7 +18,7 @@ from shic_cli.evaluation.geodesic import Scored
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 MEDIUM, LARGE = 32.0**2, 96.0**2  # pixels; an object of at least this area is medium or large
-SIZES = ((MEDIUM, LARGE), (LARGE, np.inf))
+ANY, *SIZES = (0.0, np.inf), (MEDIUM, LARGE), (LARGE, np.inf)
 
 
 def similarity(entry: Scored, kappa: float = GPS_KAPPA) -> float:
@@ -41,19 +41,17 @@ def average_precision(entries: list[Scored]) -> dict[str, Any]:
     """AP and AR over the GPS thresholds, at 0.5 and at 0.75, and the AP of medium and of large objects.
 
     The thresholds are 0.5 to 0.95; each figure is the mean over classes, and None if there is no such object.
-    Every object has at most one prediction, the one in its own place: a missing prediction costs recall, and
-    one below the threshold costs precision too. Objects without points are left out.
+    Every object has at most one prediction, the one in its own box: a missing prediction costs recall, and
+    one below the threshold costs precision too. Objects without points are left out. An object's size is its
+    annotated area. A prediction below the threshold costs the precision of a size only if its box has that
+    size too, as in DensePose's evaluator.
     """
     classes: dict[str, list[Scored]] = defaultdict(list)
     for entry in entries:
         if len(entry.error):
             classes[entry.points.category].append(entry)
     groups = list(classes.values())
-    medium, large = (
-        [[entry for entry in group if low <= entry.points.area <= high] for group in groups]
-        for low, high in SIZES
-    )
-    (precision, recall), ap_medium, ap_large = _mean(groups), _mean(medium)[0], _mean(large)[0]
+    (precision, recall), (ap_medium, _), (ap_large, _) = (_mean(groups, size) for size in (ANY, *SIZES))
     parts = {"ap": precision, "ar": recall}
     by_threshold = {
         f"{name}{end}": _pick(value, at)
@@ -68,28 +66,34 @@ def _pick(values: np.ndarray | None, at: int | None) -> float | None:
     return None if values is None else float(values.mean() if at is None else values[at])
 
 
-def _mean(groups: list[list[Scored]]) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Average precision and recall `(10,)` at each threshold, as the mean over classes.
+def _mean(
+    groups: list[list[Scored]], size: tuple[float, float]
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Average precision and recall `(10,)` at each threshold, for objects of a `size`; the mean over classes.
 
-    A class without objects in `groups` is left out; both are None if no class has one.
+    A class without such objects in `groups` is left out; both are None if no class has one.
     """
-    pairs = [_curves(group) for group in groups if group]
+    of_size = [[entry for entry in group if size[0] <= entry.points.area <= size[1]] for group in groups]
+    pairs = [_curves(group, size) for group in of_size if group]
     if not pairs:
         return None, None
     precision, recall = zip(*pairs, strict=True)
     return np.mean(precision, axis=0), np.mean(recall, axis=0)
 
 
-def _curves(group: list[Scored]) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and recall `(10,)` of one class at each threshold."""
+def _curves(group: list[Scored], size: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and recall `(10,)` of one class at each threshold; `size` is that of the objects."""
     answered = [entry for entry in group if entry.item is not None]
-    order = np.argsort([-entry.confidence for entry in answered], kind="stable")
-    gps = np.array([similarity(entry) for entry in answered])[order]
-    hits = np.cumsum(gps >= THRESHOLDS[:, None], axis=1)
-    if not len(gps):
+    answered.sort(key=lambda entry: -entry.confidence)  # stable
+    if not answered:
         return np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS))
+    box = np.array([entry.points.box[2:].prod() for entry in answered])
+    right = np.array([similarity(entry) for entry in answered]) >= THRESHOLDS[:, None]
+    counted = right | ((size[0] <= box) & (box <= size[1]))
+    hits = np.cumsum(right, axis=1)
     recall = hits / len(group)
-    precision = np.maximum.accumulate((hits / np.arange(1, len(gps) + 1))[:, ::-1], axis=1)[:, ::-1]
-    padded = np.concatenate([precision, np.zeros((len(THRESHOLDS), 1))], axis=1)
+    precision = hits / np.maximum(np.cumsum(counted, axis=1), 1)
+    falling = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    padded = np.concatenate([falling, np.zeros((len(THRESHOLDS), 1))], axis=1)
     at_recalls = [row[np.searchsorted(reached, RECALLS)] for row, reached in zip(padded, recall, strict=True)]
     return np.mean(at_recalls, axis=1), recall[:, -1]
