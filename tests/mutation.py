@@ -151,7 +151,11 @@ def sample(path: Path, module: str, size: int, seed: int) -> list[Mutant]:
 
 
 def meaning(text: str) -> str:
-    """The program in `text` without its annotations, which are not evaluated; empty if it is none."""
+    """The program in `text` without what no test can see; empty if it is none.
+
+    That is annotations, imports for them, `is` in place of `==` for a text, and the keywords `strict` and
+    `frozen`, which only raise where the program is wrong.
+    """
     try:
         tree = ast.parse(text)
     except SyntaxError:
@@ -160,7 +164,18 @@ def meaning(text: str) -> str:
         for name in ("annotation", "returns"):
             if hasattr(node, name):
                 setattr(node, name, ast.Constant(None) if isinstance(node, ast.AnnAssign) else None)
+        if isinstance(node, ast.Call):
+            node.keywords = [each for each in node.keywords if each.arg not in ("strict", "frozen")]
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.test = ast.Name("TYPE_CHECKING")
+        elif isinstance(node, ast.Compare) and any(_is_text(each) for each in node.comparators):
+            same = {ast.Is: ast.Eq, ast.IsNot: ast.NotEq}
+            node.ops = [same.get(type(each), type(each))() for each in node.ops]
     return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def of_texts(file: str, old: str, new: str) -> Mutant:

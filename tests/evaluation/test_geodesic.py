@@ -11,7 +11,7 @@ import pytest
 from scoring import annotation, four_vertices, one_map, write_annotations, write_maps
 
 from shic_cli.base.errors import InputError
-from shic_cli.evaluation.geodesic import MapsFile, bootstrap, scored, summary
+from shic_cli.evaluation.geodesic import MapsFile, Scored, bootstrap, figures, scored, summary
 from shic_cli.files.annotations import Points, read_annotations
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
@@ -127,6 +127,15 @@ def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest
         geodesic(write_maps(tmp_path / "size.h5", {"a.jpg": one_map()[:, :9]}, ""), points, template)
     with pytest.raises(InputError, match="vertex"):
         geodesic(write_maps(tmp_path / "range.h5", {"a.jpg": one_map() + 5}, ""), points, template)
+
+
+def test_objects_without_points_have_no_figures_but_count_as_images() -> None:
+    nothing = np.zeros(0)
+    points = Points("a.jpg", None, "horse", np.zeros((0, 2), int), nothing, np.zeros(4), 0.0, "", nothing)
+    assert figures([Scored(points, "a.jpg", nothing, nothing, nothing, nothing, 0.0)]) == {
+        "images": 1,
+        "points": 0,
+    }
 
 
 def test_names_meet() -> None:
