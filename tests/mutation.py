@@ -29,7 +29,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LISTED = Path(__file__).with_name("mutants.toml")
 # What the tests import, loaded once before the runs are forked; nothing of the project.
-HEAVY = ("torch", "scipy.spatial", "h5py", "cv2", "PIL.Image", "trimesh", "pytest", "rich.console", "av")
+HEAVY = (
+    *("torch", "scipy.spatial", "scipy.stats", "scipy.sparse.csgraph", "h5py", "cv2", "PIL.Image", "trimesh"),
+    *("pytest", "rich.console", "av", "filelock", "click"),
+)
 ENOUGH = 0.95
 NOT_COPIED = shutil.ignore_patterns(".git", "__pycache__", "*.egg-info", ".venv", "shared", "site", ".*cache")
 PASS: dict[str, float] = {}  # tests that pass without a change -> seconds that they took, with others
@@ -96,6 +99,7 @@ def main() -> None:
     parser.add_argument("--promises", action="store_true", help="of these, the ones that break a promise")
     given = parser.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # half of the time of a short run
     for name in HEAVY:
         importlib.import_module(name)
     listed = tomllib.loads(LISTED.read_text())

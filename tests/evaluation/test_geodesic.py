@@ -72,6 +72,7 @@ def test_only_a_mirrored_answer_of_less_than_half_the_error_is_a_mix_up(
     [
         ([3.5, 2.5, 1.2, 0.4], 0.5),  # columns 3 and 4 of row 2, in which the box begins and ends
         ([4, 2, 1, 1], 0.75),
+        ([4, 0, 1, 2], 0),  # rows 0 and 1, in which no pixel has a vertex
         ([-2, -2, 5.5, 4.5], 0.25),  # columns to 3, rows to 2
         ([-3, -3, 2, 2], 0),  # beside the photo
         ([0, 0, 100, 100], 0.5),
