@@ -27,7 +27,8 @@ def points(inside: list[list[float]]) -> Points:
 
 def test_chance_draws_every_vertex_alike() -> None:
     template = four_vertices()
-    ((found, _),) = ChanceVertex(template, 0).look_up("a", [points([[0, 0]] * 4000)])
+    ((found, confidence),) = ChanceVertex(template, 0).look_up("a", [points([[0, 0]] * 4000)])
+    assert confidence == 1
     assert np.bincount(found, minlength=4) == pytest.approx([1000] * 4, abs=120)
     again = ChanceVertex(template, 0).look_up("a", [points([[0, 0]] * 4000)])[0][0]
     assert (found == again).all() and (
@@ -38,11 +39,15 @@ def test_chance_draws_every_vertex_alike() -> None:
 def test_position_sees_the_left_side_with_the_head_to_the_left(small_template: Template) -> None:
     """The animal's head is at +z and up, its left side at +x."""
     view = side_view(small_template)
+    rows, columns = (np.flatnonzero((view >= 0).any(axis)) for axis in (1, 0))
+    _, height, length = np.ptp(small_template.verts, axis=0)
+    assert len(rows) / len(columns) == pytest.approx(height / length, abs=0.008)  # upright, to a degree
     seen = small_template.verts[np.unique(view[view >= 0])]
     assert seen[:, 0].min() > -0.1 and seen[:, 0].max() > 0.15
-    ((found, _),) = PositionVertex(small_template).look_up(
+    ((found, confidence),) = PositionVertex(small_template).look_up(
         "a", [points([[0.1, 0.02], [0.5, 0.98], [0.99, 0.8]])]
     )
+    assert confidence == 1
     head, tail, foot = small_template.verts[found]
     assert head[2] > 0.35 and tail[2] < -0.35 and foot[1] < -0.15
 
@@ -58,6 +63,14 @@ def test_position_in_the_boxes_of_masks() -> None:
         [14, 30],
     ]
     assert transfer(Pair("a", "c", np.zeros((1, 2)), np.zeros((1, 2)))) is None
+
+
+def test_a_mask_of_one_pixel_has_one_place() -> None:
+    masks = {"a": np.zeros((20, 30), bool), "b": np.ones((8, 9), bool)}
+    masks["a"][7, 11] = True
+    assert position_pixels(masks)(Pair("a", "b", np.array([[7.0, 11]]), np.zeros((1, 2)))).tolist() == [
+        [0, 0]
+    ]
 
 
 def test_chance_stays_on_the_mask() -> None:

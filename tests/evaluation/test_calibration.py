@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,38 @@ def test_what_has_no_answer_is_left_out(tmp_path: Path) -> None:
     found = calibration(maps, [entry("a", errors, predicted)])
     assert sum(row["points"] for row in found["bins"]) == 150 and found["scale"] == pytest.approx(0.5)
     assert found["rank_points"] is None and found["rank_photos"] is None
+
+
+def test_ranks_need_three_photos_and_values_that_differ(tmp_path: Path) -> None:
+    rising = np.arange(1, 201, dtype=np.float32).reshape(20, 10)
+    maps = write(tmp_path / "m.h5", {"a": rising, "b": rising / 2, "even": np.full((20, 10), 8, np.float32)})
+    found = calibration(maps, [entry("a", rising), entry("b", rising / 2)])
+    assert found["rank_points"] == pytest.approx(1)
+    assert found["rank_photos"] is None and found["rank_photos_at_points"] is None
+    assert calibration(maps, [entry("even", rising)])["rank_points"] is None
+    assert calibration(maps, [entry("a", np.full((20, 10), 8.0))])["rank_points"] is None
+
+
+def test_photos_without_a_map_are_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    maps = write(tmp_path / "m.h5", {"a": np.full((20, 10), 8, np.float32)})
+    without = replace(entry("b", np.full((20, 10), 228.0)), item=None)
+    found = calibration(maps, [without, entry("a", np.full((20, 10), 4.0))])
+    assert found["scale"] == pytest.approx(0.5) and sum(row["points"] for row in found["bins"]) == 200
+    with pytest.raises(InputError, match="has no map of an annotated photo"):
+        calibration(maps, [without])
+
+
+def test_a_photo_counts_by_all_its_pixels_or_by_its_points(tmp_path: Path) -> None:
+    """All pixels rank the photos a, b, c, as their errors do; at the only point each has it is c, b, a."""
+    maps, entries = {}, []
+    for i, name in enumerate("abc"):
+        maps[name] = np.full((20, 10), 10 * (i + 1), np.float32)
+        maps[name][0, 0] = 3 - i
+        error = np.full((20, 10), 1.0 + i)
+        predicted = np.where(np.arange(200) == 0, 0, -1)
+        entries.append(entry(name, error, predicted))
+    found = calibration(write(tmp_path / "m.h5", maps), entries)
+    assert found["rank_photos"] == pytest.approx(1) and found["rank_photos_at_points"] == pytest.approx(-1)
 
 
 def test_a_file_that_states_none_is_told(tmp_path: Path) -> None:

@@ -87,8 +87,9 @@ def test_points_as_npz(folder: Path) -> None:
 )
 def test_wrong_csv(folder: Path, text: str, said: str) -> None:
     (folder / "p.csv").write_text(text)
-    with pytest.raises(InputError, match=rf"p\.csv: .*{said}"):
+    with pytest.raises(InputError, match=rf"p\.csv: .*{said}") as raised:
         score(folder / "p.csv")
+    assert ("from 0 to 3: vertices" in raised.value.hint) == ("vertex holds" in said)
 
 
 @pytest.mark.parametrize(
@@ -108,9 +109,9 @@ def test_wrong_npz(folder: Path, change: dict[str, Any], said: str) -> None:
 
 
 def test_npz_that_says_it_is_huge(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez_compressed(folder / "p.npz", image=["a.jpg"], x=np.zeros(1000), y=[1], vertex=[1])
-    monkeypatch.setattr("shic_cli.evaluation.external.LARGEST", 4000)
-    with pytest.raises(InputError, match=r"x\.npy is larger"):
+    np.savez_compressed(folder / "p.npz", image=["a.jpg"], x=np.zeros(1 << 18), y=[1], vertex=[1])
+    monkeypatch.setattr("shic_cli.evaluation.external.LARGEST", 1 << 20)
+    with pytest.raises(InputError, match=r"x\.npy is larger than 1 MB"):
         score(folder / "p.npz")
 
 

@@ -11,7 +11,7 @@ import pytest
 from scoring import annotation, four_vertices, one_map, write_annotations, write_maps
 
 from shic_cli.base.errors import InputError
-from shic_cli.evaluation.geodesic import MapsFile, bootstrap, scored, summary
+from shic_cli.evaluation.geodesic import MapsFile, Scored, bootstrap, figures, scored, summary
 from shic_cli.files.annotations import Points, read_annotations
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
@@ -72,6 +72,7 @@ def test_only_a_mirrored_answer_of_less_than_half_the_error_is_a_mix_up(
     [
         ([3.5, 2.5, 1.2, 0.4], 0.5),  # columns 3 and 4 of row 2, in which the box begins and ends
         ([4, 2, 1, 1], 0.75),
+        ([4, 0, 1, 2], 0),  # rows 0 and 1, in which no pixel has a vertex
         ([-2, -2, 5.5, 4.5], 0.25),  # columns to 3, rows to 2
         ([-3, -3, 2, 2], 0),  # beside the photo
         ([0, 0, 100, 100], 0.5),
@@ -117,7 +118,7 @@ def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest
         write_annotations(tmp_path / "a.json", [annotation(1, [3, 2, 5, 5], [0], [0], [3])])
     )
     other = write_maps(tmp_path / "other.h5", {"a.jpg": one_map()}, "0" * 64)
-    with pytest.raises(InputError, match="another template"):
+    with pytest.raises(InputError, match=r"another template \(0{8}, this one is [0-9a-f]{8}\)"):
         geodesic(other, points, template)
     unknown = write_maps(tmp_path / "unknown.h5", {"a.jpg": one_map()}, "")
     logging.getLogger("shic").propagate = True
@@ -127,6 +128,15 @@ def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest
         geodesic(write_maps(tmp_path / "size.h5", {"a.jpg": one_map()[:, :9]}, ""), points, template)
     with pytest.raises(InputError, match="vertex"):
         geodesic(write_maps(tmp_path / "range.h5", {"a.jpg": one_map() + 5}, ""), points, template)
+
+
+def test_objects_without_points_have_no_figures_but_count_as_images() -> None:
+    nothing = np.zeros(0)
+    points = Points("a.jpg", None, "horse", np.zeros((0, 2), int), nothing, np.zeros(4), 0.0, "", nothing)
+    assert figures([Scored(points, "a.jpg", nothing, nothing, nothing, nothing, 0.0)]) == {
+        "images": 1,
+        "points": 0,
+    }
 
 
 def test_names_meet() -> None:

@@ -46,6 +46,7 @@ def test_objects_without_points_are_passed_over(tmp_path: Path) -> None:
         ({"dp_y": [1, 2]}, "dp_y"),
         ({"dp_vertex": [1.5]}, "dp_vertex"),
         ({"dp_vertex": [1, 2]}, "dp_vertex"),
+        ({"dp_vertex": [2**40]}, "dp_vertex"),
         ({"dp_x": ["left"]}, "dp_x"),
         ({"dp_x": [float("nan")]}, "dp_x"),
         ({"image_id": 7}, "image_id"),

@@ -7,6 +7,7 @@ import json
 import struct
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 import trimesh
 from PIL import Image
+from scoring import four_vertices
 
 from shic_cli.base.errors import InputError, ShicError, printable
-from shic_cli.files.checks import check_name, parse_json
+from shic_cli.files.checks import check_name, check_surface, parse_json, real_number, shorten, whole_number
 from shic_cli.files.keypoints import read_pairs
 from shic_cli.files.names import meet
 from shic_cli.files.photos import decode, list_images
@@ -51,6 +53,31 @@ def test_messages_hold_nothing_that_a_terminal_acts_on() -> None:
     error = ShicError("a\x1b[2J\nb\udcff", "hint")
     assert error.message == "a\\x1b[2J\\nb\\udcff" and printable("plain é") == "plain é"
     str(error).encode()
+
+
+def test_numbers_are_shown_short_with_the_next_step() -> None:
+    assert shorten(10**40) == "a number of more than 40 digits" and shorten(10**40 - 1) == "9" * 40
+    assert shorten("x" * 41) == "x" * 40 + "…"
+    for read in (real_number, whole_number):
+        with pytest.raises(InputError, match="x: 4 is no ") as raised:
+            read("4", "x", 0, 3)
+        assert raised.value.hint == "correct it in the file"
+        with pytest.raises(InputError) as raised:
+            read("four", "x", 0, 3, "ask")
+        assert raised.value.hint == "ask"
+
+
+def test_a_surface_has_faces_an_extent_and_edges() -> None:
+    template = four_vertices()
+    check_surface(template, "x")
+    none, points = np.zeros((0, 3), np.int32), np.zeros((4, 3), np.int32)
+    for change in (
+        {"faces": none, "face_uv": none},
+        {"faces": points},
+        {"verts": template.verts * np.float32(0.09)},
+    ):
+        with pytest.raises(InputError, match="x: verts and faces are no surface"):
+            check_surface(replace(template, **change), "x")
 
 
 def png(width: int, height: int, data: bytes) -> bytes:

@@ -101,8 +101,9 @@ BOMB = zlib.compress(bytes(1 << 28))
         (link("verts", lambda folder: h5py.SoftLink("/verts")), "is a link"),
         (external, "kept in another file"),
         (virtual, "kept in another file"),
-        (grow(10**6), "declares"),
-        (grow(10**6, chunks=True, compression="gzip"), "declares"),
+        (grow(10**6, chunks=True, compression="gzip"), "MiB in a file of"),
+        (grow(10**8), "MiB in a file of"),
+        (grow(10**4), "declares more than the file holds"),
         (grow(3000, chunks=True, compression="gzip"), "missing or out of proportion"),
         (chunk("verts", BOMB, compression="gzip"), "out of proportion"),
         (chunk("geodesic", zlib.compress(bytes(1 << 22)), compression="gzip"), "unpacks to more"),
@@ -128,7 +129,8 @@ def test_templates(seeds: Path, tmp_path: Path, change: Change, said: str) -> No
     started = time.monotonic()
     with pytest.raises(InputError) as caught:
         read_template(path)
-    assert said in caught.value.message and caught.value.hint
+    # Without the path, in which pytest puts the case's name.
+    assert said in caught.value.message.replace(str(path), "") and caught.value.hint
     assert time.monotonic() - started < 5
 
 

@@ -352,6 +352,16 @@ def test_locks_are_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert os.listdir(tmp_path) == []
 
 
+def test_a_file_system_that_says_it_has_none_has_none(tmp_path: Path, without_locks: None) -> None:
+    assert not locks.has_locks(tmp_path) and os.listdir(tmp_path) == []
+
+
+def test_the_time_without_a_sign_of_life_is_the_one_that_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "results" / "promises.md").read_text()
+    assert locks.STALE == 300 and "no sign of life for five minutes" in " ".join(page.split())
+    assert 0 < locks.BEAT < locks.STALE / 3  # two beats may be late
+
+
 def test_what_a_run_left_that_was_killed_at_the_very_end_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

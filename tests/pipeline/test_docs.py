@@ -124,6 +124,20 @@ def test_files_of_the_project_that_pages_name_exist() -> None:
     assert len(promises) > 15 and all(list(ROOT.glob(f"tests/**/{test}")) for test in promises)
 
 
+def test_the_listed_breaks_fit_the_code_and_cover_the_promises() -> None:
+    """Of tests/mutants.toml, which tests/mutation.py runs: every heading has some, and names their tests."""
+    listed, page = tomllib.loads((ROOT / "tests/mutants.toml").read_text()), TEXTS["docs/results/promises.md"]
+    for each in listed["named"] + listed["equivalent"]:
+        lines = (ROOT / "shic_cli" / each["file"]).read_text("utf-8")
+        assert lines.count(each["old"]) == 1 or ("why" in each and each["old"] in lines), each
+    broken = [each for each in listed["named"] if "promise" in each]
+    *headings, figures = re.findall(r"^## (.*)$", page, re.M)
+    assert {each["promise"] for each in broken} == set(headings) and figures == "Shown to fail"
+    assert str(len(broken)) in page
+    for each in broken:
+        assert all(Path(test.partition("::")[0]).name in page for test in each["tests"].split()), each
+
+
 def test_every_setting_has_a_help_text() -> None:
     for name in COMMANDS:
         command = group.get_command(click.Context(group), name)

@@ -81,6 +81,15 @@ def test_every_way_of_being_broken_is_found_and_the_next_package_still_tried(
     assert found["fine"] == {"version": "1.2", "facts": {}}
 
 
+def test_a_package_whose_import_never_ends_is_found_too(
+    stubs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "PATIENCE", 8)
+    (stubs / "hangs.py").write_text("import time; time.sleep(600)")
+    found = doctor.probe_all([("hangs", ""), ("fine", "")], tmp_path)
+    assert found["hangs"]["error"] == "did not end within 8 s" and found["fine"]["version"] == "1.2"
+
+
 def test_a_broken_torch_is_named_with_its_fix(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(STUBS["raises"])
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
