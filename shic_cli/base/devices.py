@@ -21,25 +21,30 @@ R = TypeVar("R")
 TOGETHER = {
     "cpu": 1,
     "cuda": 16,
+    "mps": 16,
 }  # pictures that an encoder gets at a time: more is quicker on a GPU, and moves their last digits
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `cuda:N` means, of torchrun's ranks each its own GPU;
+    """The device that `auto`, `cpu`, `cuda`, `cuda:N` or `mps` means, of torchrun's ranks each its own GPU;
     ShicError if it is not there.
+
+    `auto` is CUDA, else Apple's GPU (mps), else the CPU. Ranks can't share Apple's GPU.
     """
     import torch  # here, for `chance` serves commands that need no tensors
 
+    has_mps = torch.backends.mps.is_available()
     if name in ("auto", "cuda") and torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         torch.cuda.set_device(device)  # for libraries that ask for the current one
         return device
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        apple = "mps" if has_mps and "LOCAL_RANK" not in os.environ else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else apple)
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ShicError(f"--device {name}: is no device", "give auto, cpu, cuda or cuda:N") from error
+        raise ShicError(f"--device {name}: is no device", "give auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda" and (
         not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()
     ):
@@ -47,8 +52,14 @@ def resolve_device(name: str) -> torch.device:
             f"--device {name}: there is no such device here ({torch.cuda.device_count()} CUDA devices)",
             "give --device cpu, or auto",
         )
-    if device.type not in ("cpu", "cuda"):
-        raise ShicError(f"--device {name}: is not supported", "give auto, cpu, cuda or cuda:N")
+    if device.type == "mps" and not has_mps:
+        raise ShicError(f"--device {name}: torch finds no Apple GPU here", "give --device cpu, or auto")
+    if device.type == "mps" and "LOCAL_RANK" in os.environ:
+        raise ShicError(
+            f"--device {name}: torchrun's ranks can't share it", "give --device cpu, or one process"
+        )
+    if device.type not in TOGETHER:
+        raise ShicError(f"--device {name}: is not supported", "give auto, cpu, cuda, cuda:N or mps")
     return device
 
 
@@ -56,6 +67,8 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the device computes in bfloat16; others emulate it, more slowly than float32."""
     import torch
 
+    if device.type == "mps":
+        return False
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     able = getattr(torch.cpu, "get_capabilities", dict)()  # older versions do not know it
@@ -68,12 +81,19 @@ def chance(seed: int, *parts: int | str) -> np.random.Generator:
     return np.random.default_rng([seed, *keys])
 
 
+def with_double(device: torch.device) -> torch.device:
+    """Where numbers of `device` are computed in double precision: there, but on the CPU for mps."""
+    import torch
+
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
     """`tensors` of one shape, of float32 or whole numbers, as arrays; a GPU is waited for once."""
     import torch
 
-    if tensors[0].device.type == "cpu":
-        return [tensor.numpy() for tensor in tensors]
+    if tensors[0].device.type != "cuda":
+        return [tensor.cpu().numpy() for tensor in tensors]
     both = torch.stack([tensor.double() for tensor in tensors]).cpu()
     return [values.to(tensor.dtype).numpy() for values, tensor in zip(both, tensors, strict=True)]
 
@@ -124,6 +144,8 @@ class Fitting:
                     "out of memory: %s goes on with %d at a time in place of %d", self.what, self.size, size
                 )
             torch.cuda.empty_cache()
+            if torch.backends.mps.is_available():
+                torch.mps.empty_cache()
 
     def each(self, work: Callable[[Any], R], items: Any) -> Iterator[R]:
         """The results of `work` for batches of `items`, a sequence or a tensor."""

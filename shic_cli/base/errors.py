@@ -126,6 +126,13 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or named or told
 
 
+def lacks_operator(error: BaseException) -> str:
+    """What Apple's GPU (mps) lacks by `error`, an operator or a kind of number; "" if it is another error."""
+    if found := re.search(r"operator '([^']+)' is not current\w* implemented for the MPS", str(error)):
+        return f"the operator {found[1]}"
+    return "numbers in double precision" if "MPS Tensor to float64" in str(error) else ""
+
+
 def some(names: list[str]) -> str:
     """The first five of `names` in one line, for a message."""
     return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

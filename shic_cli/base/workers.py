@@ -26,11 +26,14 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _work: Callable[[Any], Any] | None = None  # in a worker: what it does with each item
 
 
-def number_of(asked: int | None, items: int) -> int:
-    """How many processes to use for `items`: as many as are `asked` for, or None for what pays here."""
+def number_of(asked: int | None, items: int, least: int = LEAST) -> int:
+    """How many processes to use for `items`: as many as are `asked` for, or None for what pays here.
+
+    A process pays from `least` items on.
+    """
     if asked is not None:
         return max(1, min(asked, items))
-    number = max(1, min(cores(), items // LEAST))
+    number = max(1, min(cores(), items // least))
     if number > 1:
         log.info("%d workers, one on each core; the file is the same with any number of --workers", number)
     return number
@@ -68,6 +71,19 @@ def spread(
 
 
 @contextmanager
+def one_thread() -> Iterator[None]:
+    """In the block torch has one thread in this process, as in workers: with more, last digits may differ."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def _quiet_and_of_one_thread() -> Iterator[None]:
     """Processes that start in the block have one thread, and show warnings of libraries with -v alone."""
     set_: dict[str, str] = dict.fromkeys(THREADS, "1")
@@ -86,10 +102,11 @@ def _quiet_and_of_one_thread() -> Iterator[None]:
 
 
 def _start(make: Callable[..., Callable[[Any], Any]], given: tuple) -> None:
-    """Prepare a worker. Ctrl-C is the first process's business."""
+    """Prepare a worker. Ctrl-C and messages are the first process's business."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log.addHandler(logging.NullHandler())
     cv2.setNumThreads(1)
     global _work
     _work = make(*given)

@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from shic_cli import __version__
-from shic_cli.base.errors import ShicError, lacks_memory
+from shic_cli.base.errors import ShicError, lacks_memory, lacks_operator
 from shic_cli.cli.bars import DISPLAY
 
 # Command -> (module below shic_cli.cli, one line of help), in the order of the pipeline.
@@ -228,7 +228,11 @@ def _run(args: list[str] | None, came: list[int]) -> None:
         _fail(f"{error.filename or 'the output'}: {fact}", _os_hint(error), 1)
     except MemoryError:
         _fail("out of memory", "give smaller pictures, a smaller --batch or fewer --vertices", 1)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
+        if lacking := lacks_operator(error):
+            other = ", or set PYTORCH_ENABLE_MPS_FALLBACK=1: the CPU does what is missing then"
+            hint = f"give --device cpu{other if 'operator' in lacking else ''}"
+            _fail(f"--device mps: torch does not have {lacking} there", hint, 1)
         if not lacks_memory(error):
             raise
         _fail(

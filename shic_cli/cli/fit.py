@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @options.settings(FitConfig)
 @options.seed
 @options.shard
+@options.workers
 @options.overwrite
 @options.as_json
 def command(
@@ -30,6 +31,7 @@ def command(
     config: FitConfig,
     seed: int,
     part: Part,
+    workers: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -46,7 +48,7 @@ def command(
 
     end, reader, shape = Ending(as_json), ItemReader(maps, "shic/maps"), read_template(template)
     output = output or maps.with_name(f"{maps.name.removesuffix('.h5').removesuffix('.maps')}.fit.maps.h5")
-    shared = {"overwrite": overwrite, "track": track, "part": part, "seed": seed}
+    shared = {"overwrite": overwrite, "track": track, "part": part, "seed": seed, "workers": workers}
     with end:
         end.facts = {"photos": len(part.of(reader.names))}
         end.next = options.joined(part, output) or f"shic view {maps} {output}"

@@ -168,7 +168,7 @@ workers = click.option(
     help="Processes to use; auto: one for each core that this command may use, if there is enough to do."
     " The file is the same with any number.",
 )
-device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 seed = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all random numbers."
 )

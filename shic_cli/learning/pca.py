@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from shic_cli.base.devices import with_double
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.parts.extractors.contract import Extractor, ExtractorDefaults
 
@@ -79,10 +80,11 @@ def fit(
             f"--pca {components}: there are features of length {dim} at {count} cells",
             "give a smaller number",
         )
-    total = torch.zeros(dim, dtype=torch.float64, device=features[0].device)
-    square = torch.zeros(dim, dim, dtype=torch.float64, device=features[0].device)
+    exact = with_double(features[0].device)
+    total = torch.zeros(dim, dtype=torch.float64, device=exact)
+    square = torch.zeros(dim, dim, dtype=torch.float64, device=exact)
     for feature, here in zip(features, inside.to(features[0].device), strict=True):
-        rows = feature[:, here].T.double()
+        rows = feature[:, here].T.to(exact).double()
         total, square = total + rows.sum(0), square + rows.T @ rows
     mean = (total / count).cpu()
     covariance = (square / count).cpu() - mean.outer(mean)

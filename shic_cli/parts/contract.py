@@ -24,7 +24,9 @@ class PartDefaults(Protocol):
     `auto` reads these from the class, before a part is made.
     """
 
-    slow_on: tuple[str, ...] = ()  # kinds of device, "cpu" or "cuda", on which `auto` passes the part over
+    slow_on: tuple[
+        str, ...
+    ] = ()  # kinds of device, "cpu", "cuda" or "mps", on which `auto` passes the part over
     packages: tuple[str, ...] = ()  # modules that it imports and that may be missing
     folders: tuple[str, ...] = ()  # options that name other weights than those that `check` looks for
 

@@ -184,6 +184,7 @@ def _torch_facts(torch: Any, folder: Path) -> dict[str, Any]:
     devices = [torch.cuda.get_device_properties(i) for i in range(count)]
     return {
         "cuda": torch.version.cuda,
+        "mps": torch.backends.mps.is_available(),
         "threads": torch.get_num_threads(),
         "devices": [
             {"name": gpu.name, "memory": gpu.total_memory, "capability": f"{gpu.major}.{gpu.minor}"}
@@ -296,6 +297,7 @@ def _devices(report: Report, probes: dict[str, dict[str, Any]]) -> None:
         "cpu": {"cores": cores, **_memory()},
         "cuda": facts.get("devices", []),
         "torch cuda": facts.get("cuda"),
+        "mps": facts.get("mps"),
     }
     if facts and not facts["devices"] and driver.exists():
         address = "https://pytorch.org/get-started/locally/"

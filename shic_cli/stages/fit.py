@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +14,10 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import Failures
+from shic_cli.base.errors import Failures, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.result_settings import FitConfig
+from shic_cli.base.workers import number_of, one_thread, spread
 from shic_cli.files.arrays import source
 from shic_cli.files.atomic import atomic
 from shic_cli.files.checks import check_indices
@@ -40,6 +43,7 @@ POINTS = 600  # vertices that stand for the whole body
 LEAST = 0.5  # a body that overlaps the mask by less than this does not fit
 FRAME = 1.3  # width of the square that the body is drawn in, in sides of the object
 PIXELS = 320  # a side of it
+LEAST_PHOTOS = 2  # for which a process pays: it starts in the time of half a photo
 AWAY = 100.0  # how far off the camera is; from there it is as good as orthographic
 
 
@@ -109,6 +113,7 @@ def fit(
     overwrite: bool = False,
     track: Track = plain_track,
     part: Part = WHOLE,
+    workers: int | None = 1,
 ) -> list[Path]:
     """Write the maps file of `maps`, with the fitted body's vertices where the map is unsure.
 
@@ -117,48 +122,73 @@ def fit(
     Scores and uncertainties stay those of the map.
 
     Beside it, for each photo, STEM.fit.png shows the body over the photo, and STEM.fit.glb holds its mesh.
-    A photo that no body fits keeps its map, and is named.
+    A photo that no body fits keeps its map, and is named. So many processes as `workers` fit, or as many as
+    pay if it is None; this makes no difference to the files.
     """
     check_template(maps, template.fingerprint)
-    fitter, folder = (
-        Fitter.of(template, config.renderer),
-        path.parent / path.name.removesuffix(".h5").removesuffix(".maps"),
-    )
+    folder = path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
     failures, drawn = Failures(), False
     sources = {"maps": source(maps.path)} | ({"template": template_source} if template_source else {})
     attrs = {"labels": maps.header.attrs["labels"], "template": template.fingerprint}
     params = {**config.params(), "seed": seed}
     names = part.of(maps.names)
-    with ItemWriter(
+    writing = ItemWriter(
         path, "shic/maps", params=params, sources=sources, attrs=attrs, overwrite=overwrite, part=part
-    ) as writer:
+    )
+    with one_thread(), writing as writer:
         left = [name for name in names if name not in writer]
-        for name in track(left, len(left), "fit"):
+        number = number_of(workers, len(left), LEAST_PHOTOS)
+        fits = spread(_photo_fitter, (maps, template, config, seed), left, number)
+        for name, done in zip(left, track(fits, len(left), "fit"), strict=True):
             with failures.catch(name):
-                item = maps[name]
-                check_indices(item.vertex, len(template.verts), f"{name}: vertex", lowest=-1)
-                body = _fit_item(fitter, item, seed)
-                writer.add(name, **_arrays(item, body, config))
-                if body is not None and config.pictures:
-                    _write(folder, item, body, Surface.of(template))
-                    drawn = True
+                if isinstance(done, ShicError):
+                    raise done
+                if done.note:
+                    log.warning("%s: %s", name, done.note)
+                writer.add(name, **done.arrays)
+                _write(folder, name, done.pictures)
+                drawn = drawn or bool(done.pictures)
         failures.check(len(names))
     writer.end(failures, len(names))
     return [folder] if drawn else []
 
 
-def _fit_item(fitter: Fitter, item: Item, seed: int) -> Body | None:
-    """The body of a photo, None if none fits."""
+class Done(NamedTuple):
+    """What the fit of a photo gives: the arrays of its map, its files by their endings, and what to say."""
+
+    arrays: dict[str, np.ndarray]
+    pictures: dict[str, bytes]
+    note: str
+
+
+def _photo_fitter(
+    maps: ItemReader, template: Template, config: FitConfig, seed: int
+) -> Callable[[str], Done | ShicError]:
+    """A function that fits the photo of a name, and returns the error where it can't."""
+    return partial(_attempt, Fitter.of(template, config.renderer), maps, config, seed)
+
+
+def _attempt(fitter: Fitter, maps: ItemReader, config: FitConfig, seed: int, name: str) -> Done | ShicError:
+    try:
+        item = maps[name]
+        check_indices(item.vertex, len(fitter.template.verts), f"{name}: vertex", lowest=-1)
+        body, note = _fit_item(fitter, item, seed)
+        drawn = {} if body is None or not config.pictures else _drawn(item, body, Surface.of(fitter.template))
+        return Done(_arrays(item, body, config), drawn, note)
+    except ShicError as error:
+        return error
+
+
+def _fit_item(fitter: Fitter, item: Item, seed: int) -> tuple[Body | None, str]:
+    """The body of a photo, or None and the reason if none fits."""
     known = item.vertex >= 0
     if known.sum() < 2:
-        log.warning("%s: its map has hardly a pixel and is kept", item.name)
-        return None
+        return None, "its map has hardly a pixel and is kept"
     uncertainty = _uncertainty(item)
     body = fitter.fit(item.vertex, uncertainty, item.mask, seed)
     if body.overlap < LEAST:
-        log.warning("%s: no body fits (overlap %.2f), its map is kept", item.name, body.overlap)
-        return None
-    return body
+        return None, f"no body fits (overlap {body.overlap:.2f}), its map is kept"
+    return body, ""
 
 
 def _uncertainty(item: Item) -> np.ndarray:
@@ -187,15 +217,20 @@ def spread_out(vertex: np.ndarray) -> np.ndarray:
     return nearest[labels]
 
 
-def _write(folder: Path, item: Item, body: Body, surface: Surface) -> None:
-    """Write the picture and the mesh of a photo's body."""
+def _drawn(item: Item, body: Body, surface: Surface) -> dict[str, bytes]:
+    """The picture and the mesh of a photo's body, by the endings of their files."""
     rgb = decode(item.encoded.tobytes(), item.name)[0]
     posed = replace(surface, verts=body.verts)
-    for suffix, data in (
-        (".fit.png", encode(color_map(rgb, body.vertex, surface.colors))),
-        (".fit.glb", export_mesh.mesh_bytes(export_mesh.colored(posed, surface.colors), ".glb")),
-    ):
-        target = picture_path(folder, item.name, suffix)
+    return {
+        ".fit.png": encode(color_map(rgb, body.vertex, surface.colors)),
+        ".fit.glb": export_mesh.mesh_bytes(export_mesh.colored(posed, surface.colors), ".glb"),
+    }
+
+
+def _write(folder: Path, name: str, pictures: dict[str, bytes]) -> None:
+    """Write the files of a photo."""
+    for suffix, data in pictures.items():
+        target = picture_path(folder, name, suffix)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(target) as partial:
-            partial.write_bytes(data)
+        with atomic(target) as partial_file:
+            partial_file.write_bytes(data)

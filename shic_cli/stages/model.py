@@ -123,8 +123,8 @@ class Model:
 def load(path: Path | str, device: str = "auto", weights: Path | str | None = None, **settings: Any) -> Model:
     """The Model in a file made by `shic train` or `shic models import`.
 
-    `device` is `auto`, `cpu`, `cuda` or `cuda:N`; `weights` a folder of foundation models; `settings` are
-    those of `shic predict` (`flip="on"`, `estimate="median"`). InputError if the file is no model.
+    `device` is `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; `weights` a folder of foundation models; `settings`
+    are those of `shic predict` (`flip="on"`, `estimate="median"`). InputError if the file is no model.
     """
     folder = None if weights is None else Path(weights)
     return Model(Predictor(Path(path), resolve_device(device), PredictConfig(**settings), folder))

@@ -41,7 +41,7 @@ from shic_cli.surface.surface_points import SurfacePoints
 log = logging.getLogger("shic")
 
 # Pixels compared with all vertices at a time. A CPU is twice as fast if they fit its cache.
-CHUNK = {"cpu": 256, "cuda": 8192}
+CHUNK = {"cpu": 256, "cuda": 8192, "mps": 8192}
 STEPS = 8  # an uncertainty is kept to 1/8, which a float16 holds exactly up to 228 and which packs well
 FIRST = 5  # photos that are named to be looked at first
 

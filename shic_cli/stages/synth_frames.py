@@ -138,8 +138,9 @@ class Framer:
         normals = vertex_normals(frame.verts, self.faces).astype(np.float32) @ rotation
         values = torch.from_numpy(np.concatenate([normals, self.painted], 1))
         image = interpolate(fragments, torch.from_numpy(self.faces), values)[0].numpy()
-        normal = image[..., :3] / np.linalg.norm(image[..., :3], axis=-1, keepdims=True).clip(1e-6)
         mask, depth = fragments.mask[0].numpy(), fragments.zbuf[0].numpy()
+        normal, seen = np.zeros_like(image[..., :3]), image[mask, :3]
+        normal[mask] = seen / np.linalg.norm(seen, axis=1, keepdims=True).clip(1e-6)
         return Scene(
             mask, depth, normal, image[..., 3:6], rotation[1], frame.azimuth, frame.elevation,
             image[..., 7:], self.kinds, image[..., 6],

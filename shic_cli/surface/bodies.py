@@ -6,6 +6,7 @@ Legs are longer or thicker, the belly, neck and head have other shapes, and ther
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,21 @@ TUFT = (8.0, 30.0)  # geodesic radius of a tuft; the largest distance is 228
 HAIR = 0.07  # largest height of a tuft
 
 
-def vary(template: Template, limbs: Sequence[Limb], rng: np.random.Generator, amount: float) -> np.ndarray:
+def vary(
+    template: Template,
+    limbs: Sequence[Limb],
+    growths: Sequence[Growth],
+    rng: np.random.Generator,
+    amount: float,
+) -> np.ndarray:
     """The template's vertices `(K, 3)` f8 as a random body, whose two sides are alike.
 
-    With an `amount` of 1 bodies differ as animals of a class do.
+    `growths` has one for each of the limbs. With an `amount` of 1 bodies differ as animals of a class do.
     """
     verts = template.verts.astype(np.float64)
     leg = rng.normal(0, LENGTH["fore"])
     drawn: dict[str, tuple[float, float]] = {}
-    for limb in limbs:
+    for limb, growth in zip(limbs, growths, strict=True):
         kind = limb.kind
         common = 0.8 * leg if kind in ("fore", "hind") else 0.0
         own = (
@@ -42,29 +49,47 @@ def vary(template: Template, limbs: Sequence[Limb], rng: np.random.Generator, am
             rng.normal(0, THICKNESS[kind]),
         )
         length, thickness = drawn.setdefault(f"{kind} {len(limb.tips)} {limb.end:.1f}", own)
-        verts = resize(verts, template.verts, limb, np.exp(amount * length), np.exp(amount * thickness))
+        verts = growth.resize(verts, np.exp(amount * length), np.exp(amount * thickness))
     verts = verts + swell(template, rng) * amount
     for _ in range(rng.integers(0, TUFTS + 1)):
         verts = tuft(verts, template, rng, amount)
     return verts * np.exp(amount * AXES * rng.normal(size=3))
 
 
-def resize(verts: np.ndarray, rest: np.ndarray, limb: Limb, length: float, thickness: float) -> np.ndarray:
-    """`verts` `(K, 3)` with a limb that is `length` times as long and `thickness` times as thick.
+@dataclass(frozen=True)
+class Growth:
+    """How a limb grows and thickens: the vertices `on` `(P,)` it, and their `share` `(P, 1)` in its growth.
 
-    `rest` `(K, 3)` are the vertices of the template, which tell where the limb is.
+    `root` `(3,)` and `axis` `(3,)` are where the limb starts and its direction. `nearest` `(P, 3)` are the
+    points that the vertices move away from as the limb thickens, or None for its root.
     """
-    line, root, axis = _line(rest, limb)
-    share, out = reach(rest, limb)[0], verts.copy()
-    on = np.flatnonzero(share)
-    part = verts[on]
-    nearest = _onto(rest[on], line)
-    moved = (
-        nearest + (part - nearest) * thickness if len(limb.tips) == 1 else root + (part - root) * thickness
-    )
-    moved = moved + (length - 1) * ((part - root) @ axis)[:, None] * axis
-    out[on] += share[on, None] * (moved - part)
-    return out
+
+    on: np.ndarray
+    share: np.ndarray
+    root: np.ndarray
+    axis: np.ndarray
+    nearest: np.ndarray | None
+
+    @classmethod
+    def of(cls, rest: np.ndarray, limb: Limb) -> Growth:
+        """The growth of a limb; `rest` `(K, 3)` are the vertices of the template."""
+        share, root, axis = reach(rest, limb)
+        on = np.flatnonzero(share)
+        nearest = _onto(rest[on], _line(rest, limb)[0]) if len(limb.tips) == 1 else None
+        return cls(on, share[on, None], root, axis, nearest)
+
+    def resize(self, verts: np.ndarray, length: float, thickness: float) -> np.ndarray:
+        """`verts` `(K, 3)` with the limb `length` times as long and `thickness` times as thick."""
+        out, part = verts.copy(), verts[self.on]
+        along = part - self.root
+        moved = (
+            self.root + along * thickness
+            if self.nearest is None
+            else self.nearest + (part - self.nearest) * thickness
+        )
+        moved = moved + (length - 1) * (along @ self.axis)[:, None] * self.axis
+        out[self.on] += self.share * (moved - part)
+        return out
 
 
 def reach(rest: np.ndarray, limb: Limb) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ suddenly much wider. Joints sit at the centroids of rings.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
@@ -15,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from shic_cli.files.layouts import Template
 from shic_cli.surface import motion
-from shic_cli.surface.bodies import vary
+from shic_cli.surface.bodies import Growth, vary
 
 TIP_RADIUS = 20.0  # geodesic; a tip is the farthest vertex within it; the largest distance is 228
 GAP = 20.0  # tips share the limb behind them if their limbs end nearer to each other than this
@@ -60,6 +61,18 @@ class Limb:
     def length(self) -> float:
         """The geodesic distance from `start` to `end`."""
         return self.end - self.start
+
+    @cached_property
+    def weights(self) -> tuple[np.ndarray, ...]:
+        """How much every vertex `(K,)` turns with each joint, in 0..1, from tip to trunk."""
+        shares, softs = [*JOINTS], [max(SOFTNESS * self.length / self.supple, SOFTEST)] * len(JOINTS)
+        if len(self.rings) > len(JOINTS):
+            shares.append(motion.HIP)
+            softs.append(motion.HIP_SOFT * self.length)
+        return tuple(
+            _smooth_step((self.start + share * self.length + soft - self.distance) / (2 * soft))
+            for share, soft in zip(shares, softs, strict=True)
+        )
 
 
 def find_limbs(template: Template) -> list[Limb]:
@@ -238,22 +251,18 @@ def _end(template: Template, distance: np.ndarray, start: float) -> float:
     return float(distance.max() / 2)
 
 
-def _rotation(axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Return matrices `(K, 3, 3)` that rotate about the unit vector `axis` by `angles` `(K,)`.
-
-    Angles are in radians. The matrices follow Rodrigues' formula.
-    """
-    x, y, z = axis
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    sine, cosine = np.sin(angles)[:, None, None], np.cos(angles)[:, None, None]
-    return np.eye(3) * cosine + sine * cross + (1 - cosine) * np.outer(axis, axis)
-
-
 def _turn(verts: np.ndarray, centre: np.ndarray, axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Return `verts` `(K, 3)`, each turned about `centre` and `axis` by its own angle in radians."""
+    """Return `verts` `(K, 3)`, each turned about `centre` and `axis` by its own angle in radians.
+
+    The matrices `(3, 3, K)` follow Rodrigues' formula.
+    """
     moved = np.flatnonzero(angles)
-    out = verts.copy()
-    out[moved] = np.einsum("kij,kj->ki", _rotation(axis, angles[moved]), verts[moved] - centre) + centre
+    (x, y, z), out = axis, verts.copy()
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])[..., None]
+    sine, cosine = np.sin(angles[moved]), np.cos(angles[moved])
+    turns = np.eye(3)[..., None] * cosine + sine * cross + (1 - cosine) * np.outer(axis, axis)[..., None]
+    a, b, c = (verts[moved] - centre).T
+    out[moved] = (turns[:, 0] * a + turns[:, 1] * b + turns[:, 2] * c).T + centre
     return out
 
 
@@ -268,23 +277,11 @@ def turn_joints(verts: np.ndarray, limb: Limb, turns: np.ndarray) -> np.ndarray:
     Joints near the tip turn first, so that the joints behind them carry the parts that have already turned.
     """
     centres = [verts[ring].mean(0) for ring in limb.rings]
-    for weight, centre, turn in zip(joint_weights(limb), centres, turns, strict=True):
+    for weight, centre, turn in zip(limb.weights, centres, turns, strict=True):
         angle = float(np.linalg.norm(turn))
         if angle > 0:
             verts = _turn(verts, centre, turn / angle, weight * angle)
     return verts
-
-
-def joint_weights(limb: Limb) -> list[np.ndarray]:
-    """How much every vertex `(K,)` turns with each joint of the limb, in 0..1, from tip to trunk."""
-    shares, softs = [*JOINTS], [max(SOFTNESS * limb.length / limb.supple, SOFTEST)] * len(JOINTS)
-    if len(limb.rings) > len(JOINTS):
-        shares.append(motion.HIP)
-        softs.append(motion.HIP_SOFT * limb.length)
-    return [
-        _smooth_step((limb.start + share * limb.length + soft - limb.distance) / (2 * soft))
-        for share, soft in zip(shares, softs, strict=True)
-    ]
 
 
 def bend_limb(verts: np.ndarray, limb: Limb, rng: np.random.Generator, amount: float) -> np.ndarray:
@@ -321,11 +318,16 @@ class Poser:
         """The poser of a template; `amount` 0 keeps the template as it is, and `bodies` 0 keeps its body."""
         return cls(template, find_limbs(template) if amount else [], amount, bodies)
 
+    @cached_property
+    def growths(self) -> list[Growth]:
+        """How each limb grows."""
+        return [Growth.of(self.template.verts, limb) for limb in self.limbs]
+
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         if not self.limbs:
             return self.template.verts
         verts = (
-            vary(self.template, self.limbs, rng, self.bodies * rng.random())
+            vary(self.template, self.limbs, self.growths, rng, self.bodies * rng.random())
             if self.bodies
             else self.template.verts
         )

@@ -13,7 +13,7 @@ import torch
 
 from shic_cli.files.layouts import Template
 from shic_cli.surface.bodies import reach
-from shic_cli.surface.poses import Limb, joint_weights
+from shic_cli.surface.poses import Limb
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Rig:
         """The rig of a whole template."""
         joints, stretches, kinds, pairs, owner, known = [], [], [], [], [], dict[str, int]()
         for limb in limbs:
-            for weight, ring in zip(joint_weights(limb), limb.rings, strict=True):
+            for weight, ring in zip(limb.weights, limb.rings, strict=True):
                 joints.append(Joint(torch.from_numpy(weight).float(), torch.from_numpy(ring)))
                 kinds.append(limb.kind)
                 owner.append(len(stretches))

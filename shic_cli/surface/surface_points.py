@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from shic_cli.base.devices import to_host
+from shic_cli.base.devices import to_host, with_double
 from shic_cli.files.layouts import Surface
 
 PATCH = 2.5  # width in grid pixels of a patch with one vertex, on the grid where positions are averaged
@@ -25,7 +25,7 @@ class SurfacePoints:
     """Finds points of one surface for the pixels of maps; results on all devices agree up to rounding."""
 
     def __init__(self, surface: Surface, device: torch.device | str = "cpu") -> None:
-        self.surface, self.device = surface, torch.device(device)
+        self.surface, self.device = surface, with_double(torch.device(device))
         around, neighbours = _rings(surface.faces, len(surface.verts))
         frames = _face_frames(surface.verts, surface.faces)
         self.on_host, sizes = torch.from_numpy(surface.verts), (around >= 0).sum(1)

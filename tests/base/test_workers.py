@@ -29,6 +29,7 @@ def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.Monkey
 def test_auto_takes_no_more_workers_than_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shic_cli.base.workers.cores", lambda: 4)
     assert [number_of(None, LEAST * n) for n in (0, 1, 2, 3, 9)] == [1, 1, 2, 3, 4]
+    assert [number_of(None, n, 2) for n in (1, 3, 4, 99)] == [1, 1, 2, 4]
     assert number_of(8, 3) == 3 and number_of(2, 10**6) == 2 and number_of(5, 0) == 1
 
 

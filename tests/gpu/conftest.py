@@ -1,5 +1,5 @@
-"""The pretended GPU, for the tests in this folder."""
+"""The pretended GPUs, for the tests in this folder."""
 
-from gpu.pretend import gpu
+from gpu.pretend import apple, gpu
 
-__all__ = ["gpu"]
+__all__ = ["apple", "gpu"]

@@ -36,21 +36,21 @@ MUTANTS = [
         "canonical.to(device).eval()",
         "canonical.eval()",
         COMMANDS,
-        "predict pointwise",
+        "predict and pointwise",
     ),
     (
         "surface/geodesic_median.py",
         "distance.argmin(0)).to(device)",
         "distance.argmin(0))",
         COMMANDS,
-        "predict unet",
+        "predict and unet",
     ),
     (
         "surface/geodesic_median.py",
         "(between).float().to(device)",
         "(between).float()",
         COMMANDS,
-        "predict unet",
+        "predict and unet",
     ),
     (
         "surface/surface_points.py",
@@ -59,13 +59,13 @@ MUTANTS = [
         COMMANDS,
         "remap",
     ),
-    ("surface/heat_gpu.py", "masses.sum()).to(device)", "masses.sum())", COMMANDS, "template prep"),
+    ("surface/heat_gpu.py", "masses.sum()).to(device)", "masses.sum())", COMMANDS, "template and prep"),
     (
         "surface/heat_gpu.py",
         "dtype=torch.float64, device=device)",
         "dtype=torch.float64)",
         COMMANDS,
-        "template prep",
+        "template and prep",
     ),
     ("stages/render.py", "dtype=torch.int64, device=device)", "dtype=torch.int64)", COMMANDS, "render"),
     (
@@ -80,21 +80,21 @@ MUTANTS = [
         "masks.to(self.device, torch.float32)",
         "masks.to(torch.float32)",
         COMMANDS,
-        "predict unet",
+        "predict and unet",
     ),
     (
         "parts/extractors/silhouette.py",
         "masks.to(self.device, torch.float32)",
         "masks.to(torch.float32)",
         COMMANDS,
-        "features silhouette",
+        "pseudo-gt and not topk",
     ),
     (
         "parts/extractors/vit.py",
         "images.to(self.device, torch.float32)",
         "images.to(torch.float32)",
         COMMANDS,
-        "features vit",
+        "features and vit",
     ),
 ]
 
@@ -118,11 +118,11 @@ def survives(number: int) -> str:
             "-x",
             f"tests/gpu/{tests}",
             "-k",
-            f"not real and ({' and '.join(chosen.split())})",
+            f"not real and not apple and ({chosen})",
         ]
         env = {**os.environ, "PYTHONPATH": folder}
         done = subprocess.run([sys.executable, *words], cwd=folder, env=env, capture_output=True, text=True)
-    if done.returncode == 1 and "Mixed" in done.stdout:
+    if done.returncode == 1 and any(fault in done.stdout for fault in ("Mixed", "but its device is")):
         return ""
     return f"pytest ended with {done.returncode}: {done.stdout[-300:]}"
 

@@ -7,9 +7,11 @@ GPU, it is counted, with the line of the program that waits.
 from __future__ import annotations
 
 import concurrent.futures as futures
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ import warp as wp
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)  # the fixture `apple` makes the latter mps
 # what looks at no values, or may take tensors of two devices
 FREE = """
 copy_ _has_compatible_shallow_copy_type requires_grad_ numel dim size is_floating_point __len__
@@ -57,7 +59,7 @@ def tensors(tree: Any) -> list[torch.Tensor]:
 
 
 def is_on_gpu(device: Any) -> bool:
-    return device is not None and torch.device(device).type == "cuda"
+    return device is not None and torch.device(device).type == GPU.type
 
 
 def host_waits(name: str, args: tuple, kwargs: dict) -> bool:
@@ -72,6 +74,12 @@ def host_waits(name: str, args: tuple, kwargs: dict) -> bool:
     return name in WAITS
 
 
+def check_kind(tensor: torch.Tensor) -> None:
+    """Raise what torch raises where a tensor can't be on Apple's GPU."""
+    if GPU.type == "mps" and tensor.dtype == torch.float64:
+        raise TypeError(f"{line()}: Cannot convert a MPS Tensor to float64 dtype")
+
+
 def moved(first: torch.Tensor, name: str, words: list[Any], kwargs: dict[str, Any]) -> torch.Tensor:
     """`first.to(*words, **kwargs)`, of which `device` is pretended."""
     words += [kwargs.pop("device", None), *(["cpu"] if name == "cpu" else ["cuda"] if name == "cuda" else [])]
@@ -82,7 +90,9 @@ def moved(first: torch.Tensor, name: str, words: list[Any], kwargs: dict[str, An
     kwargs = {key: kwargs[key] for key in ("dtype", "memory_format", "copy") if key in kwargs}
     kwargs |= {"dtype": dtypes[0]} if dtypes else {}
     out = first.to(**kwargs) if kwargs else first
-    where = (GPU if places[0].type == "cuda" else places[0]) if places else place(first)
+    where = (GPU if is_on_gpu(places[0]) else places[0]) if places else place(first)
+    if GPU in (where, place(first)):
+        check_kind(out if dtypes else first)
     if where == CPU and place(first) == GPU:
         waits[line()] += 1
     return put(out.clone() if out is first and where != place(first) else out, where)
@@ -111,7 +121,7 @@ class Pretend(TorchFunctionMode):
         where = GPU if any(place(t) == GPU for t in given) else CPU
         if where == GPU and host_waits(name, args, kwargs):
             waits[line()] += 1
-        if kwargs.get("device") is not None and torch.device(kwargs["device"]).type in ("cpu", "cuda"):
+        if kwargs.get("device") is not None and torch.device(kwargs["device"]).type in ("cpu", GPU.type):
             where = GPU if is_on_gpu(kwargs["device"]) else CPU
             kwargs["device"] = "cpu"
         if kwargs.get("generator") is not None and where == GPU:
@@ -120,7 +130,8 @@ class Pretend(TorchFunctionMode):
         if field == "data":
             put(first, place(args[1]) if name == "__set__" else place(first))
         elif where == GPU and name not in FREE and name != "__set__":
-            [put(each, GPU) for each in tensors(out)]
+            for each in tensors(out):
+                check_kind(put(each, GPU))
         return out
 
 
@@ -136,6 +147,23 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name, value in says.items():
         monkeypatch.setattr(torch.cuda, name, lambda *args, value=value: value)
     monkeypatch.setattr(torch.cuda, "get_rng_state", other_gpu)
+    with pretending(monkeypatch):
+        yield "cuda"
+
+
+@pytest.fixture
+def apple(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of Apple's GPU, which is pretended for as long as a test runs: no float64, and not Warp's."""
+    monkeypatch.setattr(sys.modules[__name__], "GPU", torch.device("mps", 0))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: None)
+    with pretending(monkeypatch):
+        yield "mps"
+
+
+@contextmanager
+def pretending(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch and Warp pretend in the block, and in the threads that it starts."""
     autocast = torch.autocast  # of the CPU, where the numbers are
     monkeypatch.setattr(torch, "autocast", lambda kind, *rest, **more: autocast("cpu", *rest, **more))
     hand, where, start = wp.from_torch, wp.device_from_torch, wp.launch
@@ -155,7 +183,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             return call(*args)
 
     def launch(*args: Any, **kwargs: Any) -> None:
-        if len(set(arrays)) > 1:
+        if len(set(arrays)) > 1 or torch.device("mps", 0) in arrays:
             raise Mixed(f"{line()}: a kernel of Warp with arrays on {sorted(map(str, arrays))}")
         arrays.clear()
         start(*args, **kwargs)
@@ -167,4 +195,4 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     )
     waits.clear()
     with Pretend():
-        yield "cuda"
+        yield

@@ -38,6 +38,7 @@ class Line:
 
 
 PREP = "template prep animal.obj -o t.h5 --overwrite --eigenvectors 16 --vertices {}"
+PCA = "features views.h5 -o f.h5 --overwrite --extractor vit:tiny --pca"
 FEW = "--azimuths 6 --elevations 0"
 TRAIN = "train {maps} --epochs 1 --points 20 -o m.safetensors --overwrite --encoder {encoder} --batch {}"
 PHOTOS, BOTH = "pgt.h5 --natural 1 --precision bfloat16", "synth.h5 pgt.h5"
@@ -55,6 +56,7 @@ LINES = {
     "template prep": Line(PREP, "200", "250", 50, 1, 120),
     "render": Line("render --size 64 --elevations 0 --overwrite --azimuths {}", "8", "16", 8, 2, 40),
     "features silhouette": Line("features -o f.h5 --overwrite {}", TWO, "imgs", 4, 1, 4),
+    "features pca": Line(f"{PCA} {{}}", "4", "4", 1, 0, 80),
     "features vit": Line("features -o f.h5 --overwrite --extractor vit:tiny {}", TWO, "imgs", 4, 1, 4),
     "pseudo-gt": Line(f"pseudo-gt {FEW} -o p.h5 --overwrite {{}}", TWO, "imgs", 4, 1, 50),
     "pseudo-gt topk": Line(f"pseudo-gt {FEW} -o p.h5 --overwrite --pool topk {{}}", TWO, "imgs", 4, 1, 50),
@@ -70,8 +72,14 @@ LINES = {
     "remap": Line("remap synth.h5 --texture checker --overwrite {}", "", "", 1, 0, 6),
     "match": Line("match imgs/photo0.png imgs/photo{}.png --overwrite", "1", "2", 1, 0, 30),
 }  # fmt: skip
+# Those that together run all that a GPU runs. `template prep` gives the work to CUDA alone.
+APPLE = [
+    "render", "features pca", "features vit", "pseudo-gt", "synth", "train picture", "train silhouette",
+    "predict unet", "predict pointwise", "predict --remap", "predict --heatmap", "match",
+]  # fmt: skip
 NEEDS = {
     "pgt.h5": f"pseudo-gt imgs -o pgt.h5 {FEW} --device cpu",
+    "views.h5": "render -o views.h5 --size 64 --elevations 0 --azimuths 8 --device cpu",
     "unet.safetensors": "train synth.h5 --encoder picture --epochs 1 -o unet.safetensors --device cpu",
 }
 
@@ -116,6 +124,16 @@ def test_no_devices_are_mixed_and_the_host_waits_no_more_than_stated(
         assert status == 0, err
         counts.append(sum(waits.values()))
     assert counts[1] - counts[0] <= line.each * line.more and counts[0] <= line.most, (counts, waits)
+
+
+@pytest.mark.parametrize("name", APPLE)
+def test_apples_gpu_gets_no_double_precision_and_no_rays(
+    name: str, apple: str, shic: Shic, place: Path
+) -> None:
+    line = with_pixel(LINES[name])
+    prepare(shic, line.words)
+    status, _, err = shic(*line.words.format(line.few).split(), "--device", apple)
+    assert status == 0, err
 
 
 @pytest.mark.cuda

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import fit_work
 import numpy as np
 import pytest
 import torch
@@ -109,6 +110,25 @@ def test_the_map_is_kept_where_it_is_sure(
         for one, two in zip(before, ItemReader(tmp_path / "all.h5", "shic/maps"), strict=True)
     ]
     assert min(changed) > 0.4 and not (tmp_path / "all").exists()
+
+
+def test_any_number_of_workers_gives_the_same_bytes(
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Maps, pictures and meshes; what a worker has to say is said."""
+    monkeypatch.setattr(fit, "_photo_fitter", fit_work.quick_fitter)
+    save(beast, tmp_path / "template.h5")
+    seen = iter((True, False))
+    empty = {"vertex": lambda item: item.vertex if next(seen) else np.full_like(item.vertex, -1)}
+    spoilt(truth, tmp_path / "maps.h5", beast, **empty)
+    found = []
+    for number in ("1", "2"):
+        words = ("fit", "maps.h5", "--overwrite", "--workers", number)
+        status, _, err = shic(*words)
+        assert status == 0 and "hardly a pixel" in err, err
+        files = [tmp_path / "maps.fit.maps.h5", *sorted((tmp_path / "maps.fit").iterdir())]
+        found.append({path.name: path.read_bytes() for path in files})
+    assert len(found[0]) == 3 and found[0] == found[1]
 
 
 def test_a_map_that_no_body_explains_is_kept(

@@ -8,7 +8,7 @@ import torch
 from beast import beast as beast
 
 from shic_cli.files.layouts import Template
-from shic_cli.surface.bodies import resize
+from shic_cli.surface.bodies import Growth
 from shic_cli.surface.poses import Limb, find_limbs, turn_joints
 from shic_cli.surface.rig import Rig
 
@@ -42,7 +42,7 @@ def test_a_limb_grows_as_that_of_another_body(beast: Template, limbs: list[Limb]
     number = next(i for i, limb in enumerate(limbs) if limb.kind == "tail")
     bends = rig.rest(1)
     bends.lengths[0, rig.pairs[number]] = np.log(1.4)
-    longer = resize(beast.verts.astype(np.float64), beast.verts, limbs[number], 1.4, 1.0)
+    longer = Growth.of(beast.verts, limbs[number]).resize(beast.verts.astype(np.float64), 1.4, 1.0)
     np.testing.assert_allclose(rig(bends)[0], longer, atol=1e-5)
 
 

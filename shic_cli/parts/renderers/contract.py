@@ -35,8 +35,8 @@ class Fragments:
 
     def cpu(self) -> Fragments:
         """The same fragments on the CPU. The three tensors are copied as one, with one wait for a GPU."""
-        if self.face.device.type == "cpu":
-            return self
+        if self.face.device.type != "cuda":
+            return Fragments(self.face.cpu(), self.bary.cpu(), self.zbuf.cpu())
         face, zbuf = (tensor.double()[..., None] for tensor in (self.face, self.zbuf))
         face, bary, zbuf = torch.cat([face, self.bary.double(), zbuf], -1).cpu().split([1, 3, 1], -1)
         return Fragments(face[..., 0].long(), bary.float(), zbuf[..., 0].float())

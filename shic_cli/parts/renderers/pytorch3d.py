@@ -17,7 +17,7 @@ class Pytorch3dRenderer(RendererDefaults):
     It tries every pixel against every face: the quicker way sorts faces into bins, which can overflow.
     """
 
-    slow_on = ("cpu",)  # 72 views take half an hour there
+    slow_on = ("cpu", "mps")  # 72 views take half an hour there
 
     def __init__(self, argument: str = "", *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
