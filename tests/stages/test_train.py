@@ -112,7 +112,14 @@ def test_an_interrupted_training_ends_like_an_uninterrupted_one(folder, shic, mo
     assert status == 1 and "epochs: 3, now 4" in err
     monkeypatch.undo()
     monkeypatch.chdir(folder)
-    assert shic(*line, "-o", "two.safetensors")[0] == 0
+    went_on = []
+
+    def counted(self, *rest):
+        went_on.append(self.epoch)
+        return real(self, *rest)
+
+    monkeypatch.setattr(Trainer, "run_epoch", counted)
+    assert shic(*line, "-o", "two.safetensors")[0] == 0 and went_on == [2]  # the third epoch alone
     one, two = load_file(folder / "whole.safetensors"), load_file(folder / "two.safetensors")
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     assert not list(folder.glob("two.safetensors.*"))
@@ -395,6 +402,7 @@ def test_synthetic_pictures_alone_are_enough(folder, album, shic):
     assert [Path(name).name for name in read_meta(folder / "model.safetensors")["sources"]] == [
         "template",
         "synth.h5",
+        "start",
     ]
 
 
