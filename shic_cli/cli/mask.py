@@ -11,7 +11,7 @@ from shic_cli.base.settings import MaskConfig
 from shic_cli.cli import options
 
 if TYPE_CHECKING:
-    from shic_cli.stages.mask import Report
+    from shic_cli.stages.mask_report import Report
 
 LONG = 40  # photos; if there are more, the table lists only the unsure ones
 
@@ -37,6 +37,7 @@ LONG = 40  # photos; if there are more, the table lists only the unsure ones
 @options.settings(MaskConfig)
 @options.weights
 @options.device
+@options.workers
 @options.overwrite
 @options.as_json
 def command(
@@ -49,6 +50,7 @@ def command(
     config: MaskConfig,
     weights: Path | None,
     device: str,
+    workers: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -76,7 +78,14 @@ def command(
         check_target(contact_sheet, overwrite)
     with end:
         report, failures = write_masks(
-            images, found, output, config, pictures=pictures, overwrite=overwrite, track=track
+            images,
+            found,
+            output,
+            config,
+            pictures=pictures,
+            overwrite=overwrite,
+            track=track,
+            workers=workers,
         )
         if contact_sheet:
             write_picture(contact_sheet, report.sheet(), overwrite)

@@ -7,102 +7,36 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from shic_cli.base.errors import Failures, InputError, SettingError
+from shic_cli.base.errors import Failures, InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MaskConfig
+from shic_cli.base.workers import number_of, spread
 from shic_cli.files.alpha import cut_out
 from shic_cli.files.atomic import atomic, tidy
 from shic_cli.files.locks import Lock
-from shic_cli.files.mask_checks import check_mask, on_border
+from shic_cli.files.mask_checks import check_mask
 from shic_cli.files.masks import read_mask
 from shic_cli.files.photos import SMALLEST, Crop, ImageFile, decode, encode
-from shic_cli.files.pictures import contact_sheet, fit_height, outline
+from shic_cli.files.pictures import fit_height, outline
 from shic_cli.parts.maskers.contract import Found, main_object
 from shic_cli.parts.maskers.make import ObjectFinder
+from shic_cli.stages.mask_report import SHOWN, Report, Row, doubts
 
 log = logging.getLogger("shic")
 
 KEY = "shic"  # the text field of a mask's PNG that says what made it
 MOST = 1000  # the largest number of objects in a photo
-SHOWN = 60  # the largest number of photos on a contact sheet; the unsure ones come first
+LEAST_PHOTOS = 20  # for which a process pays
 SURE, UNSURE, OTHER = (70, 220, 90), (240, 60, 50), (70, 130, 255)  # the colours of outlines
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row holds what was found in one photo.
-
-    It names the files of the masks, their source (a masker, alpha, kept) and the reasons why one may be
-    wrong.
-    """
-
-    photo: str
-    masks: list[str]
-    source: str
-    objects: int  # how many were found
-    kept: list[int]  # the numbers of the objects that were written; 1 is the largest object
-    coverage: float  # the share of the photo that the mask covers
-    score: float | None  # the score of the main object
-    unsure: list[str]
-
-
-@dataclass
-class Report:
-    """A report holds one row for each photo.
-
-    It also holds the overlays `(H, W, 3)` uint8 of some photos for a contact sheet.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    pictures: dict[bool, list[tuple[str, np.ndarray]]] = field(default_factory=lambda: {True: [], False: []})
-
-    @property
-    def unsure(self) -> list[str]:
-        """Return the names of the photos whose masks the user should check."""
-        return [row.photo for row in self.rows if row.unsure]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the rows and the names of the unsure and the failed photos as JSON values."""
-        return {"photos": [asdict(row) for row in self.rows], "unsure": self.unsure, "failed": self.failed}
-
-    def sheet(self) -> np.ndarray:
-        """Return the contact sheet `(H, W, 3)` uint8.
-
-        The outlines of unsure masks are red, and the photos with unsure masks come first.
-        """
-        shown = [*self.pictures[True], *self.pictures[False]][:SHOWN]
-        return contact_sheet(
-            [picture for _, picture in shown], min(6, len(shown)), [name[-28:] for name, _ in shown], 200
-        )
-
-
-def doubts(found: Sequence[Found], main: int, config: MaskConfig) -> list[str]:
-    """Return the reasons why the mask of object number `main` may be wrong.
-
-    `config` holds the limits. The list is empty if the mask looks right.
-    """
-    mask, score = found[main].mask, found[main].score
-    edge = on_border(mask)
-    rivals = [each.area / found[main].area for i, each in enumerate(found) if i != main]
-    rules = {
-        f"score {score or 0:.2f}": score is not None and score < config.low_score,
-        f"on {edge:.0%} of the border": edge > config.border,
-        f"only {mask.mean():.2%} of the photo": mask.mean() < config.smallest,
-        f"{mask.mean():.0%} of the photo": mask.mean() > config.largest,
-        "another object is about as large": not config.all and max(rivals, default=0) > config.rival,
-    }
-    return [reason for reason, holds in rules.items() if holds]
 
 
 def check_places(
@@ -165,6 +99,18 @@ def _locked(folder: Path) -> Iterator[None]:
                 place.rmdir()
 
 
+class Made(NamedTuple):
+    """What was made of a photo: its row, its overlay `(h, w, 3)` uint8, and whether a kept mask is foreign.
+
+    A foreign mask was made with other settings. `note` is what is to be said.
+    """
+
+    row: Row
+    overlay: np.ndarray
+    is_foreign: bool
+    note: str
+
+
 class MaskWriter:
     """A writer makes the masks of photos in `folder`; call it with each photo.
 
@@ -187,16 +133,23 @@ class MaskWriter:
             pictures,
         )
         self.masks = folder / "masks" if config.all else folder
-        self.foreign: list[str] = []  # photos whose kept masks were made with other settings
 
-    def __call__(self, image: ImageFile) -> tuple[Row, np.ndarray]:
-        """Return the photo's row and its overlay `(H, W, 3)` uint8.
+    def attempt(self, image: ImageFile) -> Made | ShicError:
+        """Return what was made of the photo, or the error."""
+        try:
+            return self(image)
+        except ShicError as error:
+            return error
+
+    def __call__(self, image: ImageFile) -> Made:
+        """Return what was made of the photo.
 
         InputError if no object was found in the photo, or if the photo can't be read.
         """
+        note, is_foreign = "", False
         rgb, alpha = decode(image.read(), image.name)
         if self._path(image.name, 0).exists() and not self.overwrite:
-            found, objects, kept = self._read(image.name, rgb.shape[:2])
+            found, objects, kept, is_foreign = self._read(image.name, rgb.shape[:2])
             main, source = main_object(found), "kept"
             for number in kept:  # a run that was killed may have left a lock beside them
                 tidy(self._path(image.name, number - 1))
@@ -205,7 +158,7 @@ class MaskWriter:
         else:
             cut = cut_out(alpha)
             if cut.reason:
-                log.warning("%s: its alpha channel %s: it is no mask", image.name, cut.reason)
+                note = f"{image.name}: its alpha channel {cut.reason}: it is no mask"
             source = "masker" if cut.mask is None else "alpha"
             found = self.masker.objects(rgb) if cut.mask is None else [Found(cut.mask)]
             main, objects, kept = self._write(image, rgb, found, source)
@@ -225,7 +178,7 @@ class MaskWriter:
         overlay = outline(rgb, found[main].mask, UNSURE if reasons else SURE, others, OTHER)
         if self.pictures is not None:
             _write(self.pictures / mask_name(image.name), encode(overlay))
-        return row, overlay
+        return Made(row, fit_height(overlay, min(200, overlay.shape[0])), is_foreign, note)
 
     def _path(self, photo: str, i: int) -> Path:
         """Return the path of the mask of object `i` of a photo."""
@@ -280,17 +233,22 @@ class MaskWriter:
                 self._crop(image, i).unlink(missing_ok=True)
         return main, len(found), [i + 1 for i in numbers]
 
-    def _read(self, photo: str, shape: tuple[int, ...]) -> tuple[list[Found], int, list[int]]:
+    def _read(self, photo: str, shape: tuple[int, ...]) -> tuple[list[Found], int, list[int], bool]:
         """Return what the existing mask files of a photo hold.
 
-        The values are the objects, how many objects were found, and the numbers of the objects that are kept.
+        The values are the objects, how many objects were found, the numbers of the objects that are kept, and
+        whether they were made with other settings.
         """
         info = _read_info(self._path(photo, 0))
-        if info and any(info.get(key) != value for key, value in self.masker.settings.items()):
-            self.foreign.append(photo)
+        is_foreign = any(info.get(key) != value for key, value in self.masker.settings.items() if info)
         if not self.config.all:
             mask = check_mask(read_mask(self._path(photo, 0)).mask, shape, photo)
-            return [Found(mask, info.get("score"))], info.get("objects", 1), [info.get("number", 1)]
+            return (
+                [Found(mask, info.get("score"))],
+                info.get("objects", 1),
+                [info.get("number", 1)],
+                is_foreign,
+            )
         found = []
         for i in range(info.get("objects", 1)):
             path, full = self._path(photo, i), np.zeros(shape, bool)
@@ -303,7 +261,7 @@ class MaskWriter:
                 )
             full[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
             found.append(Found(full, info.get("score")))
-        return found, len(found), list(range(1, len(found) + 1))
+        return found, len(found), list(range(1, len(found) + 1)), is_foreign
 
 
 def _inside(crop: Crop, shape: tuple[int, ...]) -> tuple[slice, slice]:
@@ -355,6 +313,11 @@ def _read_info(path: Path) -> dict[str, Any]:
     )
 
 
+def _writer(*given: Any) -> Callable[[ImageFile], Made | ShicError]:
+    """A function that makes the mask of a photo, with what MaskWriter is made of."""
+    return MaskWriter(*given).attempt
+
+
 def write_masks(
     images: Sequence[ImageFile],
     masker: ObjectFinder,
@@ -364,26 +327,38 @@ def write_masks(
     pictures: Path | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
+    workers: int | None = 1,
 ) -> tuple[Report, Failures]:
     """Write the masks of photos and return the report and the failures.
 
     The masks are written to `folder`, and their overlays to `pictures`. An existing mask is kept unless
-    `overwrite` is set. A photo that fails is left out and named. InputError if all photos fail.
+    `overwrite` is set. A photo that fails is left out and named. InputError if all photos fail. So many
+    processes as `workers` find masks, or as many as pay if it is None, if the masker is small and no photo is
+    a video's; this makes no difference to the files.
     """
-    report, failures = Report(), Failures()
+    report, failures, foreign = Report(), Failures(), []
+    spreads = masker.small and not any(image.video for image in images)
+    if not spreads and (workers or 1) > 1:
+        log.info("one worker: only a small masker, as grabcut is, takes more, and no video does")
+    number = number_of(workers, len(images), LEAST_PHOTOS) if spreads else 1
     with _locked(folder):
-        writer = MaskWriter(folder, masker, config, overwrite, pictures)
-        for image in track(images, len(images), "mask"):
+        given = (folder, masker, config, overwrite, pictures)
+        found = spread(_writer, given, images, number)
+        for image, made in zip(images, track(found, len(images), "mask"), strict=True):
             with failures.catch(image.name):
-                row, overlay = writer(image)
-                report.rows.append(row)
-                some = report.pictures[bool(row.unsure)]
+                if isinstance(made, ShicError):
+                    raise made
+                if made.note:
+                    log.warning("%s", made.note)
+                foreign += [image.name] if made.is_foreign else []
+                report.rows.append(made.row)
+                some = report.pictures[bool(made.row.unsure)]
                 if len(some) < SHOWN:
-                    some.append((image.name, fit_height(overlay, min(200, overlay.shape[0]))))
+                    some.append((image.name, made.overlay))
     failures.check(len(images))
     report.failed = failures.names
-    if writer.foreign:
-        count, first = len(writer.foreign), writer.foreign[0]
+    if foreign:
+        count, first = len(foreign), foreign[0]
         log.warning(
             "%s: %d masks made with other settings are kept, the first of %s; --overwrite makes them again",
             folder,

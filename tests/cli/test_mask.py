@@ -42,6 +42,21 @@ def semantic(bare: Path) -> str:
     raise AssertionError("the random network gives one label to everything")
 
 
+def test_any_number_of_workers_gives_the_same_bytes(shic: Run, bare: Path) -> None:
+    """Masks, overlays, the sheet and what is said of each photo; one that fails is named by both."""
+    (bare / "imgs" / "broken.png").write_bytes(b"no picture")
+    found = []
+    for number in ("1", "2"):
+        words = ["mask", "imgs/", "--masker", "grabcut", "--workers", number, "-o", f"m{number}/", "--json"]
+        drawn = ["--picture", f"d{number}", "--contact-sheet", f"s{number}.png"]
+        status, out, err = shic(*words, *drawn)
+        assert status == 4 and "broken.png" in err, err
+        files = [path for name in ("m", "d") for path in sorted((bare / f"{name}{number}").iterdir())]
+        data = [(path.name, path.read_bytes()) for path in files if path.suffix == ".png"]
+        found.append([json.loads(out)["photos"], (bare / f"s{number}.png").read_bytes(), data])
+    assert len(found[0][2]) == 4 and found[0] == found[1]
+
+
 def test_masks_report_and_pictures(shic: Run, bare: Path, semantic: str) -> None:
     pictures = ("--picture", "drawn", "--contact-sheet", "sheet.png")
     status, out, err = shic(

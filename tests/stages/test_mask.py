@@ -23,7 +23,8 @@ from shic_cli.files.photos import Crop, ImageFile, encode, list_images
 from shic_cli.learning.encode import cut
 from shic_cli.parts.maskers.contract import Found
 from shic_cli.parts.maskers.make import ObjectFinder
-from shic_cli.stages.mask import MaskWriter, check_places, doubts, mask_name, write_masks
+from shic_cli.stages.mask import MaskWriter, check_places, mask_name, write_masks
+from shic_cli.stages.mask_report import doubts
 from shic_cli.stages.predict import Predictor
 
 SHAPE = (60, 90)

@@ -44,6 +44,7 @@ class Found:
 class MaskerDefaults(PartDefaults, Protocol):
     """What a masker may have, with the value that counts where it does not have it."""
 
+    small: bool = False  # True: quick to make and small, so that each of several processes may have one
     needs_class: bool = False  # True: it is not made without a class's name, and the user is told so
 
     @classmethod

@@ -15,6 +15,8 @@ ROUNDS = 6  # of cutting and fitting the colour models
 class GrabCut(MaskerDefaults):
     """Finds the pieces of a photo that differ from its border; no scores, as it can't tell what they are."""
 
+    small = True
+
     def __init__(self, argument: str = "", *, device: str = "cpu") -> None:
         pass
 

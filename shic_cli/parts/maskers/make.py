@@ -43,6 +43,8 @@ class ObjectFinder:
     `settings` is what files record of it. SettingError (status 2) when it needs a class's name and has none.
     """
 
+    small = False  # as the masker's own
+
     def __init__(
         self, name: str, device: torch.device | str = "cpu", weights: Path | None = None, class_name: str = ""
     ) -> None:
@@ -57,6 +59,7 @@ class ObjectFinder:
                 f"--masker {name}: finds objects by the name of their class, and none was given",
                 "name the class, for example --class horse",
             )
+        self.small = bool(part.small)
         part.check_class(spec.argument, weights, spec.options.get("label") or self.class_name)
 
     @property
