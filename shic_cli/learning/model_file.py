@@ -89,7 +89,7 @@ BUILT = {"decoder": str, "channels": int, "dim": int}  # the metadata from which
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """The open safetensors file; errors of its reader become an InputError."""
     check_regular(path)  # the library would wait for a named pipe for ever
     try:
@@ -108,7 +108,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def read_meta(path: Path) -> dict[str, Any]:
     """The metadata of a model file; InputError if the file is no model."""
-    with _opened(path) as file:
+    with opened(path) as file:
         meta = file.metadata() or {}
     if meta.get("format") != FORMAT or meta.get("format_version") != str(VERSION):
         kind = f"{meta.get('format')} {meta.get('format_version')}"
@@ -138,7 +138,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
     """
     meta = read_meta(path)
     require(meta, BUILT, path)
-    with _opened(path) as file:
+    with opened(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is no dict
     try:
         surface = _surface({name: tensors.pop(f"surface.{name}") for name in SURFACE}, path)
@@ -209,7 +209,7 @@ def describe(path: Path) -> dict[str, Any]:
     For the tensors of an encoder in the file only their number is given.
     """
     meta = read_meta(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         names = list(file.keys())
         fields = {
             name: list(file.get_slice(name).get_shape()) for name in names if not name.startswith(ENCODER)

@@ -25,9 +25,15 @@ if TYPE_CHECKING:
 # outlines off.
 OPEN = (
     *("dim", "points", "epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision"),
-    *("foreground", "tokens", "draw", "variants", "near", "rough"),
+    *("foreground", "tokens", "draw", "variants", "near", "rough", "start"),
 )
-USUAL: dict[str, Any] = {"foreground": 0.1, "tokens": "unit", "draw": "pixels", "variants": 2}
+USUAL: dict[str, Any] = {
+    "foreground": 0.1,
+    "tokens": "unit",
+    "draw": "pixels",
+    "variants": 2,
+    "start": "none",
+}
 MEASURED = {
     "convolutional": {},
     "pointwise": {"batch": 4, "rate": 3e-3},
@@ -44,6 +50,7 @@ MEASURED = {
         "augment": "off",
         "rough": "on",
         "precision": "bfloat16",
+        "start": "animals",
     },
 }
 
@@ -64,7 +71,9 @@ def settle(
     if config.recipe == "auto":
         meant |= USUAL | MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
         if isinstance(encoder, Guided):  # the frozen network would have to see every picture twice
-            meant |= {"mirror": "off", "epochs": 10}
+            meant |= {"mirror": "off", "epochs": 10, "start": "none"}
+        if config.dim not in (0, MEASURED["unet"]["dim"]):
+            meant["start"] = "none"
         if "annotated" in labels or "synthetic" not in labels:
             meant["natural"] = 1.0
         if not has_bfloat16(device):

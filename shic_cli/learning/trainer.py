@@ -27,6 +27,7 @@ from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import Saved
 from shic_cli.learning.recipes import layout, settle
 from shic_cli.learning.similarity import sample
+from shic_cli.learning.start import begin
 from shic_cli.learning.team import Together
 from shic_cli.parts.extractors.make import make_extractor
 
@@ -106,6 +107,7 @@ class Trainer:
             found = CanonicalMap(
                 layout(config), encoder.dim, config.dim, torch.from_numpy(template.eigenvectors)
             ).to(device)
+        begin(found.decoder, config.start)
         geodesic, mirror = torch.from_numpy(template.geodesic).to(device), mirror.to(device)
         optimizer = torch.optim.Adam(found.parameters(), lr=config.rate)
         return cls(

@@ -22,6 +22,7 @@ from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
 from shic_cli.files.shards import Part
 from shic_cli.learning.model_file import write_model
+from shic_cli.learning.start import start_source
 from shic_cli.learning.trainer import NATURAL, Trainer
 from shic_cli.stages.train_log import TrainLog
 
@@ -82,6 +83,7 @@ def train(
     if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
         raise SettingError("every loss has weight 0", "give one of them a weight")
     trainer.check_team()
+    sources = sources | start_source(trainer.config.start)
     made_by = {
         "params": trainer.config.params(),
         "encoder": trainer.examples.encoder.fingerprint,
