@@ -238,7 +238,7 @@ def run(copy: Path, tests: tuple[str, ...], limit: float) -> bool:
         os._exit(
             int(pytest.main([*(f"tests/{test}" for test in tests), "-x", "-p", "no:cacheprovider"]) != 0)
         )
-    ended, end = 0, time.monotonic() + limit
+    ended, status, end = 0, 0, time.monotonic() + limit
     while not ended and time.monotonic() < end:
         time.sleep(0.02)
         ended, status = os.waitpid(pid, os.WNOHANG)
