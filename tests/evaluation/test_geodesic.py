@@ -15,7 +15,7 @@ from shic_cli.evaluation.geodesic import MapsFile, Scored, bootstrap, figures, s
 from shic_cli.files.annotations import Points, read_annotations
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
-from shic_cli.files.names import meet
+from shic_cli.files.names import meet, picture_path
 
 
 @pytest.fixture
@@ -157,8 +157,15 @@ def test_names_meet() -> None:
     ("wanted", "have"), [(["a.jpg"], ["x/a.jpg", "y/a.jpg"]), (["x/a.jpg", "y/a.jpg"], ["a.jpg"])]
 )
 def test_names_that_could_mean_two(wanted: list[str], have: list[str]) -> None:
-    with pytest.raises(InputError, match="could be"):
+    two = sorted([*wanted, *have])[1:]  # those with a folder, after the one without
+    with pytest.raises(InputError, match=rf"a\.jpg: could be {two[0]} or {two[1]}"):
         meet(wanted, have)
+
+
+def test_pictures_lie_below_their_folder() -> None:
+    assert picture_path(Path("out"), "a/b.jpg", ".png") == Path("out/a/b.png")
+    with pytest.raises(InputError, match="is no name"):
+        picture_path(Path("out"), "../b.jpg", ".png")
 
 
 def test_bootstrap_draws_groups() -> None:

@@ -281,6 +281,13 @@ def test_interval_draws_images_where_all_of_them_are_paired(tmp_path: Path) -> N
     assert 0.7 < low < 0.8 < high < 0.9
 
 
+def test_of_two_images_the_pairs_are_drawn() -> None:
+    """Drawing the images would give both or none: the share itself, without an interval."""
+    pairs = [pair("b", [0, 0], kinds=("p",)), pair("b", [39, 0], kinds=("q",))]
+    found = pck.score(pairs, to([0, 0]), dict.fromkeys("ab", blank()), PckConfig())
+    assert found["pck"] == 0.5 and found["ci95"] == [0, 1]
+
+
 def test_the_interval_of_paired_images_is_that_of_a_ratio_of_sums(tmp_path: Path) -> None:
     """Of 30 images 15 have a second keypoint, which is always wrong: 0.81 of the points are right, but the
     mean over pairs is 0.88.

@@ -58,6 +58,7 @@ def test_messages_hold_nothing_that_a_terminal_acts_on() -> None:
 def test_numbers_are_shown_short_with_the_next_step() -> None:
     assert shorten(10**40) == "a number of more than 40 digits" and shorten(10**40 - 1) == "9" * 40
     assert shorten("x" * 41) == "x" * 40 + "…"
+    assert whole_number(" +2 ", "x", 0, 3) == whole_number(2, "x", 0, 3) == real_number("2", "x", 0, 3) == 2
     for read in (real_number, whole_number):
         with pytest.raises(InputError, match="x: 4 is no ") as raised:
             read("4", "x", 0, 3)

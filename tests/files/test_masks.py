@@ -245,6 +245,38 @@ def test_an_inverted_mask_is_warned_of(shic: Run, tmp_path: Path) -> None:
     assert status == 0 and "h.jpg: its mask is on 100% of the photo's border" in err
 
 
+def test_colours_are_named_as_colours_and_those_of_a_palette_as_numbers(tmp_path: Path) -> None:
+    rgb = np.zeros((90, 120, 3), np.uint8)
+    rgb[OBJECT], rgb[OTHER] = (255, 10, 0), (0, 20, 255)
+    (tmp_path / "m.png").write_bytes(saved(Image.fromarray(rgb)))
+    with pytest.raises(InputError, match=r"is a label map: .*#ff0a00") as raised:
+        read_mask(tmp_path / "m.png")
+    assert "--label #ff0a00" in raised.value.hint
+    found = read_mask(tmp_path / "m.png", label="#0014FF")
+    assert np.array_equal(found.mask, OTHER) and found.label == "#0014ff"
+    for label in ("#12", "abcdef1", "#12345g"):
+        with pytest.raises(InputError, match=f"none of its labels is called '{label}'"):
+            read_mask(tmp_path / "m.png", label=label)
+    (tmp_path / "p.png").write_bytes(palette(OBJECT * 1 + OTHER * 2, (0, 0xFF0A00, 0x0014FF)))
+    found = read_mask(tmp_path / "p.png", label="2")
+    assert np.array_equal(found.mask, OTHER) and found.label == "2"
+
+
+def test_grey_noise_is_no_mask(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120)).astype(np.uint8)
+    (tmp_path / "m.png").write_bytes(saved(Image.fromarray(noise)))
+    with pytest.raises(InputError, match="is no mask: half of it is neither bright nor dark"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_of_two_colours_the_one_that_looks_brighter_is_the_object(tmp_path: Path) -> None:
+    """Of many shades, as a lossy file has them; a red of 106 grey levels, a green of 102."""
+    noise = np.random.default_rng(0).integers(-4, 5, (90, 120, 3))
+    picture = two_colors((240, 56, 8), (8, 168, 8)) + noise
+    (tmp_path / "m.png").write_bytes(saved(Image.fromarray(picture.astype(np.uint8))))
+    assert overlap(read_mask(tmp_path / "m.png").mask, OBJECT) > 0.97
+
+
 def test_a_mask_that_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match="can't be read as an image") as raised:

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -95,6 +96,43 @@ def test_a_model_comes_back_from_its_file_as_it_was(tmp_path, decoder):
     assert model_file.describe(path)["kind"] == "shic/model"
 
 
+def test_an_encoder_travels_in_the_file_and_is_counted_apart(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(path, replace(saved(), encoder={"w": torch.ones(3)}), overwrite=False)
+    assert load_model(path).encoder["w"].tolist() == [1, 1, 1]
+    found = model_file.describe(path)
+    assert found["encoder_tensors"] == 1 and found["fields"]["C"] == [3, 16]
+    assert not any(name.startswith(model_file.ENCODER) for name in found["fields"])
+    save_model(path, saved(), overwrite=True)
+    assert load_model(path).encoder is None and "encoder_tensors" not in model_file.describe(path)
+
+
+def test_a_surface_is_found_where_none_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"neither model\.safetensors nor template\.h5 is here"):
+        model_file.find_surface(None)
+    save_model(tmp_path / "other.safetensors", saved(), overwrite=False)
+    assert model_file.find_surface(tmp_path / "other.safetensors").fingerprint == surface().fingerprint
+    save_model(tmp_path / "model.safetensors", saved(), overwrite=False)
+    assert model_file.find_surface(None).fingerprint == surface().fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("m.safetensors", b"not a model", "can't be read as safetensors"),
+        ("m.safetensors", None, "there is no such file"),
+        ("m.h5", b"not a model", "is an HDF5 file, not a model"),
+        ("m.h5", None, "there is no such file"),
+    ],
+)
+def test_why_a_file_is_no_model(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: {said}"):
+        load_model(tmp_path / name)
+
+
 def damage(tensors: dict, meta: dict, how: str) -> None:
     if how == "missing tensor":
         del tensors["C"]
@@ -104,12 +142,22 @@ def damage(tensors: dict, meta: dict, how: str) -> None:
         tensors["surface.faces"][0, 0] = 99
     elif how == "other format":
         meta["format"] = "someone/else"
+    elif how == "other version":
+        meta["format_version"] = "2"
     else:
         meta["meta"] = "{"
 
 
 @pytest.mark.parametrize(
-    "how", ["missing tensor", "other size", "index out of range", "other format", "broken metadata"]
+    "how",
+    [
+        "missing tensor",
+        "other size",
+        "index out of range",
+        "other format",
+        "other version",
+        "broken metadata",
+    ],
 )
 def test_a_damaged_model_is_refused(tmp_path, how):
     path = tmp_path / "m.safetensors"

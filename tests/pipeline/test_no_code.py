@@ -199,13 +199,13 @@ def as_numpy(path: Path, evil: Evil) -> None:
 
 
 COMMANDS = """
-    template prep {}.obj
-    template prep {}.ply
-    template prep {}.glb
-    template prep {}.pkl
-    template prep {}.npz
-    template prep ball.obj --vertices 0 --geodesics {}.pkl
-    template prep ball.obj --vertices 0 --symmetry {}.pkl
+    template prep {}.obj -o out.h5
+    template prep {}.ply -o out.h5
+    template prep {}.glb -o out.h5
+    template prep {}.pkl -o out.h5
+    template prep {}.npz -o out.h5
+    template prep ball.obj --vertices 0 --geodesics {}.pkl -o out.h5
+    template prep ball.obj --vertices 0 --symmetry {}.pkl -o out.h5
     render {}.h5
     features {}.h5 -o out.h5
     features {}.png -o out.h5
@@ -214,7 +214,7 @@ COMMANDS = """
     pseudo-gt imgs --template {}.h5 -o out.h5
     pseudo-gt imgs --views {}.h5 -o out.h5
     synth {}.h5
-    train {}.h5
+    train {}.h5 -o out.safetensors
     train truth.h5 --template {}.h5
     predict imgs --model {}.safetensors
     predict imgs --model {}.pth
@@ -232,7 +232,8 @@ COMMANDS = """
     remap truth.h5 --texture {}.png
     remap truth.h5 --texture grid --template {}.safetensors
     match {}.png imgs/photo0.png -o out.png
-    models import {}.pth {}.pth {}.pth --mesh {}.obj
+    models import {}.pth {}.pth {}.pth --mesh {}.obj -o out.safetensors
+    models import {}.pth {}.pth {}.pth --mesh ball.obj -o out.safetensors
     info {}.h5
     info {}.safetensors
     info {}.pth
@@ -261,6 +262,7 @@ def test_a_file_that_brings_code_is_refused_by_every_command(
         status, _, err = shic(*line.replace("{}", "evil").split())
         assert status in (1, 2), (line, status, err)
         assert "error" in err.lower() and "Traceback" not in err, line
+        assert "evil." in err and "is there already" not in err, (line, err)  # it came as far as the file
         assert not (folder / "ran").exists(), line
 
 
