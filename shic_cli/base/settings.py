@@ -331,10 +331,9 @@ class TrainConfig(Checked):
         choices=("auto", "convolutional", "pointwise", "unet"),
     )
     start: str = setting(
-        "auto",
+        "none",
         "Where the decoder's weights begin. none: as random numbers. animals: as a unet that comes with shic"
-        " and was trained on synthetic pictures of ten other animals. A model file: as that model's decoder."
-        " auto: animals for the encoder picture with the default --dim, else none.",
+        " and was trained on synthetic pictures of ten other animals. A model file: as that model's decoder.",
     )
     recipe: str = recipe()
     dim: int = setting(0, "D, length of an embedding (sec. 4.1); 0: 16, or 32 for a unet.", low=0)

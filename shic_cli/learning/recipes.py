@@ -25,15 +25,9 @@ if TYPE_CHECKING:
 # outlines off.
 OPEN = (
     *("dim", "points", "epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision"),
-    *("foreground", "tokens", "draw", "variants", "near", "rough", "start"),
+    *("foreground", "tokens", "draw", "variants", "near", "rough"),
 )
-USUAL: dict[str, Any] = {
-    "foreground": 0.1,
-    "tokens": "unit",
-    "draw": "pixels",
-    "variants": 2,
-    "start": "none",
-}
+USUAL: dict[str, Any] = {"foreground": 0.1, "tokens": "unit", "draw": "pixels", "variants": 2}
 MEASURED = {
     "convolutional": {},
     "pointwise": {"batch": 4, "rate": 3e-3},
@@ -50,7 +44,6 @@ MEASURED = {
         "augment": "off",
         "rough": "on",
         "precision": "bfloat16",
-        "start": "animals",
     },
 }
 
@@ -71,9 +64,7 @@ def settle(
     if config.recipe == "auto":
         meant |= USUAL | MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
         if isinstance(encoder, Guided):  # the frozen network would have to see every picture twice
-            meant |= {"mirror": "off", "epochs": 10, "start": "none"}
-        if config.dim not in (0, MEASURED["unet"]["dim"]):
-            meant["start"] = "none"
+            meant |= {"mirror": "off", "epochs": 10}
         if "annotated" in labels or "synthetic" not in labels:
             meant["natural"] = 1.0
         if not has_bfloat16(device):

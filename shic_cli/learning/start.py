@@ -17,10 +17,7 @@ GUIDE = "guide."  # the layer of a U-Net that takes the features of a frozen net
 
 
 def start_file(start: str) -> Path | None:
-    """The file that `--start` means: None for none, else the package's own or the one named.
-
-    `start` is settled, so it is not auto.
-    """
+    """The file that `--start` means: None for none, else the package's own or the one named."""
     return None if start == "none" else ANIMALS if start == "animals" else Path(start)
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from training import CPU, config, make_trainer
+from training import config, make_trainer
 
 from shic_cli.base.errors import InputError
-from shic_cli.base.settings import TrainConfig
 from shic_cli.files.layouts import Template
 from shic_cli.learning.decoders import Convolutional, UNet
-from shic_cli.learning.recipes import settle
 from shic_cli.learning.start import ANIMALS, DECODER, begin, start_source
-from shic_cli.parts.extractors.guided import Guided
 from shic_cli.parts.extractors.picture import Picture
-from shic_cli.parts.extractors.silhouette import Silhouette
 
 GUIDES = 7  # channels of a frozen network's features
 
@@ -96,21 +91,6 @@ def test_the_packages_own_start_is_small_and_fits_the_default_unet() -> None:
     own = unet()
     begin(own, "animals")
     assert start_source("animals")["start"]["path"] == "animals"
-
-
-def test_auto_takes_it_for_the_default_unet_alone() -> None:
-    def settled(**changes: object) -> str:
-        found = settle(replace(TrainConfig(), **changes), Picture(), CPU, {"synthetic"})  # pyright: ignore
-        return found.start
-
-    assert settled() == "animals"
-    assert settled(dim=32) == "animals"
-    assert settled(dim=16) == "none"
-    assert settled(recipe="paper") == "none"
-    assert settled(start="my.safetensors") == "my.safetensors"
-    guided = Guided(Picture(), Silhouette())
-    assert settle(TrainConfig(), guided, CPU, {"synthetic"}).start == "none"
-    assert settle(TrainConfig(), Silhouette(), CPU, {"synthetic"}).start == "none"
 
 
 def test_training_begins_with_it(small_template: Template, album: Path, tmp_path: Path) -> None:
