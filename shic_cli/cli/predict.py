@@ -94,7 +94,8 @@ def command(
         "sources": {"model": source(predictor.path)},
     }
     with end, options.drawing(contact_sheet, output, predictor.surface.colors, overwrite):
-        end.next = options.joined(part, output) or f"shic view {output}"
+        film = f"shic export {output} -o {images[0].path.stem}.colors.mp4" if images[0].video else ""
+        end.next = options.joined(part, output) or film or f"shic view {output}"
         try:
             predict(predictor, images, masks_of_photos, output, **shared)
         finally:

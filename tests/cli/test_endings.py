@@ -102,6 +102,12 @@ def test_the_pipeline_tells_what_it_wrote_and_what_comes_next(shic: Run, folder:
     value, line = ended(shic, "predict", "imgs/photo1.png", "--remap", "checker")
     assert value["written"] == ["photo1.maps.h5", "photo1.colors.png", "photo1.remap.png"]
     assert "1 photo," in line and line.endswith("look at: photo1.remap.png; next: shic view photo1.maps.h5")
+    frame = cv2.imread("imgs/photo0.png")
+    video = cv2.VideoWriter("clip.avi", cv2.VideoWriter_fourcc(*"MJPG"), 10, frame.shape[1::-1])
+    video.write(frame)
+    video.release()
+    line = ended(shic, "predict", "clip.avi", "--masker", "grabcut", "--no-pictures")[1]
+    assert line.endswith("next: shic export 000000.maps.h5 -o clip.colors.mp4"), line
 
 
 def test_pages_pictures_and_exports_tell_too(
