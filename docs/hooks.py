@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from shic_cli.base import result_settings, settings
+from shic_cli.base import result_settings, settings, training_settings
 from shic_cli.cli import COMMANDS, group
 from shic_cli.files.layouts import LAYOUTS, Field
 from shic_cli.parts import registry
@@ -144,7 +144,9 @@ def _option(option: click.Option, context: click.Context) -> str:
 def _limits() -> dict[tuple[str | None, str | None], str]:
     """(field, help) of every setting with a range -> the range in words."""
     limits: dict[tuple[str | None, str | None], str] = {}
-    for config in (*vars(settings).values(), *vars(result_settings).values()):
+    for config in (
+        value for each in (settings, training_settings, result_settings) for value in vars(each).values()
+    ):
         for each in fields(config) if is_dataclass(config) else ():
             low, high = each.metadata["low"], each.metadata["high"]
             if low is not None or high is not None:

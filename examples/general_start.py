@@ -11,8 +11,8 @@ U-Net, and each has its own vertex embeddings, which are not kept. The tensors a
 
 The file in the package comes from ten meshes by Quaternius (CC0): donkey, wolf, bull, alpaca, stag, husky,
 velociraptor, triceratops, deer and parasaurolophus, so it is CC0 too. Horse, dog, cow, fox, T-Rex and
-stegosaurus were left out, because results are measured on them. The 14,000
-steps took 50 minutes of two hyperthreads, beside other work.
+stegosaurus were left out, because results are measured on them. The 14,000 steps took 50
+minutes of two hyperthreads, beside other work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import ahead
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.arrays import read_template
 from shic_cli.files.items import ItemReader
 from shic_cli.learning.batches import Example

@@ -27,8 +27,8 @@ from shic_cli.base.settings import (
     PseudoGtConfig,
     RenderConfig,
     TemplateConfig,
-    TrainConfig,
 )
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.cli.console import write_picture
 from shic_cli.evaluation import geodesic, pck
 from shic_cli.evaluation.external import GivenPairs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.layouts import Template
 from shic_cli.learning.trainer import Trainer
 from shic_cli.stages.train import open_maps

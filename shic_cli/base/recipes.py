@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-from shic_cli.base.settings import CONTROLNET_VIEWS, PseudoGtConfig, SynthConfig, TrainConfig
+from shic_cli.base.settings import CONTROLNET_VIEWS, PseudoGtConfig, SynthConfig
+from shic_cli.base.training_settings import TrainConfig
 
 Config = TypeVar("Config", PseudoGtConfig, SynthConfig, TrainConfig)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.cli import options
 
 log = logging.getLogger("shic")

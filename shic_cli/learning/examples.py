@@ -14,7 +14,8 @@ import torch
 from shic_cli.base.devices import TOGETHER, Fitting, chance, free_memory
 from shic_cli.base.errors import InputError
 from shic_cli.base.ranks import share_of_machine
-from shic_cli.base.settings import MARGIN, TrainConfig
+from shic_cli.base.settings import MARGIN
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.photos import Crop, decode

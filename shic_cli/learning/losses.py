@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 
 ONE_SIDED = 0.25  # a picture shows one side if the mean of `side` is farther from 0
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from shic_cli.base.devices import has_bfloat16
 from shic_cli.base.recipes import PAPER, by_recipe, left_open
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.parts.extractors.guided import Guided
 
 if TYPE_CHECKING:

@@ -42,19 +42,20 @@ def begin(decoder: nn.Module, start: str) -> None:
         names = [name for name in file.keys() if name.startswith(DECODER)]  # noqa: SIM118 - no dict
         found = {name.removeprefix(DECODER): file.get_tensor(name) for name in names}
     own = decoder.state_dict()
-    kept = {name: value for name, value in own.items() if name.startswith(GUIDE)}
-    found = {
-        name: value for name, value in (kept | found).items() if name in own or not name.startswith(GUIDE)
-    }
-    other = next(
-        (name for name in sorted(own | found) if name not in own or name not in found), None
-    ) or next((name for name in own if own[name].shape != found[name].shape), None)
-    if other is not None:
-        sizes = [list(each[other].shape) if other in each else "missing" for each in (found, own)]
+    found = {name: value for name, value in found.items() if name in own or not name.startswith(GUIDE)}
+    expected = {name for name in own if name in found or not name.startswith(GUIDE)}
+    sizes = {name: [_size(each, name) for each in (found, own)] for name in sorted(expected | set(found))}
+    if other := next((name for name, (here, wanted) in sizes.items() if here != wanted), None):
+        here, wanted = sizes[other]
         raise InputError(
-            f"{path}: its decoder is of another layout ({DECODER}{other} is {sizes[0]}, expected {sizes[1]})",
+            f"{path}: its decoder is of another layout ({DECODER}{other} is {here}, expected {wanted})",
             "name a model that was trained with the same --encoder and --dim, or --start none",
         )
     if bad := next((name for name, value in found.items() if not torch.isfinite(value).all()), None):
         raise InputError(f"{path}: {DECODER}{bad} is not finite", "name another model, or --start none")
-    decoder.load_state_dict(found)
+    decoder.load_state_dict(own | found)
+
+
+def _size(tensors: dict[str, torch.Tensor], name: str) -> str:
+    """The shape of a tensor, as a message has it."""
+    return str(list(tensors[name].shape)) if name in tensors else "missing"

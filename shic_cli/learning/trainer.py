@@ -16,7 +16,7 @@ from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import gather
 from shic_cli.base.recipes import by_recipe
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.learning import losses

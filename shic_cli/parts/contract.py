@@ -24,9 +24,7 @@ class PartDefaults(Protocol):
     `auto` reads these from the class, before a part is made.
     """
 
-    slow_on: tuple[
-        str, ...
-    ] = ()  # kinds of device, "cpu", "cuda" or "mps", on which `auto` passes the part over
+    slow_on: tuple[str, ...] = ()  # "cpu", "cuda" or "mps", if `auto` passes the part over there
     packages: tuple[str, ...] = ()  # modules that it imports and that may be missing
     folders: tuple[str, ...] = ()  # options that name other weights than those that `check` looks for
 

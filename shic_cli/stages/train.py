@@ -16,7 +16,7 @@ import torch
 from shic_cli.base.errors import InputError, SettingError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import connect, gather
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.atomic import Journal, check_target
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template

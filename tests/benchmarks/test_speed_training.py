@@ -19,7 +19,8 @@ from timing import Timer
 
 from shic_cli.base.devices import ahead
 from shic_cli.base.devices import chance as chance_of
-from shic_cli.base.settings import PredictConfig, TrainConfig
+from shic_cli.base.settings import PredictConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.photos import list_images

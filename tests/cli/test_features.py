@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.photos import Crop, list_images

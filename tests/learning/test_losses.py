@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.learning import losses
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from training import config, make_trainer
 from shic_cli.base.errors import InputError
 from shic_cli.files.layouts import Template
 from shic_cli.learning.decoders import Convolutional, UNet
+from shic_cli.learning.model_file import read_meta
 from shic_cli.learning.start import ANIMALS, DECODER, begin, start_source
 from shic_cli.parts.extractors.picture import Picture
 
@@ -99,3 +102,18 @@ def test_training_begins_with_it(small_template: Template, album: Path, tmp_path
     trainer = make_trainer(small_template, [album / "truth.h5"], config(encoder="picture", start=path))
     assert same(other, trainer.map.decoder)
     assert not trainer.map.C.any()
+
+
+def test_a_model_is_the_start_of_another_and_is_named_in_it(
+    folder: Path, album: Path, shic: Callable[..., tuple[int, str, str]]
+) -> None:
+    short = ("--encoder", "picture", "--epochs", "1", "--batch", "4", "--points", "30")
+    truth = str(album / "truth.h5")
+    assert shic("train", truth, *short, "-o", "first.safetensors")[0] == 0
+    again = ("train", truth, *short, "--start", "first.safetensors", "-o", "second.safetensors")
+    assert shic(*again)[0] == 0
+    start = read_meta(folder / "second.safetensors")["sources"]["start"]
+    digest = hashlib.sha256((folder / "first.safetensors").read_bytes()).hexdigest()
+    assert start == {"path": "first.safetensors", "sha256": digest}
+    status, _, err = shic("train", truth, *short, "--start", "none.safetensors", "-o", "third.safetensors")
+    assert status == 1 and "none.safetensors: there is no such file" in err

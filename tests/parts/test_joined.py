@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.learning.recipes import settle
 from shic_cli.parts import registry
 from shic_cli.parts.extractors.contract import ExtractorDefaults

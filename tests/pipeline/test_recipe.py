@@ -15,7 +15,8 @@ import torch
 from random_weights import save_all
 
 from shic_cli.base.recipes import PAPER, by_recipe
-from shic_cli.base.settings import PseudoGtConfig, SynthConfig, TrainConfig
+from shic_cli.base.settings import PseudoGtConfig, SynthConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.learning import recipes
 from shic_cli.parts.extractors.picture import Picture
 from shic_cli.parts.extractors.silhouette import Silhouette

@@ -17,7 +17,7 @@ from training import CPU, config, make_trainer
 
 from shic_cli.base import devices
 from shic_cli.base.errors import InputError, ShicError
-from shic_cli.base.settings import TrainConfig
+from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.photos import list_images
