@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import posixpath
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ import click
 import numpy as np
 import pytest
 
+import shic_cli
 from shic_cli import __version__
 from shic_cli.base import result_settings, settings
 from shic_cli.cli import COMMANDS, group
@@ -37,6 +39,12 @@ PAGES = [
 ]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in PAGES}
 README = TEXTS["README.md"]
+PACKAGE = Path(shic_cli.__file__).parent  # of the checkout, or of the wheel that a release is tested with
+
+
+def in_the_project(path: str) -> Path:
+    """Where the file `path` of the project is; those of the package may be installed elsewhere."""
+    return PACKAGE / path.removeprefix("shic_cli/") if path.startswith("shic_cli/") else ROOT / path
 
 
 def shell_lines() -> list[str]:
@@ -108,7 +116,9 @@ def test_pictures_and_links_into_the_project_exist() -> None:
             path, _, anchor = target.partition("#")
             if target.startswith("https://"):
                 continue
-            file = (ROOT / name).parent / path if path else ROOT / name
+            file = in_the_project(
+                posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+            )
             assert file.exists(), f"{name}: {target}"
             if anchor and "<!-- made from" not in (written := file.read_text("utf-8")):
                 headings = re.findall(r"^#+ (.*)$", written, re.M)
@@ -119,7 +129,7 @@ def test_pictures_and_links_into_the_project_exist() -> None:
 def test_files_of_the_project_that_pages_name_exist() -> None:
     for name, text in TEXTS.items():
         for path in re.findall(r"`((?:examples|tests|docs|shic_cli|\.github)/[\w./-]*)`", text):
-            assert (ROOT / path).exists(), f"{name}: {path}"
+            assert in_the_project(path).exists(), f"{name}: {path}"
     promises = re.findall(r"`(test_\w+\.py)`", TEXTS["docs/results/promises.md"])
     assert len(promises) > 15 and all(list(ROOT.glob(f"tests/**/{test}")) for test in promises)
 
@@ -128,7 +138,7 @@ def test_the_listed_breaks_fit_the_code_and_cover_the_promises() -> None:
     """Of tests/mutants.toml, which tests/mutation.py runs: every heading has some, and names their tests."""
     listed, page = tomllib.loads((ROOT / "tests/mutants.toml").read_text()), TEXTS["docs/results/promises.md"]
     for each in listed["named"] + listed["equivalent"]:
-        lines = (ROOT / "shic_cli" / each["file"]).read_text("utf-8")
+        lines = (PACKAGE / each["file"]).read_text("utf-8")
         assert lines.count(each["old"]) == 1 or ("why" in each and each["old"] in lines), each
     broken = [each for each in listed["named"] if "promise" in each]
     *headings, figures = re.findall(r"^## (.*)$", page, re.M)
