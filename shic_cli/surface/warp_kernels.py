@@ -13,7 +13,7 @@ from shic_cli.base.errors import ShicError
 
 # Standard output is for data, and Warp would print a banner and its compilations there. `quiet` is for Warp
 # below 1.13, `log_level` for later ones.
-wp.config.quiet = True
+wp.config.quiet = True  # pyright: ignore[reportAttributeAccessIssue]
 wp.config.log_level = 30
 
 
