@@ -33,6 +33,7 @@ PAPER: dict[type, dict[str, Any]] = {
         "poses": 0.0,
         "bodies": 0.0,
         "like_photos": 0.0,
+        "photo_coats": 0.0,
         "level": 0.0,
         "views": CONTROLNET_VIEWS,
         "erode": 0,

@@ -72,12 +72,14 @@ def random_viewpoint(
 def photo_azimuths(path: Path, template: Template) -> np.ndarray:
     """The azimuths `(N,)` in degrees that the photos of a maps file are taken from, by their labels: the mean
     normal of the surface that a photo shows points to its camera. InputError if it is of another template.
+    Photos that show nothing of the template are left out.
     """
     reader, normals = ItemReader(path, "shic/maps"), vertex_normals(template.verts, template.faces)
     check_template(reader, template.fingerprint)
     found = []
     for item in reader:
         check_indices(item.vertex, len(normals), f"{path}: {item.name}: vertex", lowest=-1)
-        towards = normals[item.vertex[item.vertex >= 0]].sum(0)
-        found.append(np.degrees(np.arctan2(towards[0], towards[2])) % 360)
+        if (item.vertex >= 0).any():
+            towards = normals[item.vertex[item.vertex >= 0]].sum(0)
+            found.append(np.degrees(np.arctan2(towards[0], towards[2])) % 360)
     return np.array(found)
