@@ -29,7 +29,7 @@ from shic_cli.stages.photo_coats import read_coats
 from shic_cli.stages.synth_frames import Framer, Picture
 from shic_cli.stages.synth_writing import Check, Labelled, Target, collect
 from shic_cli.surface.poses import Limb, Poser
-from shic_cli.surface.viewpoints import photo_azimuths
+from shic_cli.surface.viewpoints import photo_azimuths, seen_from
 
 log = logging.getLogger("shic")
 
@@ -128,6 +128,7 @@ def synthesize(
         azimuths = coats = None
         if photos is not None:
             azimuths, coats = photo_azimuths(photos, template), read_coats(photos, template)
+            log.info(f"{photos}: coats of {len(coats)} photos, which see the {seen_from(azimuths)}")
         given = (template.faces, poser, config, device, weights, seed, azimuths, coats)
 
         def make(numbers: Sequence[int]) -> Iterator[Labelled | PictureError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,16 @@ def random_viewpoint(
     place = rng.uniform(0, ends[-1])
     i = int(np.searchsorted(ends, place, side="right"))
     return (arcs[i, 1] - (ends[i] - place)) % 360, rng.uniform(elevation[0], min(elevation[1], TOP))
+
+
+def seen_from(azimuths: np.ndarray) -> str:
+    """Which sides photos from `azimuths` `(N,)` in degrees show, as `left side 70%, front 30%`."""
+    names = []
+    for azimuth in azimuths % 360:
+        side = view_of(azimuth, 0)
+        names.append(side if side != "side" else "left side" if azimuth < 180 else "right side")
+    counts = Counter(names).most_common()
+    return ", ".join(f"{name} {count / len(names):.0%}" for name, count in counts) or "template nowhere"
 
 
 def photo_azimuths(path: Path, template: Template) -> np.ndarray:

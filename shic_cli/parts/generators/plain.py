@@ -13,6 +13,7 @@ from shic_cli.parts.generators.contract import GeneratorDefaults, Scene
 
 COATS = ("plain", "patches", "spots", "stripes", "bands")
 SHARES = (0.4, 0.2, 0.1, 0.1, 0.2)  # how often each of COATS is drawn
+EVEN = 0.6  # share of pictures in which far legs are as bright as near ones, as in most photos
 LATTICE = 16  # nodes a side of the periodic lattice from which solid noise is interpolated
 
 
@@ -48,6 +49,8 @@ class Plain(GeneratorDefaults):
             if scene.coat is None:
                 colors = markings(colors, scene.limbs[scene.mask], scene.kinds, points, rng)
             hidden = np.maximum(hidden, rng.uniform(0.1, 1) * scene.inner[scene.mask])
+        if rng.random() < EVEN:
+            hidden = np.zeros_like(hidden)
         picture[scene.mask] = illuminate(colors, normals, scene.up, hidden, rng)
         picture += rng.standard_normal((size, size, 1), dtype=np.float32) * np.float32(rng.uniform(0, 0.05))
         picture *= 255
