@@ -41,6 +41,7 @@ PAPER: dict[type, dict[str, Any]] = {
     TrainConfig: {
         "encoder": "dinov2-small",
         "decoder": "convolutional",
+        "start": "none",
         "dim": 16,
         "epochs": 40,
         "batch": 16,

@@ -13,7 +13,7 @@ from shic_cli.parts.generators.contract import GeneratorDefaults, Scene
 
 COATS = ("plain", "patches", "spots", "stripes", "bands")
 SHARES = (0.4, 0.2, 0.1, 0.1, 0.2)  # how often each of COATS is drawn
-EVEN = 0.6  # share of pictures in which far legs are as bright as near ones, as in most photos
+EVEN = 0.85  # share of pictures in which far legs are as bright as near ones, as in most photos
 LATTICE = 16  # nodes a side of the periodic lattice from which solid noise is interpolated
 
 
