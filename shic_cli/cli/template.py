@@ -108,16 +108,17 @@ def prep(
 @options.as_json
 def get(name: str, output: Path | None, overwrite: bool, as_json: bool) -> None:
     """Fetch the mesh of an animal by its NAME: horse, donkey, cow, bull, deer, alpaca, dog, wolf, fox, frog,
-    shark, dolphin, whale, fish, trex, velociraptor, stegosaurus or triceratops.
+    shark, dolphin, whale, fish, bird, eagle, trex, velociraptor, stegosaurus or triceratops.
 
-    The meshes are by Quaternius, who gave them to the public domain (CC0 1.0).
+    The meshes are by Quaternius, the two birds by Mesh2Motion; both gave them to the public domain (CC0 1.0).
     """
     from shic_cli.cli.ending import Ending
-    from shic_cli.parts.meshes import LICENCE, fetch, find
+    from shic_cli.parts.meshes import fetch, find
 
     animal, output = find(name), output or Path(f"{name}.glb")
     with Ending(as_json) as end:
-        end.holds, end.details = LICENCE, {"licence": LICENCE, "address": animal.address}
+        end.holds = animal.licence
+        end.details = {"licence": animal.licence, "address": animal.address}
         end.next = f"shic template prep {output} {animal.options}".rstrip()
         fetch(name, output, overwrite)
         end.wrote(output)

@@ -1,7 +1,7 @@
 """Meshes that `shic template get` fetches by name.
 
-They are animals by Quaternius (https://quaternius.com), who gave them to the public domain (CC0 1.0). They
-come from a public copy, at a commit, and are checked by their digests.
+Their makers gave them to the public domain (CC0 1.0). They come from public copies, at a commit, and are
+checked by their digests.
 """
 
 from __future__ import annotations
@@ -14,25 +14,47 @@ from shic_cli.base.errors import SettingError
 from shic_cli.files.atomic import atomic
 from shic_cli.parts.outside import download
 
-COPY = "https://raw.githubusercontent.com/trebeljahr/quaternius-showcase"
-COMMIT = "eab2e43a7e688dad1cc6be764c1c4ba593e1961c"
-LICENCE = "CC0 1.0, by Quaternius"
+
+@dataclass(frozen=True)
+class Source:
+    """A public copy of meshes: who made them, and the address of its folder at a commit."""
+
+    maker: str
+    folder: str
+
+
+QUATERNIUS = Source(
+    "Quaternius",
+    "https://raw.githubusercontent.com/trebeljahr/quaternius-showcase/"
+    "eab2e43a7e688dad1cc6be764c1c4ba593e1961c/public/glb",
+)
+MESH2MOTION = Source(
+    "Mesh2Motion",
+    "https://raw.githubusercontent.com/Mesh2Motion/mesh2motion-app/"
+    "029e46c7cd12a087a1100d303c91e7dca8f3ef8f/static",
+)
 
 
 @dataclass(frozen=True)
 class Animal:
-    """A mesh: its `file` in the copy, the sha256 of it, and the `options` of `shic template prep` that it
-    needs.
+    """A mesh: its `file` in the copy `source`, the sha256 of it, and the `options` of `shic template prep`
+    that it needs.
     """
 
     file: str
     digest: str
     options: str = ""
+    source: Source = QUATERNIUS
 
     @property
     def address(self) -> str:
         """Where it is fetched from."""
-        return f"{COPY}/{COMMIT}/public/glb/{self.file}"
+        return f"{self.source.folder}/{self.file}"
+
+    @property
+    def licence(self) -> str:
+        """What may be done with it, and who made it."""
+        return f"CC0 1.0, by {self.source.maker}"
 
 
 MESHES = {
@@ -74,6 +96,16 @@ MESHES = {
         "fish_pack/Whale.glb", "153d6814c67039378fce22d4c347ed35d7febf2bedac866de91cf9b5dd7945f2"
     ),
     "fish": Animal("fish_pack/Fish1.glb", "bfea34878b92eb05d9b2c584c3a9e97abe2b402141b9c7b4b3f1ecb55a29df02"),
+    "bird": Animal(
+        "models/model-bird.glb",
+        "6d66addfe2108c420abd35c9c98a0084dbcb20ed33129e619df7f8c5a8e7d84f",
+        source=MESH2MOTION,
+    ),
+    "eagle": Animal(
+        "models-variation/bird-eagle.glb",
+        "8321c6df6ddba0a17e204e7ba704f65d3737e7677cb9682d62a6ea2befca9e56",
+        source=MESH2MOTION,
+    ),
     "trex": Animal(
         "dinosaurs_pack/Trex.glb", "e1c9862deef89f096c7d85dacf62aa9ce48089e5867d2bf632ed1e1733013349"
     ),

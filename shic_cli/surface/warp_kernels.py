@@ -11,6 +11,11 @@ import warp as wp
 
 from shic_cli.base.errors import ShicError
 
+# Standard output is for data, and Warp would print a banner and its compilations there. `quiet` is for Warp
+# below 1.13, `log_level` for later ones.
+wp.config.quiet = True  # pyright: ignore[reportAttributeAccessIssue]
+wp.config.log_level = 30
+
 
 def prepared(kernel: wp.Kernel, device: torch.device) -> wp.Device:
     """Warp's device, with the module of `kernel` compiled for it; ShicError if that can't be stored."""

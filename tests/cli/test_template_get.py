@@ -27,13 +27,13 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of the copy's files, which holds the mesh `ball`."""
-    folder = tmp_path / meshes.COMMIT / "public/glb"
-    folder.mkdir(parents=True)
+    folder = tmp_path / "copy"
+    folder.mkdir()
     trimesh.creation.icosphere(subdivisions=2).export(folder / "Ball.glb")
     digest = hashlib.sha256((folder / "Ball.glb").read_bytes()).hexdigest()
-    monkeypatch.setitem(meshes.MESHES, "ball", meshes.Animal("Ball.glb", digest, "--front +z"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path))
-    monkeypatch.setattr(meshes, "COPY", f"http://127.0.0.1:{server.server_port}")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    source = meshes.Source("its maker", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setitem(meshes.MESHES, "ball", meshes.Animal("Ball.glb", digest, "--front +z", source))
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield folder
     server.shutdown()
@@ -42,7 +42,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_mesh_is_fetched_by_its_name_and_the_next_line_makes_the_template(copy: Path, shic: Run) -> None:
     status, _, err = shic("template", "get", "ball")
-    assert status == 0 and "wrote ball.glb: CC0 1.0, by Quaternius" in err, err
+    assert status == 0 and "wrote ball.glb: CC0 1.0, by its maker" in err, err
     line = re.findall(r"next: shic (.*)", err)[0]
     assert line == "template prep ball.glb --front +z"
     assert shic(*line.split(), "--vertices", "0", "--eigenvectors", "8", "--device", "cpu")[0] == 0

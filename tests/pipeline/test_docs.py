@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import posixpath
 import re
 import shlex
 import shutil
@@ -21,6 +22,7 @@ import click
 import numpy as np
 import pytest
 
+import shic_cli
 from shic_cli import __version__
 from shic_cli.base import result_settings, settings
 from shic_cli.cli import COMMANDS, group
@@ -37,6 +39,12 @@ PAGES = [
 ]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in PAGES}
 README = TEXTS["README.md"]
+PACKAGE = Path(shic_cli.__file__).parent  # of the checkout, or of the wheel that a release is tested with
+
+
+def in_the_project(path: str) -> Path:
+    """Where the file `path` of the project is; those of the package may be installed elsewhere."""
+    return PACKAGE / path.removeprefix("shic_cli/") if path.startswith("shic_cli/") else ROOT / path
 
 
 def shell_lines() -> list[str]:
@@ -108,7 +116,9 @@ def test_pictures_and_links_into_the_project_exist() -> None:
             path, _, anchor = target.partition("#")
             if target.startswith("https://"):
                 continue
-            file = (ROOT / name).parent / path if path else ROOT / name
+            file = in_the_project(
+                posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+            )
             assert file.exists(), f"{name}: {target}"
             if anchor and "<!-- made from" not in (written := file.read_text("utf-8")):
                 headings = re.findall(r"^#+ (.*)$", written, re.M)
@@ -119,7 +129,7 @@ def test_pictures_and_links_into_the_project_exist() -> None:
 def test_files_of_the_project_that_pages_name_exist() -> None:
     for name, text in TEXTS.items():
         for path in re.findall(r"`((?:examples|tests|docs|shic_cli|\.github)/[\w./-]*)`", text):
-            assert (ROOT / path).exists(), f"{name}: {path}"
+            assert in_the_project(path).exists(), f"{name}: {path}"
     promises = re.findall(r"`(test_\w+\.py)`", TEXTS["docs/results/promises.md"])
     assert len(promises) > 15 and all(list(ROOT.glob(f"tests/**/{test}")) for test in promises)
 
@@ -128,7 +138,7 @@ def test_the_listed_breaks_fit_the_code_and_cover_the_promises() -> None:
     """Of tests/mutants.toml, which tests/mutation.py runs: every heading has some, and names their tests."""
     listed, page = tomllib.loads((ROOT / "tests/mutants.toml").read_text()), TEXTS["docs/results/promises.md"]
     for each in listed["named"] + listed["equivalent"]:
-        lines = (ROOT / "shic_cli" / each["file"]).read_text("utf-8")
+        lines = (PACKAGE / each["file"]).read_text("utf-8")
         assert lines.count(each["old"]) == 1 or ("why" in each and each["old"] in lines), each
     broken = [each for each in listed["named"] if "promise" in each]
     *headings, figures = re.findall(r"^## (.*)$", page, re.M)
@@ -146,13 +156,46 @@ def test_every_setting_has_a_help_text() -> None:
             assert all(option.help for option in each.params if isinstance(option, click.Option)), name
 
 
-def test_the_readme_is_short_and_no_fact_is_in_two_places() -> None:
+def test_the_readme_is_short() -> None:
+    """One and a half screens; the bars of its tables are no words."""
     assert len(README.splitlines()) <= 110
-    homes: dict[str, str] = {}
-    for name, text in TEXTS.items():
-        for line in text.splitlines():
-            if (row := line.strip()).startswith("|") and re.search(r"\d\.\d", row):
-                assert homes.setdefault(row, name) == name, f"{row} is in {homes[row]} and in {name}"
+    assert len([word for word in README.split() if re.search(r"[A-Za-z0-9]", word)]) <= 700
+
+
+SAME_WORDS = 8  # that stand in a row on two pages, with a figure among them: a sentence that was copied
+
+
+def repeated(texts: dict[str, str]) -> list[str]:
+    """What stands on two of the pages `texts`: rows of decimal figures, and sentences with figures."""
+    homes: dict[object, str] = {}
+    found = []
+    for name, text in texts.items():
+        rows = [row for line in text.splitlines() if (row := line.strip()).startswith("|")]
+        facts: list[object] = [row for row in rows if re.search(r"\d\.\d", row)]
+        prose = re.sub(r"```.*?```|\]\([^)]*\)", " ", text, flags=re.S)
+        words = re.findall(r"[\w.]*\w", prose)
+        runs = [tuple(words[i : i + SAME_WORDS]) for i in range(len(words) - SAME_WORDS + 1)]
+        facts += [run for run in runs if re.search(r"\d", "".join(run))]
+        found += [f"{fact} is in {homes[fact]} and in {name}" for fact in facts if fact in homes]
+        homes.update(dict.fromkeys(facts, name))
+    return found
+
+
+def test_no_figure_is_in_two_places() -> None:
+    texts = TEXTS | {str(path): path.read_text("utf-8") for path in ROOT.glob("examples/*/*.md")}
+    assert repeated(texts) == []
+    row = re.findall(r"^\| horse .*", README, re.M)[0]
+    sentence = re.findall(r"\*\*On real photos.*", README)[0]
+    for copied in (row, sentence):  # what it is to find, it finds
+        assert repeated(texts | {"docs/tutorial.md": f"{TEXTS['docs/tutorial.md']}\n\n{copied}\n"})
+
+
+def test_the_readmes_figures_of_real_photos_are_those_of_the_results() -> None:
+    """A mean and a median of two rows of a table that has many."""
+    table = TEXTS["docs/results/accuracy.md"].replace("*", "")
+    told = README.partition("**On real photos")[2].partition("\n## ")[0]
+    pairs = re.findall(r"(\d+\.\d)[^.(]*\((?:median )?(\d+\.\d)\)", told)
+    assert len(pairs) == 2 and all(f"| {mean} ({median};" in table for mean, median in pairs), pairs
 
 
 def test_a_release_has_whole_addresses(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ far away stay apart.
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +135,10 @@ def test_a_new_surface_can_not_keep_the_old_vertices(tmp_path: Path) -> None:
     fish().export(tmp_path / "fish.ply")
     with pytest.raises(SettingError, match="--remesh on --vertices 0"):
         surface(tmp_path / "fish.ply", TemplateConfig(vertices=0, remesh="on"))
+
+
+def test_warp_prints_nothing_where_data_may_go() -> None:
+    """Its banner would stand before the answer of `--json`."""
+    program = "import shic_cli.surface.remesh, warp; warp.init()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -9,11 +9,6 @@ from __future__ import annotations
 
 import warp as wp
 
-# Standard output is for data, and Warp would print a banner and its compilations there. `quiet` is for Warp
-# below 1.13, `log_level` for later ones.
-wp.config.quiet = True
-wp.config.log_level = 30
-
 
 @wp.kernel
 def cast(
