@@ -90,6 +90,20 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
+def threads_for(asked: int | None, items: int, least: int) -> Iterator[None]:
+    """In the block torch has one thread if `items` may be spread: a number is `asked` for, or they are many.
+
+    `items` is the number of all, whether finished or not, so that a run that goes on gives the same digits.
+    Few items keep the threads, since no process would make up for them.
+    """
+    if asked is None and items < 2 * least:
+        yield
+        return
+    with one_thread():
+        yield
+
+
+@contextmanager
 def _quiet_and_of_one_thread() -> Iterator[None]:
     """Processes that start in the block have one thread, and show warnings of libraries with -v alone."""
     set_: dict[str, str] = dict.fromkeys(THREADS, "1")

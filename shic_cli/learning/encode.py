@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from shic_cli.base.devices import TOGETHER, Fitting, ahead
 from shic_cli.base.errors import Failures, InputError, ShicError
-from shic_cli.base.workers import number_of, spread
+from shic_cli.base.workers import number_of, spread, threads_for
 from shic_cli.files.mask_sources import MaskSource, Notes, Photo
 from shic_cli.files.photos import Crop, ImageFile
 from shic_cli.files.shards import Part
@@ -124,20 +125,27 @@ def each_photo(
     masks.notes.tell()
 
 
+@contextmanager
 def processes(
-    workers: int | None, images: Sequence[Any], extractor: Extractor, masks: MaskSource, part: Part
-) -> int:
-    """How many processes to use for a stage's `images`: so many as `workers`, or None for what pays here.
+    workers: int | None,
+    images: Sequence[Any],
+    total: int,
+    extractor: Extractor,
+    masks: MaskSource,
+    part: Part,
+) -> Iterator[int]:
+    """How many processes to use for the `images` that are left of a stage's `total`, in the block.
 
-    One where there is a GPU, a network or a masker that is large, a video, or torchrun, whose ranks are
-    processes already.
+    They are so many as `workers`, or as many as pay if it is None. One where there is a GPU, a network or a
+    masker that is large, a video, or torchrun, whose ranks are processes already. Where there may be several,
+    torch has the threads that give the same digits with any number.
     """
     small = extractor.small and masks.small and extractor.device.type == "cpu"
     is_video = any(getattr(image, "video", None) for image in images[:1])
+    spreads = small and not is_video and not part.ranked
     alone = "only --device cpu and small parts (silhouette, picture, grabcut) take more, no video and no rank"
-    return number_of(
-        workers, len(images), LEAST_PHOTOS, "" if small and not is_video and not part.ranked else alone
-    )
+    with threads_for(workers, total, LEAST_PHOTOS) if spreads else nullcontext():
+        yield number_of(workers, len(images), LEAST_PHOTOS, "" if spreads else alone)
 
 
 class Tried(NamedTuple):

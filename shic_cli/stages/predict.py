@@ -344,15 +344,15 @@ def predict(
     ) as writer:
         left = [image for image in mine if image.name not in writer]
         masks.prepare(left)
-        number = processes(workers, left, predictor.encoder, masks, part)
         work = partial(_done, predictor.ready(), pictures)
-        found = each_result(left, masks, work, predictor.device, failures, number)
-        for done in filter(None, track(found, len(left), "predict")):
-            with failures.catch(done.name):
-                if pictures is not None:
-                    pictures.write(done.name, done.drawn)
-                writer.keep(done.name, done.record)
-                doubts[done.name] = done.doubt
+        with processes(workers, left, len(images), predictor.encoder, masks, part) as number:
+            found = each_result(left, masks, work, predictor.device, failures, number)
+            for done in filter(None, track(found, len(left), "predict")):
+                with failures.catch(done.name):
+                    if pictures is not None:
+                        pictures.write(done.name, done.drawn)
+                    writer.keep(done.name, done.record)
+                    doubts[done.name] = done.doubt
         failures.check(len(images))
     if len(doubts) > FIRST:
         unsure = sorted(doubts, key=lambda name: -doubts[name])[:FIRST]

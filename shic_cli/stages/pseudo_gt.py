@@ -272,17 +272,17 @@ def _each_matched(
     """What the matching of the photos `names` of `images` gives, None for one that fails."""
     extractor = teacher.extractor
     if isinstance(images, ItemReader):
-        number = processes(workers, names, extractor, masks, part)
-        for name, done in zip(names, spread(_item_matcher, (images, teacher), names, number), strict=True):
-            if isinstance(done, ShicError):
-                failures.note(name, done)
-            yield None if isinstance(done, ShicError) else done
+        with processes(workers, names, len(images), extractor, masks, part) as number:
+            found = spread(_item_matcher, (images, teacher), names, number)
+            for name, done in zip(names, found, strict=True):
+                if isinstance(done, ShicError):
+                    failures.note(name, done)
+                yield None if isinstance(done, ShicError) else done
         return
     by_name = {image.name: image for image in images}
-    left = [by_name[name] for name in names]
-    number = processes(workers, left, extractor, masks, part)
-    device = torch.device(extractor.device)
-    yield from each_result(left, masks, partial(_match_photos, teacher), device, failures, number)
+    left, device = [by_name[name] for name in names], torch.device(extractor.device)
+    with processes(workers, left, len(images), extractor, masks, part) as number:
+        yield from each_result(left, masks, partial(_match_photos, teacher), device, failures, number)
 
 
 def _match_photos(teacher: Teacher, photos: Sequence[Photo]) -> list[Done]:

@@ -14,7 +14,7 @@ import torch
 from shic_cli.base.errors import Failures, InputError, PartialError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import BUILTIN_TEXTURES
-from shic_cli.base.workers import number_of, spread
+from shic_cli.base.workers import number_of, spread, threads_for
 from shic_cli.files.arrays import source
 from shic_cli.files.atomic import Journal, atomic, check_target
 from shic_cli.files.checks import check_indices
@@ -225,12 +225,13 @@ def remap(
     left = [name for name in maps.names if name not in done]
     alone = "" if device.type == "cpu" else "only --device cpu takes more"
     given = (maps, SurfacePoints(surface, device), texture, opacity)
-    laid = spread(_layer, given, left, number_of(workers, len(left), LEAST_PHOTOS, alone))
-    for name, picture in zip(left, track(laid, len(left), "remap"), strict=True):
-        with failures.catch(name):
-            if isinstance(picture, ShicError):
-                raise picture
-            write(name, picture)
+    with threads_for(workers, len(maps), LEAST_PHOTOS):
+        laid = spread(_layer, given, left, number_of(workers, len(left), LEAST_PHOTOS, alone))
+        for name, picture in zip(left, track(laid, len(left), "remap"), strict=True):
+            with failures.catch(name):
+                if isinstance(picture, ShicError):
+                    raise picture
+                write(name, picture)
     failures.check(len(maps))
     failures.report(len(maps))
 

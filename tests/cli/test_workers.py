@@ -120,7 +120,8 @@ def test_auto_takes_one_process_where_more_do_not_pay(
 
     def number(asked: int | None = None, images: list[Any] = many, part: Part = WHOLE, **other: Any) -> int:
         extractor: Any = SimpleNamespace(**{**vars(small), **other})
-        return processes(asked, images, extractor, masks, part)
+        with processes(asked, images, len(images), extractor, masks, part) as found:
+            return found
 
     masks = MaskSource(masker=ObjectFinder("grabcut"))
     assert (number(), number(2), number(8, many[:3]), number(None, many[:5])) == (3, 2, 3, 1)
