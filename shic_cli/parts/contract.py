@@ -104,7 +104,7 @@ def completed(part: type, name: str, contract: Contract) -> type:
 def _blank(part: type, name: str, contract: Contract) -> Any:
     """A part without its attributes, in which another process unpacks one: pickle can't find its class."""
     kind = completed(part, name, contract)
-    return kind.__new__(kind)
+    return object.__new__(kind)
 
 
 def check_part(part: object, name: str, contract: Contract) -> None:
