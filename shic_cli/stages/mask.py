@@ -338,9 +338,8 @@ def write_masks(
     """
     report, failures, foreign = Report(), Failures(), []
     spreads = masker.small and not any(image.video for image in images)
-    if not spreads and (workers or 1) > 1:
-        log.info("one worker: only a small masker, as grabcut is, takes more, and no video does")
-    number = number_of(workers, len(images), LEAST_PHOTOS) if spreads else 1
+    alone = "" if spreads else "only a small masker, as grabcut is, takes more, and no video does"
+    number = number_of(workers, len(images), LEAST_PHOTOS, alone)
     with _locked(folder):
         given = (folder, masker, config, overwrite, pictures)
         found = spread(_writer, given, images, number)

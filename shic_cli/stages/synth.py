@@ -133,11 +133,9 @@ def synthesize(
 
         def make(numbers: Sequence[int]) -> Iterator[Labelled | PictureError]:
             small = registry.find("generators", registry.Spec.parse(config.generator).name).small
-            if not (small and device.type == "cpu"):
-                if (workers or 1) > 1:
-                    log.info("one worker: only --device cpu and a small generator, as plain is, take more")
-                return spread(painter, given, numbers, 1)
-            return spread(painter, given, numbers, number_of(workers, len(numbers)))
+            spreads = small and device.type == "cpu"
+            alone = "" if spreads else "only --device cpu and a small generator, as plain is, take more"
+            return spread(painter, given, numbers, number_of(workers, len(numbers), alone=alone))
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
         collect(target, chosen(config), make, check, track=track, part=part)

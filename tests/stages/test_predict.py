@@ -128,6 +128,8 @@ def test_a_grid_gives_nearly_what_all_comparisons_give(
     np.testing.assert_array_equal(found["auto"][0], found["grid"][0])
     all_, grid = found["all"][0], found["grid"][0]
     assert ((all_ >= 0) == (grid >= 0)).all() and (all_ != grid).any()
-    assert small_template.geodesic[all_[large.mask], grid[large.mask]].mean() < 2
+    # this map is untrained: of 3 % of the pixels two far vertices are as good, and last digits decide
+    assert small_template.geodesic[all_[large.mask], grid[large.mask]].mean() < 3
     stated, exact = (found[compare].uncertainty[large.mask] for compare in ("grid", "all"))
+    assert stated.mean() == pytest.approx(exact.mean(), rel=0.01)
     assert np.abs(stated - exact).mean() < 0.1 * exact.mean()
