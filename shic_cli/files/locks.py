@@ -42,6 +42,10 @@ class Lock:
             try:
                 self.file.acquire(timeout=wait)
             except OSError as error:
+                if isinstance(error, PermissionError) and self.path.exists():
+                    fact = f"{target}: another user's run is writing it, or was killed"
+                    hint = f"wait for it to end; if none runs, remove {self.path.name} beside it"
+                    raise ShicError(fact, hint) from error
                 if error.errno not in NO_LOCKS:
                     raise
                 self.path.unlink(missing_ok=True)

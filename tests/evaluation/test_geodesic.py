@@ -99,7 +99,11 @@ def test_missing_image_counts_at_the_largest_distance(
         annotation(2, [3, 2, 255, 255], [0], [0], [3], category=2),
     ]
     logging.getLogger("shic").propagate = True
-    found = geodesic(maps, read_annotations(write_annotations(tmp_path / "a.json", both)), template)
+    entries = scored(
+        MapsFile(maps, template), read_annotations(write_annotations(tmp_path / "a.json", both)), template
+    )
+    assert [entry.predicted.tolist() for entry in entries] == [[0], [-1]]  # -1: none, as in maps
+    found = summary(entries)
     assert found["mean"] == 114 and found["missing_images"] == 1 and found["holes"] == 0
     assert found["classes"]["horse"]["mean"] == 0 and found["classes"]["cow"]["mean"] == 228
     assert found["ci95"] == [0, 228]

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from inverse import to_photo
-from PIL import Image
+from PIL import Image, features
 
 from shic_cli.base.errors import InputError
-from shic_cli.files.photos import Crop, ImageFile, decode, encode, list_images, listing
+from shic_cli.files.photos import Crop, ImageFile, decode, encode, is_lossy, list_images, listing, orientation
 
 
 def picture(height: int = 12, width: int = 16) -> np.ndarray:
@@ -63,6 +63,25 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     exif[0x0112] = orientation
     rgb, _ = decode(saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif), "a.png")
     assert np.array_equal(rgb, upright)
+
+
+@pytest.mark.parametrize("flag", range(12))
+def test_the_orientation_is_one_of_eight_and_upright_if_the_file_says_nonsense(flag: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = flag
+    expected = flag if 1 <= flag <= 8 else 1
+    assert orientation(saved(Image.fromarray(picture()), "JPEG", exif=exif)) == expected
+    assert orientation(saved(Image.fromarray(picture()))) == orientation(b"no picture") == 1
+
+
+@pytest.mark.parametrize(
+    ("format", "lossy"),
+    [("JPEG", True), ("WEBP", True), ("AVIF", True), ("PNG", False), ("BMP", False), ("TIFF", False)],
+)
+def test_formats_that_blur_pixels_are_known(format: str, lossy: bool) -> None:
+    if format == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    assert is_lossy(saved(Image.fromarray(picture()), format)) == lossy
 
 
 def test_sixteen_bits_keep_their_high_byte() -> None:
