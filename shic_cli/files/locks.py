@@ -52,6 +52,8 @@ class Lock:
                 self.lease = self._lease(wait)
         except Timeout as error:
             hint = "wait for it to end, or write to another file"
+            if self.owner.exists():  # which a run on a machine that is gone leaves behind
+                hint = f"wait for it to end; if none runs, remove {self.owner.name} beside it"
             raise ShicError(f"{target}: another run is writing it{self._who()}", hint) from error
 
     def _lease(self, wait: float) -> SoftFileLease:
