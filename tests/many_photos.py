@@ -2,7 +2,7 @@
 
 The photos are 48 pixels a side, of a template of 642 vertices. Of every hundred one is cut short, and the
 mask of another is empty: these are left out, and the commands end with status 4. Prints one JSON object:
-for each command the seconds a photo and the memory of its process, early and late.
+for each command the seconds of processor time a photo, and the memory of its process, early and late.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -69,7 +68,7 @@ def make_photos(folder: Path, number: int) -> None:
 
 
 def measure(command: str, folder: Path, minutes: float) -> dict[str, float]:
-    """Run the command, and interrupt it after `minutes`: its status, and `figures` of its photos."""
+    """Run the command, and stop it after `minutes`: its status, and `figures` of its photos."""
     line, points, start = (*COMMANDS[command], *OPTIONS[command]), [], time.monotonic()
     target = folder / COMMANDS[command][3]
     count = counter(target.with_name(f"{target.name}.journal"))
@@ -80,9 +79,12 @@ def measure(command: str, folder: Path, minutes: float) -> dict[str, float]:
         process = psutil.Process(running.pid)
         while running.poll() is None:
             seconds = time.monotonic() - start
-            points.append((seconds, count(), process.memory_info().rss / 2**20))
+            with process.oneshot():
+                spent = process.cpu_times()
+                used = spent.user + spent.system
+                points.append((seconds, used, count(), process.memory_info().rss / 2**20))
             if seconds > 60 * minutes:
-                running.send_signal(signal.SIGINT)
+                running.terminate()
                 running.wait()
             time.sleep(0.2)
     return {"status": running.returncode, **figures(np.array(points))}
@@ -107,26 +109,29 @@ def counter(journal: Path) -> Callable[[], int]:
 
 
 def figures(points: np.ndarray) -> dict[str, float]:
-    """Seconds a photo in the first and last tenth of the photos, and megabytes, of `points` `(n, 3)`."""
-    seconds, done, memory = points.T
+    """The pace in the first and last tenth of the photos, and megabytes, of `points` `(n, 4)`.
+
+    A point is seconds by the clock, seconds of processor time, photos that are done, and megabytes.
+    """
+    seconds, used, done, memory = points.T
     first, last = (int(np.searchsorted(done, number)) for number in (1, done.max()))
     tenth, half, ninth = (int(np.searchsorted(done, done.max() * part)) for part in (0.1, 0.5, 0.9))
 
     def pace(begin: int, end: int) -> float:
-        return round((seconds[end] - seconds[begin]) / (done[end] - done[begin]), 3)
+        return round((used[end] - used[begin]) / (done[end] - done[begin]), 3)
 
     return {
         "photos": int(done.max()),
-        "seconds before the first photo": round(seconds[first], 1),
-        "seconds a photo in the first tenth": pace(first, tenth),
-        "seconds a photo in the middle": pace(tenth, ninth),
-        "seconds a photo in the last tenth": pace(ninth, last),
+        "seconds by the clock before the first photo": round(seconds[first], 1),
+        "processor seconds a photo in the first tenth": pace(first, tenth),
+        "processor seconds a photo in the middle": pace(tenth, ninth),
+        "processor seconds a photo in the last tenth": pace(ninth, last),
         "MB after a tenth": round(memory[tenth]),
         "MB after half": round(memory[half]),
         "MB after nine tenths": round(memory[ninth]),
         "MB at most with photos": round(memory[: last + 1].max()),
-        "MB at most while the file is put together": round(memory[last:].max()),
-        "seconds of putting the file together": round(seconds[-1] - seconds[last], 1),
+        "MB at most after the last photo": round(memory[last:].max()),
+        "seconds after the last photo": round(seconds[-1] - seconds[last], 1),
     }
 
 

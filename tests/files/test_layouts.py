@@ -237,7 +237,10 @@ def test_describe_every_part(small_template_file: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [drop("items"), lambda file: file["items"].__setitem__("0", np.zeros(3))])
+@pytest.mark.parametrize(
+    "change",
+    [drop("items"), drop("items/00000000/mask"), lambda file: file["items"].__setitem__("0", np.zeros(3))],
+)
 def test_describe_names_damage_too(tmp_path: Path, change: Callable[[h5py.File], None]) -> None:
     path = write_items(tmp_path / "m.h5")
     with h5py.File(path, "a") as file:
