@@ -8,6 +8,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scoring import keypoints
 
@@ -28,6 +29,7 @@ def test_pf_pascal_csv(tmp_path: Path) -> None:
     path.write_text("source_image,target_image,class,XA,YA,XB,YB\nJ/a.jpg,J/b.jpg,1,1;2.5,3;4,5;6,7;8\n")
     (pair,) = read_pairs(path)
     assert (pair.source, pair.target) == ("J/a.jpg", "J/b.jpg")
+    assert pair.compared(pair.source_yx) is pair.source_yx  # those of a csv stay as they are
     assert pair.source_yx.tolist() == [[3, 1], [4, 2.5]] and pair.target_yx.tolist() == [[7, 5], [8, 6]]
     path.write_text("source_image,target_image,class,XA,YA,XB,YB\na,b,1,1;2,3;4,5;6,7\n")
     with pytest.raises(InputError, match="line 2, YB"):
@@ -112,6 +114,7 @@ def test_kinds_and_classes_of_a_plain_file(tmp_path: Path) -> None:
     there, back = read_pairs(path)  # a cow is not matched to a horse
     assert (there.kinds, there.category) == (("p", "q"), "horse") and back.kinds == ("q", "p")
     assert there.target_yx.tolist() == [[8, 7], [6, 5]]
+    assert there.compared(np.array([[1.5, 2.75]])).tolist() == [[1, 2]]  # the pixel that it falls in
     again = there.turned()
     assert (again.source, again.target, again.source_yx.tolist()) == ("b", "a", there.target_yx.tolist())
     with pytest.raises(InputError, match="has no class dog"):

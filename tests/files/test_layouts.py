@@ -182,6 +182,10 @@ def test_what_is_optional_may_be_missing(tmp_path: Path) -> None:
         for name, value in {"high": 228, "low": 0}.items():
             writer.add(name, **item(), uncertainty=np.full((4, 3), value))
     assert [found.uncertainty.max() for found in ItemReader(tmp_path / "m.h5", "shic/maps")] == [228, 0]
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        put("items/00000000/uncertainty", np.full((4, 3), -0.5, "f2"))(file)
+    with pytest.raises(InputError, match="uncertainty holds numbers outside 0 to 229"):
+        list(ItemReader(tmp_path / "m.h5", "shic/maps"))
 
 
 def test_nothing_to_write_leaves_nothing(tmp_path: Path) -> None:

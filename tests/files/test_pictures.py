@@ -106,6 +106,12 @@ def test_a_contact_sheet_has_rows_of_tiles_with_captions_below():
     assert [bool((foot > 150).any()) for foot in feet] == [True, True, True, False]
 
 
+def test_tiles_that_are_made_smaller_are_means_and_not_every_other_pixel():
+    stripes = np.zeros((80, 80, 3), np.uint8)
+    stripes[::4] = 200
+    assert (contact_sheet([stripes], 1, side=20)[4:24, 4:24] == 50).all()
+
+
 def test_a_picture_of_ours_is_known_by_its_mark_and_shows_the_same(tmp_path: Path):
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(tmp_path / "plain.png")
     (tmp_path / "ours.png").write_bytes(marked((tmp_path / "plain.png").read_bytes()))

@@ -140,6 +140,12 @@ def damage(tensors: dict, meta: dict, how: str) -> None:
         tensors["C"] = tensors["C"][:, :5].contiguous()
     elif how == "other type":
         tensors["C"] = tensors["C"].double()
+    elif how == "not finite":
+        tensors["C"][0, 0] = torch.nan
+    elif how == "more eigenvectors":
+        tensors["eigenvectors"] = torch.randn(5, 3)
+    elif how == "fewer eigenvectors":
+        tensors["eigenvectors"] = torch.randn(3, 3)
     elif how == "index out of range":
         tensors["surface.faces"][0, 0] = 99
     elif how == "other format":
@@ -156,6 +162,9 @@ def damage(tensors: dict, meta: dict, how: str) -> None:
         ("missing tensor", r"a tensor is missing or has another size \('C'\)"),
         ("other size", r"another size \(size mismatch for C: .*\[3, 5\].*\[3, 16\]"),
         ("other type", r"C is torch.float64, expected torch.float32"),
+        ("not finite", "C is not finite"),
+        ("more eigenvectors", "surface.verts and eigenvectors differ in length"),
+        ("fewer eigenvectors", "surface.verts and eigenvectors differ in length"),
         ("index out of range", "faces holds numbers outside 0 to 3"),
         ("other format", "expected shic/model 1, found someone/else 1"),
         ("newer version", "expected shic/model 1, found shic/model 2"),
