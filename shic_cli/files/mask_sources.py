@@ -15,6 +15,7 @@ import numpy as np
 from shic_cli.base.errors import InputError, ShicError, some
 from shic_cli.base.settings import MasksConfig
 from shic_cli.files.alpha import cut_out
+from shic_cli.files.checks import unreadable
 from shic_cli.files.mask_checks import check_mask, is_outline, on_border
 from shic_cli.files.masks import RULE, ReadMask, read_mask
 from shic_cli.files.photos import (
@@ -97,7 +98,7 @@ class MaskFolder:
 
 def _files(root: Path) -> Iterator[Path]:
     """Yield the files below a folder in the order of their names, without hidden files."""
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=unreadable(root)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(names) if not _is_foreign(name))
 
