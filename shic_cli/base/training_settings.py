@@ -28,9 +28,7 @@ class TrainConfig(Checked):
     )
     recipe: str = recipe()
     dim: int = setting(0, "D, length of an embedding (sec. 4.1); 0: 16, or 32 for a unet.", low=0)
-    epochs: int = setting(
-        0, "Passes over the pictures; 0: 40, or 8 for a unet.", low=0
-    )
+    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 8 for a unet.", low=0)
     batch: int = setting(
         0,
         "Pictures in a step, natural and synthetic ones; 0: 16, 4 for a pointwise decoder, 8 for a unet.",

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 # What auto, 0 and -1 stand for without a recipe: the paper's values but for USUAL, and for each decoder the
 # measured ones that replace them. A pointwise decoder is small and learns more from many short steps. A U-Net
-# begins as one of other animals. A network that sees the whole object relies on outlines, and augmentation cuts
-# outlines off.
+# begins as one of other animals. A network that sees the whole object relies on outlines, and augmentation
+# cuts outlines off.
 OPEN = (
     *("dim", "points", "epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision"),
     *("foreground", "tokens", "draw", "variants", "near", "rough", "start"),
