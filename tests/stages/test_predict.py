@@ -78,7 +78,8 @@ def test_the_median_errs_less_than_the_mode_by_its_own_probabilities(
         found[estimate] = float(expected.gather(1, chosen).mean())
         np.testing.assert_allclose(score[photo.mask], share.gather(1, chosen)[:, 0], atol=1e-4)
         stated, exact = uncertainty[photo.mask], expected.gather(1, chosen)[:, 0].numpy()
-        assert np.abs(stated - exact).mean() < 0.5 and stated.min() > 4  # 512 cells of 642 vertices
+        assert np.abs(stated - exact).mean() < 0.5  # 512 cells of 642 vertices
+        assert stated.min() > exact.min() / 2 > 1
         assert np.array_equal(stated * 8, np.round(stated * 8)) and not uncertainty[~photo.mask].any()
     assert found["median"] < found["mode"]
 
