@@ -429,7 +429,7 @@ def watch_work(name: str, log: int) -> None:
     }
     if name in computed:  # the others begin again with what is not finished
         wrap(*computed[name][:2], "computed", computed[name][2], True)
-    wrap(ItemWriter, "add", "kept", lambda writer, item: item, False)
+    wrap(ItemWriter, "keep", "kept", lambda writer, item, record: item, False)
     wrap(Trainer, "save_checkpoint", "kept", lambda trainer, path: trainer.epoch, False)
 
 

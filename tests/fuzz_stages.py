@@ -53,7 +53,8 @@ from shic_cli.parts import registry
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.stages import info
 from shic_cli.stages.features import write_photo_features, write_view_features
-from shic_cli.stages.predict import Pictures, Predictor, predict
+from shic_cli.stages.predict import Predictor, predict
+from shic_cli.stages.prediction_pictures import Pictures
 from shic_cli.stages.pseudo_gt import pseudo_gt
 from shic_cli.stages.remap import OPACITY, load_texture, remap
 from shic_cli.stages.render import render_views
@@ -428,7 +429,7 @@ def _remap(maps: ItemReader, surface: Any, texture: str) -> None:
 def _predict(predictor: Predictor, photos: list[ImageFile], masks: MaskSource, texture: str | None) -> None:
     path = Path("predictions.maps.h5")
     pictures = Pictures(path, predictor.surface, texture, CPU, single=True)
-    predict(predictor, photos, masks, path, sources={}, overwrite=True, on_maps=pictures.write)
+    predict(predictor, photos, masks, path, sources={}, overwrite=True, pictures=pictures)
 
 
 STAGES: dict[str, list[Callable[[Path, Path], None]]] = {

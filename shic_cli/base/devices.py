@@ -98,6 +98,11 @@ def to_host(*tensors: torch.Tensor) -> list[np.ndarray]:
     return [values.to(tensor.dtype).numpy() for values, tensor in zip(both, tensors, strict=True)]
 
 
+def _no_room() -> bool:
+    """No memory can be given back."""
+    return False
+
+
 def free_memory(device: torch.device) -> int:
     """How many bytes are free on `device` now: of the GPU, or of the machine for the CPU."""
     if device.type == "cuda":
@@ -115,7 +120,7 @@ class Fitting:
     `make_room` is called before that, to give memory back; it returns whether it did.
     """
 
-    def __init__(self, what: str, size: int, make_room: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, what: str, size: int, make_room: Callable[[], bool] = _no_room) -> None:
         self.what, self.size, self.make_room = what, size, make_room
 
     def run(self, work: Callable[[int], R], most: int) -> R:

@@ -47,6 +47,12 @@ class InputError(ShicError):
     """A file or a folder that was given can't be used."""
 
 
+class TargetError(InputError):
+    """The folder or the file to write to can't be used; whatever the input, it would fail alike."""
+
+    stops_all = True
+
+
 class SettingError(ShicError):
     """A setting is out of range or two of them contradict each other; status 2 like any wrong usage."""
 

@@ -33,6 +33,7 @@ PAPER: dict[type, dict[str, Any]] = {
         "poses": 0.0,
         "bodies": 0.0,
         "like_photos": 0.0,
+        "photo_coats": 0.0,
         "level": 0.0,
         "views": CONTROLNET_VIEWS,
         "erode": 0,
@@ -40,6 +41,7 @@ PAPER: dict[type, dict[str, Any]] = {
     TrainConfig: {
         "encoder": "dinov2-small",
         "decoder": "convolutional",
+        "start": "none",
         "dim": 16,
         "epochs": 40,
         "batch": 16,

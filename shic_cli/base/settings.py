@@ -224,7 +224,7 @@ class SynthConfig(Checked):
     )
     roll: float = setting(8.0, "Largest tilt of the camera in degrees.", low=0, high=180)
     fov: tuple[float, ...] = setting(
-        (20.0, 45.0), "Narrowest and widest field of view in degrees.", low=1, high=120
+        (6.0, 40.0), "Narrowest and widest field of view in degrees.", low=1, high=120
     )
     fill: tuple[float, ...] = setting(
         (0.4, 0.9),
@@ -245,6 +245,12 @@ class SynthConfig(Checked):
     like_photos: float = setting(
         -1.0,
         "Share of pictures seen from where the photos of --photos are taken from; -1: 0.5.",
+        low=-1,
+        high=1,
+    )
+    photo_coats: float = setting(
+        -1.0,
+        "Share of pictures whose coat has the colours of one of the photos of --photos; -1: 0.5.",
         low=-1,
         high=1,
     )

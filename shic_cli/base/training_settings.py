@@ -21,15 +21,14 @@ class TrainConfig(Checked):
         choices=("auto", "convolutional", "pointwise", "unet"),
     )
     start: str = setting(
-        "none",
+        "auto",
         "Where the decoder's weights begin. none: as random numbers. animals: as a unet that comes with shic"
-        " and was trained on synthetic pictures of ten other animals. A model file: as that model's decoder.",
+        " and was trained on synthetic pictures of ten other animals. A model file: as that model's decoder."
+        " auto: animals for a unet of 32 dimensions, else none.",
     )
     recipe: str = recipe()
     dim: int = setting(0, "D, length of an embedding (sec. 4.1); 0: 16, or 32 for a unet.", low=0)
-    epochs: int = setting(
-        0, "Passes over the pictures; 0: 40, 16 for a unet, 10 for an encoder picture+NAME.", low=0
-    )
+    epochs: int = setting(0, "Passes over the pictures; 0: 40, or 8 for a unet.", low=0)
     batch: int = setting(
         0,
         "Pictures in a step, natural and synthetic ones; 0: 16, 4 for a pointwise decoder, 8 for a unet.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +27,15 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _work: Callable[[Any], Any] | None = None  # in a worker: what it does with each item
 
 
-def number_of(asked: int | None, items: int, least: int = LEAST) -> int:
+def number_of(asked: int | None, items: int, least: int = LEAST, alone: str = "") -> int:
     """How many processes to use for `items`: as many as are `asked` for, or None for what pays here.
 
-    A process pays from `least` items on.
+    A process pays from `least` items on. `alone` says why there can be one only; "" if there can be more.
     """
+    if alone:
+        if (asked or 1) > 1:
+            log.info("one worker: %s", alone)
+        return 1
     if asked is not None:
         return max(1, min(asked, items))
     number = max(1, min(cores(), items // least))
@@ -46,13 +51,14 @@ def spread(
 
     Each process calls `make` once and works with one thread. `make`, `given` and the results have to be
     picklable. One process is this process. ShicError if a process dies, and the errors of `make`.
+    `given` is handed over as bytes: tensors would go through /dev/shm, which is small in a container.
     """
     work = make(*given)  # here too, since an error in a process that starts would only be told as its end
     if number == 1:
         yield from map(work, items)
         return
     with _quiet_and_of_one_thread():
-        pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (make, given))
+        pool = ProcessPoolExecutor(number, get_context("spawn"), _start, (make, pickle.dumps(given)))
         waiting: deque[Future] = deque()
         try:
             for item in items:
@@ -84,6 +90,20 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
+def threads_for(asked: int | None, items: int, least: int) -> Iterator[None]:
+    """In the block torch has one thread if `items` may be spread: a number is `asked` for, or they are many.
+
+    `items` is the number of all, whether finished or not, so that a run that goes on gives the same digits.
+    Few items keep the threads, since no process would make up for them.
+    """
+    if asked is None and items < 2 * least:
+        yield
+        return
+    with one_thread():
+        yield
+
+
+@contextmanager
 def _quiet_and_of_one_thread() -> Iterator[None]:
     """Processes that start in the block have one thread, and show warnings of libraries with -v alone."""
     set_: dict[str, str] = dict.fromkeys(THREADS, "1")
@@ -101,7 +121,7 @@ def _quiet_and_of_one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start(make: Callable[..., Callable[[Any], Any]], given: tuple) -> None:
+def _start(make: Callable[..., Callable[[Any], Any]], given: bytes) -> None:
     """Prepare a worker. Ctrl-C and messages are the first process's business."""
     import cv2
 
@@ -109,7 +129,7 @@ def _start(make: Callable[..., Callable[[Any], Any]], given: tuple) -> None:
     log.addHandler(logging.NullHandler())
     cv2.setNumThreads(1)
     global _work
-    _work = make(*given)
+    _work = make(*pickle.loads(given))
 
 
 def _do(item: Any) -> Any:

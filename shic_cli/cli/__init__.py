@@ -255,6 +255,7 @@ def _os_hint(error: OSError) -> str:
         errno.ENOSPC: "the disk is full: make room and give the same line again; finished work is kept",
         getattr(errno, "EDQUOT", -1): "the disk quota is used up: make room and give the same line again",
         errno.EFBIG: "the file exceeds a size limit: raise the limit and give the same line again",
+        errno.EPERM: "check who owns the file and the folder",
         errno.EACCES: "check who may read and write there, and whether another program has it open",
         errno.EROFS: "the file system is read-only: name another place with -o",
     }

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @options.weights
 @options.device
 @options.shard
+@options.workers
 @options.overwrite
 @options.as_json
 def command(
@@ -49,6 +50,7 @@ def command(
     weights: Path | None,
     device: str,
     part: Part,
+    workers: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -62,7 +64,8 @@ def command(
     from shic_cli.files.arrays import source
     from shic_cli.files.photos import list_images
     from shic_cli.stages.heatmap import check_pixel, write_trained_heatmap
-    from shic_cli.stages.predict import Pictures, Predictor, mask_source, predict
+    from shic_cli.stages.predict import Predictor, mask_source, predict
+    from shic_cli.stages.prediction_pictures import Pictures
 
     end, images = Ending(as_json), list_images(inputs)
     options.check_sheet(contact_sheet, part, overwrite)
@@ -88,7 +91,8 @@ def command(
     tracked = partial(track, quicker="--flip off --estimate mode, or a GPU,")
     shared: dict[str, Any] = {
         "overwrite": overwrite,
-        "on_maps": pictures.write,
+        "pictures": pictures,
+        "workers": workers,
         "track": tracked,
         "part": part,
         "sources": {"model": source(predictor.path)},

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @options.weights
 @options.device
 @options.shard
+@options.workers
 @options.overwrite
 @options.as_json
 def command(
@@ -47,6 +48,7 @@ def command(
     weights: Path | None,
     device: str,
     part: Part,
+    workers: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -62,7 +64,6 @@ def command(
     from shic_cli.files.photos import list_images
     from shic_cli.learning.views import read_views
     from shic_cli.parts.maskers.make import make_masks
-    from shic_cli.stages import heatmap as fig3
     from shic_cli.stages import pseudo_gt
 
     is_features = len(inputs) == 1 and inputs[0].endswith(".h5")
@@ -78,12 +79,14 @@ def command(
     if views:
         shared["views"] = read_views(views, torch_device)
     if heatmap and not isinstance(images, ItemReader):
+        from shic_cli.stages import heatmap as fig3
+
         picture = output.with_suffix(".heatmap.png")
         with end:
             fig3.write_heatmap(surface, images, mask_source, heatmap, picture, config, torch_device, **shared)
             end.wrote(picture)
         return
-    shared |= {"sources": sources, "overwrite": overwrite, "part": part}
+    shared |= {"sources": sources, "overwrite": overwrite, "part": part, "workers": workers}
     with end, options.drawing(contact_sheet, output, surface.colors, overwrite):
         end.wrote(options.written(part, output), contact_sheet)
         end.look = str(contact_sheet or f"`shic view {output}`")

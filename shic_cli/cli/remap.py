@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     help="Opacity of the texture over the photo.",
 )
 @options.device
+@options.workers
 @options.overwrite
 @options.as_json
 def command(
@@ -44,6 +45,7 @@ def command(
     output: Path | None,
     opacity: float,
     device: str,
+    workers: int | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -70,7 +72,7 @@ def command(
         raise click.UsageError(f"{maps} holds {len(reader)} images: name a folder with -o")
     beside = maps.parent / ("" if len(reader) == 1 else maps.name.removesuffix(".h5").removesuffix(".maps"))
     if len(reader) > 1:
-        shared = {"overwrite": overwrite, "track": track}
+        shared = {"overwrite": overwrite, "track": track, "workers": workers}
         with end:
             end.facts = {"photos": len(reader)}
             end.wrote(output or beside)

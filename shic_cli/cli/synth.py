@@ -39,8 +39,8 @@ PHOTOS = Path("pgt.h5")  # the photos' maps where none are named
     "--photos",
     type=click.Path(path_type=Path),
     metavar="MAPS",
-    help="Maps of the class's photos, which tell where photos are taken from. Without it pgt.h5, if it is"
-    " here.",
+    help="Maps of the class's photos, which tell where photos are taken from and what coats the class has."
+    " Without it pgt.h5, if it is here.",
 )
 @options.settings(SynthConfig)
 @options.masker
@@ -92,7 +92,7 @@ def command(
                 surface, depth_only, config, torch_device, seed, weights=weights, **shared
             )
         return
-    seen = photos or (PHOTOS if PHOTOS.exists() and config.like_photos else None)
+    seen = photos or (PHOTOS if PHOTOS.exists() and (config.like_photos or config.photo_coats) else None)
     sources = {"template": source(template)} | ({"photos": source(seen)} if seen else {})
     shared |= {"sources": sources, "weights": weights, "masker": masker}
     with end, options.drawing(contact_sheet, output, surface.colors, overwrite):

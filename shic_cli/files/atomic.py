@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from shic_cli.base.errors import InputError, ShicError
+from shic_cli.base.errors import InputError, ShicError, TargetError
 from shic_cli.files.locks import Lock
 
 RECORD = struct.Struct("<4sQI")  # magic, length and CRC-32 of the payload that follows
@@ -45,28 +45,41 @@ def check_target(path: Path, overwrite: bool) -> Path:
     """The file to write for the target `path`: the one that a symbolic link points to, else `path` itself.
 
     ShicError if the file exists and `overwrite` is false. InputError if `path` is a folder, a named pipe or a
-    device, which are never replaced, or if its folder can't be written to.
+    device, which are never replaced, TargetError if its folder can't be written to.
     """
     check_file_name(path)
     file = Path(os.path.realpath(path)) if path.is_symlink() else path
     try:
-        mode = file.lstat().st_mode
+        status = file.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        mode = None
-    if mode is not None and not stat.S_ISREG(mode):
-        raise InputError(f"{path}: is {KINDS.get(stat.S_IFMT(mode), 'a device')}", "give a file name with -o")
-    if mode is not None and not overwrite:
+        status = None
+    if status and not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "a device")
+        raise InputError(f"{path}: is {kind}", "give a file name with -o")
+    if status and not overwrite:
         tidy(file)
         raise ShicError(f"{path}: is there already and is kept", "give --overwrite, or another name")
-    folder = file.parent
+    check_folder(file.parent)
+    if status and not _may_replace(status, file.parent.stat()):
+        raise TargetError(f"{path}: belongs to another user, who alone may replace it", "give another name")
+    return file
+
+
+def check_folder(folder: Path) -> None:
+    """TargetError if no file can be made in `folder`."""
     if not folder.is_dir():
-        raise InputError(
+        raise TargetError(
             f"{folder}: there is no such folder to write to", f"make it with `mkdir -p {folder}`"
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         named = folder if folder.parts else folder.absolute()  # "." would say nothing
-        raise InputError(f"{named}: can't be written to", "name a file in another folder with -o")
-    return file
+        raise TargetError(f"{named}: can't be written to", "name a file in another folder with -o")
+
+
+def _may_replace(file: os.stat_result, folder: os.stat_result) -> bool:
+    """Whether this user may replace `file`: in a folder as /tmp (sticky) only who owns either may."""
+    user = getattr(os, "geteuid", int)()  # Windows has no such folders
+    return not folder.st_mode & stat.S_ISVTX or user in (0, file.st_uid, folder.st_uid)
 
 
 def _beside(target: Path) -> tuple[Path, Path, Path]:
@@ -126,10 +139,11 @@ def replacing(
     """As `atomic`, for a caller that holds the lock of `file`; errors name `path`.
 
     `last` is called with the finished partial file before it is renamed. The partial file of a target has
-    always the same name, so that one left by a killed run is overwritten.
+    always the same name, and one that a killed run left is removed first: it may be another user's.
     """
     partial = _beside(file)[0]
     try:
+        partial.unlink(missing_ok=True)
         yield partial
         os.umask(umask := os.umask(0))  # the umask can only be read by setting it
         partial.chmod(0o666 & ~umask)  # some libraries write files that only the owner may read

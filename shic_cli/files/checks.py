@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ from shic_cli.base.errors import InputError
 
 if TYPE_CHECKING:
     from shic_cli.files.layouts import Field
+
+log = logging.getLogger("shic")
 
 LONGEST = 1024  # characters of a name, with its folders
 
@@ -46,6 +50,21 @@ def check_regular(path: Path | str) -> None:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             raise InputError(f"{path}: is a named pipe or a device, not a file", "write it to a file first")
+
+
+def unreadable(root: Path) -> Callable[[OSError], None]:
+    """What a walk below `root` does about a folder that can't be read.
+
+    InputError if it is `root`; a folder below is left out, with a warning.
+    """
+
+    def tell(error: OSError) -> None:
+        fact = f"{error.filename}: can't be read ({error.strerror})"
+        if Path(error.filename) == root:
+            raise InputError(fact, "check who may read it") from error
+        log.warning("%s: is left out", fact)
+
+    return tell
 
 
 def parse_json(text: str | bytes, where: str) -> Any:

@@ -24,6 +24,16 @@ from shic_cli.files.shards import WHOLE, Part
 DROPPED = b"dropped "  # begins the journal's record of an image that is not written
 
 
+def packed(kind: str, name: str, arrays: dict[str, np.ndarray | None]) -> bytes:
+    """The record of an image `name` in the journal of a file of `kind`; InputError if an array can't be."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        group = file.create_group("item")
+        group.attrs["name"] = name
+        write_fields(group, LAYOUTS[kind].items, arrays, name)
+    return buffer.getvalue()
+
+
 class ItemWriter:
     """Writes a file with one group for each image, or a `part` of it; an interrupted run goes on.
 
@@ -76,12 +86,11 @@ class ItemWriter:
 
     def add(self, name: str, **arrays: np.ndarray | None) -> None:
         """Keep one finished image; a crash after this call does not lose it."""
-        buffer = io.BytesIO()
-        with h5py.File(buffer, "w") as file:
-            group = file.create_group("item")
-            group.attrs["name"] = name
-            write_fields(group, LAYOUTS[self.kind].items, arrays, name)
-        self.journal.append(buffer.getvalue())
+        self.keep(name, packed(self.kind, name, arrays))
+
+    def keep(self, name: str, record: bytes) -> None:
+        """Keep the finished image `name`, of which `record` is what `packed` gave, as `add` does."""
+        self.journal.append(record)
         self.places[name] = 0
 
     def drop(self, name: str) -> None:

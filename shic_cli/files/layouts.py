@@ -23,7 +23,7 @@ VERSION = 1
 class Field:
     """One data set: dtype, axes by letter (a number is a fixed size), what it holds, and its range.
 
-    `optional`: a file may lack it.
+    `optional`: a file may lack it. The range of numbers that point to another data set is that one's length.
     """
 
     dtype: str
@@ -52,17 +52,17 @@ LAYOUTS: dict[str, Layout] = {
     "shic/template": Layout(
         fields={
             "verts": Field("f4", ("K", 3), "centred, longest side 1, +y up, +z front", low=-1, high=1),
-            "faces": Field("i4", ("F", 3), "vertex numbers, counter-clockwise from outside", low=0),
+            "faces": Field("i4", ("F", 3), "vertex numbers, counter-clockwise from outside"),
             "eigenvectors": Field(
                 "f4", ("K", "Q"), "of the Laplace-Beltrami operator, without the constant one"
             ),
             "eigenvalues": Field("f4", ("Q",), "ascending"),
             "geodesic": Field("f4", ("K", "K"), "distances, symmetric, largest 228", low=0, high=229),
-            "mirror": Field("i4", ("K",), "the vertex across the mirror plane", low=0),
+            "mirror": Field("i4", ("K",), "the vertex across the mirror plane"),
             "colors": Field("u1", ("K", 3), "a distinct smooth colour for each vertex, RGB"),
             "uv": Field("f4", ("T", 2), "texture coordinates, (0, 0) at the bottom left", low=0, high=1),
-            "face_uv": Field("i4", ("F", 3), "each face corner's row of uv", low=0),
-            "source_to_vertex": Field("i4", ("M",), "nearest vertex of every vertex of the mesh file", low=0),
+            "face_uv": Field("i4", ("F", 3), "each face corner's row of uv"),
+            "source_to_vertex": Field("i4", ("M",), "nearest vertex of every vertex of the mesh file"),
         },
         items={},
         attrs=("mirror_axis",),

@@ -42,12 +42,18 @@ class Lock:
             try:
                 self.file.acquire(timeout=wait)
             except OSError as error:
+                if isinstance(error, PermissionError) and self.path.exists():
+                    fact = f"{target}: another user's run is writing it, or was killed"
+                    hint = f"wait for it to end; if none runs, remove {self.path.name} beside it"
+                    raise ShicError(fact, hint) from error
                 if error.errno not in NO_LOCKS:
                     raise
                 self.path.unlink(missing_ok=True)
                 self.lease = self._lease(wait)
         except Timeout as error:
             hint = "wait for it to end, or write to another file"
+            if self.owner.exists():  # which a run on a machine that is gone leaves behind
+                hint = f"wait for it to end; if none runs, remove {self.owner.name} beside it"
             raise ShicError(f"{target}: another run is writing it{self._who()}", hint) from error
 
     def _lease(self, wait: float) -> SoftFileLease:

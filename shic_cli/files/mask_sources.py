@@ -15,6 +15,7 @@ import numpy as np
 from shic_cli.base.errors import InputError, ShicError, some
 from shic_cli.base.settings import MasksConfig
 from shic_cli.files.alpha import cut_out
+from shic_cli.files.checks import unreadable
 from shic_cli.files.mask_checks import check_mask, is_outline, on_border
 from shic_cli.files.masks import RULE, ReadMask, read_mask
 from shic_cli.files.photos import (
@@ -97,7 +98,7 @@ class MaskFolder:
 
 def _files(root: Path) -> Iterator[Path]:
     """Yield the files below a folder in the order of their names, without hidden files."""
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=unreadable(root)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder, name) for name in sorted(names) if not _is_foreign(name))
 
@@ -119,13 +120,17 @@ def _key(name: str) -> str:
 class Notes:
     """Notes collect warnings about single photos.
 
-    The first warning of a kind is logged at once. The number of the others is logged at the end.
+    The first warning of a kind is logged at once. The number of the others is logged at the end. A worker
+    keeps them all in `kept` for the first process to log.
     """
 
     names: dict[str, list[str]] = field(default_factory=dict)
+    kept: list[tuple[str, str, str]] | None = None
 
     def add(self, kind: str, name: str, text: str) -> None:
         """Log `text` if it is the first of its `kind`, and record the photo `name`."""
+        if self.kept is not None:
+            self.kept.append((kind, name, text))
         if kind not in self.names:
             log.warning("%s", text)
         self.names.setdefault(kind, []).append(name)
@@ -156,7 +161,7 @@ class MaskSource:
         self.note = note
         self.config, self.masker, self.class_name = config or MasksConfig(), masker, class_name
         self.folder = Path(self.config.masks) if self.config.masks else None
-        self.notes = Notes()
+        self.notes, self._asks = Notes(), True
         self._folders: dict[Path, MaskFolder] = {}
         self._below: dict[Path, list[Path]] = {}
         self._beside: dict[Path, dict[str, Path]] = {}
@@ -175,6 +180,14 @@ class MaskSource:
         called = {"class": self.class_name} if self.class_name else {}
         return {"mask_rule": RULE, **given, **called, **getattr(self.masker, "settings", {})}
 
+    @property
+    def small(self) -> bool:
+        """Return whether each of several processes may have a copy: no photo asks a masker that is large.
+
+        What `masker` has no attribute `small` for is not counted.
+        """
+        return not self._asks or getattr(self.masker, "small", True)
+
     def prepare(self, images: Sequence[ImageFile]) -> None:
         """Find the mask files of the images, and make the masker if one of them needs it.
 
@@ -182,6 +195,7 @@ class MaskSource:
         if others have one. InputError if there is a folder of masks and none of them belongs to any image.
         """
         lacking = [image for image in images if self._find(image) is None]
+        self._asks = bool(lacking)
         if images and len(lacking) == len(images):
             self._check_strangers(images)
         elif lacking:

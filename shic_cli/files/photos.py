@@ -27,6 +27,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from shic_cli.base.errors import InputError
 from shic_cli.base.packages import OPTIONAL
 from shic_cli.base.settings import MARGIN
+from shic_cli.files.checks import unreadable
 from shic_cli.files.video import VIDEOS, Video
 
 log = logging.getLogger("shic")
@@ -183,7 +184,7 @@ def _expand(text: str, passed: Counter[str], is_one_of_many: bool) -> Iterator[I
 
 def _walk(root: Path, passed: Counter[str]) -> Iterator[ImageFile]:
     """Yield the photos below a folder, except those in folders of masks and in hidden folders."""
-    for folder, folders, names in os.walk(root):
+    for folder, folders, names in os.walk(root, onerror=unreadable(root)):
         folders[:] = (
             name for name in folders if name.lower() not in MASK_FOLDERS and not name.startswith(".")
         )

@@ -37,7 +37,7 @@ class Video:
         InputError if it can't be read, or if its frames are larger than is read.
         """
         decoder = self._open()
-        said = int(max(decoder.get(cv2.CAP_PROP_FRAME_COUNT), 0))
+        said = int(decoder.get(cv2.CAP_PROP_FRAME_COUNT))
         decoder.set(cv2.CAP_PROP_FORMAT, -1)  # packets as they are: nothing is decoded
         count, most = 0, self.path.stat().st_size  # a frame has a byte at least
         while count < most and decoder.grab():

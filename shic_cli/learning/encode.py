@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,14 +15,17 @@ from torch.nn import functional as F
 
 from shic_cli.base.devices import TOGETHER, Fitting, ahead
 from shic_cli.base.errors import Failures, InputError, ShicError
-from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.base.workers import number_of, spread, threads_for
+from shic_cli.files.mask_sources import MaskSource, Notes, Photo
 from shic_cli.files.photos import Crop, ImageFile
+from shic_cli.files.shards import Part
 from shic_cli.learning import pca
 from shic_cli.learning.views import Views
 from shic_cli.parts.extractors.contract import Extractor
 from shic_cli.parts.extractors.joined import resample
 
 T = TypeVar("T")
+LEAST_PHOTOS = 20  # for which a process pays: it starts in the time of about ten photos
 
 
 def cut(photo: Photo, side: int, pillow: bool = False) -> tuple[Crop, torch.Tensor, torch.Tensor]:
@@ -118,6 +123,76 @@ def each_photo(
         yield from pairs
         yield from [None] * (len(batch) - len(pairs))
     masks.notes.tell()
+
+
+@contextmanager
+def processes(
+    workers: int | None,
+    images: Sequence[Any],
+    total: int,
+    extractor: Extractor,
+    masks: MaskSource,
+    part: Part,
+) -> Iterator[int]:
+    """How many processes to use for the `images` that are left of a stage's `total`, in the block.
+
+    They are so many as `workers`, or as many as pay if it is None. One where there is a GPU, a network or a
+    masker that is large, a video, or torchrun, whose ranks are processes already. Where there may be several,
+    torch has the threads that give the same digits with any number.
+    """
+    small = extractor.small and masks.small and extractor.device.type == "cpu"
+    is_video = any(getattr(image, "video", None) for image in images[:1])
+    spreads = small and not is_video and not part.ranked
+    alone = "only --device cpu and small parts (silhouette, picture, grabcut) take more, no video and no rank"
+    with threads_for(workers, total, LEAST_PHOTOS) if spreads else nullcontext():
+        yield number_of(workers, len(images), LEAST_PHOTOS, "" if spreads else alone)
+
+
+class Tried(NamedTuple):
+    """What a worker gives for a photo: the result, or the error, and what is to be said about the photo."""
+
+    result: Any
+    error: ShicError | None
+    notes: list[tuple[str, str, str]]
+
+
+def each_result(
+    images: Sequence[ImageFile],
+    masks: MaskSource,
+    work: Callable[[list[Photo]], list[T]],
+    device: torch.device,
+    failures: Failures,
+    number: int = 1,
+) -> Iterator[T | None]:
+    """For each image the result of `work`, or None if it fails, by `number` processes, as `each_photo`.
+
+    With several processes `masks`, `work` and the results have to be picklable.
+    """
+    if number == 1:
+        for found in each_photo(images, masks, work, device, failures):
+            yield found and found[1]
+        return
+    for image, tried in zip(images, spread(_trier, (masks, work), images, number), strict=True):
+        for note in tried.notes:
+            masks.notes.add(*note)
+        if tried.error is not None:
+            failures.note(image.name, tried.error)
+        yield tried.result
+    masks.notes.tell()
+
+
+def _trier(masks: MaskSource, work: Callable[[list[Photo]], list[Any]]) -> Callable[[ImageFile], Tried]:
+    """A function that reads a photo and does its work."""
+    masks = copy.copy(masks)
+    masks.notes = Notes(kept=[])
+    return partial(_try, masks, work)
+
+
+def _try(masks: MaskSource, work: Callable[[list[Photo]], list[Any]], image: ImageFile) -> Tried:
+    failures, results, masks.notes.kept = Failures(), [None], []
+    with failures.catch(image.name):
+        results = work([masks.read(image)])
+    return Tried(results[0], failures.first, masks.notes.kept)
 
 
 def view_features(

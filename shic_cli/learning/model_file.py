@@ -149,8 +149,9 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Saved:
         }
         canonical = _build(meta, tensors)
     except (KeyError, RuntimeError, TypeError, OverflowError) as error:
+        said = str(error).splitlines()[-1].strip()  # torch names the tensors below a heading
         raise InputError(
-            f"{path}: a tensor is missing or has another size ({str(error).splitlines()[0]})", "train again"
+            f"{path}: a tensor is missing or has another size ({said})", "train again"
         ) from error
     for name, value in {**tensors, **encoder}.items():
         if value.is_floating_point() and not value.isfinite().all():

@@ -21,20 +21,21 @@ if TYPE_CHECKING:
 
 # What auto, 0 and -1 stand for without a recipe: the paper's values but for USUAL, and for each decoder the
 # measured ones that replace them. A pointwise decoder is small and learns more from many short steps. A U-Net
-# is trained from scratch. A network that sees the whole object relies on outlines, and augmentation cuts
-# outlines off.
+# begins as one of other animals. A network that sees the whole object relies on outlines, and augmentation
+# cuts outlines off.
 OPEN = (
     *("dim", "points", "epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision"),
-    *("foreground", "tokens", "draw", "variants", "near", "rough"),
+    *("foreground", "tokens", "draw", "variants", "near", "rough", "start"),
 )
 USUAL: dict[str, Any] = {"foreground": 0.1, "tokens": "unit", "draw": "pixels", "variants": 2}
 MEASURED = {
     "convolutional": {},
     "pointwise": {"batch": 4, "rate": 3e-3},
     "unet": {
+        "start": "animals",
         "dim": 32,
         "points": 400,
-        "epochs": 16,
+        "epochs": 8,
         "batch": 8,
         "rate": 2e-3,
         "schedule": "cosine",
@@ -64,11 +65,13 @@ def settle(
     if config.recipe == "auto":
         meant |= USUAL | MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
         if isinstance(encoder, Guided):  # the frozen network would have to see every picture twice
-            meant |= {"mirror": "off", "epochs": 10}
+            meant["mirror"] = "off"
         if "annotated" in labels or "synthetic" not in labels:
             meant["natural"] = 1.0
         if not has_bfloat16(device):
             meant["precision"] = "float32"
+        if decoder != own or config.dim not in (0, meant["dim"]):  # the file has one layout
+            meant["start"] = "none"
     chosen = {name: meant[name] for name in left_open(config) & meant.keys()}
     name = encoder.name if config.encoder == "auto" else config.encoder
     return replace(config, encoder=name, decoder=decoder, **chosen)

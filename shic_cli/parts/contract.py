@@ -86,8 +86,12 @@ def completed(part: type, name: str, contract: Contract) -> type:
             raise contract.error(name, part, fault)
         return answer
 
+    def reduce(self: Any) -> tuple[Any, ...]:
+        return _blank, (part, name, contract), vars(self)
+
     body = {
         "__call__": call,
+        "__reduce__": reduce,
         "__module__": part.__module__,
         "__qualname__": part.__qualname__,
         "__doc__": part.__doc__,
@@ -95,6 +99,12 @@ def completed(part: type, name: str, contract: Contract) -> type:
     return types.new_class(
         part.__name__, (part, contract.defaults), exec_body=lambda space: space.update(body)
     )
+
+
+def _blank(part: type, name: str, contract: Contract) -> Any:
+    """A part without its attributes, in which another process unpacks one: pickle can't find its class."""
+    kind = completed(part, name, contract)
+    return object.__new__(kind)
 
 
 def check_part(part: object, name: str, contract: Contract) -> None:

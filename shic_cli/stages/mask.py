@@ -21,7 +21,7 @@ from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MaskConfig
 from shic_cli.base.workers import number_of, spread
 from shic_cli.files.alpha import cut_out
-from shic_cli.files.atomic import atomic, tidy
+from shic_cli.files.atomic import atomic, check_folder, tidy
 from shic_cli.files.locks import Lock
 from shic_cli.files.mask_checks import check_mask
 from shic_cli.files.masks import read_mask
@@ -83,11 +83,7 @@ def _locked(folder: Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file", "name a folder with -o")
-    if not folder.parent.is_dir():
-        raise InputError(
-            f"{folder.parent}: there is no such folder to write to",
-            f"make it with `mkdir -p {folder.parent}`",
-        )
+    check_folder(folder.parent)
     is_new = not folder.exists()
     folder.mkdir(exist_ok=True)
     try:
@@ -338,9 +334,8 @@ def write_masks(
     """
     report, failures, foreign = Report(), Failures(), []
     spreads = masker.small and not any(image.video for image in images)
-    if not spreads and (workers or 1) > 1:
-        log.info("one worker: only a small masker, as grabcut is, takes more, and no video does")
-    number = number_of(workers, len(images), LEAST_PHOTOS) if spreads else 1
+    alone = "" if spreads else "only a small masker, as grabcut is, takes more, and no video does"
+    number = number_of(workers, len(images), LEAST_PHOTOS, alone)
     with _locked(folder):
         given = (folder, masker, config, overwrite, pictures)
         found = spread(_writer, given, images, number)

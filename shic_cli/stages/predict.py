@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,16 +16,12 @@ from shic_cli.base.devices import Fitting, to_host
 from shic_cli.base.errors import Failures, InputError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MasksConfig, PredictConfig
-from shic_cli.files.atomic import atomic
-from shic_cli.files.items import ItemWriter
-from shic_cli.files.layouts import Surface
+from shic_cli.files.items import ItemWriter, packed
 from shic_cli.files.mask_sources import MaskSource, Photo
-from shic_cli.files.names import picture_path
-from shic_cli.files.photos import Crop, ImageFile, encode, listing
-from shic_cli.files.pictures import color_map, uncertainty_map
+from shic_cli.files.photos import Crop, ImageFile, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.coarse_to_fine import ACROSS, medians
-from shic_cli.learning.encode import cut, decoder_input, each_photo
+from shic_cli.learning.encode import cut, decoder_input, each_result, processes
 from shic_cli.learning.model_file import load_model, require
 from shic_cli.learning.similarity import peak, sample
 from shic_cli.parts.extractors.carried import Carried
@@ -34,9 +30,10 @@ from shic_cli.parts.extractors.guided import Guided
 from shic_cli.parts.extractors.make import make_extractor
 from shic_cli.parts.maskers.make import make_masker
 from shic_cli.parts.weights import model_path
-from shic_cli.stages.remap import lay, load_texture
 from shic_cli.surface.geodesic_median import Median
-from shic_cli.surface.surface_points import SurfacePoints
+
+if TYPE_CHECKING:
+    from shic_cli.stages.prediction_pictures import Pictures
 
 log = logging.getLogger("shic")
 
@@ -164,6 +161,12 @@ class Predictor:
         """Return the object that finds geodesic medians on the surface."""
         return Median.of(self.surface.verts, self.surface.faces, self.device)
 
+    def ready(self) -> Predictor:
+        """Return the predictor with what it needs for photos, so that copies of it need not make it."""
+        if self.median:
+            _ = self.medians
+        return self
+
     @cached_property
     def fitting(self) -> Fitting:
         """Return the object that sets how many pixels are compared with all vertices at a time."""
@@ -225,7 +228,10 @@ class Predictor:
         if crop.side <= self.config.side:
             return pixels, pixels, slice(None)
         step = crop.side / self.config.side
-        cells, cell_of_pixel = np.unique((pixels // step).astype(np.int64), axis=0, return_inverse=True)
+        rows, columns = (pixels // step).astype(np.int64).T
+        width = columns.max() + 1
+        numbers, cell_of_pixel = np.unique(rows * width + columns, return_inverse=True)
+        cells = np.stack([numbers // width, numbers % width], 1)
         return (cells + 0.5) * step - 0.5, cells, cell_of_pixel.ravel()
 
     @torch.no_grad()
@@ -291,6 +297,25 @@ def mask_source(
     return MaskSource(config, make_masker(masker, predictor.device, weights, class_name), class_name, note)
 
 
+class Done(NamedTuple):
+    """What the prediction of a photo gives: its record in the maps file, its pictures by kind, its doubt."""
+
+    name: str
+    record: bytes
+    drawn: dict[str, bytes]
+    doubt: float
+
+
+def _done(predictor: Predictor, pictures: Pictures | None, photos: Sequence[Photo]) -> list[Done]:
+    """What the prediction of each photo gives."""
+    results = []
+    for photo, found in zip(photos, predictor.predict_all(photos), strict=True):
+        drawn = {} if pictures is None else pictures.draw(photo.rgb, found)
+        record = packed("shic/maps", photo.name, {**photo.kept, **found._asdict()})
+        results.append(Done(photo.name, record, drawn, found.doubt))
+    return results
+
+
 def predict(
     predictor: Predictor,
     images: Sequence[ImageFile],
@@ -299,15 +324,16 @@ def predict(
     *,
     sources: dict[str, Any],
     overwrite: bool = False,
-    on_maps: Callable[[str, np.ndarray, Prediction], None] | None = None,
+    pictures: Pictures | None = None,
     track: Track = plain_track,
     part: Part = WHOLE,
+    workers: int | None = 1,
 ) -> None:
-    """Write the maps file (labels `predicted`) of images, or a `part` of it.
+    """Write the maps file (labels `predicted`) of images, or a `part` of it, and the `pictures` of each map.
 
-    `on_maps(name, rgb, prediction)` is called with each map to draw it. An image that fails is left out and
-    named. PartialError at the end says how many images failed. Of several images, those with the largest
-    doubt are named.
+    An image that fails is left out and named. PartialError at the end says how many images failed. Of several
+    images, those with the largest doubt are named. On a CPU so many processes as `workers` predict, or as
+    many as pay if it is None, if the encoder is small; this makes no difference to the files.
     """
     failures, doubts = Failures(), {}
     attrs = {"labels": "predicted", "template": predictor.template}
@@ -318,60 +344,18 @@ def predict(
     ) as writer:
         left = [image for image in mine if image.name not in writer]
         masks.prepare(left)
-        found = each_photo(left, masks, predictor.predict_all, predictor.device, failures)
-        for photo, predicted in filter(None, track(found, len(left), "predict")):
-            with failures.catch(photo.name):
-                if on_maps is not None:
-                    on_maps(photo.name, photo.rgb, predicted)
-                writer.add(photo.name, **photo.kept, **predicted._asdict())
-                doubts[photo.name] = predicted.doubt
+        work = partial(_done, predictor.ready(), pictures)
+        with processes(workers, left, len(images), predictor.encoder, masks, part) as number:
+            found = each_result(left, masks, work, predictor.device, failures, number)
+            for done in filter(None, track(found, len(left), "predict")):
+                with failures.catch(done.name):
+                    if pictures is not None:
+                        pictures.write(done.name, done.drawn)
+                    writer.keep(done.name, done.record)
+                    doubts[done.name] = done.doubt
         failures.check(len(images))
     if len(doubts) > FIRST:
         unsure = sorted(doubts, key=lambda name: -doubts[name])[:FIRST]
         named = ", ".join(f"{name} ({doubts[name]:.1f})" for name in unsure)
         log.info("look at these first, by mean uncertainty: %s", named)
     writer.end(failures, len(images))
-
-
-class Pictures:
-    """Pictures of the predictions are drawn beside the maps file.
-
-    They are `STEM.colors.png`, `STEM.remap.png` if a texture is given, and `STEM.unsure.png` if `unsure`. For
-    one image they lie beside the maps file. For several images they lie in a folder that has the name of the
-    maps file. `written` are the files, or that folder.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        surface: Surface,
-        texture: str | None,
-        device: torch.device,
-        *,
-        single: bool,
-        wanted: bool = True,
-        unsure: bool = False,
-    ) -> None:
-        self.surface, self.wanted, self.unsure = surface, wanted, unsure
-        self.texture = load_texture(texture, surface) if texture else None
-        self.finder = SurfacePoints(surface, device) if texture else None
-        self.single, self.written = single, list[Path]()
-        self.folder = (
-            path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
-        )
-
-    def write(self, name: str, rgb: np.ndarray, predicted: Prediction) -> None:
-        """Write the pictures of one image and replace older ones."""
-        vertex = predicted.vertex
-        drawn = {"colors": color_map(rgb, vertex, self.surface.colors)} if self.wanted else {}
-        if self.unsure:
-            drawn["unsure"] = uncertainty_map(rgb, vertex, predicted.uncertainty)
-        if self.texture is not None and self.finder is not None:
-            drawn["remap"] = lay(rgb, vertex, self.finder, self.texture)
-        for kind, picture in drawn.items():
-            target = picture_path(self.folder, name, f".{kind}.png")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(target) as partial:
-                partial.write_bytes(encode(picture))
-            place = target if self.single else self.folder
-            self.written += [place] if place not in self.written else []

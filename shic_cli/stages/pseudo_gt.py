@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from shic_cli.base.devices import to_host
-from shic_cli.base.errors import Failures, InputError, SettingError
+from shic_cli.base.errors import Failures, InputError, SettingError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import PseudoGtConfig, RenderConfig
+from shic_cli.base.workers import spread
 from shic_cli.files.arrays import read_arrays, source
 from shic_cli.files.atomic import check_target
-from shic_cli.files.items import Item, ItemReader, ItemWriter
+from shic_cli.files.items import Item, ItemReader, ItemWriter, packed
 from shic_cli.files.layouts import Template
-from shic_cli.files.mask_sources import MaskSource
+from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.photos import Crop, ImageFile, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning import label_filters, similarity
 from shic_cli.learning.encode import (
-    each_photo,
+    each_result,
     fit_basis,
     mask_features,
     photo_features,
+    processes,
     view_features,
     with_basis,
 )
@@ -74,7 +76,7 @@ class Teacher:
         transport = None
         if geodesic is not None and config.matching == "transport":
             transport = Transport.of(geodesic, torch.device(extractor.device))
-        return cls(extractor, bank, config, transport, geodesic)
+        return cls(extractor, bank, config, transport, geodesic if config.surface_within else None)
 
     @property
     def pooling(self) -> dict[str, Any]:
@@ -146,17 +148,11 @@ def query_cells(pixels: np.ndarray, crop: Crop, grid: int) -> tuple[np.ndarray, 
     return np.stack([numbers // grid, numbers % grid], 1), cell_of_pixel
 
 
-@dataclass(frozen=True)
-class _Query:
-    """A photo whose pixels are to be matched, with the features `(D, h, w)` of its crop.
-
-    `kept` are the arrays that the file keeps of the photo itself.
-    """
+class Done(NamedTuple):
+    """What the matching of a photo gives: its record in the maps file."""
 
     name: str
-    kept: dict[str, np.ndarray]
-    crop: Crop
-    feature: torch.Tensor
+    record: bytes
 
 
 def pseudo_gt(
@@ -173,8 +169,12 @@ def pseudo_gt(
     overwrite: bool = False,
     track: Track = plain_track,
     part: Part = WHOLE,
+    workers: int | None = 1,
 ) -> None:
     """Write the maps file (labels `pseudo`) of photos, or of a features file of photos, or a `part` (Eq. 2).
+
+    On a CPU so many processes as `workers` match, or as many as pay if it is None, if the extractor is small;
+    this makes no difference to the file.
 
     An image that fails is left out and named; PartialError at the end says how many failed. InputError if
     `views` belong to another template, or if the features were made with other weights or settings.
@@ -213,21 +213,11 @@ def pseudo_gt(
                 track,
                 template.geodesic,
             )
-            queries = track(_queries(images, left, masks, teacher, failures), len(left), "pseudo-gt")
-            for query in filter(None, queries):
-                with failures.catch(query.name):
-                    writer.add(query.name, **query.kept, **_matched(query, teacher))
+            found = _each_matched(images, left, masks, teacher, failures, part, workers)
+            for done in filter(None, track(found, len(left), "pseudo-gt")):
+                writer.keep(done.name, done.record)
         failures.check(len(images))
     writer.end(failures, len(images))
-
-
-def _matched(query: _Query, teacher: Teacher) -> dict[str, np.ndarray]:
-    """The vertices and scores of a photo by name; InputError if the filters keep no match."""
-    vertex, score = teacher.match(query.feature, query.crop, query.kept["mask"])
-    if (vertex < 0).all():
-        hint = "give a larger --return-within or --surface-within"
-        raise InputError(f"{query.name}: no match is kept", hint)
-    return {"vertex": vertex, "score": score}
 
 
 def _check_views(views: Views | None, template: Template) -> None:
@@ -270,48 +260,69 @@ def _extractor_of(
     return extractor
 
 
-def _item_queries(reader: ItemReader, names: Sequence[str], teacher: Teacher) -> Iterator[_Query]:
-    """The photos `names` of a features file, with their features."""
-    for item in map(reader.__getitem__, names):
-        where, crop = f"{reader.path}: {item.name}", Crop(*map(int, item.crop))
-        _check_crop(item, crop, where)
-        if teacher.extractor.of_mask:
-            feature = mask_features(teacher.extractor, item.mask, crop)
-        else:
-            _check_feature(item, teacher.extractor.dim, where)
-            feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
-        kept = {name: item.arrays[name] for name in ("encoded", "mask", "void") if name in item.arrays}
-        yield _Query(item.name, kept, crop, feature)
-
-
-def _queries(
+def _each_matched(
     images: list[ImageFile] | ItemReader,
-    names: list[str],
+    names: Sequence[str],
     masks: MaskSource,
     teacher: Teacher,
     failures: Failures,
-) -> Iterator[_Query | None]:
-    """The photos `names` of `images` with their features, None for one that fails."""
-    if isinstance(images, ItemReader):
-        return _item_queries(images, names, teacher)
-    by_name = {image.name: image for image in images}
-    return _photo_queries([by_name[name] for name in names], masks, teacher, failures)
-
-
-def _photo_queries(
-    images: Sequence[ImageFile], masks: MaskSource, teacher: Teacher, failures: Failures
-) -> Iterator[_Query | None]:
-    """Each image with its features, None for one that fails."""
+    part: Part,
+    workers: int | None,
+) -> Iterator[Done | None]:
+    """What the matching of the photos `names` of `images` gives, None for one that fails."""
     extractor = teacher.extractor
-    results = each_photo(
-        images, masks, partial(photo_features, extractor), torch.device(extractor.device), failures
-    )
-    for result in results:
-        if result is None:
-            yield None
-            continue
-        photo, (feature, crop) = result
-        yield _Query(photo.name, photo.kept, crop, feature)
+    if isinstance(images, ItemReader):
+        with processes(workers, names, len(images), extractor, masks, part) as number:
+            found = spread(_item_matcher, (images, teacher), names, number)
+            for name, done in zip(names, found, strict=True):
+                if isinstance(done, ShicError):
+                    failures.note(name, done)
+                yield None if isinstance(done, ShicError) else done
+        return
+    by_name = {image.name: image for image in images}
+    left, device = [by_name[name] for name in names], torch.device(extractor.device)
+    with processes(workers, left, len(images), extractor, masks, part) as number:
+        yield from each_result(left, masks, partial(_match_photos, teacher), device, failures, number)
+
+
+def _match_photos(teacher: Teacher, photos: Sequence[Photo]) -> list[Done]:
+    """What the matching of each photo gives; InputError if the filters keep no match of one."""
+    found = photo_features(teacher.extractor, photos)
+    return [
+        _matched(teacher, photo.name, photo.kept, feature, crop)
+        for photo, (feature, crop) in zip(photos, found, strict=True)
+    ]
+
+
+def _matched(
+    teacher: Teacher, name: str, kept: dict[str, np.ndarray], feature: torch.Tensor, crop: Crop
+) -> Done:
+    """The record of a photo with the features `(D, h, w)` of its `crop`; `kept` are its own arrays."""
+    vertex, score = teacher.match(feature, crop, kept["mask"])
+    if (vertex < 0).all():
+        raise InputError(f"{name}: no match is kept", "give a larger --return-within or --surface-within")
+    return Done(name, packed("shic/maps", name, {**kept, "vertex": vertex, "score": score}))
+
+
+def _item_matcher(reader: ItemReader, teacher: Teacher) -> Callable[[str], Done | ShicError]:
+    """A function that matches a photo of a features file, and returns the error if no match is kept."""
+    return partial(_match_item, reader, teacher)
+
+
+def _match_item(reader: ItemReader, teacher: Teacher, name: str) -> Done | ShicError:
+    item = reader[name]
+    where, crop = f"{reader.path}: {name}", Crop(*map(int, item.crop))
+    _check_crop(item, crop, where)
+    if teacher.extractor.of_mask:
+        feature = mask_features(teacher.extractor, item.mask, crop)
+    else:
+        _check_feature(item, teacher.extractor.dim, where)
+        feature = torch.from_numpy(item.feature).to(teacher.extractor.device)
+    kept = {key: item.arrays[key] for key in ("encoded", "mask", "void") if key in item.arrays}
+    try:
+        return _matched(teacher, name, kept, feature, crop)
+    except InputError as error:
+        return error
 
 
 def _check_feature(item: Item, dim: int, where: str) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from shic_cli.base.errors import Failures, InputError, PartialError
+from shic_cli.base.errors import Failures, InputError, PartialError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import BUILTIN_TEXTURES
+from shic_cli.base.workers import number_of, spread, threads_for
 from shic_cli.files.arrays import source
 from shic_cli.files.atomic import Journal, atomic, check_target
 from shic_cli.files.checks import check_indices
@@ -25,6 +27,7 @@ from shic_cli.surface.surface_points import SurfacePoints
 
 CELL = 0.1  # width of a checker's field and of a cell of the grid, as a share of the template's longest side
 OPACITY = 0.9  # opacity of the texture over the photo
+LEAST_PHOTOS = 20  # for which a process pays
 SHADE = 0.35  # exponent of the photo's luminance: how much of its light and dark stays
 
 
@@ -54,7 +57,7 @@ def load_texture(name: str, surface: Surface) -> Texture:
         return {
             "checker": checker(surface),
             "grid": grid,
-            "colors": lambda points: _corners(surface.faces, surface.colors, points),
+            "colors": partial(_corners, surface.faces, surface.colors),
         }[name]
     path = Path(name)
     try:
@@ -83,20 +86,20 @@ def checker(surface: Surface) -> Texture:
     The animal's left is dark blue and its right dark red.
     """
     # on a narrow animal a border of cubes beside the mirror plane would run along the flanks
-    narrow = np.ptp(surface.verts[:, 0]) < 5 * CELL
+    return partial(_checkered, bool(np.ptp(surface.verts[:, 0]) < 5 * CELL))
 
-    def paint(points: Points) -> np.ndarray:
-        wave = np.sin(np.pi * (points.position / CELL + 0.5))
-        wave[:, 0] = (
-            points.position[:, 0] * np.pi / CELL if narrow else np.sin(np.pi * points.position[:, 0] / CELL)
-        )
-        soft = (wave / (np.pi * points.spacing / CELL)).clip(-1, 1)  # edges are one pixel wide
-        light = _share(0.5 + 0.5 * soft.prod(1))
-        left = _share(0.5 + points.position[:, 0] / points.spacing)
-        dark = left * np.array([25.0, 45, 120]) + (1 - left) * np.array([130.0, 30, 35])
-        return light * np.array([250.0, 245, 230]) + (1 - light) * dark
 
-    return paint
+def _checkered(narrow: bool, points: Points) -> np.ndarray:
+    """The colours `(P, 3)` of the checkerboard on an animal that is `narrow`, or not."""
+    wave = np.sin(np.pi * (points.position / CELL + 0.5))
+    wave[:, 0] = (
+        points.position[:, 0] * np.pi / CELL if narrow else np.sin(np.pi * points.position[:, 0] / CELL)
+    )
+    soft = (wave / (np.pi * points.spacing / CELL)).clip(-1, 1)  # edges are one pixel wide
+    light = _share(0.5 + 0.5 * soft.prod(1))
+    left = _share(0.5 + points.position[:, 0] / points.spacing)
+    dark = left * np.array([25.0, 45, 120]) + (1 - left) * np.array([130.0, 30, 35])
+    return light * np.array([250.0, 245, 230]) + (1 - light) * dark
 
 
 def grid(points: Points) -> np.ndarray:
@@ -209,27 +212,51 @@ def remap(
     device: torch.device,
     track: Track = plain_track,
     done: Container[str] = (),
+    workers: int | None = 1,
 ) -> None:
     """Call `write(name, picture)` with each image of a maps file, covered by the texture.
 
     Images in `done` are left out. InputError if the maps belong to another template. An image that fails is
-    left out and named; PartialError at the end says how many failed.
+    left out and named; PartialError at the end says how many failed. On a CPU so many processes as `workers`
+    paint, or as many as pay if it is None; this makes no difference to the pictures.
     """
     check_template(maps, surface.fingerprint)
-    failures, finder = Failures(), SurfacePoints(surface, device)
+    failures = Failures()
     left = [name for name in maps.names if name not in done]
-    for name in track(left, len(left), "remap"):
-        with failures.catch(name):
-            item = maps[name]
-            rgb, _ = decode(item.encoded.tobytes(), name)
-            check_indices(item.vertex, len(surface.verts), f"{maps.path}: {name}: vertex", lowest=-1)
-            if item.vertex.shape != rgb.shape[:2]:
-                raise InputError(
-                    f"{maps.path}: {name}: the map and the image differ in size", "make the maps file again"
-                )
-            write(name, lay(rgb, item.vertex, finder, texture, opacity))
+    alone = "" if device.type == "cpu" else "only --device cpu takes more"
+    given = (maps, SurfacePoints(surface, device), texture, opacity)
+    with threads_for(workers, len(maps), LEAST_PHOTOS):
+        laid = spread(_layer, given, left, number_of(workers, len(left), LEAST_PHOTOS, alone))
+        for name, picture in zip(left, track(laid, len(left), "remap"), strict=True):
+            with failures.catch(name):
+                if isinstance(picture, ShicError):
+                    raise picture
+                write(name, picture)
     failures.check(len(maps))
     failures.report(len(maps))
+
+
+def _layer(
+    maps: ItemReader, finder: SurfacePoints, texture: Texture, opacity: float
+) -> Callable[[str], np.ndarray | ShicError]:
+    """A function that covers the photo of a name, and returns the error where it can't."""
+    return partial(_attempt, maps, finder, texture, opacity)
+
+
+def _attempt(
+    maps: ItemReader, finder: SurfacePoints, texture: Texture, opacity: float, name: str
+) -> np.ndarray | ShicError:
+    try:
+        item = maps[name]
+        rgb, _ = decode(item.encoded.tobytes(), name)
+        check_indices(item.vertex, len(finder.surface.verts), f"{maps.path}: {name}: vertex", lowest=-1)
+        if item.vertex.shape != rgb.shape[:2]:
+            raise InputError(
+                f"{maps.path}: {name}: the map and the image differ in size", "make the maps file again"
+            )
+        return lay(rgb, item.vertex, finder, texture, opacity)
+    except ShicError as error:
+        return error
 
 
 def remap_into(
@@ -242,6 +269,7 @@ def remap_into(
     *,
     overwrite: bool = False,
     track: Track = plain_track,
+    workers: int | None = 1,
 ) -> None:
     """Write `STEM.remap.png` of every image of a maps file below `folder`.
 
@@ -268,11 +296,11 @@ def remap_into(
                     f"{name}: its picture would replace that of {owner[paths[name]]}", "rename one"
                 )
             paths[name].parent.mkdir(parents=True, exist_ok=True)
-            with atomic(paths[name]) as partial:
-                partial.write_bytes(encode(picture))
+            with atomic(paths[name]) as unfinished:
+                unfinished.write_bytes(encode(picture))
             journal.append(name.encode())
 
-        remap(maps, surface, paint, write, opacity, device, track, done)
+        remap(maps, surface, paint, write, opacity, device, track, done, workers)
         complete = True
     except PartialError:
         complete = True

@@ -25,15 +25,16 @@ from shic_cli.files.layouts import Template
 from shic_cli.files.photos import list_images, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.parts import registry
+from shic_cli.stages.photo_coats import read_coats
 from shic_cli.stages.synth_frames import Framer, Picture
 from shic_cli.stages.synth_writing import Check, Labelled, Target, collect
 from shic_cli.surface.poses import Limb, Poser
-from shic_cli.surface.viewpoints import photo_azimuths
+from shic_cli.surface.viewpoints import photo_azimuths, seen_from
 
 log = logging.getLogger("shic")
 
 # What -1 stands for.
-USUAL = {"poses": 1.0, "bodies": 1.0, "like_photos": 0.5, "level": 0.7}
+USUAL = {"poses": 1.0, "bodies": 1.0, "like_photos": 0.5, "photo_coats": 0.5, "level": 0.7}
 
 
 class Synthesizer(Framer):
@@ -51,9 +52,10 @@ class Synthesizer(Framer):
         weights: Path | None = None,
         limbs: Sequence[Limb] = (),
         azimuths: np.ndarray | None = None,
+        coats: np.ndarray | None = None,
     ) -> None:
         config = settled(config, device, weights)
-        super().__init__(verts, faces, config, device, limbs, azimuths)
+        super().__init__(verts, faces, config, device, limbs, azimuths, coats)
         self.generator = registry.make(
             "generators", config.generator, device=device, weights=weights, config=config
         )
@@ -123,16 +125,17 @@ def synthesize(
         poser = Poser.of(template, config.poses, config.bodies)
         # half of the bytes of the table of distances, which is much to hand over, are enough for bodies
         poser = replace(poser, template=replace(template, geodesic=template.geodesic.astype(np.float16)))
-        azimuths = None if photos is None else photo_azimuths(photos, template)
-        given = (template.faces, poser, config, device, weights, seed, azimuths)
+        azimuths = coats = None
+        if photos is not None:
+            azimuths, coats = photo_azimuths(photos, template), read_coats(photos, template)
+            log.info(f"{photos}: coats of {len(coats)} photos, which see the {seen_from(azimuths)}")
+        given = (template.faces, poser, config, device, weights, seed, azimuths, coats)
 
         def make(numbers: Sequence[int]) -> Iterator[Labelled | PictureError]:
             small = registry.find("generators", registry.Spec.parse(config.generator).name).small
-            if not (small and device.type == "cpu"):
-                if (workers or 1) > 1:
-                    log.info("one worker: only --device cpu and a small generator, as plain is, take more")
-                return spread(painter, given, numbers, 1)
-            return spread(painter, given, numbers, number_of(workers, len(numbers)))
+            spreads = small and device.type == "cpu"
+            alone = "" if spreads else "only --device cpu and a small generator, as plain is, take more"
+            return spread(painter, given, numbers, number_of(workers, len(numbers), alone=alone))
 
         target = Target(path, template, {**config.params(), "seed": seed}, sources, overwrite)
         collect(target, chosen(config), make, check, track=track, part=part)
@@ -152,9 +155,10 @@ def painter(
     weights: Path | None,
     seed: int,
     azimuths: np.ndarray | None = None,
+    coats: np.ndarray | None = None,
 ) -> Callable[[int], Labelled | PictureError]:
     """A function that makes the picture of a number."""
-    maker = Synthesizer(poser.template.verts, faces, config, device, weights, poser.limbs, azimuths)
+    maker = Synthesizer(poser.template.verts, faces, config, device, weights, poser.limbs, azimuths, coats)
 
     def make(i: int) -> Picture:
         rng = chance(seed, "synth", i)

@@ -51,13 +51,14 @@ class Picture:
 class Frame:
     """A pose `verts` `(K, 3)` of the mesh, and the camera that sees it.
 
-    `azimuth` and `elevation` are the camera's, in degrees.
+    `azimuth` and `elevation` are the camera's, in degrees. `coat` `(K, 3)` uint8 has the colours of a photo.
     """
 
     verts: np.ndarray
     cameras: Cameras
     azimuth: float
     elevation: float
+    coat: np.ndarray | None = None
 
 
 class Framer:
@@ -74,6 +75,7 @@ class Framer:
         device: torch.device,
         limbs: Sequence[Limb] = (),
         azimuths: np.ndarray | None = None,
+        coats: np.ndarray | None = None,
     ) -> None:
         for name in ("elevation", "fov", "fill"):
             if len(limits := getattr(config, name)) != 2 or limits[0] > limits[1]:
@@ -85,6 +87,7 @@ class Framer:
         parse_views(config.views, config.elevation)
         self.verts, self.faces = np.asarray(verts, np.float32), np.asarray(faces, np.int64)
         self.config, self.device, self.azimuths = config, device, azimuths
+        self.coats = () if coats is None else coats
         self.kinds = tuple(limb.kind for limb in limbs)
         self.painted = np.concatenate([self.verts, *_limb_values(self.verts, self.faces, limbs)], 1)
         self.renderer = registry.make("renderers", config.renderer, device=device)
@@ -95,7 +98,9 @@ class Framer:
         `verts` `(K, 3)` is a pose of the mesh, in its vertex order.
         """
         posed = self.verts if verts is None else np.asarray(verts, np.float32)
-        return Frame(posed, *random_camera(posed, self.config, rng, self.azimuths))
+        camera = random_camera(posed, self.config, rng, self.azimuths)
+        wears = len(self.coats) > 0 and rng.random() < self.config.photo_coats
+        return Frame(posed, *camera, self.coats[rng.integers(len(self.coats))] if wears else None)
 
     def label(self, frame: Frame, rgb: np.ndarray, fragments: Fragments | None = None) -> Picture:
         """The labelled picture of `frame` that a generator painted as `rgb`, uint8 RGB of any size.
@@ -138,12 +143,16 @@ class Framer:
         normals = vertex_normals(frame.verts, self.faces).astype(np.float32) @ rotation
         values = torch.from_numpy(np.concatenate([normals, self.painted], 1))
         image = interpolate(fragments, torch.from_numpy(self.faces), values)[0].numpy()
+        coat = frame.coat
+        if coat is not None:
+            values = torch.from_numpy(coat.astype(np.float32) / 255)
+            coat = interpolate(fragments, torch.from_numpy(self.faces), values)[0].numpy()
         mask, depth = fragments.mask[0].numpy(), fragments.zbuf[0].numpy()
         normal, seen = np.zeros_like(image[..., :3]), image[mask, :3]
         normal[mask] = seen / np.linalg.norm(seen, axis=1, keepdims=True).clip(1e-6)
         return Scene(
             mask, depth, normal, image[..., 3:6], rotation[1], frame.azimuth, frame.elevation,
-            image[..., 7:], self.kinds, image[..., 6],
+            image[..., 7:], self.kinds, image[..., 6], coat,
         )  # fmt: skip
 
 
@@ -171,7 +180,7 @@ def random_camera(
     """
     views = parse_views(config.views, config.elevation)
     azimuth, elevation = random_viewpoint(views, config.elevation, rng)
-    if azimuths is not None and not views and rng.random() < config.like_photos:
+    if azimuths is not None and len(azimuths) and not views and rng.random() < config.like_photos:
         azimuth = float(rng.choice(azimuths) + rng.normal(0, NEAR)) % 360
     roll, fov = rng.uniform(-config.roll, config.roll), rng.uniform(config.fov[0], config.fov[1])
     if not views and config.level > 0 and rng.random() < config.level:

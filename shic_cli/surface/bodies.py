@@ -1,6 +1,7 @@
 """Random bodies: the template with other proportions, as animals of one class differ from each other.
 
-Legs are longer or thicker, the belly, neck and head have other shapes, and there are tufts of hair.
+Legs are longer or thicker, the belly, neck and head have other shapes, and there are tufts of hair and bushy
+tails.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ AXES = np.array([0.12, 0.06, 0.08])  # standard deviation of the logarithm of ea
 # Standard deviation of the logarithm of a limb's length and thickness, by the kind of limb.
 LENGTH = {"fore": 0.15, "hind": 0.15, "tail": 0.3, "head": 0.12, "other": 0.3}
 THICKNESS = {"fore": 0.2, "hind": 0.2, "tail": 0.4, "head": 0.15, "other": 0.2}
+BUSHY = 0.3  # share of bodies whose tail is full of hair
+BUSH = (0.3, 1.2)  # logarithm of how many times as thick that makes it
 SMOOTH = 24  # eigenvectors that a smooth change is a sum of
 SWELL = 0.02  # largest root mean square of a smooth change; the template's largest side is 1
 TUFTS = 4  # the most tufts of hair on a body
@@ -44,10 +47,10 @@ def vary(
     for limb, growth in zip(limbs, growths, strict=True):
         kind = limb.kind
         common = 0.8 * leg if kind in ("fore", "hind") else 0.0
-        own = (
-            common + rng.normal(0, LENGTH[kind]) * (0.4 if common else 1.0),
-            rng.normal(0, THICKNESS[kind]),
-        )
+        thick = rng.normal(0, THICKNESS[kind])
+        if kind == "tail" and rng.random() < BUSHY:
+            thick += rng.uniform(*BUSH)
+        own = (common + rng.normal(0, LENGTH[kind]) * (0.4 if common else 1.0), thick)
         length, thickness = drawn.setdefault(f"{kind} {len(limb.tips)} {limb.end:.1f}", own)
         verts = growth.resize(verts, np.exp(amount * length), np.exp(amount * thickness))
     verts = verts + swell(template, rng) * amount

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -69,15 +70,27 @@ def random_viewpoint(
     return (arcs[i, 1] - (ends[i] - place)) % 360, rng.uniform(elevation[0], min(elevation[1], TOP))
 
 
+def seen_from(azimuths: np.ndarray) -> str:
+    """Which sides photos from `azimuths` `(N,)` in degrees show, as `left side 70%, front 30%`."""
+    names = []
+    for azimuth in azimuths % 360:
+        side = view_of(azimuth, 0)
+        names.append(side if side != "side" else "left side" if azimuth < 180 else "right side")
+    counts = Counter(names).most_common()
+    return ", ".join(f"{name} {count / len(names):.0%}" for name, count in counts) or "template nowhere"
+
+
 def photo_azimuths(path: Path, template: Template) -> np.ndarray:
     """The azimuths `(N,)` in degrees that the photos of a maps file are taken from, by their labels: the mean
     normal of the surface that a photo shows points to its camera. InputError if it is of another template.
+    Photos that show nothing of the template are left out.
     """
     reader, normals = ItemReader(path, "shic/maps"), vertex_normals(template.verts, template.faces)
     check_template(reader, template.fingerprint)
     found = []
     for item in reader:
         check_indices(item.vertex, len(normals), f"{path}: {item.name}: vertex", lowest=-1)
-        towards = normals[item.vertex[item.vertex >= 0]].sum(0)
-        found.append(np.degrees(np.arctan2(towards[0], towards[2])) % 360)
+        if (item.vertex >= 0).any():
+            towards = normals[item.vertex[item.vertex >= 0]].sum(0)
+            found.append(np.degrees(np.arctan2(towards[0], towards[2])) % 360)
     return np.array(found)

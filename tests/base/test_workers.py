@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 from spread_work import at_two, doubler, refused
 
 from shic_cli.base import cores as cores_module
 from shic_cli.base.cores import cores
 from shic_cli.base.errors import InputError, ShicError
-from shic_cli.base.workers import LEAST, THREADS, number_of, spread
+from shic_cli.base.workers import LEAST, THREADS, number_of, spread, threads_for
 
 
 def test_the_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,6 +32,19 @@ def test_auto_takes_no_more_workers_than_pay(monkeypatch: pytest.MonkeyPatch) ->
     assert [number_of(None, LEAST * n) for n in (0, 1, 2, 3, 9)] == [1, 1, 2, 3, 4]
     assert [number_of(None, n, 2) for n in (1, 3, 4, 99)] == [1, 1, 2, 4]
     assert number_of(8, 3) == 3 and number_of(2, 10**6) == 2 and number_of(5, 0) == 1
+
+
+def test_what_may_be_spread_is_computed_by_one_thread_with_any_number() -> None:
+    """Sums in another order change last digits; few items keep the threads, unless a number is asked for."""
+    before, seen = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(3)
+        for asked, items in ((None, 9), (None, 10), (1, 2), (2, 2)):
+            with threads_for(asked, items, 5):
+                seen.append(torch.get_num_threads())
+        assert seen == [3, 1, 1, 1] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("number", [1, 2])

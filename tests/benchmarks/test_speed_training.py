@@ -30,7 +30,8 @@ from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.model_file import Saved, save_model
 from shic_cli.learning.trainer import Trainer
 from shic_cli.parts.extractors.make import make_extractor
-from shic_cli.stages.predict import Pictures, Predictor, predict
+from shic_cli.stages.predict import Predictor, predict
+from shic_cli.stages.prediction_pictures import Pictures
 from shic_cli.stages.train import open_maps
 
 BATCH = {"cpu": 4, "cuda": 64}
@@ -174,7 +175,7 @@ def test_prediction_of_a_folder(
     drawn = Pictures(target, predictor.surface, None, device, single=False)
 
     def folder() -> None:
-        predict(predictor, images, MaskSource(), target, sources={}, overwrite=True, on_maps=drawn.write)
+        predict(predictor, images, MaskSource(), target, sources={}, overwrite=True, pictures=drawn)
 
     def alone() -> None:
         for start in range(0, len(images), together):

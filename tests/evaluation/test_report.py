@@ -7,13 +7,17 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from shic_cli.evaluation import report
-from shic_cli.files.items import ItemWriter
+from shic_cli.evaluation.geodesic import Scored
+from shic_cli.files.annotations import Points
+from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import Crop, encode
 from shic_cli.files.pictures import heat_colors
@@ -86,6 +90,7 @@ def test_the_page_holds_everything_and_says_what_json_says(shic: Shic, scored: P
     found, page = json.loads(out), page_of(scored)
     assert [path.name for path in (scored / "rep").iterdir()] == ["index.html"]
     assert all(address.startswith("data:image/") for address in re.findall(r'(?:src|href)="([^"]*)"', page))
+    assert "from 0 <img" in page and "> to 114 and more</div>" in page  # the scale of the errors' colours
     assert f"<td>{found['mean']:.2f}</td>" in page and f"<td>{100 * found['left_right']:.1f} %</td>" in page
     assert "1 annotated images have no prediction: d.png" in page
 
@@ -130,6 +135,41 @@ def test_the_pictures_show_the_errors_where_the_points_are(shic: Shic, scored: P
     assert abs(errors[tuple(places.T)] - heat_colors(np.zeros(1))).max() < 40  # JPEG
     far = np.split(mirrored[1].astype(int), 3, axis=1)[2][tuple(places.T)]
     assert (abs(far - heat_colors(np.zeros(1))).max(1) > 60).all()  # they are 60 off and more, up to dark red
+
+
+def test_points_beside_the_mask_are_in_the_picture_and_points_beside_the_photo_do_no_harm(
+    scored: Path, small_template: Template
+) -> None:
+    yx, zeros = np.array([[2, 5], [SIZE, 5], [5, SIZE]]), np.zeros(3)
+    points = Points("a.png", None, "", yx, zeros, np.zeros(4), 0.0, "", zeros)
+    entry = Scored(points, "a.png", zeros, zeros, zeros, zeros, 0.0)
+    maps = ItemReader(scored / "pred.h5", "shic/maps")
+    errors = report._tiles([entry], maps, small_template.colors, zeros)[:, 2 * report.SIDE :].astype(int)
+    around = np.zeros((SIZE, SIZE), bool)
+    around[12:52, 12:52] = around[2, 5] = True
+    y, x = Crop.around(around).to_crop(yx[0], report.SIDE).round().astype(int)
+    assert abs(errors[y, x] - heat_colors(np.zeros(1))[0]).max() < 3
+
+
+def test_the_plots_are_of_the_errors_and_of_their_mirrored_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+
+    class Kept(Figure):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            drawn.append(self)
+
+    monkeypatch.setattr("matplotlib.figure.Figure", Kept)
+    error, mirrored = np.array([0.0, 9, 10, 228]), np.array([0.0, 9, 4, 113])
+    assert report._plots(error, mirrored).dtype == np.uint8
+    bars, points = drawn[0].axes
+    assert bars.get_xlim() == points.get_xlim() == points.get_ylim() == (0, 228)
+    heights = [bar.get_height() for bar in bars.patches]
+    assert (heights[0], heights[1], heights[-1], sum(heights)) == (0.5, 0.25, 0.25, 1)
+    assert [bar.get_x() for bar in bars.patches] == list(range(0, 228, 10))
+    assert [each.get_text() for each in bars.get_legend().get_texts()] == ["mean 61.8", "median 9.5"]
+    right, wrong = (each.get_offsets().tolist() for each in points.collections)
+    assert right == [[0, 0], [9, 9]] and wrong == [[10, 4], [228, 113]]
 
 
 def test_several_rows_have_a_section_each_and_points_alone_no_pictures(shic: Shic, scored: Path) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,51 @@ def test_atomic_keeps_the_old_one_when_the_block_fails(tmp_path: Path, error: ty
         partial.write_text("half")
         raise error
     assert target.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_what_lies_under_the_partial_name_is_not_written_through(tmp_path: Path) -> None:
+    """A run that was killed left it, maybe another user's; in a folder of all it may also be a trap."""
+    (tmp_path / "other.txt").write_text("another's")
+    (tmp_path / ".a.partial.txt").symlink_to("other.txt")
+    with atomic(tmp_path / "a.txt") as partial:
+        partial.write_text("new")
+    assert (tmp_path / "a.txt").read_text() == "new" and (tmp_path / "other.txt").read_text() == "another's"
+    assert sorted(os.listdir(tmp_path)) == ["a.txt", "other.txt"]
+
+
+def test_a_file_that_its_owner_alone_may_replace_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sticky folder, as /tmp is; else the error would come when the file is put in place."""
+    (tmp_path / "a.h5").write_text("old")
+    tmp_path.chmod(0o1777)
+    check_target(tmp_path / "a.h5", overwrite=True)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(ShicError, match=r"a\.h5: belongs to another user"):
+        check_target(tmp_path / "a.h5", overwrite=True)
+    check_target(tmp_path / "b.h5", overwrite=True)
+    tmp_path.chmod(0o777)
+    check_target(tmp_path / "a.h5", overwrite=True)
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_a_clock_that_was_put_back_or_forward_changes_nothing(tmp_path: Path, days: int) -> None:
+    """Whatever a run left behind and however new or old it looks, the next run goes on."""
+    target = tmp_path / "t.h5"
+    target.write_text("old")
+    one = Journal(target, HEADER, replace=True)
+    one.append(b"first")
+    one.checkpoint.write_bytes(b"state")
+    one.close()
+    for path in (target, one.path, one.checkpoint, tmp_path / ".t.h5.lock", tmp_path / ".t.partial.h5"):
+        path.touch()
+        os.utime(path, (time.time() + 86400 * days,) * 2)
+    other = Journal(target, HEADER, replace=True)
+    assert list(other.records()) == [b"first"] and other.checkpoint.read_bytes() == b"state"
+    with other.finishing() as partial:
+        partial.write_bytes(b"new")
+    other.close(remove=True)
+    assert target.read_bytes() == b"new" and os.listdir(tmp_path) == ["t.h5"]
 
 
 def test_targets_that_cannot_be(tmp_path: Path) -> None:

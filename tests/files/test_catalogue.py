@@ -100,6 +100,14 @@ def refused() -> dict[str, tuple[bytes, str]]:
             opening + b"(K\x01J\xff\xff\xff\xff\x85" + floats + b"\x89C\x08aaaaaaaatb.",
             "8 bytes for it",
         ),
+        "numbers in place of bytes": (
+            opening + b"(K\x01K\x01\x85" + floats + b"\x89]tb.",
+            "holds an array of objects",
+        ),
+        "a number in place of a dtype": (
+            opening + b"(K\x01K\x01\x85K\x08\x89C\x08aaaaaaaatb.",
+            "holds an array of objects",
+        ),
         "huge bytes": (b"\x80\x04\x8e" + (1 << 60).to_bytes(8, "little") + b"abc.", "can't be read"),
         "a huge memo": (b"\x80\x02Nr\xff\xff\xff\xff.", "under the number 4294967295"),
         "a huge frame": (b"\x80\x04\x95" + (1 << 60).to_bytes(8, "little") + b"N.", "can't be read"),

@@ -214,7 +214,7 @@ def put(**values: Any) -> Callable[[dict, dict, bytearray], None]:
         (fill("surface.verts", float("inf")), "surface.verts holds numbers that are not finite"),
         (fill("surface.verts", 50.0), "surface.verts holds numbers outside -1 to 1"),
         (fill("surface.uv", -3.0), "surface.uv holds numbers outside 0 to 1"),
-        (fill("surface.faces", -1.0), "surface.faces holds numbers outside"),
+        (fill("surface.faces", -1.0), "surface: faces holds numbers outside"),
         (lambda header, meta, body: header.pop("C"), "safetensors|missing"),
         (
             lambda header, meta, body: header["C"].update(dtype="I32"),

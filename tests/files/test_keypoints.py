@@ -8,11 +8,12 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scoring import keypoints
 
 from shic_cli.base.errors import InputError
-from shic_cli.files.keypoints import image_names, read_pairs
+from shic_cli.files.keypoints import image_names, read_pairs, with_itself
 
 
 def test_pairs_are_ordered_and_share_names(tmp_path: Path) -> None:
@@ -28,6 +29,7 @@ def test_pf_pascal_csv(tmp_path: Path) -> None:
     path.write_text("source_image,target_image,class,XA,YA,XB,YB\nJ/a.jpg,J/b.jpg,1,1;2.5,3;4,5;6,7;8\n")
     (pair,) = read_pairs(path)
     assert (pair.source, pair.target) == ("J/a.jpg", "J/b.jpg")
+    assert pair.compared(pair.source_yx) is pair.source_yx  # those of a csv stay as they are
     assert pair.source_yx.tolist() == [[3, 1], [4, 2.5]] and pair.target_yx.tolist() == [[7, 5], [8, 6]]
     path.write_text("source_image,target_image,class,XA,YA,XB,YB\na,b,1,1;2,3;4,5;6,7\n")
     with pytest.raises(InputError, match="line 2, YB"):
@@ -112,6 +114,7 @@ def test_kinds_and_classes_of_a_plain_file(tmp_path: Path) -> None:
     there, back = read_pairs(path)  # a cow is not matched to a horse
     assert (there.kinds, there.category) == (("p", "q"), "horse") and back.kinds == ("q", "p")
     assert there.target_yx.tolist() == [[8, 7], [6, 5]]
+    assert there.compared(np.array([[1.5, 2.75]])).tolist() == [[1, 2]]  # the pixel that it falls in
     again = there.turned()
     assert (again.source, again.target, again.source_yx.tolist()) == ("b", "a", there.target_yx.tolist())
     with pytest.raises(InputError, match="has no class dog"):
@@ -130,6 +133,36 @@ def test_pairs_are_made_when_they_are_asked_for(tmp_path: Path) -> None:
     first, last = pairs[0], pairs[-1]
     assert (first.source, first.target, last.source, last.target) == ("h0", "h1", "h799", "h798")
     assert last.source_yx.tolist() == [[1, 799], [799, 2]] and last.kinds == ("a", "b")
+
+
+def test_each_image_is_paired_with_itself_with_all_its_keypoints(tmp_path: Path) -> None:
+    """Those of a csv have no names; equal positions are one keypoint."""
+    rows = csv(tmp_path / "p.csv", "a,b,horse,1;2,3;4,5;6,7;8", "c,a,horse,9;9,9;8,2;1,4;5")
+    pairs = with_itself(read_pairs(rows))
+    assert [(pair.source, pair.target, pair.kinds, pair.category) for pair in pairs] == [
+        (name, name, (), "horse") for name in "abc"
+    ]
+    assert [pair.source_yx.tolist() for pair in pairs] == [
+        [[3, 1], [4, 2], [5, 1]],
+        [[7, 5], [8, 6]],
+        [[9, 9], [8, 9]],
+    ]
+    assert all(pair.target_yx is pair.source_yx for pair in pairs) and with_itself([]) == []
+    named = keypoints(tmp_path / "k.json", a={"p": [1, 2], "q": [3, 4]}, b={"q": [5, 6]}, c={"r": [7, 8]})
+    pairs = with_itself(read_pairs(named))  # c shares no keypoint with another and is in no pair
+    assert [(pair.source, pair.target, pair.kinds) for pair in pairs] == [
+        ("a", "a", ("p", "q")),
+        ("b", "b", ("q",)),
+    ]
+    assert with_itself(list(read_pairs(named)))[0].kinds == ("q",)  # of pairs alone what they share is known
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xff", b'a,b\n"' + b"x" * 200_000 + b'"\n'])
+def test_a_csv_that_can_not_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "p.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"p\.csv: can't be read \("):
+        read_pairs(tmp_path / "p.csv")
 
 
 def test_too_many_pairs_are_refused_at_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.files import items
-from shic_cli.files.arrays import read_template
+from shic_cli.files.arrays import read_arrays, read_template
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import LAYOUTS, Template, template_fingerprint
 
@@ -40,6 +40,12 @@ def test_a_template_comes_back(small_template: Template, small_template_file: Pa
     for name in LAYOUTS["shic/template"].fields:
         assert np.array_equal(getattr(found, name), getattr(small_template, name)), name
     assert found.fingerprint == small_template.fingerprint and found.mirror_axis == "x"
+
+
+def test_arrays_are_packed_and_shuffled_which_halves_them(small_template_file: Path) -> None:
+    with h5py.File(small_template_file, "r") as file:
+        for data in file.values():
+            assert (data.compression, data.compression_opts, data.shuffle) == ("gzip", 1, True)
 
 
 def test_fingerprint_is_of_vertices_and_faces(small_template: Template) -> None:
@@ -80,7 +86,18 @@ def link(file: h5py.File) -> None:
         (put("verts", np.zeros(642, "f4")), "/verts has 1 axes, expected 2"),
         (put("geodesic", np.zeros((642, 600), "f4")), "/geodesic has 600 on its axis K, expected 642"),
         (put("mirror", np.full(642, 642, "i4")), "mirror holds numbers outside 0 to 641"),
-        (put("faces", np.full((1280, 3), -1, "i4")), "faces holds numbers outside"),
+        (put("faces", np.full((1280, 3), -1, "i4")), "faces holds numbers outside 0 to 641"),
+        (put("mirror", np.full(642, -1, "i4")), "mirror holds numbers outside 0 to 641"),
+        (put("face_uv", np.full((1280, 3), -1, "i4")), "face_uv holds numbers outside 0 to 641"),
+        (put("face_uv", np.full((1280, 3), 642, "i4")), "face_uv holds numbers outside 0 to 641"),
+        (put("source_to_vertex", np.full(5, -1, "i4")), "source_to_vertex holds numbers outside 0 to 641"),
+        (put("source_to_vertex", np.full(5, 642, "i4")), "source_to_vertex holds numbers outside 0 to 641"),
+        (put("uv", np.full((642, 2), -0.1, "f4")), "uv holds numbers outside 0 to 1"),
+        (put("uv", np.full((642, 2), 1.1, "f4")), "uv holds numbers outside 0 to 1"),
+        (put("verts", np.full((642, 3), 1.1, "f4")), "verts holds numbers outside -1 to 1"),
+        (put("verts", np.full((642, 3), -1.1, "f4")), "verts holds numbers outside -1 to 1"),
+        (put("geodesic", np.full((642, 642), -0.1, "f4")), "geodesic holds numbers outside 0 to 229"),
+        (put("geodesic", np.full((642, 642), 229.5, "f4")), "geodesic holds numbers outside 0 to 229"),
         (attribute("format", "shic/views"), "expected shic/template, found shic/views"),
         (attribute("format", "else"), "is no file of shic's"),
         (attribute("format_version", 2), "format_version is 2, this shic reads 1"),
@@ -153,6 +170,24 @@ def test_a_target_is_kept_unless_overwrite(tmp_path: Path) -> None:
     assert ItemReader(path, "shic/maps").names == ["c.jpg"]
 
 
+def test_what_is_optional_may_be_missing(tmp_path: Path) -> None:
+    """A features file without a basis or features, and maps with an uncertainty of 0 or of the largest."""
+    attrs = {"extractor": "silhouette", "fingerprint": "f", "template": ""}
+    with ItemWriter(tmp_path / "f.h5", "shic/features", params={}, sources={}, attrs=attrs) as writer:
+        writer.add("a", mask=np.ones((3, 3)), crop=np.array([0, 0, 3]), encoded=np.ones(2), feature=None)
+    assert read_arrays(tmp_path / "f.h5", "shic/features")[0] == {}
+    (found,) = ItemReader(tmp_path / "f.h5", "shic/features")
+    assert set(found.arrays) == {"mask", "crop", "encoded"}
+    with ItemWriter(tmp_path / "m.h5", "shic/maps", params={}, sources={}, attrs=ATTRS) as writer:
+        for name, value in {"high": 228, "low": 0}.items():
+            writer.add(name, **item(), uncertainty=np.full((4, 3), value))
+    assert [found.uncertainty.max() for found in ItemReader(tmp_path / "m.h5", "shic/maps")] == [228, 0]
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        put("items/00000000/uncertainty", np.full((4, 3), -0.5, "f2"))(file)
+    with pytest.raises(InputError, match="uncertainty holds numbers outside 0 to 229"):
+        list(ItemReader(tmp_path / "m.h5", "shic/maps"))
+
+
 def test_nothing_to_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ShicError, match="nothing to write"):
         write_items(tmp_path / "m.h5", ())
@@ -170,6 +205,7 @@ def test_nothing_to_write_leaves_nothing(tmp_path: Path) -> None:
             put("items/00000000/score", np.zeros((5, 3), "f4")),
             "/items/00000000/score is float32, expected float16",
         ),
+        (put("items/00000000/vertex", np.full((5, 3), -2, "i4")), "vertex holds numbers outside -1 and up"),
         (drop("items/00000000/mask"), "/items/00000000/mask is missing"),
         (drop("items"), "/items is missing"),
         (lambda file: file["items"].__setitem__("x", np.zeros(3)), "/items/x is not a group"),
@@ -205,7 +241,10 @@ def test_describe_every_part(small_template_file: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("change", [drop("items"), lambda file: file["items"].__setitem__("0", np.zeros(3))])
+@pytest.mark.parametrize(
+    "change",
+    [drop("items"), drop("items/00000000/mask"), lambda file: file["items"].__setitem__("0", np.zeros(3))],
+)
 def test_describe_names_damage_too(tmp_path: Path, change: Callable[[h5py.File], None]) -> None:
     path = write_items(tmp_path / "m.h5")
     with h5py.File(path, "a") as file:

@@ -171,8 +171,9 @@ def test_an_owner_elsewhere_is_stale_after_some_minutes_alone(
     path = owner(tmp_path, host="elsewhere")
     moment = time.time() - old
     os.utime(path, (moment, moment))
-    with pytest.raises(ShicError, match="another run is writing it"):
+    with pytest.raises(ShicError, match="another run is writing it") as caught:
         Lock(tmp_path / "a.h5")
+    assert caught.value.hint.endswith("if none runs, remove .a.h5.owner beside it")
     assert os.listdir(tmp_path) == [".a.h5.owner"]
 
 

@@ -19,7 +19,7 @@ from shic_cli.files.alpha import cut_out
 from shic_cli.files.arrays import read_arrays
 from shic_cli.files.items import ItemReader
 from shic_cli.files.mask_checks import check_mask
-from shic_cli.files.mask_sources import MaskSource
+from shic_cli.files.mask_sources import MaskFolder, MaskSource
 from shic_cli.files.photos import ImageFile, list_images, orientation, turn
 
 Run = Callable[..., tuple[int, str, str]]
@@ -328,3 +328,29 @@ def test_an_outline_that_was_not_filled_is_warned_of(
     write_mask(tmp_path / "masks/h.png", masks[what])
     MaskSource().read(one(photo))
     assert ("is a thin line around something" in caplog.text) == (what == "outline")
+
+
+def test_the_masks_of_every_frame_are_looked_for_beside_the_folder_of_the_video_first(tmp_path: Path) -> None:
+    """As those of photos are; also those of frame 0."""
+    (tmp_path / "clips").mkdir()
+    path = tmp_path / "clips" / "clip.avi"
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 24))
+    for level in (20, 220):
+        video.write(np.full((24, 32, 3), level, np.uint8))
+    video.release()
+    for folder, rows in ((tmp_path, 9), (path.parent, 5)):
+        (folder / "masks" / "clip").mkdir(parents=True)
+        mask = np.zeros((24, 32), np.uint8)
+        mask[:rows, :7] = 255
+        for i in range(2):
+            cv2.imwrite(str(folder / "masks" / "clip" / f"{i:06d}.png"), mask)
+    source = MaskSource()
+    assert [source.read(frame).mask.sum() for frame in list_images([str(path)])] == [63, 63]
+
+
+def test_other_files_among_the_masks_do_not_hide_them(tmp_path: Path) -> None:
+    mask = write_mask(tmp_path / "masks" / "h.png")
+    for name in ("0.txt", "z.json"):
+        (tmp_path / "masks" / name).write_text("")
+    folder = MaskFolder(tmp_path / "masks")
+    assert (folder.find("h.jpg"), folder.count) == (mask, 3)

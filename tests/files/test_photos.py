@@ -9,10 +9,21 @@ import cv2
 import numpy as np
 import pytest
 from inverse import to_photo
-from PIL import Image
+from PIL import Image, features
 
 from shic_cli.base.errors import InputError
-from shic_cli.files.photos import Crop, ImageFile, decode, encode, list_images, listing
+from shic_cli.files.photos import (
+    Crop,
+    ImageFile,
+    count_frames,
+    decode,
+    encode,
+    is_lossy,
+    list_images,
+    listing,
+    orientation,
+    turn,
+)
 
 
 def picture(height: int = 12, width: int = 16) -> np.ndarray:
@@ -45,8 +56,8 @@ def test_png_comes_back() -> None:
     assert np.array_equal(rgb, picture()) and alpha is None
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation_is_applied(orientation: int) -> None:
+@pytest.mark.parametrize("flag", range(1, 9))
+def test_exif_rotation_is_applied(flag: int) -> None:
     """A picture stored as each of EXIF's eight orientations comes out upright."""
     upright = picture()
     stored = {
@@ -58,11 +69,46 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
         6: np.rot90(upright, 1),
         7: upright[::-1, ::-1].transpose(1, 0, 2),
         8: np.rot90(upright, -1),
-    }[orientation]
+    }[flag]
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    exif[0x0112] = flag
     rgb, _ = decode(saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif), "a.png")
     assert np.array_equal(rgb, upright)
+    assert np.array_equal(turn(stored[..., 0], flag), upright[..., 0])
+
+
+@pytest.mark.parametrize("flag", range(12))
+def test_the_orientation_is_one_of_eight_and_upright_if_the_file_says_nonsense(flag: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = flag
+    expected = flag if 1 <= flag <= 8 else 1
+    assert orientation(saved(Image.fromarray(picture()), "JPEG", exif=exif)) == expected
+    assert orientation(saved(Image.fromarray(picture()))) == orientation(b"no picture") == 1
+
+
+@pytest.mark.parametrize(
+    ("format", "lossy"),
+    [("JPEG", True), ("WEBP", True), ("AVIF", True), ("PNG", False), ("BMP", False), ("TIFF", False)],
+)
+def test_formats_that_blur_pixels_are_known(format: str, lossy: bool) -> None:
+    if format == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow writes no AVIF")
+    assert is_lossy(saved(Image.fromarray(picture()), format)) == lossy
+
+
+@pytest.mark.parametrize(
+    ("format", "count"), [("GIF", 3), ("TIFF", 3), ("WEBP", 3), ("PNG", 3), ("BMP", 1), ("JPEG", 1)]
+)
+def test_frames_are_counted_where_a_format_holds_several(format: str, count: int) -> None:
+    first, *others = (Image.fromarray(picture() // (i + 1)) for i in range(3))
+    several = {"save_all": True, "append_images": others} if count > 1 else {}
+    assert count_frames(saved(first, format, **several)) == count
+    assert count_frames(saved(first, format)) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"no picture", b"GIF89a", b"II*\0", b"MM\0*"])
+def test_what_can_not_be_read_counts_as_one_frame(data: bytes) -> None:
+    assert count_frames(data) == 1
 
 
 def test_sixteen_bits_keep_their_high_byte() -> None:

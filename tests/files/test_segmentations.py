@@ -54,6 +54,12 @@ def test_run_lengths_there_and_back(mask: np.ndarray) -> None:
     assert decode_counts(compressed(mask), "a").tolist() == plain["counts"]
 
 
+@pytest.mark.parametrize("corners", [[0, 0, 5, 5], [0, 0, 5, 0, 5, 5, 0], []])
+def test_a_polygon_has_three_corners_of_two_numbers(corners: list[int]) -> None:
+    with pytest.raises(InputError, match=r"a\.segmentation\[0\]: is no polygon"):
+        segmentation_mask([corners], (60, 100), "a")
+
+
 def test_parts_are_joined() -> None:
     polygon = [0, 0, 5, 0, 5, 5, 0, 5]
     parts = [run_lengths(BLOB), polygon, {"size": [60, 100], "counts": compressed(Y > 55)}]

@@ -52,6 +52,7 @@ def test_shares_are_runs_that_cover_everything() -> None:
             shares = [Part(number, count).of(range(total)) for number in range(1, count + 1)]
             assert [i for share in shares for i in share] == list(range(total))
             assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert [number for number in (1, 2, 3) if Part(number, 3).is_first] == [1]
     assert Part.parse("2/8") == Part(2, 8) and Part.parse("1/1") == WHOLE
     assert Part(2, 8).path(Path("a/b.maps.h5")) == Path("a/b.maps.part-2-of-8.h5")
     assert whole_path(Path("a/b.maps.part-2-of-8.h5")) == Path("a/b.maps.h5")

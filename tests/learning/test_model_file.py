@@ -138,28 +138,41 @@ def damage(tensors: dict, meta: dict, how: str) -> None:
         del tensors["C"]
     elif how == "other size":
         tensors["C"] = tensors["C"][:, :5].contiguous()
+    elif how == "other type":
+        tensors["C"] = tensors["C"].double()
+    elif how == "not finite":
+        tensors["C"][0, 0] = torch.nan
+    elif how == "more eigenvectors":
+        tensors["eigenvectors"] = torch.randn(5, 3)
+    elif how == "fewer eigenvectors":
+        tensors["eigenvectors"] = torch.randn(3, 3)
     elif how == "index out of range":
         tensors["surface.faces"][0, 0] = 99
     elif how == "other format":
         meta["format"] = "someone/else"
-    elif how == "other version":
-        meta["format_version"] = "2"
+    elif how in ("newer version", "older version"):
+        meta["format_version"] = "2" if how == "newer version" else "0"
     else:
         meta["meta"] = "{"
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "said"),
     [
-        "missing tensor",
-        "other size",
-        "index out of range",
-        "other format",
-        "other version",
-        "broken metadata",
+        ("missing tensor", r"a tensor is missing or has another size \('C'\)"),
+        ("other size", r"another size \(size mismatch for C: .*\[3, 5\].*\[3, 16\]"),
+        ("other type", r"C is torch.float64, expected torch.float32"),
+        ("not finite", "C is not finite"),
+        ("more eigenvectors", "surface.verts and eigenvectors differ in length"),
+        ("fewer eigenvectors", "surface.verts and eigenvectors differ in length"),
+        ("index out of range", "faces holds numbers outside 0 to 3"),
+        ("other format", "expected shic/model 1, found someone/else 1"),
+        ("newer version", "expected shic/model 1, found shic/model 2"),
+        ("older version", "expected shic/model 1, found shic/model 0"),
+        ("broken metadata", "its metadata: is not JSON"),
     ],
 )
-def test_a_damaged_model_is_refused(tmp_path, how):
+def test_a_damaged_model_is_refused_and_said_what_is_wrong(tmp_path, how, said):
     path = tmp_path / "m.safetensors"
     save_model(path, saved(), overwrite=False)
     tensors = load_file(path)
@@ -167,8 +180,17 @@ def test_a_damaged_model_is_refused(tmp_path, how):
         meta = dict(file.metadata())
     damage(tensors, meta, how)
     save_file(tensors, path, metadata=meta)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=said):
         load_model(path)
+
+
+def test_the_numbers_of_a_model_begin_at_a_multiple_of_eight_bytes(tmp_path):
+    """As readers that map the file into memory expect."""
+    for letters in range(8):
+        path = tmp_path / f"{letters}.safetensors"
+        model_file.write_tensors(path, {"C": torch.ones(2)}, {"name": "x" * letters})
+        assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
+        assert load_file(path)["C"].tolist() == [1, 1]
 
 
 def header(text: str, data: bytes = b"", length: int | None = None) -> bytes:

@@ -94,6 +94,19 @@ def test_cells_and_taps_give_what_rows_give(shape, monkeypatch):
         torch.testing.assert_close(one[1], other[1], atol=1e-6, rtol=0)
 
 
+def test_a_cell_without_a_feature_gives_zeros_and_no_nan(monkeypatch):
+    features, yx = torch.zeros(1, D, 3, 3), torch.rand(1, 80, 2) * (SIDE - 1)
+    for where in (("cpu",), ()):  # as Taps, and as rows
+        monkeypatch.setattr(similarity, "TAPS_ON", where)
+        bank = Bank.build(features, yx, torch.ones(1, 80, dtype=torch.bool), SIDE)
+        assert not torch.cat([s for s, _ in bank.similarities(torch.eye(D))]).any()
+
+
+def test_a_peak_is_found_on_devices_that_numpy_can_not_read():
+    value, column = similarity.peak(torch.empty(5, 3, device="meta"))
+    assert value.shape == column.shape == (5,) and value.device.type == column.device.type == "meta"
+
+
 def test_agreement_prefers_the_view_that_agrees_with_the_whole_object(scene):
     features, yx, visible, _ = scene
     visible = torch.ones_like(visible)

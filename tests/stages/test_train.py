@@ -402,6 +402,7 @@ def test_synthetic_pictures_alone_are_enough(folder, album, shic):
     assert [Path(name).name for name in read_meta(folder / "model.safetensors")["sources"]] == [
         "template",
         "synth.h5",
+        "start",
     ]
 
 

@@ -18,7 +18,7 @@ from shic_cli.stages.synth_frames import Framer, random_camera
 from shic_cli.surface.cameras import look_at
 from shic_cli.surface.mesh import vertex_normals
 from shic_cli.surface.prepared import surface
-from shic_cli.surface.viewpoints import parse_views, photo_azimuths, random_viewpoint, view_of
+from shic_cli.surface.viewpoints import parse_views, photo_azimuths, random_viewpoint, seen_from, view_of
 
 COMPASS = {
     0: "front",
@@ -148,3 +148,9 @@ def test_photos_tell_where_they_are_taken_from(small_template, tmp_path, azimuth
     views = SynthConfig(like_photos=1.0)
     drawn = [random_camera(small_template.verts, views, chance(i), np.array([azimuth]))[1] for i in range(20)]
     assert max(abs((each - azimuth + 180) % 360 - 180) for each in drawn) < 60
+
+
+def test_what_photos_see_is_said_in_words():
+    assert seen_from(np.array([90.0, 80, 100, 270])) == "left side 75%, right side 25%"
+    assert seen_from(np.array([0.0, 359, 180])) == "front 67%, back 33%"
+    assert seen_from(np.zeros(0)) == "template nowhere"

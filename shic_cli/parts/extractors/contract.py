@@ -32,6 +32,7 @@ class ExtractorDefaults(PartDefaults, Protocol):
     sees_whole_object: bool = (
         False  # True: each feature knows the whole object, so a pointwise decoder suffices
     )
+    small: bool = False  # True: quick and small, so that each of several processes may have a copy of it
     unit: bool = True  # False: a decoder gets the features at their own length, not as unit vectors
     pillow: bool = False  # True: a photo's crop is resampled by Pillow's bilinear filter, not by area
     agreement: float = 0.0  # what `--agreement -1` of `shic pseudo-gt` takes

@@ -21,7 +21,7 @@ class Picture(ExtractorDefaults):
     """
 
     name = "picture"
-    needs_mask = True
+    needs_mask = small = True
     sees_whole_object = False
     unit = False  # the length of a feature is its contrast
     decoder = "unet"

@@ -24,7 +24,7 @@ class Silhouette(ExtractorDefaults):
     """
 
     name = "silhouette"
-    needs_mask = of_mask = True
+    needs_mask = of_mask = small = True
     sees_whole_object = True  # the feature of each cell knows the whole outline
     agreement, matching = 2.0, "maximum"  # as it was measured to be best
     side = 128

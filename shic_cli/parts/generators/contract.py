@@ -37,6 +37,7 @@ class Scene:
     limbs: np.ndarray | None = None  # (S, S, L) f4, of each limb: 1 at its tip, 0 where it ends and elsewhere
     kinds: tuple[str, ...] = ()  # what each of the L limbs is: fore, hind, tail, head, other
     inner: np.ndarray | None = None  # (S, S) f4, 0..1: faces the body's middle, as the inside of a leg
+    coat: np.ndarray | None = None  # (S, S, 3) f4, 0..1: colours that a photo of the class gives the surface
 
 
 class GeneratorDefaults(PartDefaults, Protocol):

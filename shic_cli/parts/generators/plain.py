@@ -13,6 +13,7 @@ from shic_cli.parts.generators.contract import GeneratorDefaults, Scene
 
 COATS = ("plain", "patches", "spots", "stripes", "bands")
 SHARES = (0.4, 0.2, 0.1, 0.1, 0.2)  # how often each of COATS is drawn
+EVEN = 0.85  # share of pictures in which far legs are as bright as near ones, as in most photos
 LATTICE = 16  # nodes a side of the periodic lattice from which solid noise is interpolated
 
 
@@ -39,11 +40,17 @@ class Plain(GeneratorDefaults):
         behind = behind * np.float32(rng.uniform(0.7, 1.2))
         picture = cv2.resize(behind, (size, size), interpolation=cv2.INTER_LINEAR)
         points, normals = scene.point[scene.mask], scene.normal[scene.mask]
-        colors = coat(points, normals @ scene.up, rng)
+        if scene.coat is None:
+            colors = coat(points, normals @ scene.up, rng)
+        else:
+            colors = worn(scene.coat[scene.mask], points, rng)
         hidden = occlusion(scene)
         if scene.limbs is not None and scene.inner is not None:
-            colors = markings(colors, scene.limbs[scene.mask], scene.kinds, points, rng)
+            if scene.coat is None:
+                colors = markings(colors, scene.limbs[scene.mask], scene.kinds, points, rng)
             hidden = np.maximum(hidden, rng.uniform(0.1, 1) * scene.inner[scene.mask])
+        if rng.random() < EVEN:
+            hidden = np.zeros_like(hidden)
         picture[scene.mask] = illuminate(colors, normals, scene.up, hidden, rng)
         picture += rng.standard_normal((size, size, 1), dtype=np.float32) * np.float32(rng.uniform(0, 0.05))
         picture *= 255
@@ -107,6 +114,20 @@ def coat(points: np.ndarray, upward: np.ndarray, rng: np.random.Generator) -> np
     if rng.random() < 0.5:
         shade = step(-upward + 0.3 * solid_noise(points, 8, rng), rng.uniform(0, 0.5), rng.uniform(0.3, 1))
         colors = colors + shade * rng.uniform(0.4, 1) * (belly - colors)
+    return grained(colors, points, rng)
+
+
+def worn(colors: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The `colors` `(P, 3)` of a photo's coat, in 0..1, lighter or darker and of another tint, with grain.
+
+    They hold the light that the photo was taken in, so they are lighter on the whole than what they become.
+    """
+    tint = 1 + 0.1 * rng.normal(size=3).astype(np.float32)
+    return grained(colors * tint * np.float32(rng.uniform(0.9, 1.6)), points, rng)
+
+
+def grained(colors: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`colors` `(P, 3)` with the unevenness of fur."""
     grain = solid_noise(points, rng.uniform(40, 80), rng) + solid_noise(points, rng.uniform(10, 30), rng)
     return colors * (1 + rng.uniform(0.02, 0.2) * grain[:, None])
 
