@@ -36,7 +36,7 @@ SYNTH = (
     "--generator",
     "plain",
     "--check",
-    "0.5",
+    "0.993",
     "--masker",
     "grabcut",
 )

@@ -20,6 +20,8 @@ import shic_cli
 PACKAGE = Path(shic_cli.__file__).parent
 # Follows a pickle's instructions with stand-ins of its own in place of every function and class.
 READERS_OF_PICKLES = {"catalogue.py": {"pickle", "pickletools"}}
+# What a worker loads was dumped by the process that started it, and is in no file.
+OWN = {"base/workers.py": ["import pickle", "pickle.loads"]}
 MODULES = {
     *(
         "pickle",
@@ -116,7 +118,7 @@ def test_nothing_in_the_package_runs_what_a_file_says() -> None:
         str(path.relative_to(PACKAGE)): faults(tree, READERS_OF_PICKLES.get(path.name, set()))
         for path, tree in sources()
     }
-    assert len(found) > 40 and not {name: each for name, each in found.items() if each}
+    assert len(found) > 40 and {name: each for name, each in found.items() if each} == OWN
 
 
 def test_a_dictionary_of_options_trusts_no_code_either() -> None:

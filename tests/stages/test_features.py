@@ -87,15 +87,15 @@ def test_features_that_are_not_finite_are_refused_wherever_they_are_used(
 @pytest.fixture
 def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """`interrupted(n)` lets the writing of item n raise KeyboardInterrupt; `interrupted(0)` none."""
-    add, count = ItemWriter.add, [0, 0]
+    keep, count = ItemWriter.keep, [0, 0]
 
-    def stopping(self: ItemWriter, name: str, **arrays: np.ndarray) -> None:
+    def stopping(self: ItemWriter, name: str, record: bytes) -> None:
         count[1] += 1
         if count[0] == count[1]:
             raise KeyboardInterrupt
-        add(self, name, **arrays)
+        keep(self, name, record)
 
-    monkeypatch.setattr(ItemWriter, "add", stopping)
+    monkeypatch.setattr(ItemWriter, "keep", stopping)
 
     def set_(number: int) -> None:
         count[:] = [number, 0]
