@@ -74,9 +74,8 @@ def command(
     if heatmap:
         check_pixel(images, masks, heatmap)
     predictor = Predictor(model, resolve_device(device), config, weights)
-    output = output or Path(
-        f"{Path(images[0].name).stem}.maps.h5" if len(images) == 1 else "predictions.maps.h5"
-    )
+    single = len(images) == 1
+    output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if single else "predictions.maps.h5")
     masks_of_photos = mask_source(predictor, masks, masker, weights, class_name)
     if heatmap:
         target = output.with_name(output.name.removesuffix(".h5").removesuffix(".maps") + ".heatmap.png")
@@ -85,18 +84,11 @@ def command(
             end.wrote(target)
         return
     drawn = {"wanted": config.pictures, "unsure": config.unsure}
-    pictures = Pictures(
-        output, predictor.surface, texture, predictor.device, single=len(images) == 1, **drawn
-    )
+    pictures = Pictures(output, predictor.surface, texture, predictor.device, single=single, **drawn)
     tracked = partial(track, quicker="--flip off --estimate mode, or a GPU,")
-    shared: dict[str, Any] = {
-        "overwrite": overwrite,
-        "pictures": pictures,
-        "workers": workers,
-        "track": tracked,
-        "part": part,
-        "sources": {"model": source(predictor.path)},
-    }
+    sources = {"model": source(predictor.path)}
+    shared: dict[str, Any] = {"overwrite": overwrite, "pictures": pictures, "sources": sources}
+    shared |= {"workers": workers, "track": tracked, "part": part}
     with end, options.drawing(contact_sheet, output, predictor.surface.colors, overwrite):
         film = f"shic export {output} -o {images[0].path.stem}.colors.mp4" if images[0].video else ""
         end.next = options.joined(part, output) or film or f"shic view {output}"

@@ -194,14 +194,9 @@ def pseudo_gt(
     made_with = {**extractor.settings, "fingerprint": extractor.fingerprint}
     params = {**config.params(), "extractor": made_with, **settings}
     attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
+    sources = {**sources, **made_from}
     with ItemWriter(
-        path,
-        "shic/maps",
-        params=params,
-        sources={**sources, **made_from},
-        attrs=attrs,
-        overwrite=overwrite,
-        part=part,
+        path, "shic/maps", params=params, sources=sources, attrs=attrs, overwrite=overwrite, part=part
     ) as writer:
         left = [name for name in part.of(names) if name not in writer]
         if left:  # a share that is finished needs no views
