@@ -56,6 +56,7 @@ PAPER: dict[type, dict[str, Any]] = {
         "synthetic": 0.1,
         "near": 0.0,
         "natural": 1.0,
+        "fits": 0,
         "foreground": 0.0,
         "tokens": "raw",
         "draw": "vertices",

@@ -139,6 +139,13 @@ class FitConfig(Checked):
         low=0,
         high=229,
     )
+    least: float = setting(
+        0.5,
+        "A body fits if its overlap with the mask is at least this (intersection over union).",
+        low=0,
+        high=1,
+    )
+    drop: bool = setting(False, "Leave out photos that no body fits; else they keep their maps.")
     pictures: bool = setting(True, "Draw each body over its photo, and write its mesh.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
 

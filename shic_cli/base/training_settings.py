@@ -63,6 +63,12 @@ class TrainConfig(Checked):
         " and without annotated photos.",
         low=-1,
     )
+    fits: int = setting(
+        -1,
+        "Photos whose bodies the last quarter of the epochs learns from: the template is fitted to each, as"
+        " by `shic fit`. -1: 60 for a unet with synthetic pictures, else 0.",
+        low=-1,
+    )
     near: float = setting(
         -1.0,
         "Weight of telling the near side of the body from the far side on synthetic pictures; -1: 0.3 for a"

@@ -52,6 +52,6 @@ def command(
     with end:
         end.facts = {"photos": len(part.of(reader.names))}
         end.next = options.joined(part, output) or f"shic view {maps} {output}"
-        pictures = fit(reader, shape, output, config, template_source=source(template), **shared)
+        pictures = fit(reader, shape, output, config, sources={"template": source(template)}, **shared)
         end.wrote(options.written(part, output), *pictures)
         end.look = str(next(iter(pictures), ""))

@@ -140,7 +140,8 @@ LAYOUTS: dict[str, Layout] = {
         maker="shic pseudo-gt",
     ),
 }
-LABELS = ("pseudo", "synthetic", "predicted", "annotated")
+LABELS = ("pseudo", "synthetic", "predicted", "fitted", "annotated")
+EXACT = ("synthetic", "fitted")  # labels that training takes as they are
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from shic_cli.base.settings import MARGIN
 from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
+from shic_cli.files.layouts import EXACT
 from shic_cli.files.photos import Crop, decode
 from shic_cli.learning import augment
 from shic_cli.learning.batches import Example, flip_points
@@ -185,8 +186,12 @@ class Examples:
         return True
 
     def is_natural(self, index: int) -> bool:
-        """Whether example number `index` is a photo."""
-        return self.entries[index][0].header.attrs["labels"] != "synthetic"
+        """Whether example number `index` is a photo, except one that a body was fitted to."""
+        return self.entries[index][0].header.attrs["labels"] not in EXACT
+
+    def add(self, reader: ItemReader, copies: int) -> None:
+        """Add the pictures of a maps file, each of them `copies` times."""
+        self.entries += [(reader, name) for name in reader.names] * copies
 
     def draw(self, number: int, generator: torch.Generator) -> list[torch.Tensor]:
         """The indices `(P,)` of the labelled points that a step takes, for each of `number` examples."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # cuts outlines off.
 OPEN = (
     *("dim", "points", "epochs", "batch", "rate", "schedule", "mirror", "natural", "augment", "precision"),
-    *("foreground", "tokens", "draw", "variants", "near", "rough", "start"),
+    *("foreground", "tokens", "draw", "variants", "near", "rough", "start", "fits"),
 )
 USUAL: dict[str, Any] = {"foreground": 0.1, "tokens": "unit", "draw": "pixels", "variants": 2}
 MEASURED = {
@@ -41,6 +41,7 @@ MEASURED = {
         "schedule": "cosine",
         "mirror": "on",
         "natural": 0.0,
+        "fits": 60,
         "near": 0.3,
         "augment": "off",
         "rough": "on",
@@ -66,6 +67,8 @@ def settle(
         meant |= USUAL | MEASURED[decoder] | ({"augment": "off"} if encoder.sees_whole_object else {})
         if isinstance(encoder, Guided):  # the frozen network would have to see every picture twice
             meant["mirror"] = "off"
+        if not {"pseudo", "synthetic"} <= set(labels):
+            meant["fits"] = 0
         if "annotated" in labels or "synthetic" not in labels:
             meant["natural"] = 1.0
         if not has_bfloat16(device):

@@ -18,7 +18,7 @@ from shic_cli.base.ranks import gather
 from shic_cli.base.recipes import by_recipe
 from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.items import ItemReader
-from shic_cli.files.layouts import Surface, Template
+from shic_cli.files.layouts import EXACT, Surface, Template
 from shic_cli.learning import losses
 from shic_cli.learning.batches import Batch, Example, collate, flip_points, masking_of
 from shic_cli.learning.canonical_map import CanonicalMap
@@ -33,6 +33,8 @@ from shic_cli.parts.extractors.make import make_extractor
 
 log = logging.getLogger("shic")
 
+SECOND = 0.25  # share of the epochs that learn from fitted bodies too
+AGAIN = 0.5  # the step size that they begin with, as a share of the first
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses that only photos have
 MIDDLE = 0.01  # a vertex nearer to the mirror plane is on neither side; the template's largest side is 1
 RIVALS = 512  # random vertices that stand for all vertices in a step of a U-Net
@@ -90,12 +92,12 @@ class Trainer:
                 " make some with `shic synth`"
             )
         config = settle(config, encoder, device, labels)
-        if config.natural == 0 and labels != {"synthetic"}:
+        if config.natural == 0 and labels - set(EXACT):
             log.info(
-                "photos are left out: pseudo-labels have larger errors than this map has without them"
+                "the photos' own labels are left out: they have larger errors than this map has without them"
                 " (--natural 1 takes them)"
             )
-            readers = [reader for reader in readers if reader.header.attrs["labels"] == "synthetic"]
+            readers = [reader for reader in readers if reader.header.attrs["labels"] in EXACT]
             if not readers:
                 raise InputError(
                     "--natural 0 leaves no pictures to train on", "make synthetic ones with `shic synth`"
@@ -207,11 +209,19 @@ class Trainer:
         return getattr(self.config, name) * (self.config.natural if name in NATURAL else 1)
 
     def rate(self, epoch: float) -> float:
-        """The step size that the schedule gives after `epoch` epochs."""
-        done = epoch / self.config.epochs
+        """The step size that the schedule gives after `epoch` epochs; a second round begins it anew."""
+        second = self.first <= epoch and self.first < self.config.epochs
+        start, end = (self.first, self.config.epochs) if second else (0, self.first)
+        done, rate = (epoch - start) / max(end - start, 1), self.config.rate * (AGAIN if second else 1)
         if self.config.schedule == "cosine":
-            return self.config.rate * (1 + math.cos(math.pi * done)) / 2
-        return self.config.rate * (0.1 if done >= 0.5 else 1)
+            return rate * (1 + math.cos(math.pi * min(done, 1))) / 2
+        return rate * (0.1 if done >= 0.5 else 1)
+
+    @property
+    def first(self) -> int:
+        """The epochs of the first round; the rest learn from bodies that are fitted to photos too."""
+        epochs = self.config.epochs
+        return epochs - round(SECOND * epochs) if self.config.fits else epochs
 
     def _places(self, batch: list[int]) -> list[int]:
         """The places in `batch` of the pictures that this rank works on.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import Failures, ShicError
+from shic_cli.base.errors import Failures, InputError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.result_settings import FitConfig
 from shic_cli.base.workers import number_of, one_thread, spread
@@ -40,7 +40,6 @@ from shic_cli.surface.rig import Rig
 log = logging.getLogger("shic")
 
 POINTS = 600  # vertices that stand for the whole body
-LEAST = 0.5  # a body that overlaps the mask by less than this does not fit
 FRAME = 1.3  # width of the square that the body is drawn in, in sides of the object
 PIXELS = 320  # a side of it
 LEAST_PHOTOS = 2  # for which a process pays: it starts in the time of half a photo
@@ -109,7 +108,7 @@ def fit(
     config: FitConfig,
     *,
     seed: int = 0,
-    template_source: dict[str, str] | None = None,
+    sources: dict[str, dict[str, str]] | None = None,
     overwrite: bool = False,
     track: Track = plain_track,
     part: Part = WHOLE,
@@ -128,8 +127,8 @@ def fit(
     check_template(maps, template.fingerprint)
     folder = path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
     failures, drawn = Failures(), False
-    sources = {"maps": source(maps.path)} | ({"template": template_source} if template_source else {})
-    attrs = {"labels": maps.header.attrs["labels"], "template": template.fingerprint}
+    sources = {"maps": source(maps.path), **(sources or {})}
+    attrs = {"labels": "fitted", "template": template.fingerprint}
     params = {**config.params(), "seed": seed}
     names = part.of(maps.names)
     writing = ItemWriter(
@@ -145,10 +144,15 @@ def fit(
                     raise done
                 if done.note:
                     log.warning("%s: %s", name, done.note)
+                    if config.drop:
+                        continue
                 writer.add(name, **done.arrays)
                 _write(folder, name, done.pictures)
                 drawn = drawn or bool(done.pictures)
         failures.check(len(names))
+        if not len(writer):
+            fact = f"{maps.path}: no body fits any of its {len(names)} photos"
+            raise InputError(fact, "look at its maps with `shic view`, or give a smaller --least")
     writer.end(failures, len(names))
     return [folder] if drawn else []
 
@@ -172,22 +176,22 @@ def _attempt(fitter: Fitter, maps: ItemReader, config: FitConfig, seed: int, nam
     try:
         item = maps[name]
         check_indices(item.vertex, len(fitter.template.verts), f"{name}: vertex", lowest=-1)
-        body, note = _fit_item(fitter, item, seed)
+        body, note = _fit_item(fitter, item, config, seed)
         drawn = {} if body is None or not config.pictures else _drawn(item, body, Surface.of(fitter.template))
         return Done(_arrays(item, body, config), drawn, note)
     except ShicError as error:
         return error
 
 
-def _fit_item(fitter: Fitter, item: Item, seed: int) -> tuple[Body | None, str]:
+def _fit_item(fitter: Fitter, item: Item, config: FitConfig, seed: int) -> tuple[Body | None, str]:
     """The body of a photo, or None and the reason if none fits."""
-    known = item.vertex >= 0
+    known, what = item.vertex >= 0, "it is left out" if config.drop else "its map is kept"
     if known.sum() < 2:
-        return None, "its map has hardly a pixel and is kept"
+        return None, f"its map has hardly a pixel, {what}"
     uncertainty = _uncertainty(item)
     body = fitter.fit(item.vertex, uncertainty, item.mask, seed)
-    if body.overlap < LEAST:
-        return None, f"no body fits (overlap {body.overlap:.2f}), its map is kept"
+    if body.overlap < config.least:
+        return None, f"no body fits (overlap {body.overlap:.2f}), {what}"
     return body, ""
 
 

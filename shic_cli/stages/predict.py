@@ -22,7 +22,7 @@ from shic_cli.files.photos import Crop, ImageFile, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.coarse_to_fine import ACROSS, medians
 from shic_cli.learning.encode import cut, decoder_input, each_result, processes
-from shic_cli.learning.model_file import load_model, require
+from shic_cli.learning.model_file import Saved, load_model, require
 from shic_cli.learning.similarity import peak, sample
 from shic_cli.parts.extractors.carried import Carried
 from shic_cli.parts.extractors.contract import Extractor
@@ -101,6 +101,7 @@ class Predictor:
 
     It has `surface`, `vertex_embeddings` `(K, D)`, `needs_mask`, and `template`, the template's fingerprint.
     The path may be a repository of the hub that was pulled, OWNER/NAME; `path` is then the file in it.
+    `saved` is a model that was read already.
     """
 
     def __init__(
@@ -109,9 +110,12 @@ class Predictor:
         device: torch.device,
         config: PredictConfig | None = None,
         weights: Path | None = None,
+        saved: Saved | None = None,
     ) -> None:
-        self.path = path = model_path(path, weights)
-        saved = load_model(path, device)
+        if saved is None:
+            path = model_path(path, weights)
+            saved = load_model(path, device)
+        self.path = path
         require(saved.meta, {"encoder": dict, "encoder_fingerprint": str, "template": str}, path)
         self.map, self.surface, self.meta = saved.map, saved.surface, saved.meta
         self.device, self.config = device, config or PredictConfig()

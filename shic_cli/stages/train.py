@@ -24,6 +24,7 @@ from shic_cli.files.shards import Part
 from shic_cli.learning.model_file import write_model
 from shic_cli.learning.start import start_source
 from shic_cli.learning.trainer import NATURAL, Trainer
+from shic_cli.stages.second_round import SecondRound
 from shic_cli.stages.train_log import TrainLog
 
 T = TypeVar("T")
@@ -84,23 +85,40 @@ def train(
         raise SettingError("every loss has weight 0", "give one of them a weight")
     trainer.check_team()
     sources = sources | start_source(trainer.config.start)
-    made_by = {
+    run = {
         "params": trainer.config.params(),
         "encoder": trainer.examples.encoder.fingerprint,
         "seed": seed,
         "sources": sources,
     }
+    second = _second_round(trainer, readers, path, run, weights, track)
     if trainer.team.is_first:
-        _train_first(trainer, Journal(path, made_by, replace=overwrite), sources, last, track)
+        _train_first(trainer, Journal(path, run, replace=overwrite), sources, second, last, track)
     else:
-        _train_along(trainer)
+        _train_along(trainer, second)
     return trainer.history
+
+
+def _second_round(
+    trainer: Trainer,
+    readers: list[ItemReader],
+    path: Path,
+    run: dict[str, Any],
+    weights: Path | None,
+    track: Track,
+) -> SecondRound | None:
+    """The second round of a training, or None if it has one alone."""
+    photos = [reader for reader in readers if reader.header.attrs["labels"] == "pseudo"]
+    if trainer.first == trainer.config.epochs or not photos:
+        return None
+    return SecondRound(photos, path, run, weights, track)
 
 
 def _train_first(
     trainer: Trainer,
     journal: Journal,
     sources: dict[str, Any],
+    second: SecondRound | None,
     last: Callable[[list[dict[str, float]]], None] | None,
     track: Track,
 ) -> None:
@@ -117,7 +135,7 @@ def _train_first(
             log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
         gather(None)  # wait until the other ranks have read it, before it is replaced
         with TrainLog(journal.target, trainer.epoch) as rows:
-            for means in _epochs(trainer, track):
+            for means in _epochs(trainer, second, track):
                 rows.add(trainer.epoch, trainer.rate(trainer.epoch), means)
                 said = " ".join(f"{name} {value:.4f}" for name, value in means.items())
                 log.debug("epoch %d: %s", trainer.epoch, said)
@@ -131,26 +149,31 @@ def _train_first(
         journal.close(remove=done)
 
 
-def _train_along(trainer: Trainer) -> None:
+def _train_along(trainer: Trainer, second: SecondRound | None) -> None:
     """Train to the end as any rank except the first."""
     if checkpoint := gather(None)[0]:
         trainer.load_checkpoint(checkpoint)
     gather(None)
-    for _ in _epochs(trainer, plain_track):
+    for _ in _epochs(trainer, second, plain_track):
         pass
 
 
-def _epochs(trainer: Trainer, track: Track) -> Iterator[dict[str, float]]:
+def _epochs(trainer: Trainer, second: SecondRound | None, track: Track) -> Iterator[dict[str, float]]:
     """Train until the last epoch and yield the mean losses of each epoch."""
-    start, total = trainer.epoch, trainer.config.epochs
+    total = trainer.config.epochs
     steps = math.ceil(len(trainer.examples) / trainer.config.batch)
     log.info("training on %d pictures, %d steps an epoch, %d epochs", len(trainer.examples), steps, total)
+    done = steps * trainer.epoch
 
     def along(
         items: Iterable[T], _: int, description: str, status: Callable[[], str] | None = None, start: int = 0
     ) -> Iterable[T]:
         """Track the steps of one epoch as a part of all steps, so that the time left is that of all."""
-        return track(items, steps * total, description, status, steps * trainer.epoch)
+        return track(items, done + steps * (total - trainer.epoch), description, status, done)
 
-    for _ in range(start, total):
+    while trainer.epoch < total:
+        if second is not None and trainer.epoch >= trainer.first:
+            second.begin(trainer)
+            second, steps = None, math.ceil(len(trainer.examples) / trainer.config.batch)
         yield trainer.run_epoch(along)
+        done += steps

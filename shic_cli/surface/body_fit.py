@@ -15,6 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_edt
 from torch.nn import functional as F
 
 from shic_cli.surface.cameras import look_at
@@ -78,7 +79,8 @@ def _distances(pixels: np.ndarray, middle: np.ndarray, side: float) -> np.ndarra
     grid = ((pixels - middle) / (side * cell) + FIELD / 2).astype(int).clip(0, FIELD - 1)
     empty = np.ones((FIELD, FIELD), np.uint8)
     empty[tuple(grid.T)] = 0
-    return cv2.distanceTransform(empty, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) * np.float32(cell)
+    # OpenCV's distances differ in their last digits from call to call.
+    return distance_transform_edt(empty).astype(np.float32) * np.float32(cell)
 
 
 def _drawn(mask: np.ndarray, pixels: np.ndarray, side: float, rng: np.random.Generator) -> np.ndarray:

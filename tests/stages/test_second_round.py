@@ -1,0 +1,140 @@
+"""The second round of `shic train`: bodies fitted to the photos are labels."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from beast import beast as beast
+
+from shic_cli.base.settings import SynthConfig
+from shic_cli.base.training_settings import TrainConfig
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.layouts import Template
+from shic_cli.learning.examples import Examples
+from shic_cli.learning.trainer import Trainer
+from shic_cli.stages import second_round
+from shic_cli.stages.synth import synthesize
+from shic_cli.stages.train import train
+from shic_cli.surface import body_fit
+
+CONFIG = TrainConfig(encoder="picture", epochs=4, batch=4, points=50, start="none", fits=3)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_fit, "STEPS", 16)
+    monkeypatch.setattr(second_round, "OVERLAP", 0.0)
+
+
+@pytest.fixture(scope="module")
+def maps(beast: Template, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four photos with labels of `pseudo-gt`, and four synthetic pictures."""
+    folder = tmp_path_factory.mktemp("maps")
+    pictures = folder / "synth.h5"
+    synthesize(beast, pictures, SynthConfig(number=4, size=96), torch.device("cpu"), seed=3, sources={})
+    attrs = {"labels": "pseudo", "template": beast.fingerprint}
+    with ItemWriter(folder / "pgt.h5", "shic/maps", params={}, sources={}, attrs=attrs) as writer:
+        for item in ItemReader(pictures, "shic/maps"):
+            writer.add(item.name, **item.arrays)
+    return [folder / "pgt.h5", pictures]
+
+
+def run(template: Template, maps: list[Path], path: Path, config: TrainConfig = CONFIG) -> None:
+    train(template, maps, path, config, torch.device("cpu"), sources={}, overwrite=True)
+
+
+def test_the_last_epochs_see_photos_with_their_bodies_labels(
+    beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of four epochs see the synthetic pictures alone, the last one as many copies of photos as make a
+    quarter of its pictures; their labels are a body's, and the maps that it was fitted to are gone.
+    """
+    seen, own = [], Trainer.run_epoch
+
+    def noted(trainer: Trainer, *given: object) -> dict[str, float]:
+        seen.append([reader.header.attrs["labels"] for reader, _ in trainer.examples.entries])
+        return own(trainer, *given)
+
+    monkeypatch.setattr(Trainer, "run_epoch", noted)
+    monkeypatch.setattr(second_round, "SHARE", 0.6)
+    run(beast, maps, tmp_path / "model.safetensors")
+    assert seen == [["synthetic"] * 4] * 3 + [["synthetic"] * 4 + ["fitted"] * 6]
+    fits = ItemReader(tmp_path / "model.fits.h5", "shic/maps")
+    assert len(fits) == 3 and fits.header.attrs["labels"] == "fitted"
+    assert not list(tmp_path.glob("*.photos.h5*"))
+
+
+def test_a_run_that_ends_in_the_second_round_goes_on(
+    beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bodies are not fitted again, and the model is the same to the byte."""
+    run(beast, maps, tmp_path / "whole.safetensors")
+    own, target = Examples.add, tmp_path / "whole.again.safetensors"
+    (tmp_path / "cut").mkdir()
+    target = tmp_path / "cut" / "whole.safetensors"
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Examples, "add", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(beast, maps, target)
+    monkeypatch.setattr(Examples, "add", own)
+    monkeypatch.setattr(second_round, "fit", stopped)  # it would be called to fit them again
+    run(beast, maps, target)
+    assert target.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_other_settings_fit_again(
+    beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bodies of another run of the same name are replaced."""
+    run(beast, maps, tmp_path / "model.safetensors")
+    before = (tmp_path / "model.fits.h5").read_bytes()
+    train(
+        beast,
+        maps,
+        tmp_path / "model.safetensors",
+        CONFIG,
+        torch.device("cpu"),
+        seed=1,
+        sources={},
+        overwrite=True,
+    )
+    assert (tmp_path / "model.fits.h5").read_bytes() != before
+
+
+def test_photos_that_no_body_fits_are_left_out(
+    beast: Template, maps: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With none left, training goes on with the synthetic pictures."""
+    monkeypatch.setattr(second_round, "OVERLAP", 1.0)
+    with caplog.at_level(logging.INFO, "shic"):
+        run(beast, maps, tmp_path / "model.safetensors")
+    assert "learning from 0 photos" in caplog.text and "it is left out" in caplog.text
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_photos_that_cannot_be_read_do_not_end_the_training(
+    beast: Template, maps: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A photo with broken data is named; with nothing but such photos there is no second round."""
+    attrs = {"labels": "pseudo", "template": beast.fingerprint}
+    with ItemWriter(tmp_path / "pgt.h5", "shic/maps", params={}, sources={}, attrs=attrs) as writer:
+        for item in ItemReader(maps[0], "shic/maps"):
+            writer.add(item.name, **{**item.arrays, "encoded": np.zeros(9, np.uint8)})
+    run(beast, [tmp_path / "pgt.h5", maps[1]], tmp_path / "model.safetensors")
+    assert "second round: all 3 inputs failed" in caplog.text
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_no_fits_without_photos_or_by_wish(beast: Template, maps: list[Path], tmp_path: Path) -> None:
+    """Synthetic pictures alone, or --fits 0, make one round."""
+    for given, fits in ((maps[1:], -1), (maps, 0)):
+        run(beast, given, tmp_path / "model.safetensors", TrainConfig(**{**CONFIG.params(), "fits": fits}))
+    assert not (tmp_path / "model.fits.h5").exists()
