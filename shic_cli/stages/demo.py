@@ -101,7 +101,8 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
         f"shic pseudo-gt imgs/ --extractor silhouette -o pgt.h5{device_option}",
         f"shic synth --number {config.synthetic} --size {config.size} --contact-sheet synth.png"
         f"{seed_option}{device_option}",
-        f"shic train --encoder picture --start animals --epochs {config.epochs}{seed_option}{device_option}",
+        f"shic train --encoder picture --start animals --fits 0 --epochs {config.epochs}"
+        f"{seed_option}{device_option}",
         f"shic predict test/imgs/ -o predictions.maps.h5{device_option}",
         f"shic pseudo-gt test/imgs/ --extractor silhouette -o zero_shot.maps.h5{device_option}",
         "shic eval geodesic zero_shot.maps.h5 --annotations annotations.json --json",

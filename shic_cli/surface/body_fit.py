@@ -80,7 +80,7 @@ def _distances(pixels: np.ndarray, middle: np.ndarray, side: float) -> np.ndarra
     empty = np.ones((FIELD, FIELD), np.uint8)
     empty[tuple(grid.T)] = 0
     # OpenCV's distances differ in their last digits from call to call.
-    return distance_transform_edt(empty).astype(np.float32) * np.float32(cell)
+    return np.asarray(distance_transform_edt(empty), np.float32) * np.float32(cell)
 
 
 def _drawn(mask: np.ndarray, pixels: np.ndarray, side: float, rng: np.random.Generator) -> np.ndarray:

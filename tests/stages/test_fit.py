@@ -132,18 +132,20 @@ def test_any_number_of_workers_gives_the_same_bytes(
 
 
 def test_a_map_that_no_body_explains_is_kept(
-    beast: Template, truth: Path, tmp_path: Path, shic: Shic, quick: None, monkeypatch: pytest.MonkeyPatch
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, quick: None
 ) -> None:
-    monkeypatch.setattr(fit, "LEAST", 0.999)
+    """With --drop it is left out; where none is left, nothing is written and the line says so."""
     save(beast, tmp_path / "template.h5")
     spoilt(truth, tmp_path / "maps.h5", beast)
-    status, _, err = shic("fit", "maps.h5")
+    status, _, err = shic("fit", "maps.h5", "--least", "0.999")
     assert status == 0 and "no body fits (overlap 0." in err and "its map is kept" in err
     for one, two in zip(
         ItemReader(truth, "shic/maps"), ItemReader("maps.fit.maps.h5", "shic/maps"), strict=True
     ):
         assert (one.vertex == two.vertex).all()
     assert not (tmp_path / "maps.fit").exists()
+    status, _, err = shic("fit", "maps.h5", "--least", "0.999", "--drop", "-o", "none.h5")
+    assert status == 1 and "no body fits any of its 2 photos" in err and not (tmp_path / "none.h5").exists()
 
 
 def test_a_photo_of_one_pixel_is_kept(
