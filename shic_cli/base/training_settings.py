@@ -65,8 +65,8 @@ class TrainConfig(Checked):
     )
     fits: int = setting(
         -1,
-        "Photos whose bodies the last quarter of the epochs learns from: the template is fitted to each, as"
-        " by `shic fit`. -1: 60 for a unet with synthetic pictures, else 0.",
+        "Photos of a second round, an epoch for each ten before it, which learns from bodies too that are"
+        " fitted to them as by `shic fit`. -1: 60 for a unet with synthetic pictures, else 0.",
         low=-1,
     )
     near: float = setting(

@@ -33,7 +33,7 @@ from shic_cli.parts.extractors.make import make_extractor
 
 log = logging.getLogger("shic")
 
-SECOND = 0.25  # share of the epochs that learn from fitted bodies too
+SECOND = 0.1  # epochs that learn from fitted bodies too, as a share of the others
 AGAIN = 0.5  # the step size that they begin with, as a share of the first
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses that only photos have
 MIDDLE = 0.01  # a vertex nearer to the mirror plane is on neither side; the template's largest side is 1
@@ -134,7 +134,7 @@ class Trainer:
             partial(self.examples.get_all, [batch[place] for place in self._places(batch)], self.epoch)
             for batch in batches
         )
-        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        title = f"epoch {self.epoch + 1}/{self.total}"
 
         def status() -> str:
             return f"loss {sums.get('total', 0) * self.team.size / (i + 1):.3f}"
@@ -210,18 +210,19 @@ class Trainer:
 
     def rate(self, epoch: float) -> float:
         """The step size that the schedule gives after `epoch` epochs; a second round begins it anew."""
-        second = self.first <= epoch and self.first < self.config.epochs
-        start, end = (self.first, self.config.epochs) if second else (0, self.first)
-        done, rate = (epoch - start) / max(end - start, 1), self.config.rate * (AGAIN if second else 1)
+        first, rate = self.config.epochs, self.config.rate
+        done = epoch / first
+        if epoch >= first and self.total > first:
+            done, rate = (epoch - first) / (self.total - first), AGAIN * rate
         if self.config.schedule == "cosine":
-            return rate * (1 + math.cos(math.pi * min(done, 1))) / 2
+            return rate * (1 + math.cos(math.pi * done)) / 2
         return rate * (0.1 if done >= 0.5 else 1)
 
     @property
-    def first(self) -> int:
-        """The epochs of the first round; the rest learn from bodies that are fitted to photos too."""
+    def total(self) -> int:
+        """All epochs: those of the settings, and if there are `fits` those of a second round."""
         epochs = self.config.epochs
-        return epochs - round(SECOND * epochs) if self.config.fits else epochs
+        return epochs + (max(1, round(SECOND * epochs)) if self.config.fits else 0)
 
     def _places(self, batch: list[int]) -> list[int]:
         """The places in `batch` of the pictures that this rank works on.

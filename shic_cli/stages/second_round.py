@@ -30,7 +30,7 @@ from shic_cli.stages.predict import Predictor
 log = logging.getLogger("shic")
 
 SHARE = 0.25  # share of the fitted photos among the pictures of the second round
-COPIES = 40  # the most copies of a photo among them
+COPIES = 80  # the most copies of a photo among them
 OVERLAP = 0.6  # a body that overlaps its mask by less is not learned from
 
 

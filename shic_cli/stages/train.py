@@ -107,10 +107,13 @@ def _second_round(
     weights: Path | None,
     track: Track,
 ) -> SecondRound | None:
-    """The second round of a training, or None if it has one alone."""
+    """The second round of a training, or None if there is none."""
     photos = [reader for reader in readers if reader.header.attrs["labels"] == "pseudo"]
-    if trainer.first == trainer.config.epochs or not photos:
+    if not trainer.config.fits:
         return None
+    if not photos:
+        fact = f"--fits {trainer.config.fits}: there are no photos of `shic pseudo-gt` among the maps"
+        raise SettingError(fact, "name pgt.h5 too, or give --fits 0")
     return SecondRound(photos, path, run, weights, track)
 
 
@@ -132,7 +135,7 @@ def _train_first(
         gather(checkpoint)
         if checkpoint:
             trainer.load_checkpoint(checkpoint)
-            log.info("going on after epoch %d of %d", trainer.epoch, trainer.config.epochs)
+            log.info("going on after epoch %d of %d", trainer.epoch, trainer.total)
         gather(None)  # wait until the other ranks have read it, before it is replaced
         with TrainLog(journal.target, trainer.epoch) as rows:
             for means in _epochs(trainer, second, track):
@@ -160,7 +163,7 @@ def _train_along(trainer: Trainer, second: SecondRound | None) -> None:
 
 def _epochs(trainer: Trainer, second: SecondRound | None, track: Track) -> Iterator[dict[str, float]]:
     """Train until the last epoch and yield the mean losses of each epoch."""
-    total = trainer.config.epochs
+    total = trainer.total
     steps = math.ceil(len(trainer.examples) / trainer.config.batch)
     log.info("training on %d pictures, %d steps an epoch, %d epochs", len(trainer.examples), steps, total)
     done = steps * trainer.epoch
@@ -172,7 +175,7 @@ def _epochs(trainer: Trainer, second: SecondRound | None, track: Track) -> Itera
         return track(items, done + steps * (total - trainer.epoch), description, status, done)
 
     while trainer.epoch < total:
-        if second is not None and trainer.epoch >= trainer.first:
+        if second is not None and trainer.epoch >= trainer.config.epochs:
             second.begin(trainer)
             second, steps = None, math.ceil(len(trainer.examples) / trainer.config.batch)
         yield trainer.run_epoch(along)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from beast import beast as beast
 
+from shic_cli.base.errors import SettingError
 from shic_cli.base.settings import SynthConfig
 from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.items import ItemReader, ItemWriter
@@ -21,7 +22,7 @@ from shic_cli.stages.synth import synthesize
 from shic_cli.stages.train import train
 from shic_cli.surface import body_fit
 
-CONFIG = TrainConfig(encoder="picture", epochs=4, batch=4, points=50, start="none", fits=3)
+CONFIG = TrainConfig(encoder="picture", epochs=3, batch=4, points=50, start="none", fits=3)
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +51,8 @@ def run(template: Template, maps: list[Path], path: Path, config: TrainConfig = 
 def test_the_last_epochs_see_photos_with_their_bodies_labels(
     beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three of four epochs see the synthetic pictures alone, the last one as many copies of photos as make a
-    quarter of its pictures; their labels are a body's, and the maps that it was fitted to are gone.
+    """Three epochs see the synthetic pictures alone. A fourth one sees copies of the photos too, as many as
+    SHARE says. Their labels are a body's, and the maps that it was fitted to are gone.
     """
     seen, own = [], Trainer.run_epoch
 
@@ -134,7 +135,19 @@ def test_photos_that_cannot_be_read_do_not_end_the_training(
 
 
 def test_no_fits_without_photos_or_by_wish(beast: Template, maps: list[Path], tmp_path: Path) -> None:
-    """Synthetic pictures alone, or --fits 0, make one round."""
+    """Synthetic pictures alone, or --fits 0, make one round. Fits without photos are refused."""
     for given, fits in ((maps[1:], -1), (maps, 0)):
         run(beast, given, tmp_path / "model.safetensors", TrainConfig(**{**CONFIG.params(), "fits": fits}))
     assert not (tmp_path / "model.fits.h5").exists()
+    with pytest.raises(SettingError, match="--fits 3: there are no photos"):
+        run(beast, maps[1:], tmp_path / "model.safetensors")
+
+
+def test_the_second_round_begins_with_half_of_the_step_size(beast: Template, maps: list[Path]) -> None:
+    """The cosine falls to zero over the first round, and again over the second."""
+    config = TrainConfig(**{**CONFIG.params(), "epochs": 20, "rate": 1.0})
+    readers = [ItemReader(path, "shic/maps") for path in maps]
+    trainer = Trainer.make(beast, readers, config, torch.device("cpu"), 0)
+    assert trainer.total == 22
+    found = [trainer.rate(epoch) for epoch in (0, 10, 19.999, 20, 21, 22)]
+    assert found == pytest.approx([1, 0.5, 0, 0.5, 0.25, 0], abs=1e-4)
