@@ -13,8 +13,8 @@ from shic_cli.learning.model_file import read_meta
 
 Shic = Callable[..., tuple[int, str, str]]
 LINES = {
-    "picture": "--encoder picture",
-    "picture, bfloat16": "--encoder picture --precision bfloat16",
+    "picture": "--encoder picture --fits 1",
+    "picture, bfloat16": "--encoder picture --precision bfloat16 --fits 0",
     "picture, photos, bfloat16": "--encoder picture --precision bfloat16 --natural 1 --no-synthetic-images",
     "silhouette": "--encoder silhouette",
     "vit": "--encoder vit:tiny,side=48",
