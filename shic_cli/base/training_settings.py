@@ -66,7 +66,7 @@ class TrainConfig(Checked):
     fits: int = setting(
         -1,
         "Photos of a second round, an epoch for each ten before it, which learns from bodies too that are"
-        " fitted to them as by `shic fit`. -1: 60 for a unet with synthetic pictures, else 0.",
+        " fitted to them as by `shic fit`. -1: 40 for a unet with synthetic pictures, else 0.",
         low=-1,
     )
     near: float = setting(

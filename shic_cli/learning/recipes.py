@@ -41,7 +41,7 @@ MEASURED = {
         "schedule": "cosine",
         "mirror": "on",
         "natural": 0.0,
-        "fits": 60,
+        "fits": 40,
         "near": 0.3,
         "augment": "off",
         "rough": "on",
