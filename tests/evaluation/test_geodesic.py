@@ -143,6 +143,15 @@ def test_objects_without_points_have_no_figures_but_count_as_images() -> None:
     }
 
 
+def test_the_seed_of_the_interval_is_0_unless_another_is_given() -> None:
+    nothing, chosen = np.zeros(1, int), []
+    for i in range(20):
+        points = Points(f"{i}", None, "horse", np.zeros((1, 2), int), nothing, np.zeros(4), 0.0, "", nothing)
+        chosen.append(Scored(points, "a", nothing, nothing, np.array([i**2]), np.array([1.0]), 0.0))
+    for of in (figures, summary):
+        assert of(chosen)["ci95"] == of(chosen, 0)["ci95"] != of(chosen, 1)["ci95"]
+
+
 def test_names_meet() -> None:
     assert meet(["x/a.jpg", "b.jpg", "c.jpg"], ["a.jpg", "y/b.jpg"]) == {
         "x/a.jpg": "a.jpg",

@@ -159,7 +159,7 @@ def test_beyond_the_outermost_centres_a_map_goes_on_as_it_is_there():
 
 
 @pytest.mark.parametrize("pool", ["max", "mean", "topk"])
-@pytest.mark.parametrize("agreement", [0.0, 0.5, 5.0])
+@pytest.mark.parametrize("agreement", [0.0, 1e-4, 0.5, 5.0])
 def test_match_gives_what_sigma_gives(scene, pool, agreement):
     bank, queries = Bank.build(*scene[:3], SIDE), scene[3]
     vertex, score = similarity.match(bank, queries, pool=pool, agreement=agreement)
