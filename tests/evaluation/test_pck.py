@@ -324,3 +324,25 @@ def test_vertices_that_the_template_lacks_are_named(tmp_path: Path, template: Te
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map() + 2}, template.fingerprint)
     with pytest.raises(InputError, match=r"a\.jpg: vertex holds numbers outside -1 to 3"):
         pck.sides_of_maps(pairs, maps, template)
+
+
+def test_csm_takes_distances_through_space_and_the_other_protocol_along_the_surface(
+    small_template: Template,
+) -> None:
+    """From the foremost vertex to all others: none is longer through space, some are much shorter."""
+    start = int(small_template.verts[:, 2].argmax())
+    straight, along = (
+        pck.make_paths(small_template, protocol).nearest(np.array([start]))[1]
+        for protocol in ("csm", "image")
+    )
+    np.testing.assert_allclose(
+        straight, np.linalg.norm(small_template.verts - small_template.verts[start], axis=1), atol=1e-6
+    )
+    assert (along > straight - 1e-5).all() and (along / straight.clip(1e-9)).max() > 1.1
+
+
+def test_the_seed_of_the_interval_is_0_unless_another_is_given() -> None:
+    pairs = [pair("b", *([0, 3 * (i % (2 + j))] for j in range(1 + i % 5))) for i in range(31)]
+    masks, config, answer = {"a": blank(), "b": blank()}, PckConfig(alpha=(0.05,)), to(*([0, 0],) * 5)
+    default, zero, one = (pck.score(pairs, answer, masks, config, *seed)["ci95"] for seed in ((), (0,), (1,)))
+    assert default == zero != one

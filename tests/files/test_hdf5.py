@@ -129,12 +129,12 @@ BOMB = zlib.compress(bytes(1 << 28))
 )
 def test_templates(seeds: Path, tmp_path: Path, change: Change, said: str) -> None:
     path = copied(seeds / "template.h5", tmp_path, change)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(InputError) as caught:
         read_template(path)
     # Without the path, in which pytest puts the case's name.
     assert said in caught.value.message.replace(str(path), "") and caught.value.hint
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 def copied(seed: Path, folder: Path, change: Change) -> Path:

@@ -13,7 +13,7 @@ from shic_cli.base.errors import InputError, ShicError
 from shic_cli.files import items
 from shic_cli.files.arrays import read_arrays, read_template, write_arrays
 from shic_cli.files.items import ItemReader, ItemWriter
-from shic_cli.files.layouts import LAYOUTS, Template, template_fingerprint
+from shic_cli.files.layouts import LAYOUTS, Surface, Template, template_fingerprint
 
 ATTRS = {"labels": "pseudo", "template": "f" * 64}
 
@@ -53,6 +53,7 @@ def test_fingerprint_is_of_vertices_and_faces(small_template: Template) -> None:
     assert template_fingerprint(verts.astype(float), faces.astype(np.int64)) == small_template.fingerprint
     assert template_fingerprint(verts + np.float32(1e-3), faces) != small_template.fingerprint
     assert template_fingerprint(verts, faces[:, [1, 2, 0]]) != small_template.fingerprint
+    assert Surface.of(small_template).fingerprint == small_template.fingerprint
 
 
 def test_distances_may_be_rounded_and_a_template_have_no_eigenvectors(

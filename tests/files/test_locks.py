@@ -55,8 +55,10 @@ def test_one_at_a_time_and_nothing_stays(tmp_path: Path, request: pytest.Fixture
     if kind == "without":
         request.getfixturevalue("without_locks")
     first = Lock(tmp_path / "a.h5")
-    with pytest.raises(ShicError, match="another run is writing it"):
-        Lock(tmp_path / "a.h5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", lambda seconds: pytest.fail("it waited"))
+        with pytest.raises(ShicError, match="another run is writing it"):
+            Lock(tmp_path / "a.h5")
     with Lock(tmp_path / "b.h5"):
         pass
     first.check()
@@ -353,8 +355,20 @@ def test_locks_are_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_system_that_says_it_has_none_has_none(tmp_path: Path, without_locks: None) -> None:
+@pytest.mark.parametrize("number", sorted(locks.NO_LOCKS))
+def test_a_file_system_that_says_it_has_none_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As one of three errors; the library must not lock in another way by itself for any of them."""
+
+    def flock(file: object, how: int) -> None:
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     assert not locks.has_locks(tmp_path) and os.listdir(tmp_path) == []
+    with Lock(tmp_path / "a.h5"), pytest.raises(ShicError, match=r"another run is writing it \(process \d+"):
+        Lock(tmp_path / "a.h5")
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_time_without_a_sign_of_life_is_the_one_that_is_documented() -> None:

@@ -139,6 +139,13 @@ def test_names_of_masks(name: str, folder: str, tmp_path: Path) -> None:
     assert (found & BLOB).sum() / (found | BLOB).sum() > 0.99, mask
 
 
+def test_nothing_is_said_of_a_plain_photo_with_its_mask(tmp_path: Path) -> None:
+    write_mask(tmp_path / "masks/h.png")
+    source = MaskSource(None, masker)
+    source.read(one(write_photo(tmp_path / "imgs/h.png")))
+    assert not source.notes.names
+
+
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_umlauts_are_one_letter_or_two(forms: tuple[str, str], tmp_path: Path) -> None:
     photo, mask = (unicodedata.normalize(form, "Fräulein Zoë") for form in forms)

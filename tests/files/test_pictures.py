@@ -188,6 +188,7 @@ def test_a_contact_sheet_has_rows_of_tiles_with_captions_below():
     expected[4:24, 4:44] = expected[48:68, 4:44] = 90
     expected[4:44, 48:58] = 160
     assert np.array_equal(sheet, expected)
+    assert contact_sheet([wide], 1).shape == (136, 136, 3)
     captioned = contact_sheet([wide, high, wide], 2, ["I", "J", "K"], side=40)
     assert captioned.shape == (2 * 60 + 4, 2 * 44 + 4, 3)
     tiles = [captioned[4 + 60 * row : 44 + 60 * row] for row in (0, 1)]

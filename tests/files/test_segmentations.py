@@ -44,7 +44,7 @@ def test_counts_of_another_program() -> None:
     assert np.array_equal(found, wanted) and compressed(wanted) == KNOWN
 
 
-@pytest.mark.parametrize("mask", [BLOB, ~BLOB, X % 2 == 0, np.ones((60, 100), bool)])
+@pytest.mark.parametrize("mask", [BLOB, ~BLOB, X % 2 == 0, X + Y == 0, X + Y > 0, np.ones((60, 100), bool)])
 def test_run_lengths_there_and_back(mask: np.ndarray) -> None:
     plain = run_lengths(mask)
     assert sum(plain["counts"]) == 6000 and plain["size"] == [60, 100]

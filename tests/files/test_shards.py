@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from two_ranks import torchrun
 
-from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.files.atomic import Journal
 from shic_cli.files.items import ItemReader
 from shic_cli.files.join import join
@@ -77,6 +77,8 @@ def test_parts_are_joined_to_the_file_of_one_process(folder: Path, shic: Shic) -
     assert same(folder / "one.h5", folder / "pgt.h5")
     status, _, err = shic("join", *map(str, before))
     assert status == 1 and "is there already" in err
+    with pytest.raises(ShicError, match="is there already"):
+        join(list(before), folder / "pgt.h5")
     assert shic("join", *map(str, before), "--overwrite")[0] == 0
     one = folder / "pgt.part-1-of-3.h5"
     status, _, err = shic("join", *map(str, before), "-o", str(one), "--overwrite")

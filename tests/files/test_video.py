@@ -179,7 +179,7 @@ def test_the_size_of_frames_is_asked_first(tmp_path: Path) -> None:
     heading = b"\x00\x11\x08"  # of a JPEG's frame
     data = data.replace(heading + struct.pack(">HH", 48, 64), heading + struct.pack(">HH", 16_000, 16_000))
     path.write_bytes(data)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match="its frames are 16000 by 16000 pixels"):
         list_images([str(path)])
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2

@@ -168,6 +168,8 @@ def test_match_gives_what_sigma_gives(scene, pool, agreement):
     )
     assert torch.equal(vertex, expected[0])
     torch.testing.assert_close(score, expected[1])
+    if not agreement:
+        assert torch.equal(similarity.match(bank, queries, pool=pool)[1], score)  # what it does by default
 
 
 def test_match_leaves_out_views_that_can_not_win_and_takes_the_lowest_of_equals():
