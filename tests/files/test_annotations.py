@@ -49,6 +49,9 @@ def test_objects_without_points_are_passed_over(tmp_path: Path) -> None:
         ({"dp_vertex": [2**40]}, "dp_vertex"),
         ({"dp_x": ["left"]}, "dp_x"),
         ({"dp_x": [float("nan")]}, "dp_x"),
+        ({"dp_x": [{}]}, "dp_x"),
+        ({"dp_x": [10**400]}, "dp_x"),
+        ({"dp_x": [[1], [1, 2]]}, "dp_x"),
         ({"image_id": 7}, "image_id"),
         ({"category_id": 7}, "category_id"),
     ],
@@ -73,6 +76,11 @@ def test_missing_lists_are_named(tmp_path: Path, key: str) -> None:
 def test_what_is_no_annotation_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=r"a\.json"):
+        annotations.read_annotations(tmp_path / "a.json")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.json: can't be read \(No such file"):
         annotations.read_annotations(tmp_path / "a.json")
 
 

@@ -395,3 +395,10 @@ def test_a_sink_is_a_file_to_hdf5_until_it_has_an_error(tmp_path: Path) -> None:
         raise KeyError
     with pytest.raises(ValueError, match="late"), Sink(tmp_path / "c") as sink:
         sink.drop(ValueError("late"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device")
+def test_a_sink_keeps_the_error_of_whatever_failed(tmp_path: Path) -> None:
+    for failing in (lambda sink: sink.truncate(3), lambda sink: sink.write(memoryview(b"x"))):
+        with pytest.raises(OSError, match=r"No space|Invalid"), Sink(Path("/dev/full")) as sink:
+            failing(sink)

@@ -4,6 +4,7 @@ and nothing is touched.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
@@ -202,7 +203,8 @@ def test_chunks_come_back_as_the_library_reads_them(tmp_path: Path, dtype: str, 
     [
         ((3000,), (1,), "has 3000 chunks of 4 bytes"),
         ((1040, 512), (1, 512), ""),  # many, of a size that programs write
-        ((1024,), (1,), ""),  # small, but few
+        ((1032,), (1,), ""),  # small, but few: 1024, and one for each 512 bytes
+        ((1033,), (1,), "has 1033 chunks of 4 bytes"),
         ((8,), (4096,), "has 1 chunks of 16384 bytes"),
         ((8,), (512,), ""),
         ((1024,), (4096,), ""),  # four times as large as what is in it
@@ -499,3 +501,44 @@ def test_a_new_file_is_closed_whatever_happens_and_gets_no_more_bytes(tmp_path: 
         size = (tmp_path / "x.h5").stat().st_size
         raise KeyboardInterrupt
     assert not file and (tmp_path / "x.h5").stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BlockingIOError(11, "locked"), "another program has it open for writing"),
+        *((kind("odd"), "can't be read as HDF5") for kind in (OSError, RuntimeError, ValueError, KeyError)),
+        (OSError(errno.ENOLCK, "no locks"), ""),
+    ],
+)
+def test_what_the_library_raises_when_it_opens_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    """Where there are no locks, it is asked once more to do without."""
+    h5py.File(tmp_path / "x.h5", "w").close()
+    real = h5py.File
+
+    def file(path: Path, mode: str, locking: bool = True) -> h5py.File:
+        if locking or said:
+            raise error
+        return real(path, mode, locking=False)
+
+    monkeypatch.setattr(h5py, "File", file)
+    if not said:
+        with hdf5.opened(tmp_path / "x.h5") as found:
+            assert not list(found)
+        return
+    with pytest.raises(InputError, match=rf"x\.h5: {said}"), hdf5.opened(tmp_path / "x.h5"):
+        raise AssertionError
+
+
+def test_errors_of_ours_and_of_memory_come_through_and_others_are_damage(tmp_path: Path) -> None:
+    for error, kind in (
+        (MemoryError(), MemoryError),
+        (ShicError("ours", ""), ShicError),
+        (ZeroDivisionError(), InputError),
+    ):
+        with pytest.raises(kind) as caught, hdf5.damaged("x"):
+            raise error
+        assert (caught.value is error) == (kind is not InputError)
+    assert hdf5.state(tmp_path / "none") is None

@@ -402,3 +402,31 @@ def test_the_journal_of_an_unfinished_run_beside_an_older_target_stays(tmp_path:
     with pytest.raises(ShicError, match="is there already"):
         write(tmp_path / "a.h5", "ab", 1)
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.journal"]
+
+
+def test_the_lock_file_of_another_user_is_named_and_other_errors_are_told_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refused(path: object, *rest: int, **more: object) -> int:
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, "refused", str(path))
+        return real(path, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        with pytest.raises(PermissionError):  # of the folder
+            Lock(tmp_path / "a.h5")
+        (tmp_path / ".a.h5.lock").touch()
+        with pytest.raises(ShicError, match=r"a\.h5: another user's run is writing it") as caught:
+            Lock(tmp_path / "a.h5")
+        assert "remove .a.h5.lock beside it" in caught.value.hint
+
+    def broken(file: object, how: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    for ask in (lambda: Lock(tmp_path / "b.h5"), lambda: locks.has_locks(tmp_path)):
+        with pytest.raises(OSError, match="broken"):
+            ask()

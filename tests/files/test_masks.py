@@ -349,6 +349,18 @@ def test_255_is_void_beside_small_or_uneven_numbers(
     assert ("255 void" in raised.value.message) == void
 
 
+def test_a_trimap_has_its_third_number_between_the_others(tmp_path: Path) -> None:
+    """Else three numbers are three labels, and three grey levels three objects."""
+    for numbers in ((1, 2, 3), (255, 0, 128), (255, 0, 127)):
+        of_object, of_rest, third = numbers
+        (tmp_path / "m.png").write_bytes(grey(np.where(OTHER, third, np.where(OBJECT, of_object, of_rest))))
+        with pytest.raises(InputError, match="is a label map"):
+            read_mask(tmp_path / "m.png")
+        (tmp_path / "m.png").write_bytes(grey(np.where(RIM, third, np.where(OBJECT, of_object, of_rest))))
+        found = read_mask(tmp_path / "m.png")
+        assert np.array_equal(found.mask, INNER) and np.array_equal(found.void, RIM)
+
+
 def test_of_many_labels_the_largest_eight_are_listed(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(grey(stripes(*range(1, 9))))
     with pytest.raises(InputError, match=r"is a label map: 1 \(3[34]\..*, 8 \(") as raised:

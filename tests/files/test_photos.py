@@ -75,7 +75,8 @@ def test_exif_rotation_is_applied(flag: int) -> None:
     exif[0x0112] = flag
     rgb, _ = decode(saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif), "a.png")
     assert np.array_equal(rgb, upright)
-    assert np.array_equal(turn(stored[..., 0], flag), upright[..., 0])
+    for channel in range(3):
+        assert np.array_equal(turn(stored[..., channel], flag), upright[..., channel])
 
 
 @pytest.mark.parametrize("flag", range(12))
@@ -129,7 +130,7 @@ def test_sixteen_bits_keep_their_high_byte() -> None:
         (np.float32([np.nan, 2, 0, 4]), [0, 127, 0, 255]),
         (np.int32([0, 50_000, 100_000, -7]), [0, 127, 255, 0]),
         (np.uint16([0, 100, 200, 50]), [0, 127, 255, 63]),  # no more than 8 of the 16 bits
-        (np.uint16([0, 257, 65535, 514]), [0, 1, 255, 2]),
+        (np.uint16([0, 257, 65535, 65534]), [0, 1, 255, 254]),
         (np.uint16([0, 0, 0, 256]), [0, 0, 0, 0]),
     ],
 )
@@ -313,3 +314,21 @@ def test_pillow_cuts_by_its_own_filter() -> None:
     by_pillow = np.asarray(Image.fromarray(part).resize((7, 7), Image.Resampling.BILINEAR))
     assert np.array_equal(crop.cut(picture(), 7, pillow=True), by_pillow)
     assert not np.array_equal(crop.cut(picture(), 7), by_pillow)
+
+
+def test_files_that_can_not_be_read_and_memory_that_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"none\.png: can't be read \(No such file"):
+        ImageFile.at(tmp_path / "none.png").read()
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\xff")
+    for name in ("list.txt", "none.txt"):
+        with pytest.raises(InputError, match=f"{name}: can't be read as a list of images"):
+            list_images([str(tmp_path / name)])
+
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", short)
+    with pytest.raises(MemoryError):
+        decode(b"", "a.png")

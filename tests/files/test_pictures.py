@@ -75,8 +75,10 @@ def test_the_lines_of_a_loss_plot_go_through_their_values() -> None:
     for share in np.linspace(0, 1, 6):  # its number stands to the left, at the height of its line
         y = place(1, share)[0]
         assert dark[y - 5 : y + 6, left - 40 : left - 5].any() and not dark[y, : left - 45].any()
+        assert not dark[y - 5 : y + 6, left - 5 : left].any()
     for x in [place(epoch, 0)[1] for epoch in range(1, 6)]:
         assert dark[bottom + 5 : bottom + 24, x - 5 : x + 6].any()
+        assert not dark[bottom + 2 : bottom + 6, x - 5 : x + 6].any()
         assert not dark[bottom + 5 : bottom + 24, x + 12 : x + 40].any()
     middle = (left + right) // 2
     called = np.flatnonzero(dark[bottom + 26 :].any(0))  # "epoch"
@@ -182,18 +184,18 @@ def test_a_picture_is_made_as_high_as_another_with_its_own_aspect_ratio():
 
 def test_a_contact_sheet_has_rows_of_tiles_with_captions_below():
     wide, high = np.full((10, 20, 3), 90, np.uint8), np.full((200, 50, 3), 160, np.uint8)
-    sheet = contact_sheet([wide, high, wide], 2, side=40)
-    assert sheet.shape == (2 * 44 + 4, 2 * 44 + 4, 3)
+    sheet = contact_sheet([wide, high, wide], 2, side=60)
+    assert sheet.shape == (2 * 64 + 4, 2 * 64 + 4, 3)
     expected = np.full(sheet.shape, 40, np.uint8)
-    expected[4:24, 4:44] = expected[48:68, 4:44] = 90
-    expected[4:44, 48:58] = 160
+    expected[4:34, 4:64] = expected[68:98, 4:64] = 90
+    expected[4:64, 68:83] = 160
     assert np.array_equal(sheet, expected)
     assert contact_sheet([wide], 1).shape == (136, 136, 3)
-    captioned = contact_sheet([wide, high, wide], 2, ["I", "J", "K"], side=40)
-    assert captioned.shape == (2 * 60 + 4, 2 * 44 + 4, 3)
-    tiles = [captioned[4 + 60 * row : 44 + 60 * row] for row in (0, 1)]
-    assert np.array_equal(np.concatenate(tiles), np.concatenate([sheet[4:44], sheet[48:88]]))
-    feet = [captioned[44:64, :46], captioned[44:64, 46:], captioned[104:, :46], captioned[104:, 46:]]
+    captioned = contact_sheet([wide, high, wide], 2, ["I", "J", "K"], side=60)
+    assert captioned.shape == (2 * 80 + 4, 2 * 64 + 4, 3)
+    tiles = [captioned[4 + 80 * row : 64 + 80 * row] for row in (0, 1)]
+    assert np.array_equal(np.concatenate(tiles), np.concatenate([sheet[4:64], sheet[68:128]]))
+    feet = [captioned[64:84, :66], captioned[64:84, 66:], captioned[144:, :66], captioned[144:, 66:]]
     assert [bool((foot > 150).any()) for foot in feet] == [True, True, True, False]
     for foot, first in zip(feet[:3], (4, 2, 4), strict=True):  # at the left, below the tile
         rows, columns = (np.flatnonzero((foot > 150).any((axis, 2))) for axis in (1, 0))
