@@ -418,7 +418,7 @@ def test_the_lock_file_of_another_user_is_named_and_other_errors_are_told_as_the
         patch.setattr(os, "open", refused)
         with pytest.raises(PermissionError):  # of the folder
             Lock(tmp_path / "a.h5")
-        (tmp_path / ".a.h5.lock").touch()
+        (tmp_path / ".a.h5.lock").write_bytes(b"")
         with pytest.raises(ShicError, match=r"a\.h5: another user's run is writing it") as caught:
             Lock(tmp_path / "a.h5")
         assert "remove .a.h5.lock beside it" in caught.value.hint
