@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import trimesh
 from scoring import four_vertices
 
 from shic_cli.evaluation.baselines import (
@@ -50,6 +53,14 @@ def test_position_sees_the_left_side_with_the_head_to_the_left(small_template: T
     assert confidence == 1
     head, tail, foot = small_template.verts[found]
     assert head[2] > 0.35 and tail[2] < -0.35 and foot[1] < -0.15
+
+
+def test_position_looks_from_straight_beside(small_template: Template) -> None:
+    """A ball then shows as much above as below its middle, and to the left as to the right, to a degree."""
+    ball = np.asarray(trimesh.creation.icosphere(subdivisions=3).vertices, np.float32) / 2
+    view = side_view(replace(small_template, verts=ball))
+    seen = ball[view[view >= 0]].mean(0)
+    assert seen[0] > 0.3 and np.abs(seen[1:]).max() < 0.003
 
 
 def test_position_in_the_boxes_of_masks() -> None:

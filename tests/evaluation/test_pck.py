@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from shic_cli.base.result_settings import PckConfig
 from shic_cli.evaluation import pck
 from shic_cli.files.keypoints import Pair, read_pairs
 from shic_cli.files.layouts import Template
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.files.photos import ImageFile
 from shic_cli.stages.match import ThroughTemplate, ThroughVertices
 
 CSM = PckConfig(protocol="csm", self_pairs="off")
@@ -346,3 +349,20 @@ def test_the_seed_of_the_interval_is_0_unless_another_is_given() -> None:
     masks, config, answer = {"a": blank(), "b": blank()}, PckConfig(alpha=(0.05,)), to(*([0, 0],) * 5)
     default, zero, one = (pck.score(pairs, answer, masks, config, *seed)["ci95"] for seed in ((), (0,), (1,)))
     assert default == zero != one
+
+
+def test_the_masks_of_the_photos_of_pairs_are_found_before_the_first_is_read() -> None:
+    """So that weights that are missing are told before anything is computed."""
+    asked: list[str] = []
+
+    class Masks(MaskSource):
+        def prepare(self, images: Sequence[ImageFile]) -> None:
+            asked.extend(image.name for image in images)
+
+        def read(self, image: ImageFile) -> Photo:
+            assert image.name in asked
+            return Photo(image.name, b"", np.zeros((20, 40, 3), np.uint8), blank())
+
+    images = [ImageFile(Path(), name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    found = pck.masks_of_images([pair("b"), pair("z")], images, Masks())
+    assert asked == ["a.jpg", "b.jpg"] and list(found) == ["a", "b"]
