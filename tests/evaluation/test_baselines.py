@@ -82,6 +82,10 @@ def test_a_mask_of_one_pixel_has_one_place() -> None:
     assert position_pixels(masks)(Pair("a", "b", np.array([[7.0, 11]]), np.zeros((1, 2)))).tolist() == [
         [0, 0]
     ]
+    masks["a"][8, 12] = True  # two pixels each way: the second one is the last
+    assert position_pixels(masks)(Pair("a", "b", np.array([[8.0, 12]]), np.zeros((1, 2)))).tolist() == [
+        [7, 8]
+    ]
 
 
 def test_chance_stays_on_the_mask() -> None:

@@ -106,6 +106,8 @@ def test_a_csv_that_can_not_be_read_is_named(folder: Path, content: bytes | None
         ({"vertex": None}, "no array `vertex`"),
         ({"x": [1, 2]}, "p.npz: x"),
         ({"image": [1.0]}, "image is not a list of names"),
+        ({"image": [["a.jpg"]]}, "image is not a list of names"),
+        ({"image": np.zeros(0, "U1"), "x": [], "y": [], "vertex": []}, "image is not a list of names"),
         ({"vertex": np.array([{}])}, "can't be read"),  # an array of objects is a pickle
     ],
 )

@@ -134,6 +134,17 @@ def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest
         geodesic(write_maps(tmp_path / "range.h5", {"a.jpg": one_map() + 5}, ""), points, template)
 
 
+def test_photos_of_no_stated_size_are_scored_and_points_beyond_them_are_holes(
+    tmp_path: Path, template: Template
+) -> None:
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
+    points = annotation(1, [0, 0, 255, 255], [3, 10, 3], [2, 2, 10], [3, 3, 3])
+    path = write_annotations(tmp_path / "a.json", [points])
+    path.write_text(path.read_text().replace('"width": 10, "height": 10', '"width": 10'))
+    found = geodesic(maps, read_annotations(path), template)
+    assert (found["points"], found["holes"], found["mean"]) == (3, 2, 2 * 228 / 3)
+
+
 def test_objects_without_points_have_no_figures_but_count_as_images() -> None:
     nothing = np.zeros(0)
     points = Points("a.jpg", None, "horse", np.zeros((0, 2), int), nothing, np.zeros(4), 0.0, "", nothing)

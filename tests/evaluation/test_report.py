@@ -130,6 +130,7 @@ def test_the_pictures_show_the_errors_where_the_points_are(shic: Shic, scored: P
     assert right[0] == 0 and mirrored[0] == 32  # every point of the mirrored map is left and right mixed up
     photo, labels, errors = np.split(right[1].astype(int), 3, axis=1)
     assert abs(photo[144, 144] - 90).max() < 6 and np.ptp(labels[144, 144]) > 20
+    assert abs(errors[3, 3] - 45).max() < 6  # darker, so that the points are seen
     mask = np.zeros((SIZE, SIZE), bool)
     mask[12:52, 12:52] = True
     places = Crop.around(mask).to_crop(np.argwhere(mask)[::50], report.SIDE).round().astype(int)
@@ -169,6 +170,8 @@ def test_the_plots_are_of_the_errors_and_of_their_mirrored_answers(monkeypatch: 
     assert (heights[0], heights[1], heights[-1], sum(heights)) == (0.5, 0.25, 0.25, 1)
     assert [bar.get_x() for bar in bars.patches] == list(range(0, 228, 10))
     assert [each.get_text() for each in bars.get_legend().get_texts()] == ["mean 61.8", "median 9.5"]
+    assert [line.get_xdata()[0] for line in bars.lines] == [error.mean(), 9.5]
+    assert points.lines[0].get_xydata().tolist() == [[0, 0], [228, 114]]  # below it lie the mix-ups
     right, wrong = (each.get_offsets().tolist() for each in points.collections)
     assert right == [[0, 0], [9, 9]] and wrong == [[10, 4], [228, 113]]
 
@@ -216,6 +219,13 @@ def test_several_classes_are_shown_together_too(monkeypatch: pytest.MonkeyPatch)
         found = report._section(report.Row("x", entries, summary, None), zeros)
         assert found["classes"] == (classes if len(classes) == 1 else {**classes, "all": summary})
         assert found["missing"] == ["b"] and (found["worst"], found["best"]) == ([], [])
+
+
+def test_the_scale_goes_through_all_colours() -> None:
+    data = np.frombuffer(base64.b64decode(report._scale_picture().partition("base64,")[2]), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    assert picture.shape == (12, 240, 3)
+    assert (picture == heat_colors(np.arange(240) / 239)).all()
 
 
 def test_several_rows_have_a_section_each_and_points_alone_no_pictures(shic: Shic, scored: Path) -> None:

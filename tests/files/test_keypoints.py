@@ -119,6 +119,11 @@ def test_kinds_and_classes_of_a_plain_file(tmp_path: Path) -> None:
     assert (again.source, again.target, again.source_yx.tolist()) == ("b", "a", there.target_yx.tolist())
     with pytest.raises(InputError, match="has no class dog"):
         read_pairs(path, ("dog",))
+    unnamed = keypoints(tmp_path / "u.json", a={"p": [1, 2]}, b={"p": [3, 4]})
+    assert len(read_pairs(unnamed, ("dog",))) == 2  # all of the one class that is asked for
+    with pytest.raises(InputError, match="has no class dog") as raised:
+        read_pairs(unnamed, ("dog", "cat"))
+    assert raised.value.hint == "its images name no class"
 
 
 def test_pairs_are_made_when_they_are_asked_for(tmp_path: Path) -> None:

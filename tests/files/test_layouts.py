@@ -11,7 +11,7 @@ import pytest
 
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.files import items
-from shic_cli.files.arrays import read_arrays, read_template, write_arrays
+from shic_cli.files.arrays import read_arrays, read_template, source, write_arrays
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import LAYOUTS, Surface, Template, template_fingerprint
 
@@ -87,6 +87,26 @@ def test_pictures_that_are_packed_already_are_not_packed_again(tmp_path: Path) -
     with h5py.File(write_items(tmp_path / "m.h5"), "r") as file:
         first = file["items/00000000"]
         assert (first["encoded"].compression, first["mask"].compression) == (None, "gzip")
+
+
+def test_a_source_is_the_hash_of_its_file_and_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert source(tmp_path / "a") == {"path": str(tmp_path / "a"), "sha256": digest}
+    with pytest.raises(InputError, match="is a folder"):
+        source(tmp_path)
+
+
+def test_labels_are_one_of_four_and_attributes_are_all_given(tmp_path: Path) -> None:
+    with h5py.File(write_items(tmp_path / "m.h5"), "a") as file:
+        file.attrs["labels"] = "else"
+    with pytest.raises(InputError, match="labels is 'else', expected one of pseudo, synthetic"):
+        ItemReader(tmp_path / "m.h5", "shic/maps")
+    with (
+        pytest.raises(ValueError, match=r"shic/maps needs the attributes \['template'\]"),
+        ItemWriter(tmp_path / "n.h5", "shic/maps", params={}, sources={}, attrs={"labels": "pseudo"}) as one,
+    ):
+        one.add("a", **item())
 
 
 def drop(name: str) -> Callable[[h5py.File], None]:

@@ -60,6 +60,14 @@ def test_a_polygon_has_three_corners_of_two_numbers(corners: list[int]) -> None:
         segmentation_mask([corners], (60, 100), "a")
 
 
+def test_a_polygon_marks_the_pixels_whose_middle_it_holds() -> None:
+    polygon = [2.8, 1.2, 90.2, 1.2, 90.2, 50.8, 2.8, 50.8]
+    wanted = (X >= 3) & (X < 90) & (Y >= 1) & (Y < 51)
+    assert np.array_equal(segmentation_mask([polygon], (60, 100), "a"), wanted)
+    beyond = [-20, -20, 500, -20, 500, 30, -20, 30]
+    assert np.array_equal(segmentation_mask([beyond], (60, 100), "a"), Y < 30)
+
+
 def test_parts_are_joined() -> None:
     polygon = [0, 0, 5, 0, 5, 5, 0, 5]
     parts = [run_lengths(BLOB), polygon, {"size": [60, 100], "counts": compressed(Y > 55)}]

@@ -134,6 +134,12 @@ def test_agreement_goes_from_pixels_to_vertices_and_back(rows, queries, expected
     assert similarity.agreements(bank, torch.eye(4)[:queries]).tolist() == pytest.approx([expected])
 
 
+def test_the_agreement_is_measured_at_about_400_pixels():
+    """Of 1200 pixels every third, whatever the others are."""
+    queries = torch.eye(4)[[0, 1, 2] * 400]
+    assert similarity.agreements(Bank([(torch.eye(4)[:1], torch.arange(1))], 4), queries).item() == 1
+
+
 def test_the_bonus_is_the_agreement_times_how_far_a_view_is_behind_the_best():
     bank = Bank([(torch.eye(4)[:2], torch.arange(2)), (torch.eye(4)[:1], torch.tensor([3]))], 4)
     found = similarity.pool_similarities(bank, torch.eye(4)[:2], agreement=2.0)
