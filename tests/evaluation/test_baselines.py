@@ -13,6 +13,7 @@ from shic_cli.evaluation.baselines import (
     ChanceVertex,
     PositionVertex,
     chance_pixels,
+    make_vertices,
     position_pixels,
     side_view,
 )
@@ -51,6 +52,8 @@ def test_position_sees_the_left_side_with_the_head_to_the_left(small_template: T
         "a", [points([[0.1, 0.02], [0.5, 0.98], [0.99, 0.8]])]
     )
     assert confidence == 1
+    for name, kind in (("position", PositionVertex), ("chance", ChanceVertex)):
+        assert isinstance(make_vertices(name, small_template, 0), kind)
     head, tail, foot = small_template.verts[found]
     assert head[2] > 0.35 and tail[2] < -0.35 and foot[1] < -0.15
 

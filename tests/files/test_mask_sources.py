@@ -176,6 +176,13 @@ def test_a_folder_of_masks_that_fits_no_photo(shic: Run, tmp_path: Path, small_t
     assert status == 1 and "none of its 3 files" in err
 
 
+def test_masks_that_fit_no_photo_beside_their_folder(tmp_path: Path) -> None:
+    write_mask(tmp_path / "masks/z_seg.png")
+    photo = one(write_photo(tmp_path / "a.png"))
+    with pytest.raises(InputError, match="none of its 1 files has the name of a photo"):
+        MaskSource(None, masker).prepare([photo])
+
+
 def test_masks_of_other_photos_are_no_error(tmp_path: Path) -> None:
     """A new photo in the folder that holds imgs/ and masks/."""
     write_photo(tmp_path / "imgs/a.jpg")
