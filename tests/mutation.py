@@ -48,7 +48,8 @@ GUARDS = {
     "evaluation/report.py": "evaluation/test_report.py",
     "files/annotations.py": "files/test_annotations.py evaluation/test_geodesic.py evaluation/test_gps.py",
     "files/arrays.py": "files/test_layouts.py files/test_hdf5.py files/test_shards.py",
-    "files/atomic.py": "files/test_atomic.py files/test_locks.py cli/test_streams_and_targets.py",
+    "files/atomic.py": "files/test_atomic.py files/test_locks.py cli/test_streams_and_targets.py"
+    " pipeline/test_windows.py::test_a_target_that_another_program_has_open_is_waited_for",
     "files/catalogue.py": "files/test_catalogue.py cli/test_catalogue.py",
     "files/checks.py": "files/test_checks.py files/test_layouts.py learning/test_model_file.py",
     "files/hdf5.py": "files/test_hdf5.py files/test_layouts.py",

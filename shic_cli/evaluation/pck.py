@@ -130,11 +130,9 @@ def _over_images(
 
 
 def through(sides: dict[str, Side]) -> Transfer:
-    """A transfer through `sides`: pixels `(P, 2)` in the target photo, or None if it lacks a photo."""
+    """A transfer through `sides`, which has both photos of the pair: pixels `(P, 2)` in the target photo."""
 
-    def transfer(pair: Pair) -> np.ndarray | None:
-        if pair.source not in sides or pair.target not in sides:
-            return None
+    def transfer(pair: Pair) -> np.ndarray:
         return sides[pair.target].find(sides[pair.source].describe(np.floor(pair.source_yx)))[0]
 
     return transfer

@@ -71,7 +71,7 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
     params, sources = (parse_json(held.pop(name), f"{path}: {name}") for name in ("params", "sources"))
     if not isinstance(params, dict) or not isinstance(sources, dict):
         raise InputError(f"{path}: a root attribute is damaged (params and sources are JSON objects)", again)
-    if held.get("labels", LABELS[0]) not in LABELS:
+    if held.get("labels") not in (None, *LABELS):
         raise InputError(
             f"{path}: labels is {held['labels']!r}, expected one of {', '.join(LABELS)}",
             "correct that attribute",

@@ -105,14 +105,14 @@ def tidy(target: Path) -> None:
 
 
 def _is_over(journal: Path, target: Path) -> bool:
-    """Whether the journal ends with a mark that matches `target`: its run was complete."""
-    try:
-        with open(journal, "rb") as file:
-            file.seek(-MARK.size, os.SEEK_END)
-            data, status = file.read(), target.stat()
-        magic, size, changed, crc = MARK.unpack(data)
-    except (OSError, struct.error):
-        return False
+    """Whether the journal ends with a mark that matches `target`: its run was complete.
+
+    OSError if there is no journal, or one that is shorter than a mark.
+    """
+    with open(journal, "rb") as file:
+        file.seek(-MARK.size, os.SEEK_END)
+        data, status = file.read(), target.stat()
+    magic, size, changed, crc = MARK.unpack(data)
     is_mark = magic == MARKED and crc == zlib.crc32(data[:-4])
     return is_mark and (size, changed) == (status.st_size, status.st_mtime_ns)
 

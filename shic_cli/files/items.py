@@ -60,7 +60,7 @@ class ItemWriter:
             check_target(self.whole, overwrite)
             params = {**params, "shard": [part.number, part.count]}
         self.header = {"kind": kind, "params": params, "sources": sources, "attrs": attrs}
-        self.places: dict[str, int] = {}  # the name of each finished image, and its place in the file
+        self.names: set[str] = set()  # of the finished images
         self.dropped: set[str] = set()
         # --overwrite is about the whole file: a rank's part with the same settings is used all the same.
         may_be_finished = not part.is_whole and (part.ranked or not overwrite)
@@ -76,13 +76,13 @@ class ItemWriter:
                 self.dropped.add(record.removeprefix(DROPPED).decode())
             else:
                 with h5py.File(io.BytesIO(record), "r") as file:
-                    self.places[str(file["item"].attrs["name"])] = 0
+                    self.names.add(str(file["item"].attrs["name"]))
 
     def __contains__(self, name: str) -> bool:
-        return self.finished or name in self.places or name in self.dropped
+        return self.finished or name in self.names or name in self.dropped
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.names)
 
     def add(self, name: str, **arrays: np.ndarray | None) -> None:
         """Keep one finished image; a crash after this call does not lose it."""
@@ -91,7 +91,7 @@ class ItemWriter:
     def keep(self, name: str, record: bytes) -> None:
         """Keep the finished image `name`, of which `record` is what `packed` gave, as `add` does."""
         self.journal.append(record)
-        self.places[name] = 0
+        self.names.add(name)
 
     def drop(self, name: str) -> None:
         """Note that the image `name` is done and not written; a crash after this call does not lose it."""
@@ -109,12 +109,12 @@ class ItemWriter:
                 self._finish()
                 self.finished = True
         finally:
-            self.journal.close(remove=self.finished or not self.places)
+            self.journal.close(remove=self.finished or not self.names)
 
     def _finish(self) -> None:
-        if not self.places and self.part.is_whole:  # a share may have no image, or none that can be used
+        if not self.names and self.part.is_whole:  # a share may have no image, or none that can be used
             raise ShicError(f"{self.path}: there is nothing to write", "")
-        self.places.update((name, i) for i, name in enumerate(sorted(self.places)))
+        places = {name: i for i, name in enumerate(sorted(self.names))}
         fields, header = LAYOUTS[self.kind].fields, self.header
         with self.journal.finishing() as partial, hdf5.created(partial) as (file, sink):
             write_header(file, self.kind, header["params"], header["sources"], header["attrs"])
@@ -124,7 +124,7 @@ class ItemWriter:
                 if record.startswith(DROPPED):
                     continue
                 with h5py.File(io.BytesIO(record), "r") as one:
-                    one.copy("item", items, f"{self.places[str(one['item'].attrs['name'])]:08d}")
+                    one.copy("item", items, f"{places[str(one['item'].attrs['name'])]:08d}")
                 sink.check()
 
     def end(self, failures: Failures, total: int) -> None:

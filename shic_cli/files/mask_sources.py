@@ -323,7 +323,7 @@ class MaskSource:
             seen = self.masker(rgb)
         except ShicError:
             return ""
-        kept, turned = ((seen & mask).sum() / max((seen | mask).sum(), 1) for mask in masks)
+        kept, turned = ((seen & mask).sum() / (seen | mask).sum() for mask in masks)
         called = getattr(self.masker, "name", "the model")
         return f"as it is it overlaps by {kept:.2f} with what {called} finds, turned by {turned:.2f}; "
 

@@ -174,7 +174,7 @@ def _expand(text: str, passed: Counter[str], is_one_of_many: bool) -> Iterator[I
         yield ImageFile.at(path)
     elif matches := sorted(glob.glob(text)):
         yield from (ImageFile.at(Path(match)) for match in matches if Path(match).is_file())
-    elif is_one_of_many and path.name:
+    elif is_one_of_many:
         yield ImageFile.at(path)
     else:
         raise InputError(

@@ -148,7 +148,7 @@ def pool_similarities(
         else:
             _insert(best, index, similarity + extra)
     if total is not None:
-        return torch.where(count > 0, total / count.clamp_min(1), -torch.inf)
+        return torch.where(count > 0, total / count, -torch.inf)
     return best[0] if depth == 1 else _mean_of_finite(best)
 
 
@@ -175,7 +175,7 @@ def _mean_of_finite(best: torch.Tensor) -> torch.Tensor:
     """The mean `(K, P)` over the finite entries of `best` `(depth, K, P)`; -inf if there is none."""
     finite = best.isfinite()
     total = torch.where(finite, best, 0).sum(0)
-    return torch.where(finite.any(0), total / finite.sum(0).clamp_min(1), -torch.inf)
+    return torch.where(finite.any(0), total / finite.sum(0), -torch.inf)
 
 
 def best_vertices(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

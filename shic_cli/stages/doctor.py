@@ -217,7 +217,10 @@ def _h5py_facts(h5py: Any, folder: Path) -> dict[str, Any]:
 def _warp_facts(warp: Any, folder: Path) -> dict[str, Any]:
     """The folder of Warp's kernel cache, and whether it can be written to."""
     warp.config.quiet = True
-    warp.init()
+    try:
+        warp.init()
+    except OSError as error:  # it can't make the folder, as without a home
+        return {"cache": str(error.filename), "writable": False}
     cache = Path(warp.config.kernel_cache_dir)
     return {"cache": str(cache), "writable": os.access(_there(cache), os.W_OK)}
 

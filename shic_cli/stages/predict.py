@@ -335,10 +335,13 @@ def predict(
 ) -> None:
     """Write the maps file (labels `predicted`) of images, or a `part` of it, and the `pictures` of each map.
 
-    An image that fails is left out and named. PartialError at the end says how many images failed. Of several
-    images, those with the largest doubt are named. On a CPU so many processes as `workers` predict, or as
-    many as pay if it is None, if the encoder is small; this makes no difference to the files.
+    An image that fails is left out and named. PartialError at the end says how many images failed. InputError
+    if the pictures would lie among the images. Of several images, those with the largest doubt are named. On
+    a CPU so many processes as `workers` predict, or as many as pay if it is None, if the encoder is small;
+    this makes no difference to the files.
     """
+    if pictures is not None:
+        pictures.check(images)
     failures, doubts = Failures(), {}
     attrs = {"labels": "predicted", "template": predictor.template}
     given = {**sources, "images": listing(images)}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from shic_cli.base.errors import InputError
 from shic_cli.files.atomic import atomic
 from shic_cli.files.layouts import Surface
 from shic_cli.files.names import picture_path
-from shic_cli.files.photos import encode
+from shic_cli.files.photos import ImageFile, encode
 from shic_cli.files.pictures import color_map, uncertainty_map
 from shic_cli.stages.remap import lay, load_texture
 from shic_cli.surface.surface_points import SurfacePoints
@@ -46,6 +48,16 @@ class Pictures:
         self.folder = (
             path.parent if single else path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
         )
+
+    def check(self, images: Sequence[ImageFile]) -> None:
+        """InputError if one of the `images` lies in the folder of the pictures, which would be images too."""
+        folder = self.folder.resolve()
+        draws = self.wanted or self.unsure or self.texture is not None
+        if draws and not self.single and any(image.path.resolve().is_relative_to(folder) for image in images):
+            raise InputError(
+                f"{self.folder}: holds images to predict, and their pictures would lie among them",
+                "name another output, as in -o predictions.maps.h5, whose pictures lie in predictions/",
+            )
 
     def draw(self, rgb: np.ndarray, predicted: Prediction) -> dict[str, bytes]:
         """Return the pictures of a photo `(H, W, 3)` as PNG files, by their kind."""

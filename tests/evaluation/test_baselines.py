@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import trimesh
 from scoring import four_vertices
 
 from shic_cli.evaluation.baselines import (
     ChanceVertex,
     PositionVertex,
     chance_pixels,
+    make_vertices,
     position_pixels,
     side_view,
 )
@@ -48,8 +52,18 @@ def test_position_sees_the_left_side_with_the_head_to_the_left(small_template: T
         "a", [points([[0.1, 0.02], [0.5, 0.98], [0.99, 0.8]])]
     )
     assert confidence == 1
+    for name, kind in (("position", PositionVertex), ("chance", ChanceVertex)):
+        assert isinstance(make_vertices(name, small_template, 0), kind)
     head, tail, foot = small_template.verts[found]
     assert head[2] > 0.35 and tail[2] < -0.35 and foot[1] < -0.15
+
+
+def test_position_looks_from_straight_beside(small_template: Template) -> None:
+    """A ball then shows as much above as below its middle, and to the left as to the right, to a degree."""
+    ball = np.asarray(trimesh.creation.icosphere(subdivisions=3).vertices, np.float32) / 2
+    view = side_view(replace(small_template, verts=ball))
+    seen = ball[view[view >= 0]].mean(0)
+    assert seen[0] > 0.3 and np.abs(seen[1:]).max() < 0.003
 
 
 def test_position_in_the_boxes_of_masks() -> None:
@@ -70,6 +84,10 @@ def test_a_mask_of_one_pixel_has_one_place() -> None:
     masks["a"][7, 11] = True
     assert position_pixels(masks)(Pair("a", "b", np.array([[7.0, 11]]), np.zeros((1, 2)))).tolist() == [
         [0, 0]
+    ]
+    masks["a"][8, 12] = True  # two pixels each way: the second one is the last
+    assert position_pixels(masks)(Pair("a", "b", np.array([[8.0, 12]]), np.zeros((1, 2)))).tolist() == [
+        [7, 8]
     ]
 
 

@@ -17,13 +17,18 @@ from shic_cli.files.photos import encode
 
 
 def write(path: Path, uncertainty: dict[str, np.ndarray | None], template: str = "") -> ItemReader:
-    """A maps file of photos with these uncertainties `(H, W)`, and vertex 0 everywhere."""
+    """A maps file of photos with these uncertainties `(H, W)`.
+
+    Where they are above 0 the vertex is 0 or 1 by turns, and there is none elsewhere.
+    """
     attrs = {"labels": "predicted", "template": template}
     with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=attrs) as writer:
         for name, values in uncertainty.items():
             shape = (20, 10) if values is None else values.shape
             encoded = np.frombuffer(encode(np.zeros((*shape, 3), np.uint8)), np.uint8)
-            whole = {"mask": np.ones(shape, bool), "vertex": np.zeros(shape), "score": np.ones(shape)}
+            vertex = np.arange(shape[0] * shape[1]).reshape(shape) % 2
+            vertex = vertex if values is None else np.where(values > 0, vertex, -1)
+            whole = {"mask": np.ones(shape, bool), "vertex": vertex, "score": np.ones(shape)}
             writer.add(name, encoded=encoded, uncertainty=values, **whole)
     return ItemReader(path, "shic/maps")
 
@@ -86,7 +91,9 @@ def test_a_photo_counts_by_all_its_pixels_or_by_its_points(tmp_path: Path) -> No
     """All pixels rank the photos a, b, c, as their errors do; at the only point each has it is c, b, a."""
     maps, entries = {}, []
     for i, name in enumerate("abc"):
-        maps[name] = np.full((20, 10), 10 * (i + 1), np.float32)
+        # Of the pixels of one vertex alone, or with those of none, the order would be another.
+        maps[name] = np.tile(np.float32([[10, 10], [40, 5], [20, 60]][i]), (20, 5))
+        maps[name][20 - 8 * i :] = 0
         maps[name][0, 0] = 3 - i
         error = np.full((20, 10), 1.0 + i)
         predicted = np.where(np.arange(200) == 0, 0, -1)

@@ -92,12 +92,22 @@ def test_wrong_csv(folder: Path, text: str, said: str) -> None:
     assert ("from 0 to 3: vertices" in raised.value.hint) == ("vertex holds" in said)
 
 
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\xff", b'a,b\n"' + b"x" * 200_000 + b'"\n'])
+def test_a_csv_that_can_not_be_read_is_named(folder: Path, content: bytes | None) -> None:
+    if content is not None:
+        (folder / "p.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"p\.csv: can't be read \("):
+        score(folder / "p.csv")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"vertex": None}, "no array `vertex`"),
         ({"x": [1, 2]}, "p.npz: x"),
         ({"image": [1.0]}, "image is not a list of names"),
+        ({"image": [["a.jpg"]]}, "image is not a list of names"),
+        ({"image": np.zeros(0, "U1"), "x": [], "y": [], "vertex": []}, "image is not a list of names"),
         ({"vertex": np.array([{}])}, "can't be read"),  # an array of objects is a pickle
     ],
 )

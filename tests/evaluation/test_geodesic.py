@@ -134,6 +134,17 @@ def test_maps_that_do_not_fit(tmp_path: Path, template: Template, caplog: pytest
         geodesic(write_maps(tmp_path / "range.h5", {"a.jpg": one_map() + 5}, ""), points, template)
 
 
+def test_photos_of_no_stated_size_are_scored_and_points_beyond_them_are_holes(
+    tmp_path: Path, template: Template
+) -> None:
+    maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map()}, template.fingerprint)
+    points = annotation(1, [0, 0, 255, 255], [3, 10, 3], [2, 2, 10], [3, 3, 3])
+    path = write_annotations(tmp_path / "a.json", [points])
+    path.write_text(path.read_text().replace('"width": 10, "height": 10', '"width": 10'))
+    found = geodesic(maps, read_annotations(path), template)
+    assert (found["points"], found["holes"], found["mean"]) == (3, 2, 2 * 228 / 3)
+
+
 def test_objects_without_points_have_no_figures_but_count_as_images() -> None:
     nothing = np.zeros(0)
     points = Points("a.jpg", None, "horse", np.zeros((0, 2), int), nothing, np.zeros(4), 0.0, "", nothing)
@@ -141,6 +152,15 @@ def test_objects_without_points_have_no_figures_but_count_as_images() -> None:
         "images": 1,
         "points": 0,
     }
+
+
+def test_the_seed_of_the_interval_is_0_unless_another_is_given() -> None:
+    nothing, chosen = np.zeros(1, int), []
+    for i in range(20):
+        points = Points(f"{i}", None, "horse", np.zeros((1, 2), int), nothing, np.zeros(4), 0.0, "", nothing)
+        chosen.append(Scored(points, "a", nothing, nothing, np.array([i**2]), np.array([1.0]), 0.0))
+    for of in (figures, summary):
+        assert of(chosen)["ci95"] == of(chosen, 0)["ci95"] != of(chosen, 1)["ci95"]
 
 
 def test_names_meet() -> None:

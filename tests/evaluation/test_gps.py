@@ -128,6 +128,8 @@ def test_a_wrong_prediction_costs_a_size_only_if_its_box_has_it() -> None:
         found = average_precision([right, wrong])
         assert found["ap_medium"] == pytest.approx(ap) and found["ap_large"] is None
         assert found["ap"] == pytest.approx(51 / 101 / 2)
+    exact = at_gps(0.1, area=96**2, box=96**2, confidence=2)
+    assert average_precision([at_gps(1, area=96**2), exact])["ap_large"] == pytest.approx(51 / 101 / 2)
     small = at_gps(0.1, area=96**2, box=96**2 - 1, confidence=2)
     assert average_precision([at_gps(1, area=96**2), small])["ap_large"] == pytest.approx(51 / 101)
 

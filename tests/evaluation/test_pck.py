@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from shic_cli.base.result_settings import PckConfig
 from shic_cli.evaluation import pck
 from shic_cli.files.keypoints import Pair, read_pairs
 from shic_cli.files.layouts import Template
+from shic_cli.files.mask_sources import MaskSource, Photo
+from shic_cli.files.photos import ImageFile
 from shic_cli.stages.match import ThroughTemplate, ThroughVertices
 
 CSM = PckConfig(protocol="csm", self_pairs="off")
@@ -324,3 +327,42 @@ def test_vertices_that_the_template_lacks_are_named(tmp_path: Path, template: Te
     maps = write_maps(tmp_path / "m.h5", {"a.jpg": one_map() + 2}, template.fingerprint)
     with pytest.raises(InputError, match=r"a\.jpg: vertex holds numbers outside -1 to 3"):
         pck.sides_of_maps(pairs, maps, template)
+
+
+def test_csm_takes_distances_through_space_and_the_other_protocol_along_the_surface(
+    small_template: Template,
+) -> None:
+    """From the foremost vertex to all others: none is longer through space, some are much shorter."""
+    start = int(small_template.verts[:, 2].argmax())
+    straight, along = (
+        pck.make_paths(small_template, protocol).nearest(np.array([start]))[1]
+        for protocol in ("csm", "image")
+    )
+    np.testing.assert_allclose(
+        straight, np.linalg.norm(small_template.verts - small_template.verts[start], axis=1), atol=1e-6
+    )
+    assert (along > straight - 1e-5).all() and (along / straight.clip(1e-9)).max() > 1.1
+
+
+def test_the_seed_of_the_interval_is_0_unless_another_is_given() -> None:
+    pairs = [pair("b", *([0, 3 * (i % (2 + j))] for j in range(1 + i % 5))) for i in range(31)]
+    masks, config, answer = {"a": blank(), "b": blank()}, PckConfig(alpha=(0.05,)), to(*([0, 0],) * 5)
+    default, zero, one = (pck.score(pairs, answer, masks, config, *seed)["ci95"] for seed in ((), (0,), (1,)))
+    assert default == zero != one
+
+
+def test_the_masks_of_the_photos_of_pairs_are_found_before_the_first_is_read() -> None:
+    """So that weights that are missing are told before anything is computed."""
+    asked: list[str] = []
+
+    class Masks(MaskSource):
+        def prepare(self, images: Sequence[ImageFile]) -> None:
+            asked.extend(image.name for image in images)
+
+        def read(self, image: ImageFile) -> Photo:
+            assert image.name in asked
+            return Photo(image.name, b"", np.zeros((20, 40, 3), np.uint8), blank())
+
+    images = [ImageFile(Path(), name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    found = pck.masks_of_images([pair("b"), pair("z")], images, Masks())
+    assert asked == ["a.jpg", "b.jpg"] and list(found) == ["a", "b"]

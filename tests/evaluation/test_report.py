@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from shic_cli.evaluation import report
@@ -129,6 +130,7 @@ def test_the_pictures_show_the_errors_where_the_points_are(shic: Shic, scored: P
     assert right[0] == 0 and mirrored[0] == 32  # every point of the mirrored map is left and right mixed up
     photo, labels, errors = np.split(right[1].astype(int), 3, axis=1)
     assert abs(photo[144, 144] - 90).max() < 6 and np.ptp(labels[144, 144]) > 20
+    assert abs(errors[3, 3] - 45).max() < 6  # darker, so that the points are seen
     mask = np.zeros((SIZE, SIZE), bool)
     mask[12:52, 12:52] = True
     places = Crop.around(mask).to_crop(np.argwhere(mask)[::50], report.SIDE).round().astype(int)
@@ -168,8 +170,62 @@ def test_the_plots_are_of_the_errors_and_of_their_mirrored_answers(monkeypatch: 
     assert (heights[0], heights[1], heights[-1], sum(heights)) == (0.5, 0.25, 0.25, 1)
     assert [bar.get_x() for bar in bars.patches] == list(range(0, 228, 10))
     assert [each.get_text() for each in bars.get_legend().get_texts()] == ["mean 61.8", "median 9.5"]
+    assert [line.get_xdata()[0] for line in bars.lines] == [error.mean(), 9.5]
+    assert points.lines[0].get_xydata().tolist() == [[0, 0], [228, 114]]  # below it lie the mix-ups
     right, wrong = (each.get_offsets().tolist() for each in points.collections)
     assert right == [[0, 0], [9, 9]] and wrong == [[10, 4], [228, 113]]
+
+
+@pytest.mark.parametrize(
+    ("number", "worst", "best"),
+    [(1, [], [0]), (2, [1], [0]), (5, [4, 3], [0, 1, 2]), (11, [10, 9, 8, 7], [0, 1, 2, 3])],
+)
+def test_at_most_four_images_are_shown_as_worst_and_as_best_and_none_as_both(
+    monkeypatch: pytest.MonkeyPatch, number: int, worst: list[int], best: list[int]
+) -> None:
+    monkeypatch.setattr(report, "_card", lambda name, *_: name)
+    zeros = np.zeros(1)
+    points = Points("", None, "", np.zeros((1, 2), int), zeros, np.zeros(4), 0.0, "", zeros)
+    drawn = {
+        i: [Scored(points, "a", zeros, zeros, np.array([i]), zeros, 0.0)] for i in reversed(range(number))
+    }
+    assert report._cards(drawn, object(), zeros) == {"worst": worst, "best": best}
+
+
+def test_of_many_points_some_are_plotted(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[np.ndarray] = []
+    monkeypatch.setattr(Axes, "scatter", lambda axes, x, y, **_: drawn.append(np.stack([x, y], 1)))
+    monkeypatch.setattr(report, "PLOTTED", 10)
+    error = np.repeat([20.0, 30], [21, 4])
+    report._plots(error, np.where(error > 25, 1, 50.0))
+    assert [len(each) for each in drawn] == [7, 2]  # every third
+    drawn.clear()
+    report._plots(error[:10], np.full(10, 50.0))
+    assert [len(each) for each in drawn] == [10, 0]
+
+
+def test_several_classes_are_shown_together_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_plots", lambda *_: np.zeros((9, 9, 3), np.uint8))
+    zeros = np.zeros(1)
+    points = [
+        Points(name, None, "", np.zeros((1, 2), int), zeros, np.zeros(4), 0.0, "", zeros) for name in "ab"
+    ]
+    entries = [
+        Scored(each, item, zeros, zeros, zeros, zeros, 0.0)
+        for each, item in zip(points, ("a", None), strict=True)
+    ]
+    for classes in ({"cow": 1}, {"cow": 1, "horse": 2}):
+        summary = {"classes": classes}
+        found = report._section(report.Row("x", entries, summary, None), zeros)
+        assert found["classes"] == (classes if len(classes) == 1 else {**classes, "all": summary})
+        assert found["missing"] == ["b"] and (found["worst"], found["best"]) == ([], [])
+
+
+def test_the_scale_goes_through_all_colours() -> None:
+    data = np.frombuffer(base64.b64decode(report._scale_picture().partition("base64,")[2]), np.uint8)
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    assert picture.shape == (12, 240, 3)
+    assert (picture == heat_colors(np.arange(240) / 239)).all()
 
 
 def test_several_rows_have_a_section_each_and_points_alone_no_pictures(shic: Shic, scored: Path) -> None:

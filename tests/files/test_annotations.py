@@ -16,11 +16,22 @@ from shic_cli.files import annotations
 def test_points_on_the_edges_of_the_box(tmp_path: Path) -> None:
     points = annotation(1, [2, 3, 4, 5], [0, 255, 63.75], [0, 255, 50.99], [0, 0, 0])
     found = annotations.read_annotations(write_annotations(tmp_path / "a.json", [points]))[0]
+    assert found.area == 20  # of the box
     assert found.yx.tolist() == [
         [3, 2],
         [7, 5],
         [3, 3],
     ]  # the far edge belongs to the last pixel, 50.99 / 51 of one to the first
+
+
+@pytest.mark.parametrize(
+    ("box", "yx"), [([-3, -4, 5.1, 5.1], [0, 0]), ([7, 2, 0, 5], [2, 6]), ([0, 0, 5, 5], [0, 0])]
+)
+def test_boxes_that_begin_beside_the_photo_or_have_no_width(
+    tmp_path: Path, box: list[float], yx: list[int]
+) -> None:
+    path = write_annotations(tmp_path / "a.json", [annotation(1, box, [1], [1], [0])])
+    assert annotations.read_annotations(path)[0].yx.tolist() == [yx]
 
 
 def test_scale_of_the_points_is_an_argument(tmp_path: Path) -> None:
@@ -49,13 +60,33 @@ def test_objects_without_points_are_passed_over(tmp_path: Path) -> None:
         ({"dp_vertex": [2**40]}, "dp_vertex"),
         ({"dp_x": ["left"]}, "dp_x"),
         ({"dp_x": [float("nan")]}, "dp_x"),
+        ({"dp_x": [{}]}, "dp_x"),
+        ({"dp_x": [10**400]}, "dp_x"),
+        ({"dp_x": [[1], [1, 2]]}, "dp_x"),
         ({"image_id": 7}, "image_id"),
         ({"category_id": 7}, "category_id"),
     ],
 )
 def test_wrong_fields_are_named(tmp_path: Path, change: dict[str, Any], word: str) -> None:
     path = write_annotations(tmp_path / "a.json", [annotation(1, [0, 0, 5, 5], [1], [1], [0]) | change])
-    with pytest.raises(InputError, match=rf"a\.json: annotations\[0\].*{word}"):
+    with pytest.raises(InputError, match=rf"a\.json: annotations\[0\].*{word}") as raised:
+        annotations.read_annotations(path)
+    if word.endswith("_id"):
+        assert raised.value.hint == f"check the file's list of {word.removesuffix('_id')} ids"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("annotations", [5], r"annotations\[0\]: has no `image_id`"),
+        ("annotations", [{"dp_y": [1]}], r"annotations\[0\]: has no `image_id`"),
+        ("images", [{"id": 1}], "image 1: has no `file_name`"),
+    ],
+)
+def test_entries_without_what_they_need(tmp_path: Path, key: str, value: Any, said: str) -> None:
+    path = write_annotations(tmp_path / "a.json", [annotation(1, [0, 0, 5, 5], [1], [1], [0])])
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(InputError, match=rf"a\.json: {said}"):
         annotations.read_annotations(path)
 
 
@@ -73,6 +104,11 @@ def test_missing_lists_are_named(tmp_path: Path, key: str) -> None:
 def test_what_is_no_annotation_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(InputError, match=r"a\.json"):
+        annotations.read_annotations(tmp_path / "a.json")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.json: can't be read \(No such file"):
         annotations.read_annotations(tmp_path / "a.json")
 
 

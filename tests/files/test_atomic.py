@@ -19,7 +19,7 @@ import pytest
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.files import atomic as atomic_module
 from shic_cli.files import hdf5
-from shic_cli.files.atomic import RECORD, Journal, atomic, check_target
+from shic_cli.files.atomic import RECORD, Journal, Sink, atomic, check_target
 
 HEADER = {"params": {"size": 3, "views": [1, 2]}, "kind": "test"}
 
@@ -76,6 +76,14 @@ def test_a_file_that_its_owner_alone_may_replace_is_named_before_the_work(
     with pytest.raises(ShicError, match=r"a\.h5: belongs to another user"):
         check_target(tmp_path / "a.h5", overwrite=True)
     check_target(tmp_path / "b.h5", overwrite=True)
+    if not os.getuid():
+        for path in (tmp_path, tmp_path / "a.h5"):
+            os.chown(path, 7, 7)
+        with pytest.raises(ShicError, match=r"a\.h5: belongs to another user"):
+            check_target(tmp_path / "a.h5", overwrite=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # the administrator
+    check_target(tmp_path / "a.h5", overwrite=True)
+    monkeypatch.setattr(os, "geteuid", lambda: 8)
     tmp_path.chmod(0o777)
     check_target(tmp_path / "a.h5", overwrite=True)
 
@@ -107,8 +115,22 @@ def test_targets_that_cannot_be(tmp_path: Path) -> None:
     check_target(tmp_path / "there", overwrite=True)
     with pytest.raises(InputError, match="is a folder"):
         check_target(tmp_path, overwrite=True)
-    with pytest.raises(InputError, match="no such folder"):
-        check_target(tmp_path / "none" / "a", overwrite=False)
+    for folder in ("none", "there"):
+        with pytest.raises(InputError, match="no such folder"):
+            check_target(tmp_path / folder / "a", overwrite=False)
+
+
+@pytest.mark.parametrize("lacking", [os.W_OK, os.X_OK])
+def test_a_folder_without_a_right_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: int
+) -> None:
+    """Also the one of this process, for which `.` would say nothing."""
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & lacking)
+    monkeypatch.chdir(tmp_path)
+    for target in (tmp_path / "a.h5", Path("a.h5")):
+        with pytest.raises(InputError) as caught:
+            check_target(target, overwrite=False)
+        assert caught.value.message == f"{tmp_path}: can't be written to"
 
 
 def test_a_journal_goes_on(tmp_path: Path) -> None:
@@ -116,9 +138,13 @@ def test_a_journal_goes_on(tmp_path: Path) -> None:
     again = journal(tmp_path / "t.h5")
     assert list(again.records()) == [b"one", b"", b"three" * 1000]
     again.append(b"four")
-    assert list(again.records())[-1] == b"four"
+    assert path.read_bytes().endswith(b"four") and list(again.records())[-1] == b"four"
     again.close(remove=True)
     assert not path.exists()
+    again = journal(tmp_path / "t.h5")
+    path.unlink()  # somebody tidied up
+    again.close(remove=True)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("cut", [1, 2, RECORD.size - 1, RECORD.size, RECORD.size + 1, RECORD.size + 2])
@@ -299,6 +325,14 @@ def test_what_a_run_left_that_was_killed_at_its_very_end_goes_checkpoint_include
     assert os.listdir(tmp_path) == ["t.h5"]
 
 
+def test_a_journal_that_is_shorter_than_a_mark_stays(tmp_path: Path) -> None:
+    for name in ("t.h5", "t.h5.journal"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ShicError, match="is there already"):
+        check_target(tmp_path / "t.h5", overwrite=False)
+    assert sorted(os.listdir(tmp_path)) == ["t.h5", "t.h5.journal"]
+
+
 @pytest.mark.parametrize("change", ["longer", "newer"])
 def test_a_journal_whose_target_is_another_one_stays(tmp_path: Path, change: str) -> None:
     target = tmp_path / "t.h5"
@@ -336,3 +370,35 @@ def test_a_disk_that_is_full_ends_an_hdf5_file_with_its_error(
     ):
         file.create_dataset("x", data=np.arange(10_000))
     assert caught.value.filename == str(tmp_path / "t.h5") and os.listdir(tmp_path) == []
+
+
+def test_a_sink_is_a_file_to_hdf5_until_it_has_an_error(tmp_path: Path) -> None:
+    """From then on it takes everything and writes nothing, and what could not be read is zeros."""
+    with pytest.raises(OSError, match="full"), Sink(tmp_path / "a") as sink:
+        assert sink.write(memoryview(b"abcd")) == 4
+        assert (tmp_path / "a").read_bytes() == b"abcd"  # at once
+        sink.truncate(3)
+        buffer = bytearray(b"xxxxx")
+        assert (sink.seek(1), sink.tell(), sink.readinto(memoryview(buffer)), buffer) == (
+            1,
+            1,
+            5,
+            b"bc\0\0\0",
+        )
+        sink.drop(OSError(errno.ENOSPC, "full"))
+        sink.drop(ValueError("another"))
+        assert sink.write(memoryview(b"e")) == 1
+        sink.truncate(1)
+    assert (tmp_path / "a").read_bytes() == b"abc"
+    with pytest.raises(KeyError), Sink(tmp_path / "b") as sink:  # the caller's own error comes through
+        sink.drop(ValueError())
+        raise KeyError
+    with pytest.raises(ValueError, match="late"), Sink(tmp_path / "c") as sink:
+        sink.drop(ValueError("late"))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device")
+def test_a_sink_keeps_the_error_of_whatever_failed(tmp_path: Path) -> None:
+    for failing in (lambda sink: sink.truncate(3), lambda sink: sink.write(memoryview(b"x"))):
+        with pytest.raises(OSError, match=r"No space|Invalid"), Sink(Path("/dev/full")) as sink:
+            failing(sink)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import struct
 import zlib
 from collections.abc import Callable
@@ -18,7 +19,15 @@ from PIL import Image
 from scoring import four_vertices
 
 from shic_cli.base.errors import InputError, ShicError, printable
-from shic_cli.files.checks import check_name, check_surface, parse_json, real_number, shorten, whole_number
+from shic_cli.files.checks import (
+    check_name,
+    check_surface,
+    parse_json,
+    real_number,
+    shorten,
+    unreadable,
+    whole_number,
+)
 from shic_cli.files.keypoints import read_pairs
 from shic_cli.files.names import meet
 from shic_cli.files.photos import decode, list_images
@@ -27,14 +36,31 @@ from shic_cli.parts.extractors.carried import check_config
 from shic_cli.surface.mesh_file import read_mesh
 
 
-@pytest.mark.parametrize("name", ["a.png", "a/b.png", "é/ü.jpg", ".hidden", "a..b.png", "a b"])
+@pytest.mark.parametrize(
+    "name", ["a.png", "a/b.png", "é/ü.jpg", ".hidden", "a..b.png", "a b", "b" * 200, "a/" * 511 + "bb"]
+)
 def test_names_below_a_folder(name: str) -> None:
     assert check_name(name, "x") == name
 
 
 @pytest.mark.parametrize(
     "name",
-    ["/a", "../a", "a/..", "..", ".", "", "a\0b", "a\x1b", "a\u202eb", "b" * 300, "a/" * 600 + "b", None, 3],
+    [
+        "/a",
+        "../a",
+        "a/..",
+        "..",
+        ".",
+        "",
+        "a\0b",
+        "a\x1b",
+        "a\u202eb",
+        "b" * 201,
+        "é" * 101,
+        "a/" * 512 + "b",
+        None,
+        3,
+    ],
 )
 def test_names_that_lead_elsewhere_or_nowhere(name: Any) -> None:
     with pytest.raises(InputError, match="is no name"):
@@ -63,9 +89,24 @@ def test_numbers_are_shown_short_with_the_next_step() -> None:
         with pytest.raises(InputError, match="x: 4 is no ") as raised:
             read("4", "x", 0, 3)
         assert raised.value.hint == "correct it in the file"
+        for other in (True, 10**400, None, [], "nan", "1" * 400, "-0.5"):
+            with pytest.raises(InputError, match="x: "):
+                read(other, "x", 0, 3)
         with pytest.raises(InputError) as raised:
             read("four", "x", 0, 3, "ask")
         assert raised.value.hint == "ask"
+
+
+def test_a_folder_that_can_not_be_read_is_left_out_unless_it_is_the_one_that_was_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("shic"), "propagate", True)
+    tell = unreadable(Path("imgs"))
+    with caplog.at_level(logging.WARNING, "shic"):
+        tell(PermissionError(13, "Permission denied", "imgs/sub"))
+    assert caplog.messages == ["imgs/sub: can't be read (Permission denied): is left out"]
+    with pytest.raises(InputError, match=r"^imgs: can't be read \(Permission denied\)"):
+        tell(PermissionError(13, "Permission denied", "imgs"))
 
 
 def test_a_surface_has_faces_an_extent_and_edges() -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from shic_cli.base.errors import InputError, ShicError
 from shic_cli.files import items
-from shic_cli.files.arrays import read_arrays, read_template
+from shic_cli.files.arrays import read_arrays, read_template, source, write_arrays
 from shic_cli.files.items import ItemReader, ItemWriter
-from shic_cli.files.layouts import LAYOUTS, Template, template_fingerprint
+from shic_cli.files.layouts import LAYOUTS, Surface, Template, template_fingerprint
 
 ATTRS = {"labels": "pseudo", "template": "f" * 64}
 
@@ -53,6 +53,60 @@ def test_fingerprint_is_of_vertices_and_faces(small_template: Template) -> None:
     assert template_fingerprint(verts.astype(float), faces.astype(np.int64)) == small_template.fingerprint
     assert template_fingerprint(verts + np.float32(1e-3), faces) != small_template.fingerprint
     assert template_fingerprint(verts, faces[:, [1, 2, 0]]) != small_template.fingerprint
+    assert Surface.of(small_template).fingerprint == small_template.fingerprint
+
+
+def test_distances_may_be_rounded_and_a_template_have_no_eigenvectors(
+    small_template_file: Path, small_template: Template, tmp_path: Path
+) -> None:
+    arrays = {name: getattr(small_template, name) for name in LAYOUTS["shic/template"].fields}
+    arrays |= {"eigenvectors": np.zeros((642, 0)), "eigenvalues": np.zeros(0)}
+    arrays["geodesic"] = np.full((642, 642), 229.0)
+    how = {"params": {}, "sources": {}, "attrs": {"mirror_axis": "x"}, "overwrite": True}
+    write_arrays(small_template_file, "shic/template", arrays, **how)
+    assert read_template(small_template_file).eigenvectors.shape == (642, 0)
+
+
+def test_the_face_of_a_view_is_a_number_or_none(tmp_path: Path) -> None:
+    sizes = {"N": 1, "H": 2, "W": 2, "K": 3}
+    arrays = {
+        name: np.zeros([axis if isinstance(axis, int) else sizes[axis] for axis in field.axes])
+        for name, field in LAYOUTS["shic/views"].fields.items()
+    }
+    for face in (-1, 0, 7, -2):
+        arrays["face"] = np.full((1, 2, 2), face)
+        how = {"params": {}, "sources": {}, "attrs": {"template": ""}, "overwrite": True}
+        write_arrays(tmp_path / "views.h5", "shic/views", arrays, **how)
+        if face >= -1:
+            assert (read_arrays(tmp_path / "views.h5", "shic/views")[0]["face"] == face).all()
+    with pytest.raises(InputError, match="face holds numbers outside -1 and up"):
+        read_arrays(tmp_path / "views.h5", "shic/views")
+
+
+def test_pictures_that_are_packed_already_are_not_packed_again(tmp_path: Path) -> None:
+    with h5py.File(write_items(tmp_path / "m.h5"), "r") as file:
+        first = file["items/00000000"]
+        assert (first["encoded"].compression, first["mask"].compression) == (None, "gzip")
+
+
+def test_a_source_is_the_hash_of_its_file_and_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert source(tmp_path / "a") == {"path": str(tmp_path / "a"), "sha256": digest}
+    with pytest.raises(InputError, match="is a folder"):
+        source(tmp_path)
+
+
+def test_labels_are_one_of_four_and_attributes_are_all_given(tmp_path: Path) -> None:
+    with h5py.File(write_items(tmp_path / "m.h5"), "a") as file:
+        file.attrs["labels"] = "else"
+    with pytest.raises(InputError, match="labels is 'else', expected one of pseudo, synthetic"):
+        ItemReader(tmp_path / "m.h5", "shic/maps")
+    with (
+        pytest.raises(ValueError, match=r"shic/maps needs the attributes \['template'\]"),
+        ItemWriter(tmp_path / "n.h5", "shic/maps", params={}, sources={}, attrs={"labels": "pseudo"}) as one,
+    ):
+        one.add("a", **item())
 
 
 def drop(name: str) -> Callable[[h5py.File], None]:
@@ -179,9 +233,9 @@ def test_what_is_optional_may_be_missing(tmp_path: Path) -> None:
     (found,) = ItemReader(tmp_path / "f.h5", "shic/features")
     assert set(found.arrays) == {"mask", "crop", "encoded"}
     with ItemWriter(tmp_path / "m.h5", "shic/maps", params={}, sources={}, attrs=ATTRS) as writer:
-        for name, value in {"high": 228, "low": 0}.items():
+        for name, value in {"high": 229, "low": 0}.items():
             writer.add(name, **item(), uncertainty=np.full((4, 3), value))
-    assert [found.uncertainty.max() for found in ItemReader(tmp_path / "m.h5", "shic/maps")] == [228, 0]
+    assert [found.uncertainty.max() for found in ItemReader(tmp_path / "m.h5", "shic/maps")] == [229, 0]
     with h5py.File(tmp_path / "m.h5", "a") as file:
         put("items/00000000/uncertainty", np.full((4, 3), -0.5, "f2"))(file)
     with pytest.raises(InputError, match="uncertainty holds numbers outside 0 to 229"):

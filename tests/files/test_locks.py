@@ -55,8 +55,10 @@ def test_one_at_a_time_and_nothing_stays(tmp_path: Path, request: pytest.Fixture
     if kind == "without":
         request.getfixturevalue("without_locks")
     first = Lock(tmp_path / "a.h5")
-    with pytest.raises(ShicError, match="another run is writing it"):
-        Lock(tmp_path / "a.h5")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", lambda seconds: pytest.fail("it waited"))
+        with pytest.raises(ShicError, match="another run is writing it"):
+            Lock(tmp_path / "a.h5")
     with Lock(tmp_path / "b.h5"):
         pass
     first.check()
@@ -353,8 +355,20 @@ def test_locks_are_told_from_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert os.listdir(tmp_path) == []
 
 
-def test_a_file_system_that_says_it_has_none_has_none(tmp_path: Path, without_locks: None) -> None:
+@pytest.mark.parametrize("number", sorted(locks.NO_LOCKS))
+def test_a_file_system_that_says_it_has_none_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As one of three errors; the library must not lock in another way by itself for any of them."""
+
+    def flock(file: object, how: int) -> None:
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
     assert not locks.has_locks(tmp_path) and os.listdir(tmp_path) == []
+    with Lock(tmp_path / "a.h5"), pytest.raises(ShicError, match=r"another run is writing it \(process \d+"):
+        Lock(tmp_path / "a.h5")
+    assert os.listdir(tmp_path) == []
 
 
 def test_the_time_without_a_sign_of_life_is_the_one_that_is_documented() -> None:
@@ -388,3 +402,31 @@ def test_the_journal_of_an_unfinished_run_beside_an_older_target_stays(tmp_path:
     with pytest.raises(ShicError, match="is there already"):
         write(tmp_path / "a.h5", "ab", 1)
     assert sorted(os.listdir(tmp_path)) == ["a.h5", "a.h5.journal"]
+
+
+def test_the_lock_file_of_another_user_is_named_and_other_errors_are_told_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refused(path: object, *rest: int, **more: object) -> int:
+        if str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, "refused", str(path))
+        return real(path, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", refused)
+        with pytest.raises(PermissionError):  # of the folder
+            Lock(tmp_path / "a.h5")
+        (tmp_path / ".a.h5.lock").write_bytes(b"")
+        with pytest.raises(ShicError, match=r"a\.h5: another user's run is writing it") as caught:
+            Lock(tmp_path / "a.h5")
+        assert "remove .a.h5.lock beside it" in caught.value.hint
+
+    def broken(file: object, how: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    for ask in (lambda: Lock(tmp_path / "b.h5"), lambda: locks.has_locks(tmp_path)):
+        with pytest.raises(OSError, match="broken"):
+            ask()

@@ -139,6 +139,13 @@ def test_names_of_masks(name: str, folder: str, tmp_path: Path) -> None:
     assert (found & BLOB).sum() / (found | BLOB).sum() > 0.99, mask
 
 
+def test_nothing_is_said_of_a_plain_photo_with_its_mask(tmp_path: Path) -> None:
+    write_mask(tmp_path / "masks/h.png")
+    source = MaskSource(None, masker)
+    source.read(one(write_photo(tmp_path / "imgs/h.png")))
+    assert not source.notes.names
+
+
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_umlauts_are_one_letter_or_two(forms: tuple[str, str], tmp_path: Path) -> None:
     photo, mask = (unicodedata.normalize(form, "Fräulein Zoë") for form in forms)
@@ -167,6 +174,13 @@ def test_a_folder_of_masks_that_fits_no_photo(shic: Run, tmp_path: Path, small_t
     assert not (tmp_path / "out.h5").exists()
     status, _, err = shic("features", "imgs/", "--masks", "masks", "--extractor", "silhouette")
     assert status == 1 and "none of its 3 files" in err
+
+
+def test_masks_that_fit_no_photo_beside_their_folder(tmp_path: Path) -> None:
+    write_mask(tmp_path / "masks/z_seg.png")
+    photo = one(write_photo(tmp_path / "a.png"))
+    with pytest.raises(InputError, match="none of its 1 files has the name of a photo"):
+        MaskSource(None, masker).prepare([photo])
 
 
 def test_masks_of_other_photos_are_no_error(tmp_path: Path) -> None:
@@ -275,8 +289,60 @@ def test_notes_name_the_first_photo_and_count_the_others(caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, "shic"):
         for i in range(5):
             masks.notes.add("border", f"p{i}", f"p{i}: odd")
+        masks.notes.add("alpha", "q", "q: alone")
         masks.notes.tell()
-    assert caplog.messages == ["p0: odd", "4 more photos like that (border): p1, p2, p3, p4"]
+        masks.notes.tell()  # each is said once
+    told = ["p0: odd", "q: alone", "4 more photos like that (border): p1, p2, p3, p4"]
+    assert caplog.messages == told
+
+
+def test_a_large_masker_counts_where_a_photo_asks_it(tmp_path: Path) -> None:
+    """Each of several processes may have a copy of a small one, and of a large one that nobody asks."""
+
+    class Large:
+        small = False
+
+        def __call__(self, rgb: np.ndarray) -> np.ndarray:
+            return masker(rgb)
+
+    with_mask, without = (one(write_photo(tmp_path / f"imgs/{name}.png")) for name in "ab")
+    write_mask(tmp_path / "masks/a.png")
+    source = MaskSource(None, Large())
+    assert not source.small and MaskSource(None, masker).small
+    source.prepare([with_mask])
+    assert source.small
+    source.prepare([with_mask, without])
+    assert not source.small
+
+
+@pytest.mark.parametrize("kind", ["fails", "none"])
+def test_a_mask_that_fits_both_ways_is_warned_of_without_a_masker_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    def fails(rgb: np.ndarray) -> np.ndarray:
+        raise InputError("no weights", "get them")
+
+    monkeypatch.setattr(logging.getLogger("shic"), "propagate", True)
+    photo = one(write_photo(tmp_path / "imgs/h.png", flag=3))
+    write_mask(tmp_path / "masks/h.png")
+    with caplog.at_level(logging.WARNING, "shic"):
+        found = MaskSource(None, fails if kind == "fails" else None).read(photo)
+    assert np.array_equal(found.mask, BLOB)
+    assert "drawn on the turned photo: it is taken as it is; --exif ignore" in caplog.text
+
+
+def test_the_label_that_was_taken_is_told_to_who_asks_for_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("shic"), "propagate", True)
+    photo = one(write_photo(tmp_path / "imgs/h.png"))
+    path = write_mask(tmp_path / "masks/h.png")
+    with caplog.at_level(logging.DEBUG, "shic"):
+        MaskSource().read(photo)
+        assert "is the object" not in caplog.text
+        Image.fromarray(np.where(BLOB, 1, 2 * (np.arange(80) < 9)).astype(np.uint8)).save(path)
+        MaskSource(MasksConfig(label="1")).read(photo)
+    assert "h.png: label 1 is the object" in caplog.text
 
 
 LAYOUTS = {

@@ -295,3 +295,87 @@ def test_void_counts_neither_for_the_border_nor_as_background(shic: Run, tmp_pat
     (tmp_path / "masks/h.png").write_bytes(palette(np.where(beyond, 255, 13)))
     status, _, err = shic("features", "imgs/", "--extractor", "silhouette", "--label", "13", "--overwrite")
     assert status == 1 and "h.jpg: its mask leaves no background beside void pixels" in err
+
+
+def test_the_two_sides_of_a_binary_mask_are_named_by_their_values(tmp_path: Path) -> None:
+    path = tmp_path / "m.png"
+    path.write_bytes(grey(np.where(OBJECT, np.where(X > 60, 254, 255), 0)))
+    for label, wanted in (("255", OBJECT), ("254", OBJECT), ("0", ~OBJECT)):
+        assert np.array_equal(read_mask(path, label).mask, wanted)
+    for level, label in ((0, "0"), (1, "1"), (255, "255")):
+        path.write_bytes(grey(np.full((90, 120), level)))
+        assert read_mask(path).mask.all() == bool(level) and read_mask(path, label).mask.all()
+        with pytest.raises(InputError, match="has no label 13"):
+            read_mask(path, "13")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "binary"),
+    [(100, 164, True), (100, 163, False), (34, 255, True), (33, 255, False), (0, 1, True), (1, 2, False)],
+)
+def test_two_values_are_sides_if_they_differ_like_black_and_white_and_are_no_label_and_void(
+    tmp_path: Path, low: int, high: int, binary: bool
+) -> None:
+    (tmp_path / "m.png").write_bytes(grey(np.where(OBJECT, high, low)))
+    if binary:
+        assert np.array_equal(read_mask(tmp_path / "m.png").mask, OBJECT)
+        return
+    with pytest.raises(InputError, match="is a label map"):
+        read_mask(tmp_path / "m.png")
+
+
+def stripes(*values: int) -> np.ndarray:
+    """Upright stripes of these numbers, the first one widest."""
+    edges = np.linspace(40, 120, len(values))
+    return np.array(values)[np.searchsorted(edges, X, side="right").clip(0, len(values) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("values", "void"),
+    [
+        ((0, 85, 170, 255), False),  # objects that were numbered by grey levels
+        ((0, 84, 171, 255), False),
+        ((0, 60, 200, 255), True),
+        ((0, 7, 33, 255), True),
+        ((0, 128, 255), False),  # a whole area of it beside a lone number
+    ],
+)
+def test_255_is_void_beside_small_or_uneven_numbers(
+    tmp_path: Path, values: tuple[int, ...], void: bool
+) -> None:
+    (tmp_path / "m.png").write_bytes(grey(stripes(*values)))
+    with pytest.raises(InputError, match="is a label map") as raised:
+        read_mask(tmp_path / "m.png")
+    assert ("255 void" in raised.value.message) == void
+
+
+def test_a_trimap_has_its_third_number_between_the_others(tmp_path: Path) -> None:
+    """Else three numbers are three labels, and three grey levels three objects."""
+    for numbers in ((1, 2, 3), (255, 0, 128), (255, 0, 127)):
+        of_object, of_rest, third = numbers
+        (tmp_path / "m.png").write_bytes(grey(np.where(OTHER, third, np.where(OBJECT, of_object, of_rest))))
+        with pytest.raises(InputError, match="is a label map"):
+            read_mask(tmp_path / "m.png")
+        (tmp_path / "m.png").write_bytes(grey(np.where(RIM, third, np.where(OBJECT, of_object, of_rest))))
+        found = read_mask(tmp_path / "m.png")
+        assert np.array_equal(found.mask, INNER) and np.array_equal(found.void, RIM)
+
+
+def test_of_many_labels_the_largest_eight_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(grey(stripes(*range(1, 9))))
+    with pytest.raises(InputError, match=r"is a label map: 1 \(3[34]\..*, 8 \(") as raised:
+        read_mask(tmp_path / "m.png")
+    assert "more" not in raised.value.message and raised.value.hint.endswith("--label 1")
+    (tmp_path / "m.png").write_bytes(grey(stripes(*range(1, 11))))
+    with pytest.raises(InputError, match="and 2 more") as raised:
+        read_mask(tmp_path / "m.png", label="²")
+    assert raised.value.hint.count("%") == 8
+
+
+def test_an_alpha_channel_over_labels_leaves_them_to_be_told_apart(tmp_path: Path) -> None:
+    rgb = np.asarray(colored(200, green=200))
+    path = tmp_path / "m.png"
+    path.write_bytes(saved(Image.fromarray(np.dstack([rgb, (OBJECT | OTHER) * np.uint8(255)]))))
+    with pytest.raises(InputError, match="is a label map"):
+        read_mask(path)
+    assert np.array_equal(read_mask(path, label="#c80000").mask, OBJECT)

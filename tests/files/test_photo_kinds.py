@@ -125,10 +125,10 @@ def test_progressive_scans_are_counted(tmp_path: Path) -> None:
     assert decode(data, "a.jpg")[0].shape == (1024, 1024, 3)
     scan = data.rindex(b"\xff\xda")
     many = data[:-2] + data[scan:-2] * 1500 + data[-2:]
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=r"is a JPEG of 15\d\d scans"):
         decode(many, "a.jpg")
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_a_crop_of_a_long_photo_takes_no_square_of_its_length() -> None:

@@ -17,6 +17,7 @@ from shic_cli.files.photos import (
     ImageFile,
     count_frames,
     decode,
+    decode_levels,
     encode,
     is_lossy,
     list_images,
@@ -74,7 +75,8 @@ def test_exif_rotation_is_applied(flag: int) -> None:
     exif[0x0112] = flag
     rgb, _ = decode(saved(Image.fromarray(np.ascontiguousarray(stored)), exif=exif), "a.png")
     assert np.array_equal(rgb, upright)
-    assert np.array_equal(turn(stored[..., 0], flag), upright[..., 0])
+    for channel in range(3):
+        assert np.array_equal(turn(stored[..., channel], flag), upright[..., channel])
 
 
 @pytest.mark.parametrize("flag", range(12))
@@ -120,6 +122,40 @@ def test_sixteen_bits_keep_their_high_byte() -> None:
     assert np.abs(rgb[..., ::-1].astype(int) - np.stack([deep, deep // 2, deep // 4], -1) / 257).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (np.float32([-1, 0, 0.5, 1]), [0, 0, 127, 255]),
+        (np.float32([0, 0.25, 0.5, 0.5]), [0, 63, 127, 127]),  # at most 1: a share
+        (np.float32([np.nan, 2, 0, 4]), [0, 127, 0, 255]),
+        (np.int32([0, 50_000, 100_000, -7]), [0, 127, 255, 0]),
+        (np.uint16([0, 100, 200, 50]), [0, 127, 255, 63]),  # no more than 8 of the 16 bits
+        (np.uint16([0, 257, 65535, 65534]), [0, 1, 255, 254]),
+        (np.uint16([0, 0, 0, 256]), [0, 0, 0, 0]),
+    ],
+)
+def test_deep_pictures_are_scaled_by_their_bits_or_by_their_own_range(
+    values: np.ndarray, shown: list[int]
+) -> None:
+    rgb, _ = decode(saved(Image.fromarray(np.tile(values, (8, 2))), "TIFF"), "a.tif")
+    assert rgb[0, :4, 0].tolist() == shown and (rgb == rgb[..., :1]).all()
+
+
+def test_a_mask_is_grey_if_its_channels_agree_or_nearly_so_where_pixels_are_blurred() -> None:
+    levels = np.tile(np.uint8([9, 200, 77, 30]), (8, 2))
+    off = np.stack([levels, levels + 1, levels], -1)
+    for same, kind, options in ((levels, "PNG", {}), (off, "WEBP", {"lossless": True})):
+        found, colors, _ = decode_levels(saved(Image.fromarray(same).convert("RGB"), kind, **options), "a")
+        assert colors is None and np.array_equal(found, same[..., 1] if same.ndim == 3 else same)
+    found, colors, _ = decode_levels(saved(Image.fromarray(off)), "a")
+    assert np.array_equal(colors, off) and found[0, 0] == 9 << 16 | 10 << 8 | 9
+    for channel in range(3):  # numbers in one channel
+        alone = np.zeros((8, 8, 3), np.uint8)
+        alone[..., channel] = levels
+        found, colors, _ = decode_levels(saved(Image.fromarray(alone)), "a")
+        assert colors is None and np.array_equal(found, levels)
+
+
 def test_grey_palette_and_two_colours() -> None:
     grey = picture()[..., 0]
     for image in (Image.fromarray(grey), Image.fromarray(grey).convert("P")):
@@ -161,6 +197,7 @@ def test_what_is_no_picture() -> None:
 def test_too_small(shape: tuple[int, int]) -> None:
     with pytest.raises(InputError, match=f"is {shape[1]} by {shape[0]} pixels"):
         decode(saved(Image.fromarray(np.zeros(shape, np.uint8))), "a.png")
+    assert decode(saved(Image.fromarray(np.zeros((8, 8), np.uint8))), "a.png")[0].shape == (8, 8, 3)
 
 
 def one(path: Path) -> ImageFile:
@@ -179,6 +216,13 @@ def test_lists_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sys.stdin", io.StringIO(f"{tmp_path}/in/b.png\n"))
     assert [image.name for image in list_images(["-"])] == ["b.png"]
     assert len(list_images([str(tmp_path / "in" / "b.png")] * 2)) == 1  # the same file twice is one image
+    write(tmp_path / "in" / "_mask.png", picture())  # no photo has no name
+    write(tmp_path / "in" / "b-mask.png", picture())
+    assert [image.name for image in list_images([f"{tmp_path}/in/*"])] == ["_mask.png", "b.png", "notes.md"]
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "b.png", picture())
+    (tmp_path / "in" / "near.txt").write_text("b.png\nx/a.png\n")  # from here, else from beside the list
+    assert [str(image.path) for image in list_images(["in/near.txt"])] == ["in/x/a.png", "b.png"]
 
 
 def test_lists_that_hold_nothing_or_two_of_a_name(tmp_path: Path) -> None:
@@ -187,6 +231,10 @@ def test_lists_that_hold_nothing_or_two_of_a_name(tmp_path: Path) -> None:
         list_images([str(tmp_path / "empty")])
     with pytest.raises(InputError, match="there is no such file or folder"):
         list_images([str(tmp_path / "none.png")])
+    for name in ("a.mp4", "b.AVI"):
+        (tmp_path / "empty" / name).write_bytes(b"")
+    with pytest.raises(InputError, match="empty: holds no image, but 2 videos"):
+        list_images([str(tmp_path / "empty")])
     for folder in "xy":
         write(tmp_path / folder / "a.png", picture())
     with pytest.raises(InputError, match="names two images"):
@@ -258,3 +306,29 @@ def test_cut_at_its_own_size_is_exact_and_black_beyond() -> None:
     mask = crop.cut(blob(), 16)
     assert mask.dtype == np.float32 and mask[2 + 3, 0] == 1 and mask.sum() == blob()[:, 5:].sum()
     assert not Crop(100, 100, 8).cut(picture(), 4).any()
+
+
+def test_pillow_cuts_by_its_own_filter() -> None:
+    crop, part = Crop(-2, 5, 16), np.zeros((16, 16, 3), np.uint8)
+    part[2:14, :11] = picture()[:, 5:]
+    by_pillow = np.asarray(Image.fromarray(part).resize((7, 7), Image.Resampling.BILINEAR))
+    assert np.array_equal(crop.cut(picture(), 7, pillow=True), by_pillow)
+    assert not np.array_equal(crop.cut(picture(), 7), by_pillow)
+
+
+def test_files_that_can_not_be_read_and_memory_that_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"none\.png: can't be read \(No such file"):
+        ImageFile.at(tmp_path / "none.png").read()
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\xff")
+    for name in ("list.txt", "none.txt"):
+        with pytest.raises(InputError, match=f"{name}: can't be read as a list of images"):
+            list_images([str(tmp_path / name)])
+
+    def short(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", short)
+    with pytest.raises(MemoryError):
+        decode(b"", "a.png")

@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from shic_cli.base.settings import GEODESIC_MAXIMUM
+from shic_cli.files import pictures
 from shic_cli.files.pictures import (
     UNSURE,
     color_map,
@@ -31,12 +33,92 @@ def test_loss_plot_shows_every_loss_whatever_its_scale():
     assert loss_plot([{"total": 0.0}]).shape == picture.shape
 
 
+def paint(picture: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
+    """Which pixels `(H, W)` have about that colour."""
+    return (np.abs(picture.astype(int) - rgb) < 12).all(-1)
+
+
+def test_the_lines_of_a_loss_plot_go_through_their_values() -> None:
+    """All is measured in the frame that is drawn: the grid, the lines, the labels beside it, the legend."""
+    losses = {"falls": [8.0, 6.0, 4.0, 2.0, 0.0], "gaps": [500.0, 100.0, 200.0, np.nan, 400.0]}
+    history = [{name: values[i] for name, values in losses.items()} for i in range(5)]
+    picture = loss_plot(history)
+    dark = picture.max(-1) < 110
+    rows, columns = np.flatnonzero(dark.mean(1) > 0.6), np.flatnonzero(dark.mean(0) > 0.6)
+    top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
+    assert right - left > 700 and bottom - top > 350 and min(left, top, 840 - right, 480 - bottom) > 10
+    assert rows.tolist() == [top, bottom] and columns.tolist() == [left, right]
+
+    def place(epoch: float, share: float) -> tuple[int, int]:
+        height = bottom - share / 1.02 * (bottom - top)
+        return round(height), round(left + (epoch - 1) / 4 * (right - left))
+
+    def near(what: np.ndarray, yx: tuple[int, int], reach: int = 1) -> bool:
+        y, x = yx
+        return bool(what[y - reach : y + reach + 1, x - reach : x + reach + 1].any())
+
+    blue, orange = paint(picture, (31, 119, 180)), paint(picture, (255, 127, 14))
+    for epoch in np.linspace(1.1, 4.9, 20):
+        assert near(blue, place(epoch, (5 - epoch) / 4)), epoch
+    assert not blue[:, right + 2 :].any() and not blue[bottom + 2 :].any()
+    blue[: (top + bottom) // 2, (left + right) // 2 :] = False  # the legend
+    assert blue.sum() < 2 * 2.5 * np.hypot(bottom - top, right - left)  # of a thin line
+    for epoch, share in ((1, 1), (1.5, 0.6), (2, 0.2), (3, 0.4), (4, 0.6), (4.9, 0.78)):  # on from 3 to 5
+        assert near(orange, place(epoch, share)), epoch
+    grey = paint(picture, (221, 221, 221))
+    for share in (0.2, 0.4, 0.6, 0.8, 1.0):
+        assert all(near(grey, place(epoch, share)) for epoch in (1.6, 2.4)), share
+    for epoch in (2, 3, 4):
+        assert all(near(grey, place(epoch, share)) for share in (0.05, 0.1, 1.01)), epoch
+    assert not any(near(grey, place(2.5, share)) for share in (0.1, 0.3, 0.5, 0.7, 0.9))
+    assert not any(near(grey, place(epoch, 0.1)) for epoch in (1.5, 2.5, 3.5))
+    for share in np.linspace(0, 1, 6):  # its number stands to the left, at the height of its line
+        y = place(1, share)[0]
+        assert dark[y - 5 : y + 6, left - 40 : left - 5].any() and not dark[y, : left - 45].any()
+        assert not dark[y - 5 : y + 6, left - 5 : left].any()
+    for x in [place(epoch, 0)[1] for epoch in range(1, 6)]:
+        assert dark[bottom + 5 : bottom + 24, x - 5 : x + 6].any()
+        assert not dark[bottom + 2 : bottom + 6, x - 5 : x + 6].any()
+        assert not dark[bottom + 5 : bottom + 24, x + 12 : x + 40].any()
+    middle = (left + right) // 2
+    called = np.flatnonzero(dark[bottom + 26 :].any(0))  # "epoch"
+    assert abs(called.mean() - middle) < 4 and 20 < np.ptp(called) < 80
+    assert abs(np.flatnonzero(dark[: top - 2].any(0))[0] - left) < 5  # what the heights are
+    for row, (name, color) in enumerate({"falls": (31, 119, 180), "gaps": (255, 127, 14)}.items()):
+        strip = slice(top + 6 + 20 * row, top + 23 + 20 * row)
+        line = np.flatnonzero(paint(picture, color)[strip, right - 280 : right - 200].any(0))
+        text = np.flatnonzero(dark[strip, right - 280 : right].any(0))
+        assert 20 < np.ptp(line) < 30 and 3 < text[0] - line[-1] < 14 and np.ptp(text) > 50, name
+    assert not dark[top + 46 : top + 80, right - 280 : right - 5].any()
+
+
+def test_the_legend_says_the_first_and_the_last_value() -> None:
+    def legend(*values: float) -> bytes:
+        return loss_plot([{"total": value} for value in values])[34:54, 600:].tobytes()
+
+    assert legend(9, 5, 6, 7, 1) == legend(9, 6, 5, 8, 1)
+    assert len({legend(9, 5, 6, 7, last) for last in (0, 1, 2)}) == 3
+    assert legend(9, 1, 1, 1, 1) != legend(8, 1, 1, 1, 1)
+
+
+def test_one_epoch_is_the_first_of_two() -> None:
+    dark = loss_plot([{"total": 3.0}]).max(-1) < 110
+    assert dark[435:455, 60:80].any() and dark[435:455, 810:830].any() and not dark[435:455, 90:800].any()
+
+
 def test_color_map_colours_labelled_pixels_only():
     rgb, vertex = np.full((4, 5, 3), 100, np.uint8), np.full((4, 5), -1)
     vertex[1, 2] = 1
     picture = color_map(rgb, vertex, np.array([[0, 0, 255], [255, 0, 0]], np.uint8), opacity=1)
     assert picture[1, 2].tolist() == [255, 0, 0]
     assert (np.delete(picture.reshape(-1, 3), 7, axis=0) == picture[0, 0]).all() and picture[0, 0, 0] < 100
+
+
+def test_colours_are_mixed_with_a_pale_photo_and_what_is_not_labelled_is_darker():
+    rgb, vertex = np.full((1, 2, 3), (200, 100, 0), np.uint8), np.array([[0, -1]])
+    colors = np.array([[0, 0, 255]], np.uint8)
+    assert color_map(rgb, vertex, colors, opacity=0.25)[0].tolist() == [[101, 75, 112], [81, 60, 39]]
+    assert color_map(rgb, vertex, colors)[0, 0].tolist() == [33, 25, 207]  # a quarter of the photo
 
 
 def test_a_dot_marks_its_pixel_and_leaves_the_picture_given_alone():
@@ -47,6 +129,8 @@ def test_a_dot_marks_its_pixel_and_leaves_the_picture_given_alone():
     along = picture[10, 22:31].tolist()  # towards the centre, from 8 pixels beside it
     assert along[:2] == [[0, 0, 0]] * 2 and along[6:] == [[220, 30, 30]] * 3
     assert min(along[4]) > 150  # all of the rim is white
+    along = dot(rgb, (20, 20))[20, 20:30].tolist()
+    assert along[:5] == [[220, 30, 30]] * 5 and min(along[6]) > 150 and along[9] == [0, 0, 0]
 
 
 def test_dots_have_their_colours_and_a_thin_white_rim():
@@ -64,7 +148,10 @@ def test_an_outline_is_drawn_along_the_mask_and_what_lies_outside_is_darker():
     picture = outline(rgb, mask, (0, 255, 0), [other])
     assert picture[20, 15].tolist() == picture[30, 29].tolist() == [0, 255, 0]
     assert picture[54, 30].tolist() == [0, 0, 0]  # the other's, where the mask's does not cover it
-    assert picture[30, 20].tolist() == [100] * 3 and picture[5, 5].tolist() == [45] * 3
+    assert (
+        picture[30, 20].tolist() == picture[30, 12].tolist() == [100] * 3
+        and picture[5, 5].tolist() == [45] * 3
+    )
     assert outline(np.zeros((1200, 9, 3), np.uint8), np.ones((1200, 9), bool), (9, 9, 9))[600, 2].any()
 
 
@@ -79,6 +166,8 @@ def test_uncertainty_goes_from_dark_to_light_up_to_the_highest():
     picture = uncertainty_map(rgb, vertex, np.array([[0, UNSURE, 2 * UNSURE, 0]])).astype(int)
     light = picture.mean(-1)[0]
     assert light[0] + 50 < light[1] == light[2] and picture[0, 3].tolist() == [60] * 3
+    script = Path(pictures.__file__).parents[1] / "stages" / "pages" / "surface.js"
+    assert UNSURE == GEODESIC_MAXIMUM / 4 and f"const UNSURE = {UNSURE:g};" in script.read_text()
 
 
 def test_a_picture_is_made_as_high_as_another_with_its_own_aspect_ratio():
@@ -88,22 +177,30 @@ def test_a_picture_is_made_as_high_as_another_with_its_own_aspect_ratio():
     assert (
         abs(fit_height(ramp, 50)[:, 0, 0].astype(int) - ramp[::2, 0, 0] - 1).max() <= 1
     )  # means of two rows
+    steep = np.ascontiguousarray(ramp[::2])  # between two rows lies their mean
+    assert np.diff(fit_height(steep, 100)[:, 0, 0].astype(int)).max() < 4
+    assert np.diff(contact_sheet([steep], 1, side=100)[4:104, 6, 0].astype(int)).max() < 4
 
 
 def test_a_contact_sheet_has_rows_of_tiles_with_captions_below():
     wide, high = np.full((10, 20, 3), 90, np.uint8), np.full((200, 50, 3), 160, np.uint8)
-    sheet = contact_sheet([wide, high, wide], 2, side=40)
-    assert sheet.shape == (2 * 44 + 4, 2 * 44 + 4, 3)
+    sheet = contact_sheet([wide, high, wide], 2, side=60)
+    assert sheet.shape == (2 * 64 + 4, 2 * 64 + 4, 3)
     expected = np.full(sheet.shape, 40, np.uint8)
-    expected[4:24, 4:44] = expected[48:68, 4:44] = 90
-    expected[4:44, 48:58] = 160
+    expected[4:34, 4:64] = expected[68:98, 4:64] = 90
+    expected[4:64, 68:83] = 160
     assert np.array_equal(sheet, expected)
-    captioned = contact_sheet([wide, high, wide], 2, ["I", "J", "K"], side=40)
-    assert captioned.shape == (2 * 60 + 4, 2 * 44 + 4, 3)
-    tiles = [captioned[4 + 60 * row : 44 + 60 * row] for row in (0, 1)]
-    assert np.array_equal(np.concatenate(tiles), np.concatenate([sheet[4:44], sheet[48:88]]))
-    feet = [captioned[44:64, :46], captioned[44:64, 46:], captioned[104:, :46], captioned[104:, 46:]]
+    assert contact_sheet([wide], 1).shape == (136, 136, 3)
+    captioned = contact_sheet([wide, high, wide], 2, ["I", "J", "K"], side=60)
+    assert captioned.shape == (2 * 80 + 4, 2 * 64 + 4, 3)
+    tiles = [captioned[4 + 80 * row : 64 + 80 * row] for row in (0, 1)]
+    assert np.array_equal(np.concatenate(tiles), np.concatenate([sheet[4:64], sheet[68:128]]))
+    feet = [captioned[64:84, :66], captioned[64:84, 66:], captioned[144:, :66], captioned[144:, 66:]]
     assert [bool((foot > 150).any()) for foot in feet] == [True, True, True, False]
+    for foot, first in zip(feet[:3], (4, 2, 4), strict=True):  # at the left, below the tile
+        rows, columns = (np.flatnonzero((foot > 150).any((axis, 2))) for axis in (1, 0))
+        assert 0 <= columns[0] - first - 2 < 4 and np.ptp(columns) < 12
+        assert 3 <= rows[0] < rows[-1] <= 13 and np.ptp(rows) >= 6
 
 
 def test_tiles_that_are_made_smaller_are_means_and_not_every_other_pixel():

@@ -44,7 +44,7 @@ def test_counts_of_another_program() -> None:
     assert np.array_equal(found, wanted) and compressed(wanted) == KNOWN
 
 
-@pytest.mark.parametrize("mask", [BLOB, ~BLOB, X % 2 == 0, np.ones((60, 100), bool)])
+@pytest.mark.parametrize("mask", [BLOB, ~BLOB, X % 2 == 0, X + Y == 0, X + Y > 0, np.ones((60, 100), bool)])
 def test_run_lengths_there_and_back(mask: np.ndarray) -> None:
     plain = run_lengths(mask)
     assert sum(plain["counts"]) == 6000 and plain["size"] == [60, 100]
@@ -58,6 +58,14 @@ def test_run_lengths_there_and_back(mask: np.ndarray) -> None:
 def test_a_polygon_has_three_corners_of_two_numbers(corners: list[int]) -> None:
     with pytest.raises(InputError, match=r"a\.segmentation\[0\]: is no polygon"):
         segmentation_mask([corners], (60, 100), "a")
+
+
+def test_a_polygon_marks_the_pixels_whose_middle_it_holds() -> None:
+    polygon = [2.8, 1.2, 90.2, 1.2, 90.2, 50.8, 2.8, 50.8]
+    wanted = (X >= 3) & (X < 90) & (Y >= 1) & (Y < 51)
+    assert np.array_equal(segmentation_mask([polygon], (60, 100), "a"), wanted)
+    beyond = [-20, -20, 500, -20, 500, 30, -20, 30]
+    assert np.array_equal(segmentation_mask([beyond], (60, 100), "a"), Y < 30)
 
 
 def test_parts_are_joined() -> None:

@@ -4,6 +4,7 @@ nothing along.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 from two_ranks import torchrun
 
-from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.files.atomic import Journal
-from shic_cli.files.items import ItemReader
-from shic_cli.files.join import join
+from shic_cli.files.items import ItemReader, ItemWriter
+from shic_cli.files.join import join, read_header
 from shic_cli.files.shards import WHOLE, Part, whole_path
 from shic_cli.learning.model_file import read_meta
 from shic_cli.stages import pseudo_gt
@@ -77,6 +78,8 @@ def test_parts_are_joined_to_the_file_of_one_process(folder: Path, shic: Shic) -
     assert same(folder / "one.h5", folder / "pgt.h5")
     status, _, err = shic("join", *map(str, before))
     assert status == 1 and "is there already" in err
+    with pytest.raises(ShicError, match="is there already"):
+        join(list(before), folder / "pgt.h5")
     assert shic("join", *map(str, before), "--overwrite")[0] == 0
     one = folder / "pgt.part-1-of-3.h5"
     status, _, err = shic("join", *map(str, before), "-o", str(one), "--overwrite")
@@ -326,3 +329,72 @@ except SystemExit as ended: assert ended.code == 1
     losses = [read_meta(folder / f"{name}.safetensors")["losses"] for name in ("one", "two")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert not list(folder.glob("*.checkpoint")) and not list(folder.glob("*.journal"))
+
+
+MAPS = {"labels": "pseudo", "template": "x"}
+
+
+def write_part(path: Path, number: int, names: str, count: int = 2, **more: object) -> Path:
+    """A part of a maps file, with an image for each letter of `names`."""
+    part = Part(number, count)
+    with ItemWriter(path, "shic/maps", params={}, sources={}, attrs=MAPS, part=part, **more) as writer:
+        for name in names:
+            ones = np.ones((9, 9))
+            writer.add(name, encoded=np.ones(9), mask=ones, vertex=ones, score=ones)
+    return part.path(path)
+
+
+def test_parts_that_do_not_follow_one_another_or_hold_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    for first, second, said in (
+        ("ab", "bc", "part-2-of-2.h5: b is not in its share"),
+        ("c", "ab", "part-2-of-2.h5: a is not in its share"),
+        ("", "", "m.h5: its 2 parts hold nothing"),
+    ):
+        parts = [write_part(path, i, names, overwrite=True) for i, names in ((1, first), (2, second))]
+        with pytest.raises(InputError, match=said):
+            join(parts, path)
+        assert not path.exists()
+        for part in parts:
+            part.unlink()
+
+
+@pytest.mark.parametrize("shard", [[0, 2], [3, 2], [1.0, 2], [1], [1, 2, 3], "1/2", None])
+def test_a_part_says_which_of_how_many_it_is(tmp_path: Path, shard: object) -> None:
+    path = write_part(tmp_path / "m.h5", 1, "a")
+    assert read_header(path).params["shard"] == [1, 2]
+    with h5py.File(path, "r+") as file:
+        file.attrs["params"] = json.dumps({"shard": shard})
+    with pytest.raises(InputError, match="is no part of a file"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("how", ["lacks one", "has one more", "has another attribute", "another name"])
+def test_images_of_a_part_are_as_they_were_written(tmp_path: Path, how: str) -> None:
+    parts = [write_part(tmp_path / "m.h5", number, name) for number, name in ((1, "a"), (2, "b"))]
+    with h5py.File(parts[1], "r+") as file:
+        group = file["items/00000000"]
+        if how == "lacks one":
+            del group["mask"]
+        elif how == "has one more":
+            group["more"] = 1
+        elif how == "has another attribute":
+            group.attrs["more"] = 1
+        else:
+            file["items"].move("00000000", "00000001")
+    with pytest.raises(InputError, match=r"part-2-of-2\.h5: /items/00000000 is not as shic writes it"):
+        join(parts, tmp_path / "m.h5")
+    assert not (tmp_path / "m.h5").exists()
+
+
+def test_parts_of_features_share_a_basis(tmp_path: Path) -> None:
+    attrs, parts = {"extractor": "x", "fingerprint": "f", "template": ""}, []
+    for number in (1, 2):
+        part = Part(number, 2)
+        root = {"pca_mean": np.zeros(3), "pca_basis": np.full((3, 2), float(number))}
+        how = {"params": {}, "sources": {}, "attrs": attrs, "root": root, "part": part}
+        with ItemWriter(tmp_path / "f.h5", "shic/features", **how) as writer:
+            writer.add("ab"[number - 1], mask=np.ones((3, 3)), crop=np.array([0, 0, 3]), encoded=np.ones(2))
+        parts.append(part.path(tmp_path / "f.h5"))
+    with pytest.raises(InputError, match="its basis is not that of"):
+        join(parts, tmp_path / "f.h5")

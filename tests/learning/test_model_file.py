@@ -140,6 +140,14 @@ def damage(tensors: dict, meta: dict, how: str) -> None:
         tensors["C"] = tensors["C"][:, :5].contiguous()
     elif how == "other type":
         tensors["C"] = tensors["C"].double()
+    elif how in ("float16", "float64"):
+        tensors["surface.verts"] = tensors["surface.verts"].to(getattr(torch, how))
+    elif how in ("int16", "int64"):
+        tensors["surface.faces"] = tensors["surface.faces"].to(getattr(torch, how))
+    elif how == "no surface":
+        del tensors["surface.uv"]
+    elif how == "endless":
+        meta["meta"] = meta["meta"].replace('"dim": 16', f'"dim": {1 << 70}')
     elif how == "not finite":
         tensors["C"][0, 0] = torch.nan
     elif how == "more eigenvectors":
@@ -162,6 +170,10 @@ def damage(tensors: dict, meta: dict, how: str) -> None:
         ("missing tensor", r"a tensor is missing or has another size \('C'\)"),
         ("other size", r"another size \(size mismatch for C: .*\[3, 5\].*\[3, 16\]"),
         ("other type", r"C is torch.float64, expected torch.float32"),
+        *((how, f"surface.verts is {how}, expected float32") for how in ("float16", "float64")),
+        *((how, f"surface.faces is {how}, expected int32") for how in ("int16", "int64")),
+        ("no surface", r"a tensor is missing or has another size \('surface\.uv'\)"),
+        ("endless", "a tensor is missing or has another size"),
         ("not finite", "C is not finite"),
         ("more eigenvectors", "surface.verts and eigenvectors differ in length"),
         ("fewer eigenvectors", "surface.verts and eigenvectors differ in length"),
@@ -234,3 +246,14 @@ def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model.safetensors")
     with pytest.raises(InputError, match=r"model.safetensors"):
         load_model(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError, TypeError, KeyError])
+def test_whatever_the_reader_of_tensors_raises_names_the_file(tmp_path, monkeypatch, kind):
+    def fails(*_):
+        raise kind("odd")
+
+    save_model(tmp_path / "m.safetensors", saved(), overwrite=False)
+    monkeypatch.setattr(model_file, "safe_open", fails)
+    with pytest.raises(InputError, match=r"m\.safetensors: can't be read as safetensors \(.*odd"):
+        load_model(tmp_path / "m.safetensors")

@@ -134,6 +134,12 @@ def test_agreement_goes_from_pixels_to_vertices_and_back(rows, queries, expected
     assert similarity.agreements(bank, torch.eye(4)[:queries]).tolist() == pytest.approx([expected])
 
 
+def test_the_agreement_is_measured_at_about_400_pixels():
+    """Of 1200 pixels every third, whatever the others are."""
+    queries = torch.eye(4)[[0, 1, 2] * 400]
+    assert similarity.agreements(Bank([(torch.eye(4)[:1], torch.arange(1))], 4), queries).item() == 1
+
+
 def test_the_bonus_is_the_agreement_times_how_far_a_view_is_behind_the_best():
     bank = Bank([(torch.eye(4)[:2], torch.arange(2)), (torch.eye(4)[:1], torch.tensor([3]))], 4)
     found = similarity.pool_similarities(bank, torch.eye(4)[:2], agreement=2.0)
@@ -159,7 +165,7 @@ def test_beyond_the_outermost_centres_a_map_goes_on_as_it_is_there():
 
 
 @pytest.mark.parametrize("pool", ["max", "mean", "topk"])
-@pytest.mark.parametrize("agreement", [0.0, 0.5, 5.0])
+@pytest.mark.parametrize("agreement", [0.0, 1e-4, 0.5, 5.0])
 def test_match_gives_what_sigma_gives(scene, pool, agreement):
     bank, queries = Bank.build(*scene[:3], SIDE), scene[3]
     vertex, score = similarity.match(bank, queries, pool=pool, agreement=agreement)
@@ -168,6 +174,8 @@ def test_match_gives_what_sigma_gives(scene, pool, agreement):
     )
     assert torch.equal(vertex, expected[0])
     torch.testing.assert_close(score, expected[1])
+    if not agreement:
+        assert torch.equal(similarity.match(bank, queries, pool=pool)[1], score)  # what it does by default
 
 
 def test_match_leaves_out_views_that_can_not_win_and_takes_the_lowest_of_equals():

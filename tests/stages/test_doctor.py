@@ -209,3 +209,23 @@ def test_slow_packages_are_imported_only_where_that_is_asked_for(
         "  matplotlib: no, for the plots of eval geodesic --report, comes with pip install 'shic[report]'"
         in out
     )
+
+
+def test_without_a_home_the_place_of_the_kernels_is_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warp does not start then, and to install it again would not help."""
+
+    class Warp:
+        class config:
+            quiet = False
+
+        @staticmethod
+        def init() -> None:
+            raise PermissionError(13, "Permission denied", "/nonexistent")
+
+    facts = doctor.FACTS["warp"](Warp, Path())
+    assert facts == {"cache": "/nonexistent", "writable": False}
+    probes = {module: {"version": "99", "facts": {}} for module, _ in doctor.PACKAGES.values()}
+    report = doctor.Report()
+    doctor._packages(report, probes | {"warp": {"version": "99", "facts": facts}})
+    [(what, fix)] = [fault for fault in report.faults if "warp" in fault[0]]
+    assert what == "warp's kernel cache /nonexistent can't be written to" and "WARP_CACHE_PATH" in fix

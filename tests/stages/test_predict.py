@@ -134,3 +134,14 @@ def test_a_grid_gives_nearly_what_all_comparisons_give(
     stated, exact = (found[compare].uncertainty[large.mask] for compare in ("grid", "all"))
     assert stated.mean() == pytest.approx(exact.mean(), rel=0.01)
     assert np.abs(stated - exact).mean() < 0.1 * exact.mean()
+
+
+def test_pictures_do_not_come_among_the_photos(folder: Path, small_model_file: Path, shic) -> None:
+    """Predicted again, the folder would hold them as photos too."""
+    before = sorted((folder / "imgs").iterdir())
+    for words in (("imgs",), ("imgs/photo0.png", "imgs/photo1.png")):
+        status, _, err = shic("predict", *words, "-o", "imgs.maps.h5")
+        assert status == 1 and len(err.splitlines()) == 2
+        assert "imgs: holds images to predict" in err and "-o predictions.maps.h5" in err
+    assert sorted((folder / "imgs").iterdir()) == before and not list(folder.glob("imgs.maps.h5*"))
+    assert shic("predict", "imgs", "-o", "imgs.maps.h5", "--no-pictures")[0] == 0
