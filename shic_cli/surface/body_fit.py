@@ -288,7 +288,10 @@ def _data(flat: torch.Tensor, yx: torch.Tensor, weight: torch.Tensor) -> torch.T
 
 def _uncovered(flat: torch.Tensor, yx: torch.Tensor) -> torch.Tensor:
     """The mean distance `(B,)` from pixels `(N, 2)` to the nearest point of the body `(B, P, 2)`."""
-    return torch.cdist(yx.expand(len(flat), -1, -1), flat).amin(2).mean(1)
+    with torch.no_grad():
+        nearest = torch.cdist(yx.expand(len(flat), -1, -1), flat).argmin(2)
+    near = flat.gather(1, nearest[..., None].expand(-1, -1, 2))
+    return ((near - yx).square().sum(2) + 1e-12).sqrt().mean(1)
 
 
 def _outside(flat: torch.Tensor, outside: torch.Tensor) -> torch.Tensor:

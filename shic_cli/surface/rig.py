@@ -6,6 +6,7 @@ It makes the same motions as `Poser`, for many bodies at once and with gradients
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -41,6 +42,46 @@ class Joint:
 
     weight: torch.Tensor
     ring: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Turning:
+    """G joints that turn at once, since none moves what another one moves or turns about.
+
+    `joints` `(G,)` are their numbers. They turn the points `on` `(N,)`, each with joint `place` `(N,)` of the
+    group by its `weight` `(N,)`. A joint is at the sum of the points `ring` `(M,)` that it `owns` `(M,)`,
+    times their `share` `(M,)`.
+    """
+
+    joints: torch.Tensor
+    on: torch.Tensor
+    place: torch.Tensor
+    weight: torch.Tensor
+    ring: torch.Tensor
+    owns: torch.Tensor
+    share: torch.Tensor
+
+    @classmethod
+    def of(cls, joints: tuple[Joint, ...], numbers: list[int]) -> Turning:
+        """The joints of these `numbers`."""
+        chosen = [joints[number] for number in numbers]
+        on, rings = [joint.weight.nonzero()[:, 0] for joint in chosen], [joint.ring for joint in chosen]
+        place, owns = (
+            torch.repeat_interleave(torch.arange(len(each)), torch.tensor([len(part) for part in each]))
+            for each in (on, rings)
+        )
+        weight = torch.cat([joint.weight[part] for joint, part in zip(chosen, on, strict=True)])
+        share = 1 / torch.bincount(owns)[owns].float()
+        return cls(torch.tensor(numbers), torch.cat(on), place, weight, torch.cat(rings), owns, share)
+
+    def __call__(self, verts: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+        """`verts` `(B, P, 3)` turned by the rotation vectors `turns` `(B, J, 3)` of all joints."""
+        empty = verts.new_zeros(len(verts), len(self.joints), 3)
+        centre = empty.index_add(1, self.owns, verts[:, self.ring] * self.share[:, None])[:, self.place]
+        axis, size = _axes(turns[:, self.joints])
+        angle = size[:, self.place] * self.weight[:, None]
+        turned = _rotated(verts[:, self.on] - centre, axis[:, self.place], angle) + centre
+        return verts.index_copy(1, self.on, turned)
 
 
 @dataclass(frozen=True)
@@ -124,28 +165,45 @@ class Rig:
             along = ((self.verts - stretch.root) @ stretch.axis * stretch.share)[:, None] * stretch.axis
             verts = verts + (bends.lengths[:, pair].exp() - 1)[:, None, None] * along
         verts = verts * bends.axes.exp()[:, None]
-        for number, joint in enumerate(self.joints):
-            on = joint.weight.nonzero()[:, 0]
-            centre = verts[:, joint.ring].mean(1, keepdim=True)
-            turned = _turned(verts[:, on] - centre, bends.turns[:, number], joint.weight[on]) + centre
-            verts = verts.index_copy(1, on, turned)
+        for turning in self.turnings:
+            verts = turning(verts, bends.turns)
         along = verts[..., 2] / verts[..., 2].detach().abs().amax(1, keepdim=True)
         for axis in (0, 1):
             turns = torch.zeros(len(verts), 3).index_add(
                 1, torch.tensor([axis]), bends.trunk[:, axis : axis + 1]
             )
-            verts = _turned(verts, turns, along)
+            direction, size = _axes(turns[:, None])
+            verts = _rotated(verts, direction.expand_as(verts), size * along[..., None])
         return verts
 
+    @cached_property
+    def turnings(self) -> list[Turning]:
+        """The joints in groups, which turn one group after another: the same motion as joint by joint."""
+        moved = torch.stack([joint.weight > 0 for joint in self.joints]) if self.joints else torch.zeros(0, 1)
+        used = moved.clone()
+        for number, joint in enumerate(self.joints):
+            used[number, joint.ring] = True
+        meets = moved.float() @ used.float().T > 0
+        meets |= meets.T.clone()
+        levels: list[int] = []
+        for number in range(len(self.joints)):
+            before = [levels[other] for other in range(number) if meets[number, other]]
+            levels.append(max(before, default=-1) + 1)
+        groups = [
+            [number for number, level in enumerate(levels) if level == wanted]
+            for wanted in range(max(levels, default=-1) + 1)
+        ]
+        return [Turning.of(self.joints, numbers) for numbers in groups]
 
-def _turned(points: torch.Tensor, turns: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """`points` `(B, P, 3)` turned by `turns` `(B, 3)` times `weight` `(P,)` or `(B, P)`.
 
-    Rodrigues' formula.
-    """
-    size = (turns.square().sum(1, keepdim=True) + 1e-12).sqrt()
-    axis = (turns / size)[:, None].expand_as(points)
-    angle = (size * weight)[..., None]
+def _axes(turns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The unit axes `(..., 3)` and the angles `(..., 1)` of rotation vectors `(..., 3)`."""
+    size = (turns.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+    return turns / size, size
+
+
+def _rotated(points: torch.Tensor, axis: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+    """`points` `(B, P, 3)` turned about `axis` `(B, P, 3)` by `angle` `(B, P, 1)`. Rodrigues' formula."""
     across = torch.linalg.cross(axis, points)
     return (
         points * angle.cos() + across * angle.sin() + axis * (axis * points).sum(-1, True) * (1 - angle.cos())
