@@ -90,7 +90,8 @@ class SecondRound:
             log.warning("second round: %s", error)
         maps.unlink(missing_ok=True)
         found = len(ItemReader(self.fits, "shic/maps")) if self._is_made() else 0
-        log.info("second round: learning from %d photos, which a body fits", found)
+        where = f": {self.fits}" if found else ""
+        log.info("second round: learning from %d photos, which a body fits%s", found, where)
 
     def _predict(self, trainer: Trainer, path: Path) -> None:
         """Write the maps of random photos, as many as the settings name."""
