@@ -207,7 +207,7 @@ def test_a_model_remembers_its_masker_and_class(shic: Run, bare: Path, semantic:
     assert shic("synth", "--number", "2", "--size", "64", "--poses", "0")[0] == 0
     words = ("--decoder", "pointwise", "--natural", "0", "-o", "c.safetensors")
     status, _, err = shic("train", *short, *words)
-    assert status == 0 and "photos are left out" in err
+    assert status == 0 and "labels are left out" in err
     status, _, err = shic("predict", "imgs/photo1.png", "--model", "c.safetensors", "--no-pictures")
     assert status == 0 and f"{semantic} for horse, as in training" in err
     (bare / "masks").mkdir()
