@@ -86,9 +86,8 @@ def command(
     drawn = {"wanted": config.pictures, "unsure": config.unsure}
     pictures = Pictures(output, predictor.surface, texture, predictor.device, single=single, **drawn)
     tracked = partial(track, quicker="--flip off --estimate mode, or a GPU,")
-    sources = {"model": source(predictor.path)}
-    shared: dict[str, Any] = {"overwrite": overwrite, "pictures": pictures, "sources": sources}
-    shared |= {"workers": workers, "track": tracked, "part": part}
+    shared: dict[str, Any] = {"overwrite": overwrite, "pictures": pictures, "workers": workers}
+    shared |= {"sources": {"model": source(predictor.path)}, "track": tracked, "part": part}
     with end, options.drawing(contact_sheet, output, predictor.surface.colors, overwrite):
         film = f"shic export {output} -o {images[0].path.stem}.colors.mp4" if images[0].video else ""
         end.next = options.joined(part, output) or film or f"shic view {output}"
