@@ -58,6 +58,17 @@ def test_position_sees_the_left_side_with_the_head_to_the_left(small_template: T
     assert head[2] > 0.35 and tail[2] < -0.35 and foot[1] < -0.15
 
 
+def test_position_takes_every_vertex_of_the_view(
+    small_template: Template, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vertex 0 too, here at a corner of the box."""
+    view = np.array([[-1, -1, -1], [-1, 0, 2], [-1, 1, 3]])
+    monkeypatch.setattr("shic_cli.evaluation.baselines.side_view", lambda template: view)
+    found = PositionVertex(small_template)
+    assert sorted(found.vertex.tolist()) == [0, 1, 2, 3]
+    assert found.low.tolist() == [1, 1] and found.size.tolist() == [1, 1]
+
+
 def test_position_looks_from_straight_beside(small_template: Template) -> None:
     """A ball then shows as much above as below its middle, and to the left as to the right, to a degree."""
     ball = np.asarray(trimesh.creation.icosphere(subdivisions=3).vertices, np.float32) / 2

@@ -254,7 +254,7 @@ def test_colours_are_named_as_colours_and_those_of_a_palette_as_numbers(tmp_path
     assert "--label #ff0a00" in raised.value.hint
     found = read_mask(tmp_path / "m.png", label="#0014FF")
     assert np.array_equal(found.mask, OTHER) and found.label == "#0014ff"
-    for label in ("#12", "abcdef1", "#12345g"):
+    for label in ("#12", "abcdef1", "#12345g", "#0014ff80"):
         with pytest.raises(InputError, match=f"none of its labels is called '{label}'"):
             read_mask(tmp_path / "m.png", label=label)
     (tmp_path / "p.png").write_bytes(palette(OBJECT * 1 + OTHER * 2, (0, 0xFF0A00, 0x0014FF)))
