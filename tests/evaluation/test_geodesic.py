@@ -154,6 +154,19 @@ def test_objects_without_points_have_no_figures_but_count_as_images() -> None:
     }
 
 
+def test_an_image_without_points_changes_no_figure_of_the_others() -> None:
+    """It counts as an image, in the first place too, and its interval is that of the images with points."""
+
+    def entry(name: str, errors: list[float]) -> Scored:
+        found = np.zeros(len(errors), int)
+        inside = np.zeros((len(errors), 2), int)
+        points = Points(name, None, "horse", inside, found, np.zeros(4), 0.0, "", found)
+        return Scored(points, name, found, found, np.array(errors), np.ones(len(errors)), 0.0)
+
+    others = [entry(f"{i}", [i**2, i]) for i in range(1, 9)]
+    assert figures([entry("none", []), *others]) == figures(others) | {"images": 9}
+
+
 def test_the_seed_of_the_interval_is_0_unless_another_is_given() -> None:
     nothing, chosen = np.zeros(1, int), []
     for i in range(20):
