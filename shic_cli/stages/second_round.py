@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import Failures, ShicError
+from shic_cli.base.errors import Failures, InputError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import gather
 from shic_cli.base.result_settings import FitConfig
@@ -69,10 +69,12 @@ class SecondRound:
 
     def _is_made(self) -> bool:
         """Whether an earlier run with the same settings and sources fitted all photos."""
-        return (
-            self.fits.is_file()
-            and self._source.items() <= ItemReader(self.fits, "shic/maps").header.sources.items()
-        )
+        if not self.fits.is_file():
+            return False
+        try:
+            return self._source.items() <= ItemReader(self.fits, "shic/maps").header.sources.items()
+        except InputError:  # a damaged file, which is made again
+            return False
 
     def _make(self, trainer: Trainer) -> None:
         """Predict the maps of the photos, and fit the template's body to each."""

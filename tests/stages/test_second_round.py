@@ -93,9 +93,12 @@ def test_a_run_that_ends_in_the_second_round_goes_on(
 def test_other_settings_fit_again(
     beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bodies of another run of the same name are replaced."""
+    """A damaged file is made again, and bodies of another run of the same name are replaced."""
     run(beast, maps, tmp_path / "model.safetensors")
     before = (tmp_path / "model.fits.h5").read_bytes()
+    (tmp_path / "model.fits.h5").write_bytes(before[: len(before) // 2])
+    run(beast, maps, tmp_path / "model.safetensors")
+    assert (tmp_path / "model.fits.h5").read_bytes() == before
     train(
         beast,
         maps,
