@@ -117,6 +117,11 @@ def test_objects_of_just_the_areas_between_the_sizes() -> None:
     assert found["ap_large"] == pytest.approx(51 / 101)  # the recall would be 1 / 2
 
 
+def test_an_object_without_an_area_counts_among_all() -> None:
+    found = average_precision([at_gps(1, area=0)])
+    assert (found["ap"], found["ap_medium"], found["ap_large"]) == (1, None, None)
+
+
 def test_a_wrong_prediction_costs_a_size_only_if_its_box_has_it() -> None:
     """DensePose's evaluator ignores wrong predictions whose own area, the box's, is outside the range.
 

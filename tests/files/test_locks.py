@@ -371,6 +371,20 @@ def test_a_file_system_that_says_it_has_none_has_none(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_lock_file_that_is_gone_before_it_is_removed_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network mount another machine may be the one that removes it."""
+
+    def flock(file: object, how: int) -> None:
+        next(iter(tmp_path.glob(".*.lock"))).unlink()
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Lock(tmp_path / "a.h5"):
+        assert os.listdir(tmp_path) == [".a.h5.owner"]
+
+
 def test_the_time_without_a_sign_of_life_is_the_one_that_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "results" / "promises.md").read_text()
     assert locks.STALE == 300 and "no sign of life for five minutes" in " ".join(page.split())

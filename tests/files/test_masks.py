@@ -361,6 +361,15 @@ def test_a_trimap_has_its_third_number_between_the_others(tmp_path: Path) -> Non
         assert np.array_equal(found.mask, INNER) and np.array_equal(found.void, RIM)
 
 
+def test_the_rim_of_a_trimap_may_be_as_thin_as_a_soft_edge(tmp_path: Path) -> None:
+    """Three levels of which the middle one has an inside of its own are no edge that was drawn soft."""
+    large = cv2.resize(OBJECT.astype(np.uint8), (480, 360), interpolation=cv2.INTER_NEAREST)
+    rim = cv2.dilate(large, np.ones((7, 7))) != cv2.erode(large, np.ones((7, 7)))
+    (tmp_path / "m.png").write_bytes(grey(np.where(rim, 128, large * 255)))
+    found = read_mask(tmp_path / "m.png")
+    assert np.array_equal(found.mask, (large > 0) & ~rim) and np.array_equal(found.void, rim)
+
+
 def test_of_many_labels_the_largest_eight_are_listed(tmp_path: Path) -> None:
     (tmp_path / "m.png").write_bytes(grey(stripes(*range(1, 9))))
     with pytest.raises(InputError, match=r"is a label map: 1 \(3[34]\..*, 8 \(") as raised:

@@ -209,6 +209,13 @@ def test_tiles_that_are_made_smaller_are_means_and_not_every_other_pixel():
     assert (contact_sheet([stripes], 1, side=20)[4:24, 4:24] == 50).all()
 
 
+def test_tiles_that_are_made_larger_change_gradually() -> None:
+    """By half: a ramp of 24 a pixel becomes one of 16."""
+    ramp = np.repeat(np.repeat(np.arange(0, 240, 24, np.uint8)[None, :, None], 10, 0), 3, 2)
+    row = contact_sheet([ramp], 1, side=15)[10, 6:17, 0].astype(int)
+    assert (np.diff(row) == 16).all()
+
+
 def test_a_picture_of_ours_is_known_by_its_mark_and_shows_the_same(tmp_path: Path):
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(tmp_path / "plain.png")
     (tmp_path / "ours.png").write_bytes(marked((tmp_path / "plain.png").read_bytes()))
