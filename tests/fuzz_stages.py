@@ -43,7 +43,8 @@ from shic_cli.files.mask_checks import check_mask
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.masks import read_mask
 from shic_cli.files.names import picture_path
-from shic_cli.files.photos import ImageFile, decode, list_images
+from shic_cli.files.photo_lists import ImageFile, list_images
+from shic_cli.files.photos import decode
 from shic_cli.files.sheets import maps_sheet
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.examples import Examples

@@ -61,6 +61,7 @@ GUARDS = {
     "files/mask_sources.py": "files/test_mask_sources.py files/test_masks.py",
     "files/masks.py": "files/test_masks.py files/test_mask_sources.py",
     "files/names.py": "files/test_annotations.py evaluation/test_geodesic.py files/test_keypoints.py",
+    "files/photo_lists.py": "files/test_photos.py files/test_photo_kinds.py files/test_video.py",
     "files/photos.py": "files/test_photos.py files/test_photo_kinds.py files/test_video.py",
     "files/pictures.py": "files/test_pictures.py",
     "files/segmentations.py": "files/test_segmentations.py",

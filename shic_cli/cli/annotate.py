@@ -43,7 +43,7 @@ def command(
     from shic_cli.files.arrays import read_template
     from shic_cli.files.items import ItemReader
     from shic_cli.files.mask_sources import MaskSource
-    from shic_cli.files.photos import list_images
+    from shic_cli.files.photo_lists import list_images
     from shic_cli.stages.annotate import Annotator, Work, read_names
 
     template, photos = "template.h5", inputs

@@ -54,7 +54,7 @@ def command(
     from shic_cli.cli.console import track
     from shic_cli.cli.ending import Ending
     from shic_cli.files.arrays import source
-    from shic_cli.files.photos import list_images
+    from shic_cli.files.photo_lists import list_images
     from shic_cli.learning.views import read_views
     from shic_cli.parts.maskers.make import make_masks
     from shic_cli.stages.features import write_photo_features, write_view_features

@@ -65,7 +65,7 @@ def command(
     from shic_cli.cli.console import track, write_picture
     from shic_cli.cli.ending import Ending
     from shic_cli.files.atomic import check_target
-    from shic_cli.files.photos import list_images
+    from shic_cli.files.photo_lists import list_images
     from shic_cli.parts.maskers.make import make_masker
     from shic_cli.stages.mask import check_places, write_masks
 

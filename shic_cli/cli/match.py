@@ -62,7 +62,7 @@ def command(
     from shic_cli.cli.console import write_picture
     from shic_cli.cli.ending import Ending
     from shic_cli.files.atomic import check_target
-    from shic_cli.files.photos import list_images
+    from shic_cli.files.photo_lists import list_images
     from shic_cli.stages.match import Paths, correspondences, make_side, picture
     from shic_cli.stages.predict import Predictor, mask_source
 

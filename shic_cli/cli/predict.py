@@ -62,7 +62,7 @@ def command(
     from shic_cli.cli.console import track
     from shic_cli.cli.ending import Ending
     from shic_cli.files.arrays import source
-    from shic_cli.files.photos import list_images
+    from shic_cli.files.photo_lists import list_images
     from shic_cli.stages.heatmap import check_pixel, write_trained_heatmap
     from shic_cli.stages.predict import Predictor, mask_source, predict
     from shic_cli.stages.prediction_pictures import Pictures

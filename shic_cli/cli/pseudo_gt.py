@@ -61,7 +61,7 @@ def command(
     from shic_cli.cli.ending import Ending
     from shic_cli.files.arrays import read_template, source
     from shic_cli.files.items import ItemReader
-    from shic_cli.files.photos import list_images
+    from shic_cli.files.photo_lists import list_images
     from shic_cli.learning.views import read_views
     from shic_cli.parts.maskers.make import make_masks
     from shic_cli.stages import pseudo_gt

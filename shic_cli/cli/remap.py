@@ -59,7 +59,7 @@ def command(
     from shic_cli.cli.ending import Ending
     from shic_cli.files.items import ItemReader
     from shic_cli.files.names import picture_path
-    from shic_cli.files.photos import SUFFIXES
+    from shic_cli.files.photo_lists import SUFFIXES
     from shic_cli.learning.model_file import find_surface
     from shic_cli.stages.remap import load_texture, remap, remap_into
 

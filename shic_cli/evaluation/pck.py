@@ -21,7 +21,7 @@ from shic_cli.files.keypoints import Pair, image_names, with_itself
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.names import check_template, meet
-from shic_cli.files.photos import ImageFile
+from shic_cli.files.photo_lists import ImageFile
 from shic_cli.stages.match import Distances, Paths, Side, ThroughTemplate, make_side
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from shic_cli.evaluation.baselines import make_pixels
 from shic_cli.evaluation.external import GivenPairs
 from shic_cli.files.items import ItemReader
 from shic_cli.files.keypoints import Pair
-from shic_cli.files.photos import ImageFile, list_images
+from shic_cli.files.photo_lists import ImageFile, list_images
 from shic_cli.learning.model_file import find_surface
 from shic_cli.parts.maskers.make import make_masks
 from shic_cli.stages.match import Side

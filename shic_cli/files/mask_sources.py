@@ -18,16 +18,8 @@ from shic_cli.files.alpha import cut_out
 from shic_cli.files.checks import unreadable
 from shic_cli.files.mask_checks import check_mask, is_outline, on_border
 from shic_cli.files.masks import RULE, ReadMask, read_mask
-from shic_cli.files.photos import (
-    MASK_FOLDERS,
-    ImageFile,
-    count_frames,
-    decode,
-    is_photo,
-    orientation,
-    photo_of_mask,
-    turn,
-)
+from shic_cli.files.photo_lists import MASK_FOLDERS, ImageFile, is_photo, photo_of_mask
+from shic_cli.files.photos import count_frames, decode, orientation, turn
 
 log = logging.getLogger("shic")
 

@@ -17,7 +17,8 @@ from shic_cli.base.devices import TOGETHER, Fitting, ahead
 from shic_cli.base.errors import Failures, InputError, ShicError
 from shic_cli.base.workers import number_of, spread, threads_for
 from shic_cli.files.mask_sources import MaskSource, Notes, Photo
-from shic_cli.files.photos import Crop, ImageFile
+from shic_cli.files.photo_lists import ImageFile
+from shic_cli.files.photos import Crop
 from shic_cli.files.shards import Part
 from shic_cli.learning import pca
 from shic_cli.learning.views import Views

@@ -27,7 +27,8 @@ from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.locks import Lock
 from shic_cli.files.mask_sources import MaskSource
 from shic_cli.files.names import check_template
-from shic_cli.files.photos import ImageFile, decode
+from shic_cli.files.photo_lists import ImageFile
+from shic_cli.files.photos import decode
 from shic_cli.stages.local_server import Answer, LocalServer, Request
 from shic_cli.stages.page import jpeg, packed, photo_data, shown_size, surface_data, write_page
 

@@ -19,7 +19,8 @@ from shic_cli.base.settings import MARGIN
 from shic_cli.files.annotations import Entry, coco_path, get, read_entries, read_json, read_points
 from shic_cli.files.arrays import source
 from shic_cli.files.atomic import atomic, check_target
-from shic_cli.files.photos import ImageFile, decode, encode
+from shic_cli.files.photo_lists import ImageFile
+from shic_cli.files.photos import decode, encode
 from shic_cli.files.segmentations import run_lengths, segmentation_mask
 
 log = logging.getLogger("shic")

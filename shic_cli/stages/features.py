@@ -20,7 +20,8 @@ from shic_cli.files.arrays import read_arrays
 from shic_cli.files.atomic import check_target
 from shic_cli.files.items import ItemWriter
 from shic_cli.files.mask_sources import MaskSource, Photo
-from shic_cli.files.photos import Crop, ImageFile, encode, listing
+from shic_cli.files.photo_lists import ImageFile, listing
+from shic_cli.files.photos import Crop, encode
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.encode import each_photo, fit_basis, photo_features, view_features, with_basis
 from shic_cli.learning.pca import Projected

@@ -15,7 +15,8 @@ from shic_cli.base.settings import MasksConfig, PseudoGtConfig
 from shic_cli.files.atomic import atomic
 from shic_cli.files.layouts import Template
 from shic_cli.files.mask_sources import MaskSource, NoMaskError, Photo
-from shic_cli.files.photos import ImageFile, decode, encode
+from shic_cli.files.photo_lists import ImageFile
+from shic_cli.files.photos import decode, encode
 from shic_cli.files.pictures import dot, fit_height, heat_colors
 from shic_cli.learning.encode import photo_features, view_features
 from shic_cli.learning.similarity import best_vertices, pool_similarities, sample

@@ -25,7 +25,8 @@ from shic_cli.files.atomic import atomic, check_folder, tidy
 from shic_cli.files.locks import Lock
 from shic_cli.files.mask_checks import check_mask
 from shic_cli.files.masks import read_mask
-from shic_cli.files.photos import SMALLEST, Crop, ImageFile, decode, encode
+from shic_cli.files.photo_lists import ImageFile
+from shic_cli.files.photos import SMALLEST, Crop, decode, encode
 from shic_cli.files.pictures import fit_height, outline
 from shic_cli.parts.maskers.contract import Found, main_object
 from shic_cli.parts.maskers.make import ObjectFinder

@@ -18,7 +18,8 @@ from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.settings import MasksConfig, PredictConfig
 from shic_cli.files.items import ItemWriter, packed
 from shic_cli.files.mask_sources import MaskSource, Photo
-from shic_cli.files.photos import Crop, ImageFile, listing
+from shic_cli.files.photo_lists import ImageFile, listing
+from shic_cli.files.photos import Crop
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning.coarse_to_fine import ACROSS, medians
 from shic_cli.learning.encode import cut, decoder_input, each_result, processes

@@ -13,7 +13,8 @@ from shic_cli.base.errors import InputError
 from shic_cli.files.atomic import atomic
 from shic_cli.files.layouts import Surface
 from shic_cli.files.names import picture_path
-from shic_cli.files.photos import ImageFile, encode
+from shic_cli.files.photo_lists import ImageFile
+from shic_cli.files.photos import encode
 from shic_cli.files.pictures import color_map, uncertainty_map
 from shic_cli.stages.remap import lay, load_texture
 from shic_cli.surface.surface_points import SurfacePoints

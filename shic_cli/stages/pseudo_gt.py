@@ -23,7 +23,8 @@ from shic_cli.files.atomic import check_target
 from shic_cli.files.items import Item, ItemReader, ItemWriter, packed
 from shic_cli.files.layouts import Template
 from shic_cli.files.mask_sources import MaskSource, Photo
-from shic_cli.files.photos import Crop, ImageFile, listing
+from shic_cli.files.photo_lists import ImageFile, listing
+from shic_cli.files.photos import Crop
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.learning import label_filters, similarity
 from shic_cli.learning.encode import (

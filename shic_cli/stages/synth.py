@@ -22,7 +22,7 @@ from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import SynthConfig
 from shic_cli.base.workers import number_of, spread
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import list_images, listing
+from shic_cli.files.photo_lists import list_images, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.parts import registry
 from shic_cli.stages.photo_coats import read_coats

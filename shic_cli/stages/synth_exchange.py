@@ -22,7 +22,8 @@ from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import CONTROLNET_ERODE, CONTROLNET_VIEWS, SynthConfig
 from shic_cli.files.atomic import Journal, atomic, check_target
 from shic_cli.files.layouts import Template
-from shic_cli.files.photos import ImageFile, decode, encode, list_images, listing
+from shic_cli.files.photo_lists import ImageFile, list_images, listing
+from shic_cli.files.photos import decode, encode
 from shic_cli.parts import registry
 from shic_cli.parts.generators.conditions import Conditioner
 from shic_cli.stages.synth import chosen, posed

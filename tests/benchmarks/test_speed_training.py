@@ -23,7 +23,7 @@ from shic_cli.base.settings import PredictConfig
 from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.mask_sources import MaskSource, Photo
-from shic_cli.files.photos import list_images
+from shic_cli.files.photo_lists import list_images
 from shic_cli.learning import trainer
 from shic_cli.learning.batches import collate
 from shic_cli.learning.canonical_map import CanonicalMap

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.mask_sources import MaskSource, Photo
-from shic_cli.files.photos import Crop, list_images
+from shic_cli.files.photo_lists import list_images
+from shic_cli.files.photos import Crop
 from shic_cli.learning.encode import cut
 from shic_cli.learning.model_file import load_model, read_meta, save_model
 from shic_cli.learning.trainer import Trainer

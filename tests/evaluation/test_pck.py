@@ -18,7 +18,7 @@ from shic_cli.evaluation import pck
 from shic_cli.files.keypoints import Pair, read_pairs
 from shic_cli.files.layouts import Template
 from shic_cli.files.mask_sources import MaskSource, Photo
-from shic_cli.files.photos import ImageFile
+from shic_cli.files.photo_lists import ImageFile
 from shic_cli.stages.match import ThroughTemplate, ThroughVertices
 
 CSM = PckConfig(protocol="csm", self_pairs="off")

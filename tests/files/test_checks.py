@@ -30,7 +30,8 @@ from shic_cli.files.checks import (
 )
 from shic_cli.files.keypoints import read_pairs
 from shic_cli.files.names import meet
-from shic_cli.files.photos import decode, list_images
+from shic_cli.files.photo_lists import list_images
+from shic_cli.files.photos import decode
 from shic_cli.learning.model_file import load_model
 from shic_cli.parts.extractors.carried import check_config
 from shic_cli.surface.mesh_file import read_mesh

@@ -20,7 +20,8 @@ from shic_cli.files.arrays import read_arrays
 from shic_cli.files.items import ItemReader
 from shic_cli.files.mask_checks import check_mask
 from shic_cli.files.mask_sources import MaskFolder, MaskSource
-from shic_cli.files.photos import ImageFile, list_images, orientation, turn
+from shic_cli.files.photo_lists import ImageFile, list_images
+from shic_cli.files.photos import orientation, turn
 
 Run = Callable[..., tuple[int, str, str]]
 BLOB = np.zeros((60, 80), bool)

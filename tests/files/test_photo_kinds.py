@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from shic_cli.base.errors import InputError
-from shic_cli.files import photos
+from shic_cli.files import photo_lists, photos
 from shic_cli.files.items import ItemReader
-from shic_cli.files.photos import Crop, decode, list_images
+from shic_cli.files.photo_lists import list_images
+from shic_cli.files.photos import Crop, decode
 
 Run = Callable[..., tuple[int, str, str]]
 BLOB = np.zeros((48, 64), bool)
@@ -58,7 +59,8 @@ def test_heic_without_the_package_says_how(
     for name in ("a.heic", "b.HEIC", "c.jpg"):
         write(tmp_path / "imgs" / name)
     write_masks(tmp_path, ("a", "b", "c"))
-    monkeypatch.setattr(photos, "find_spec", lambda name: None)
+    for module in (photos, photo_lists):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     status, _, err = shic("features", "imgs/", "--extractor", "silhouette")
     assert status == 4 and "imgs/: 2 files of HEIC can't be read: pip install 'shic[formats]'" in err
     assert "a.heic: is HEIC" in err and "shic[formats]" in err

@@ -12,16 +12,14 @@ from inverse import to_photo
 from PIL import Image, features
 
 from shic_cli.base.errors import InputError
+from shic_cli.files.photo_lists import ImageFile, list_images, listing
 from shic_cli.files.photos import (
     Crop,
-    ImageFile,
     count_frames,
     decode,
     decode_levels,
     encode,
     is_lossy,
-    list_images,
-    listing,
     orientation,
     turn,
 )

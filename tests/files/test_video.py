@@ -16,7 +16,8 @@ import pytest
 
 from shic_cli.base.errors import InputError
 from shic_cli.files.items import ItemReader
-from shic_cli.files.photos import decode, list_images
+from shic_cli.files.photo_lists import list_images
+from shic_cli.files.photos import decode
 from shic_cli.files.video import Video
 
 Run = Callable[..., tuple[int, str, str]]

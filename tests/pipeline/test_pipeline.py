@@ -17,7 +17,8 @@ from shic_cli.base.settings import PseudoGtConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
 from shic_cli.files.mask_sources import MaskSource
-from shic_cli.files.photos import Crop, list_images
+from shic_cli.files.photo_lists import list_images
+from shic_cli.files.photos import Crop
 from shic_cli.learning.encode import photo_features
 from shic_cli.learning.model_file import load_model, save_model
 from shic_cli.learning.similarity import best_vertices

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 from shic_cli.base.settings import MasksConfig
 from shic_cli.files.annotations import read_annotations
 from shic_cli.files.mask_sources import MaskSource
-from shic_cli.files.photos import list_images
+from shic_cli.files.photo_lists import list_images
 from shic_cli.surface.mesh_file import read_mesh
 
 SCALE = 100.0  # of the mesh's own units

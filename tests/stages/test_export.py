@@ -17,7 +17,8 @@ import trimesh
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.mask_sources import MaskSource
-from shic_cli.files.photos import encode, list_images
+from shic_cli.files.photo_lists import list_images
+from shic_cli.files.photos import encode
 from shic_cli.learning.canonical_map import CanonicalMap
 from shic_cli.learning.encode import cut, decoder_input
 from shic_cli.learning.model_file import Saved, save_model

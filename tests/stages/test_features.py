@@ -17,7 +17,8 @@ from shic_cli.base.settings import FeatureConfig, RenderConfig
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import Template
 from shic_cli.files.mask_sources import MaskSource, Photo
-from shic_cli.files.photos import encode, list_images
+from shic_cli.files.photo_lists import list_images
+from shic_cli.files.photos import encode
 from shic_cli.learning import pca
 from shic_cli.learning.encode import each_photo, photo_features, view_features
 from shic_cli.learning.examples import Examples

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from shic_cli.files.mask_sources import MaskSource
-from shic_cli.files.photos import list_images
+from shic_cli.files.photo_lists import list_images
 from shic_cli.stages import heatmap
 from shic_cli.stages.predict import Predictor
 

@@ -19,7 +19,8 @@ from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.settings import MaskConfig, PredictConfig
 from shic_cli.files.mask_sources import MaskSource, Photo
 from shic_cli.files.masks import read_mask
-from shic_cli.files.photos import Crop, ImageFile, encode, list_images
+from shic_cli.files.photo_lists import ImageFile, list_images
+from shic_cli.files.photos import Crop, encode
 from shic_cli.learning.encode import cut
 from shic_cli.parts.maskers.contract import Found
 from shic_cli.parts.maskers.make import ObjectFinder

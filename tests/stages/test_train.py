@@ -20,7 +20,7 @@ from shic_cli.base.errors import InputError, ShicError
 from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.items import ItemReader
 from shic_cli.files.mask_sources import MaskSource
-from shic_cli.files.photos import list_images
+from shic_cli.files.photo_lists import list_images
 from shic_cli.learning.batches import collate, flip_points
 from shic_cli.learning.examples import Examples
 from shic_cli.learning.model_file import read_meta

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from shic_cli.base.errors import InputError
-from shic_cli.files.photos import decode, list_images
+from shic_cli.files.photo_lists import list_images
+from shic_cli.files.photos import decode
 
 log = logging.getLogger("shic")
 
