@@ -56,9 +56,9 @@ class Shared:
             part.step()
 
 
-def trainers(folders: list[Path]) -> list[Trainer]:
-    """A trainer for each folder; they share the first one's U-Net."""
-    config = TrainConfig(encoder="picture", start="none")
+def trainers(folders: list[Path], start: str) -> list[Trainer]:
+    """A trainer for each folder; they share the first one's U-Net, which begins as `--start` says."""
+    config = TrainConfig(encoder="picture", start=start)
     made = []
     for folder in folders:
         readers = [ItemReader(folder / "synth.h5", "shic/maps")]
@@ -102,8 +102,9 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER")
     parser.add_argument("-o", "--output", type=Path, default=Path("animals.safetensors"))
     parser.add_argument("--steps", type=int, default=14_000)
+    parser.add_argument("--start", default="none", help="as in shic train: none, animals or a model")
     arguments = parser.parse_args()
-    made = trainers(arguments.folders)
+    made = trainers(arguments.folders, arguments.start)
     rate, begun, generator = made[0].config.rate, time.monotonic(), torch.Generator().manual_seed(0)
     recent: list[tuple[float, float]] = []
     for step, (trainer, batch, found) in enumerate(ahead(jobs(made, arguments.steps)), 1):

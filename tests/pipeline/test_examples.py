@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import trimesh
 
@@ -146,6 +147,24 @@ def test_dask_gives_the_file_of_one_process(shic: Callable[..., tuple[int, str, 
     assert done.returncode == 0, done.stderr
     assert shic(*words, "-o", "alone.h5")[0] == 0
     assert (folder / "shared.h5").read_bytes() == (folder / "alone.h5").read_bytes()
+
+
+def test_a_start_of_two_classes_is_made_and_gone_on_from(
+    shic: Callable[..., tuple[int, str, str]], folder: Path, album: Path
+) -> None:
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        shutil.copy(album / "truth.h5", folder / name / "synth.h5")
+        shutil.copy(folder / "template.h5", folder / name)
+    for output, more in (("a.safetensors", ()), ("b.safetensors", ("--start", "a.safetensors"))):
+        script = [sys.executable, EXAMPLES / "general_start.py", "one", "two", "-o", output, "--steps", "2"]
+        done = subprocess.run([*script, *more], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0 and "2 " in done.stdout, done.stderr
+    short = ("--encoder", "picture", "--epochs", "1", "--batch", "4", "--points", "30")
+    assert shic("train", "one/synth.h5", *short, "--start", "b.safetensors")[0] == 0
+    first, second = (safetensors.torch.load_file(folder / f"{name}.safetensors") for name in "ab")
+    assert first.keys() == second.keys() and any((first[k] != second[k]).any() for k in first)
+    assert all((first[k] - second[k]).abs().max() < 0.05 for k in first)  # two small steps apart
 
 
 def test_ready_models_are_files_of_a_release(tmp_path: Path) -> None:
