@@ -148,7 +148,7 @@ def geodesic(
         return
     with Ending(as_json) as end:
         end.wrote(report / "index.html")
-        end.details, end.look = _joined(results), "it in a browser"
+        end.details, end.look = _joined(results), f"{report / 'index.html'} in a browser"
 
 
 @command.command("pck")
