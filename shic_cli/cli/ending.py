@@ -48,6 +48,7 @@ class Ending:
             self._tell(error.names if isinstance(error, PartialError) else [])
 
     def _tell(self, failed: list[str]) -> None:
+        from shic_cli.base.errors import counted
         from shic_cli.cli.console import emit_json
 
         written = [path for path in self.paths if path.exists()]
@@ -65,9 +66,7 @@ class Ending:
             )
         if not written:
             return
-        counts = [
-            f"{number} {name if number != 1 else name.removesuffix('s')}" for name, number in facts.items()
-        ]
+        counts = [counted(number, name) for name, number in facts.items()]
         said = ", ".join([*([self.holds] if self.holds else counts), *_size(written), duration(seconds)])
         guides = (("look at", self.look), ("next", self.next if self.says_next else ""))
         steps = [f"{what}: {step}" for what, step in guides if step]

@@ -100,7 +100,7 @@ def prep(
 
 
 @command.command("get", short_help="Fetch the mesh of an animal by its name.")
-@click.argument("name")
+@click.argument("name", default="")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The mesh file to write.  [default: NAME.glb]"
 )

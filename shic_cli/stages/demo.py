@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import InputError, ShicError
+from shic_cli.base.errors import InputError, ShicError, counted
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.result_settings import DemoConfig
 from shic_cli.base.settings import DP_SCALE, SynthConfig
@@ -163,8 +163,8 @@ def write_example(
     )
     plan = [("test/", i) for i in range(config.tests)]
     if not is_there:
-        said = "demo: drawing %d photos of a posed T-Rex for training and %d for testing"
-        log.info(said, config.photos, config.tests)
+        photos = counted(config.photos, "photos")
+        log.info("demo: drawing %s of a posed T-Rex for training and %d for testing", photos, config.tests)
         plan = [("", i) for i in range(config.photos)] + plan
     truth: dict[str, np.ndarray] = {}
     for part, i in track(plan, len(plan), "photos"):

@@ -126,11 +126,11 @@ def fit(
     """
     check_template(maps, template.fingerprint)
     folder = path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
-    failures, drawn = Failures(), False
     sources = {"maps": source(maps.path), **(sources or {})}
     attrs = {"labels": "fitted", "template": template.fingerprint}
     params = {**config.params(), "seed": seed}
     names = part.of(maps.names)
+    failures, drawn = Failures(len(names)), False
     writing = ItemWriter(
         path, "shic/maps", params=params, sources=sources, attrs=attrs, overwrite=overwrite, part=part
     )

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.errors import InputError, SettingError, counted
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import connect, gather
 from shic_cli.base.training_settings import TrainConfig
@@ -165,7 +165,8 @@ def _epochs(trainer: Trainer, second: SecondRound | None, track: Track) -> Itera
     """Train until the last epoch and yield the mean losses of each epoch."""
     total = trainer.total
     steps = math.ceil(len(trainer.examples) / trainer.config.batch)
-    log.info("training on %d pictures, %d steps an epoch, %d epochs", len(trainer.examples), steps, total)
+    plan = counted(len(trainer.examples), "pictures"), counted(steps, "steps"), counted(total, "epochs")
+    log.info("training on %s, %s an epoch, %s", *plan)
     done = steps * trainer.epoch
 
     def along(

@@ -124,7 +124,7 @@ def _sureness(name: str, layers: Sequence[Layer]) -> float:
 
 def write_view(path: Path, page: Page, overwrite: bool, track: Track = plain_track) -> None:
     """Write the page. A photo that can't be used is named and left out; PartialError says how many."""
-    failures, photos = Failures(), []
+    failures, photos = Failures(len(page.names)), []
 
     def bodies() -> Iterator[dict]:
         for name in track(page.names, len(page.names), "view"):

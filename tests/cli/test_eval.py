@@ -92,7 +92,7 @@ def test_what_is_missing_is_said_and_counted(shic: Shic, maps: Path, annotations
     status, out, err = shic("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--json")
     assert status == 0 and json.loads(out)["mean"] == pytest.approx(114)
     assert json.loads(out)["missing_images"] == 1
-    assert "1 of 2 annotated images have no prediction" in err and "z.png" in err
+    assert "no prediction for 1 of 2 annotated images" in err and "z.png" in err
 
 
 @pytest.mark.parametrize(
