@@ -117,9 +117,9 @@ def geodesic(
     from shic_cli.files.arrays import read_template
 
     _some_row(predictions, baselines)
-    page = reports.prepare(report, overwrite) if report else None
     points, surface = read_annotations(annotations, config.dp_scale), read_template(template)
     rows = _rows(predictions, baselines, surface, seed)
+    page = reports.prepare(report, overwrite) if report else None
     entries = {name: scored(row, points, surface, track) for name, row in rows.items()}
     results = {name: summary(objects, seed) for name, objects in entries.items()}
     if config.gps:

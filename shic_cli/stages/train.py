@@ -77,8 +77,8 @@ def train(
     `last` is called with these losses before the model is put in place. A checkpoint beside the target is
     kept after every epoch. A run with the same settings and sources resumes training from it.
     """
-    check_target(path, overwrite)
     readers = open_maps(maps, template, config)
+    check_target(path, overwrite)
     connect(Part.of_rank().count)
     trainer = Trainer.make(template, readers, config, device, seed, weights)
     if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):

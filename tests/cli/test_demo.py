@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,8 @@ def test_every_line_runs_and_the_figures_are_those_of_eval(shic: Run, tmp_path: 
     ):
         assert ItemReader(folder / f"{name}.h5", "shic/maps").header.attrs["labels"] == labels
     assert Path.cwd() == tmp_path and not list(folder.glob("*.journal"))
+    rows = list(csv.DictReader((folder / "model.log.csv").read_text("utf-8").splitlines()))
+    assert float(rows[0]["near"]) > 0 and "1 step an epoch, 1 epoch\n" in err
     assert "--json" not in "".join(lines) and "next: " not in err  # the next line is the demo's
     # A line that is typed by hand, in the folder, says what the demo said.
     scored = next(line for line in lines if "eval geodesic predictions" in line).split()[1:]
