@@ -135,7 +135,8 @@ class FitConfig(Checked):
 
     unsure: float = setting(
         25.0,
-        "Pixels whose uncertainty is this large or larger, of 228, take the body's vertex; 0: all pixels do.",
+        "Pixels whose uncertainty is this large or larger, of 228, take the body's vertex; 0: all pixels do."
+        " All do too where the maps state none, as those of `shic pseudo-gt`.",
         low=0,
         high=229,
     )

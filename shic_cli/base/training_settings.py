@@ -65,8 +65,9 @@ class TrainConfig(Checked):
     )
     fits: int = setting(
         -1,
-        "Photos of a second round, an epoch for each ten before it, which learns from bodies too that are"
-        " fitted to them as by `shic fit`. -1: 40 for a unet with synthetic pictures, else 0.",
+        "Photos to which bodies are fitted, as by `shic fit`, for a second round that learns from them too."
+        " It follows --epochs, and is a tenth as long, at least an epoch. 0: no second round; -1: 40 for a"
+        " unet with synthetic pictures, else 0.",
         low=-1,
     )
     near: float = setting(

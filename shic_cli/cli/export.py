@@ -39,6 +39,7 @@ def command(
 
     \b
     template.h5 -o t.glb, t.ply    the mesh, with its vertex colours
+    template.h5 -o paint.png       the texture to paint on
     maps.h5 -o animal.glb          the mesh, with a texture that the photos give
     maps.h5 -o animal.ply          the mesh, with vertex colours that the photos give
     maps.h5 -o points.csv, .npz    every pixel: image, x, y, the mesh file's vertex, score

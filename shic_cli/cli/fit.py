@@ -50,7 +50,6 @@ def command(
     output = output or maps.with_name(f"{maps.name.removesuffix('.h5').removesuffix('.maps')}.fit.maps.h5")
     shared = {"overwrite": overwrite, "track": track, "part": part, "seed": seed, "workers": workers}
     with end:
-        end.facts = {"photos": len(part.of(reader.names))}
         end.next = options.joined(part, output) or f"shic view {maps} {output}"
         pictures = fit(reader, shape, output, config, sources={"template": source(template)}, **shared)
         end.wrote(options.written(part, output), *pictures)

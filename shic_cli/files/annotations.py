@@ -18,6 +18,20 @@ from shic_cli.files.checks import parse_json, real_number, shorten
 
 LARGEST = 1e6  # pixels; no picture is this wide
 HINT = "docs/how-to/score.md says what an annotation file holds"
+# What a value of a JSON file is called.
+NAMES = {
+    list: "a list",
+    dict: "an object",
+    str: "a text",
+    int: "a number",
+    float: "a number",
+    bool: "a truth value",
+}
+# The next step where a file of one kind of annotations is given for one of the other.
+OTHER = {
+    ("images", list): "it is a file for `shic eval geodesic`; `eval pck` takes a keypoint JSON",
+    ("images", dict): "it is a keypoint JSON, for `shic eval pck`; `eval geodesic` takes DensePose points",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +68,8 @@ def get(value: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     if not isinstance(value, dict) or key not in value:
         raise InputError(f"{where}: has no `{key}`", HINT)
     if not isinstance(value[key], kind) or isinstance(value[key], bool):
-        raise InputError(f"{where}.{key}: is {type(value[key]).__name__}", HINT)
+        found = NAMES.get(type(value[key]), "nothing")
+        raise InputError(f"{where}.{key}: is {found}", OTHER.get((key, type(value[key])), HINT))
     return value[key]
 
 

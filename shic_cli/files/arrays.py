@@ -55,9 +55,9 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
     actual = hdf5.attribute(file, "format", str(path))
     if not isinstance(actual, str) or actual not in LAYOUTS:
         fact = f"{path}: is no file of shic's (no known `format`)"
-        raise InputError(fact, f"make one with `{LAYOUTS[kind or 'shic/template'].maker}`")
+        raise InputError(fact, f"make one with {LAYOUTS[kind or 'shic/template'].makers}")
     if kind is not None and actual != kind:
-        raise InputError(f"{path}: expected {kind}, found {actual}", f"make one with `{LAYOUTS[kind].maker}`")
+        raise InputError(f"{path}: expected {kind}, found {actual}", f"make one with {LAYOUTS[kind].makers}")
     again = f"make it again with `{LAYOUTS[actual].maker}`"
     version = hdf5.attribute(file, "format_version", str(path))
     if version != VERSION:
@@ -83,7 +83,7 @@ def read_header(file: h5py.File, path: Path | str, kind: str | None = None) -> H
 def opened(path: Path | str, kind: str | None = None) -> Iterator[tuple[h5py.File, Header]]:
     """The file, opened for reading, and its header; InputError if it is not of `kind`."""
     if kind and not Path(path).exists():
-        raise InputError(f"{path}: there is no such file", f"make one with `{LAYOUTS[kind].maker}`")
+        raise InputError(f"{path}: there is no such file", f"make one with {LAYOUTS[kind].makers}")
     with hdf5.opened(path) as file:
         yield file, read_header(file, path, kind)
 

@@ -90,8 +90,10 @@ def _what_to_do(path: Path | str) -> str:
     if suffix in (".obj", ".ply", ".glb", ".gltf", ".stl", ".off"):
         return f"it is a mesh: `shic template prep {path}` makes template.h5 of it"
     if suffix in (".jpg", ".jpeg", ".png", ".webp"):
-        return "it is a picture: `shic pseudo-gt` makes maps of pictures"
-    return "it is a model" if suffix == ".safetensors" else "it is another kind of file, or was cut off"
+        return "it is a picture: `shic predict` and `shic pseudo-gt` make maps of pictures"
+    if suffix == ".safetensors":
+        return f"it is a model: `shic predict imgs/ --model {path}` makes maps with it"
+    return "it is another kind of file, or was cut off"
 
 
 def _check_heaps(path: Path | str) -> None:

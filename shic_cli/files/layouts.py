@@ -38,13 +38,19 @@ class Field:
 class Layout:
     """One kind of file: its data sets at the root and in each group of `items`, and its own root attributes.
 
-    `maker` is the command that makes it.
+    `maker` is the command that makes it; `others` is what a message adds to it.
     """
 
     fields: dict[str, Field]
     items: dict[str, Field]
     attrs: tuple[str, ...]
     maker: str
+    others: str = ""
+
+    @property
+    def makers(self) -> str:
+        """The commands that make it, as a message names them."""
+        return f"`{self.maker}`{self.others}"
 
 
 VOID = Field("b1", ("H", "W"), "pixels of a label map that are neither object nor background", optional=True)
@@ -138,6 +144,7 @@ LAYOUTS: dict[str, Layout] = {
         },
         attrs=("labels", "template"),
         maker="shic pseudo-gt",
+        others=", or of a model's predictions with `shic predict`",
     ),
 }
 LABELS = ("pseudo", "synthetic", "predicted", "fitted", "annotated")

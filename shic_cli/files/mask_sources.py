@@ -159,7 +159,7 @@ class MaskSource:
         self._beside: dict[Path, dict[str, Path]] = {}
         if self.folder is not None and not self.folder.is_dir():
             fact = "is a file, not a folder" if self.folder.exists() else "there is no such folder"
-            raise InputError(f"{self.folder}: {fact}", "give the folder of masks with --masks")
+            raise InputError(f"{self.folder}: {fact}", "check the name that --masks gives")
 
     @property
     def settings(self) -> dict[str, str]:

@@ -39,7 +39,7 @@ def download(address: str, digest: str) -> bytes:
         with urllib.request.urlopen(address, timeout=SECONDS) as answer:
             data = answer.read(LARGEST)
     except OSError as error:
-        hint = "check the network; the documentation says where else there are meshes and models"
+        hint = "check the network; docs/how-to/meshes.md and models.md say where else to find them"
         raise ShicError(f"{address}: does not answer ({error})", hint) from error
     if hashlib.sha256(data).hexdigest() != digest:
         raise InputError(f"{address}: is not the file that is known under this address", "report it")

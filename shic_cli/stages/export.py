@@ -20,14 +20,16 @@ from shic_cli.files.checks import check_indices
 from shic_cli.files.items import Item, ItemReader
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.names import check_template
-from shic_cli.files.photos import decode
+from shic_cli.files.photos import decode, encode
 from shic_cli.files.pictures import color_map
 from shic_cli.learning.model_file import find_surface
 from shic_cli.stages import export_mesh, export_points, export_video
 from shic_cli.stages.remap import lay, load_texture
+from shic_cli.stages.template_pictures import uv_picture
 from shic_cli.surface.surface_points import SurfacePoints
 
 MESHES, TABLES, MODELS = (".glb", ".ply"), (".npz", ".csv", ".json"), (".onnx",)
+SURFACES = (*MESHES, ".png")
 MAPS = (*MESHES, *TABLES, ".mp4")
 
 
@@ -37,20 +39,30 @@ def kind_of(path: Path) -> str:
         return header.kind
 
 
-def check_ending(path: Path, known: Sequence[str]) -> str:
-    """The ending of the file to write; InputError if it is none of `known`."""
+def check_ending(path: Path, known: Sequence[str], what: str) -> str:
+    """The ending of the file to write; InputError if it is none of `known`, those of `what`."""
     suffix = path.suffix.lower()
     if suffix not in known:
-        raise InputError(f"{path}: its ending does not say what to write", f"known here: {' '.join(known)}")
+        raise InputError(
+            f"{path}: {what} is not written as {suffix or 'a file without ending'}",
+            f"known here: {' '.join(known)}",
+        )
     return suffix
 
 
 def export_surface(surface: Surface, path: Path, overwrite: bool) -> str:
-    """Write the template's mesh with its colours, one vertex for each of the template's; what was written."""
-    data = export_mesh.mesh_bytes(export_mesh.colored(surface, surface.colors), check_ending(path, MESHES))
+    """Write the template's mesh with its colours, one vertex for each of the template's, or as PNG the
+    texture to paint on; what was written.
+    """
+    suffix = check_ending(path, SURFACES, "a template")
+    if suffix == ".png":
+        data, said = encode(uv_picture(surface)), "the texture to paint on"
+    else:
+        data = export_mesh.mesh_bytes(export_mesh.colored(surface, surface.colors), suffix)
+        said = f"{len(surface.verts)} vertices with colours"
     with atomic(path, overwrite) as partial:
         partial.write_bytes(data)
-    return f"{len(surface.verts)} vertices with colours"
+    return said
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ def export_maps(
     maps: Maps, path: Path, points: Path | None, category: str, seed: int, overwrite: bool
 ) -> str:
     """Write maps as the file `path`, by its ending, whole or not at all; what was written."""
-    suffix = check_ending(path, MAPS)
+    suffix = check_ending(path, MAPS, "a maps file")
     with atomic(path, overwrite) as partial:
         if suffix in MESHES:
             return _mesh(maps, partial, suffix)

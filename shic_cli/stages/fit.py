@@ -24,6 +24,7 @@ from shic_cli.files.checks import check_indices
 from shic_cli.files.items import Item, ItemReader, ItemWriter
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.names import check_template, picture_path
+from shic_cli.files.photo_lists import is_photo
 from shic_cli.files.photos import decode, encode
 from shic_cli.files.pictures import color_map
 from shic_cli.files.shards import WHOLE, Part
@@ -43,6 +44,7 @@ POINTS = 600  # vertices that stand for the whole body
 FRAME = 1.3  # width of the square that the body is drawn in, in sides of the object
 PIXELS = 320  # a side of it
 LEAST_PHOTOS = 2  # for which a process pays: it starts in the time of half a photo
+PICTURE, MESH = ".fit.png", ".fit.glb"  # the endings of the files of a photo
 AWAY = 100.0  # how far off the camera is; from there it is as good as orthographic
 
 
@@ -123,9 +125,13 @@ def fit(
     Beside it, for each photo, STEM.fit.png shows the body over the photo, and STEM.fit.glb holds its mesh.
     A photo that no body fits keeps its map, and is named. So many processes as `workers` fit, or as many as
     pay if it is None; this makes no difference to the files.
+
+    InputError if the pictures would lie among photos, or if no body fits any photo and none is kept.
     """
     check_template(maps, template.fingerprint)
     folder = path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
+    if config.pictures:
+        _check_folder(folder, path)
     sources = {"maps": source(maps.path), **(sources or {})}
     attrs = {"labels": "fitted", "template": template.fingerprint}
     params = {**config.params(), "seed": seed}
@@ -144,17 +150,31 @@ def fit(
                     raise done
                 if done.note:
                     log.warning("%s: %s", name, done.note)
-                    if config.drop:
-                        continue
-                writer.add(name, **done.arrays)
+                if done.note and config.drop:
+                    writer.drop(name)
+                    continue
                 _write(folder, name, done.pictures)
+                writer.add(name, **done.arrays)
                 drawn = drawn or bool(done.pictures)
         failures.check(len(names))
-        if not len(writer):
+        if part.is_whole and not len(writer):
             fact = f"{maps.path}: no body fits any of its {len(names)} photos"
             raise InputError(fact, "look at its maps with `shic view`, or give a smaller --least")
-    writer.end(failures, len(names))
+        if not writer.finished and config.drop:
+            writer.header["params"]["dropped"] = len(writer.dropped)
+    writer.end(failures, len(maps.names))
     return [folder] if drawn else []
+
+
+def _check_folder(folder: Path, path: Path) -> None:
+    """InputError if pictures in `folder` would take the place of the file `path`, or lie among photos."""
+    if folder == path:
+        fact = f"{path}: its pictures would lie in a folder of this name"
+        raise InputError(fact, "name a file that ends in .h5, or give --no-pictures")
+    photos = (each for each in folder.rglob("*") if is_photo(each.name))
+    if folder.is_dir() and any(not each.name.endswith(PICTURE) for each in photos):
+        fact = f"{folder}: holds photos, and the pictures would lie among them"
+        raise InputError(fact, "name another output, as in -o bodies.maps.h5, or give --no-pictures")
 
 
 class Done(NamedTuple):
@@ -188,24 +208,26 @@ def _fit_item(fitter: Fitter, item: Item, config: FitConfig, seed: int) -> tuple
     known, what = item.vertex >= 0, "it is left out" if config.drop else "its map is kept"
     if known.sum() < 2:
         return None, f"its map has hardly a pixel, {what}"
-    uncertainty = _uncertainty(item)
+    uncertainty = _uncertainty(item, 0)
     body = fitter.fit(item.vertex, uncertainty, item.mask, seed)
     if body.overlap < config.least:
         return None, f"no body fits (overlap {body.overlap:.2f}), {what}"
     return body, ""
 
 
-def _uncertainty(item: Item) -> np.ndarray:
-    """The uncertainty `(H, W)` of a map, 0 if its file has none."""
+def _uncertainty(item: Item, unknown: float) -> np.ndarray:
+    """The uncertainty `(H, W)` of a map, `unknown` if its file has none."""
     found = item.arrays.get("uncertainty")
-    return np.zeros(item.vertex.shape, np.float32) if found is None else found.astype(np.float32)
+    return np.full(item.vertex.shape, unknown, np.float32) if found is None else found.astype(np.float32)
 
 
 def _arrays(item: Item, body: Body | None, config: FitConfig) -> dict[str, np.ndarray]:
-    """The arrays of a photo to write: its own, with the body's vertices where the map is unsure."""
+    """The arrays of a photo to write: its own, with the body's vertices where the map is unsure, or
+    everywhere if it does not say how sure it is.
+    """
     arrays = dict(item.arrays)
     if body is not None:
-        unsure = (item.vertex < 0) | (_uncertainty(item) >= config.unsure)
+        unsure = (item.vertex < 0) | (_uncertainty(item, np.inf) >= config.unsure)
         arrays["vertex"] = np.where(item.mask & unsure, spread_out(body.vertex), item.vertex).astype(np.int32)
     return arrays
 
@@ -226,8 +248,8 @@ def _drawn(item: Item, body: Body, surface: Surface) -> dict[str, bytes]:
     rgb = decode(item.encoded.tobytes(), item.name)[0]
     posed = replace(surface, verts=body.verts)
     return {
-        ".fit.png": encode(color_map(rgb, body.vertex, surface.colors)),
-        ".fit.glb": export_mesh.mesh_bytes(export_mesh.colored(posed, surface.colors), ".glb"),
+        PICTURE: encode(color_map(rgb, body.vertex, surface.colors)),
+        MESH: export_mesh.mesh_bytes(export_mesh.colored(posed, surface.colors), ".glb"),
     }
 
 

@@ -297,7 +297,9 @@ def mask_source(
     if masker in ("auto", "none") and not predictor.needs_mask:
         return MaskSource(config, predictor.find_mask, class_name)
     if masker == "auto" and (known := learnt.get("masker")):
-        note = f"photos without a mask: {known}{class_name and f' for {class_name}'}, as in training"
+        note = (
+            f"photos without a mask: {known}{class_name and f' for {class_name}'}, the masker of the training"
+        )
         masker = known
     return MaskSource(config, make_masker(masker, predictor.device, weights, class_name), class_name, note)
 

@@ -10,16 +10,19 @@ import copy
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from shic_cli import __version__
 from shic_cli.base.devices import chance
 from shic_cli.base.errors import Failures, InputError, ShicError
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import gather
 from shic_cli.base.result_settings import FitConfig
+from shic_cli.files.atomic import check_target
 from shic_cli.files.items import Item, ItemReader, ItemWriter
 from shic_cli.files.mask_sources import Photo
 from shic_cli.files.photos import decode
@@ -47,10 +50,28 @@ class SecondRound:
     weights: Path | None = None
     track: Track = plain_track
 
+    def check(self, readers: Sequence[ItemReader], overwrite: bool) -> None:
+        """InputError if the file of the fitted maps is one of `readers`; ShicError if a file that no training
+        made is in its place, unless it may be overwritten.
+        """
+        if any(Path(reader.path).resolve() == self.fits.resolve() for reader in readers):
+            fact = f"{self.fits}: is a file to learn from, and the fitted maps would take its place"
+            raise InputError(fact, "name another model with -o")
+        if not self._is_made():
+            check_target(self.fits, overwrite or self._is_of_training())
+
     def begin(self, trainer: Trainer) -> None:
-        """Add the photos to the trainer's examples, after the first round; the first rank fits them."""
+        """Add the photos to the trainer's examples, after the first round; the first rank fits them.
+
+        A round that has begun without fits goes on without them: those of a later map would be others.
+        """
         if trainer.team.is_first and not self._is_made():
-            self._make(trainer)
+            if trainer.epoch > trainer.config.epochs:
+                log.warning("second round: it goes on without photos: %s is not as it was", self.fits)
+            else:
+                self._make(trainer)
+        if trainer.team.is_first:
+            self._maps.unlink(missing_ok=True)
         gather(None)  # wait until the file is there
         if self._is_made():
             reader = ItemReader(self.fits, "shic/maps")
@@ -63,37 +84,48 @@ class SecondRound:
         return self.target.with_suffix(".fits.h5")
 
     @property
+    def _maps(self) -> Path:
+        """The maps that the bodies are fitted to, which are there for as long as that takes."""
+        return self.target.with_name(f".{self.target.name}.photos.h5")
+
+    @property
     def _source(self) -> dict[str, dict[str, str]]:
-        digest = hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
+        made_by = json.dumps({**self.run, "shic_version": __version__}, sort_keys=True)
+        digest = hashlib.sha256(made_by.encode()).hexdigest()
         return {"training": {"path": self.target.name, "sha256": digest}}
 
     def _is_made(self) -> bool:
         """Whether an earlier run with the same settings and sources fitted all photos."""
-        if not self.fits.is_file():
-            return False
+        return self._source.items() <= self._sources_of_fits().items()
+
+    def _is_of_training(self) -> bool:
+        """Whether the file of the fitted maps is one of a training, which another may replace."""
+        return "training" in self._sources_of_fits()
+
+    def _sources_of_fits(self) -> dict[str, Any]:
+        """What the fitted maps were made from; nothing where there are none, or in a damaged file."""
         try:
-            return self._source.items() <= ItemReader(self.fits, "shic/maps").header.sources.items()
-        except InputError:  # a damaged file, which is made again
-            return False
+            return ItemReader(self.fits, "shic/maps").header.sources if self.fits.is_file() else {}
+        except InputError:
+            return {}
 
     def _make(self, trainer: Trainer) -> None:
         """Predict the maps of the photos, and fit the template's body to each."""
-        maps = self.target.with_suffix(".photos.h5")
         try:
-            self._predict(trainer, maps)
+            self._predict(trainer, self._maps)
             fit(
-                ItemReader(maps, "shic/maps"), trainer.template, self.fits,
+                ItemReader(self._maps, "shic/maps"), trainer.template, self.fits,
                 FitConfig(pictures=False, least=OVERLAP, drop=True), seed=trainer.seed,
                 sources=self._source, overwrite=True, track=self.track, workers=None,
             )  # fmt: skip
         except ShicError as error:
             if error.stops_all:
                 raise
-            log.warning("second round: %s", error)
-        maps.unlink(missing_ok=True)
-        found = len(ItemReader(self.fits, "shic/maps")) if self._is_made() else 0
-        where = f": {self.fits}" if found else ""
-        log.info("second round: learning from %d photos, which a body fits%s", found, where)
+            said = error.message.removeprefix(f"{self._maps}: ")
+            log.warning("second round: it goes on without photos: %s", said)
+        if self._is_made():
+            found = len(ItemReader(self.fits, "shic/maps"))
+            log.info("second round: photos that a body fits: %d, in %s", found, self.fits)
 
     def _predict(self, trainer: Trainer, path: Path) -> None:
         """Write the maps of random photos, as many as the settings name."""
@@ -102,6 +134,7 @@ class SecondRound:
         trainer.map.to(trainer.device)
         predictor = Predictor(self.target, trainer.device, weights=self.weights, saved=saved)
         names = [(reader, name) for reader in self.photos for name in reader.names]
+        seen = Counter(name for _, name in names)
         number = min(trainer.config.fits, len(names))
         chosen = sorted(chance(trainer.seed, "fits").choice(len(names), number, replace=False).tolist())
         attrs, failures = {"labels": "predicted", "template": trainer.template.fingerprint}, Failures()
@@ -109,14 +142,20 @@ class SecondRound:
             path, "shic/maps", params={}, sources=self._source, attrs=attrs, overwrite=True
         ) as writer:
             for reader, name in (names[place] for place in chosen):
-                if name not in writer:
-                    with failures.catch(name):
+                called = name if seen[name] == 1 else f"{reader.path.stem}/{name}"
+                if called not in writer:
+                    with failures.catch(called):
                         photo = _photo(reader[name])
-                        writer.add(name, **photo.kept, **predictor.predict(photo)._asdict())
+                        writer.add(called, **photo.kept, **predictor.predict(photo)._asdict())
             failures.check(number)
 
 
 def _photo(item: Item) -> Photo:
-    """The photo of an image of a maps file."""
+    """The photo of an image of a maps file; InputError if its mask is empty or of another size."""
     data = item.encoded.tobytes()
-    return Photo(item.name, data, decode(data, item.name)[0], item.mask, item.arrays.get("void"))
+    rgb = decode(data, item.name)[0]
+    if rgb.shape[:2] != item.mask.shape:
+        raise InputError(f"{item.name}: its mask has another size than the photo", "make the maps file again")
+    if not item.mask.any():
+        raise InputError(f"{item.name}: its mask is empty", "make the maps file again without it")
+    return Photo(item.name, data, rgb, item.mask, item.arrays.get("void"))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from shic_cli.files.layouts import Surface, Template
 
-if TYPE_CHECKING:
-    pass
 
-
-def uv_picture(template: Template, size: int = 2048) -> np.ndarray:
+def uv_picture(template: Template | Surface, size: int = 2048) -> np.ndarray:
     """Return the texture to paint on, `(size, size, 3)` u1.
 
     Each chart is filled with the vertex colours and drawn with its outline and its edges.

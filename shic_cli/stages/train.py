@@ -92,6 +92,8 @@ def train(
         "sources": sources,
     }
     second = _second_round(trainer, readers, path, run, weights, track)
+    if second is not None:
+        second.check(readers, overwrite)
     if trainer.team.is_first:
         _train_first(trainer, Journal(path, run, replace=overwrite), sources, second, last, track)
     else:

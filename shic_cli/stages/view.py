@@ -123,7 +123,10 @@ def _sureness(name: str, layers: Sequence[Layer]) -> float:
 
 
 def write_view(path: Path, page: Page, overwrite: bool, track: Track = plain_track) -> None:
-    """Write the page. A photo that can't be used is named and left out; PartialError says how many."""
+    """Write the page, in place of an earlier one too: it holds nothing that is not in the maps.
+
+    A photo that can't be used is named and left out; PartialError says how many.
+    """
     failures, photos = Failures(len(page.names)), []
 
     def bodies() -> Iterator[dict]:
@@ -135,9 +138,20 @@ def write_view(path: Path, page: Page, overwrite: bool, track: Track = plain_tra
         failures.check(len(page.names))
 
     title = ", ".join(layer.label for layer in page.layers)
-    with atomic(path, overwrite) as partial, open(partial, "w", encoding="utf-8") as stream:
+    replaced = overwrite or is_page(path)
+    with atomic(path, replaced) as partial, open(partial, "w", encoding="utf-8") as stream:
         write_page(stream, "view", title, bodies(), lambda: _data(page, photos), served=False)
     failures.report(len(page.names))
+
+
+def is_page(path: Path) -> bool:
+    """Whether `path` is a page that `shic view` wrote."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8192)
+    except OSError:
+        return False
+    return b'name="generator" content="shic ' in head and b"shic view</title>" in head
 
 
 def _photo(name: str, page: Page) -> tuple[dict, dict]:

@@ -37,6 +37,7 @@ THIN = 0.12  # a part this wide or narrower is thin, as a share of the object's 
 FINE = 200  # a side of the object, in pixels, at which thin parts are looked for
 FIELD = 96  # a side of the grid that holds the distance to the object
 ROOM = 1.0  # how far around the object that grid reaches
+CUT = 0.1  # of its longer side: an object that touches the photo's border so far is cut there
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Observed:
     """What a photo shows: N pixels `yx` `(N, 2)` with their `vertex` `(N,)` and `weight` `(N,)`.
 
     `middle` `(2,)` and `side` turn photo positions to shares: (yx - middle) / side. `outside` `(1, 1, F, F)`
-    is the distance to the object over a square that is `1 + 2 ROOM` wide.
+    is the distance to the object over a square that is `1 + 2 ROOM` wide. It is 0 beyond a border at which
+    the object is cut.
     """
 
     yx: torch.Tensor
@@ -67,20 +69,28 @@ class Observed:
             torch.from_numpy((chosen - middle) / side).float(),
             torch.from_numpy(vertex[tuple(chosen.T)]).long(),
             torch.from_numpy(1 / (1 + (unsure / SURE) ** 2)),
-            torch.from_numpy(_distances(pixels, middle, side))[None, None],
+            torch.from_numpy(_distances(mask, middle, side))[None, None],
             middle,
             side,
         )
 
 
-def _distances(pixels: np.ndarray, middle: np.ndarray, side: float) -> np.ndarray:
-    """The distance to the object, in shares, over the grid `(FIELD, FIELD)` around its `pixels` `(n, 2)`."""
+def _distances(mask: np.ndarray, middle: np.ndarray, side: float) -> np.ndarray:
+    """The distance to the object of `mask` `(H, W)`, in shares, over the grid `(FIELD, FIELD)` around it."""
     cell = (1 + 2 * ROOM) / FIELD
-    grid = ((pixels - middle) / (side * cell) + FIELD / 2).astype(int).clip(0, FIELD - 1)
+    grid = ((np.argwhere(mask) - middle) / (side * cell) + FIELD / 2).astype(int).clip(0, FIELD - 1)
     empty = np.ones((FIELD, FIELD), np.uint8)
     empty[tuple(grid.T)] = 0
     # OpenCV's distances differ in their last digits from call to call.
-    return np.asarray(distance_transform_edt(empty), np.float32) * np.float32(cell)
+    distances = np.asarray(distance_transform_edt(empty), np.float32) * np.float32(cell)
+    for flipped in (False, True):
+        for axis, length in enumerate(mask.shape):
+            border = mask.take(-1 if flipped else 0, axis)
+            if border.sum() >= CUT * side:
+                places = middle[axis] + (np.arange(FIELD) + 0.5 - FIELD / 2) * side * cell
+                beyond = places > length - 1 if flipped else places < 0
+                distances[(slice(None),) * axis + (beyond,)] = 0
+    return distances
 
 
 def _drawn(mask: np.ndarray, pixels: np.ndarray, side: float, rng: np.random.Generator) -> np.ndarray:

@@ -204,11 +204,11 @@ def test_a_model_remembers_its_masker_and_class(shic: Run, bare: Path, semantic:
     short = ("--epochs", "1", "--variants", "1", "--batch", "2", "--points", "20", "--encoder", "silhouette")
     assert shic("train", *short, "--decoder", "pointwise")[0] == 0
     status, _, err = shic("predict", "imgs/photo0.png", "--no-pictures")
-    assert status == 0 and f"photos without a mask: {semantic} for horse, as in training" in err
+    assert status == 0 and f"photos without a mask: {semantic} for horse, the masker of the training" in err
     params = read_arrays(bare / "photo0.maps.h5", "shic/maps")[1].params
     assert (params["masker"], params["class"]) == (semantic, "horse")
     status, _, err = shic("predict", "imgs/photo0.png", "--no-pictures", "--masker", "grabcut", "-o", "b.h5")
-    assert status == 0 and "as in training" not in err
+    assert status == 0 and "the masker of the training" not in err
     params = read_arrays(bare / "b.h5", "shic/maps")[1].params
     assert (params["masker"], params["class"]) == ("grabcut", "horse")
     assert shic("synth", "--number", "2", "--size", "64", "--poses", "0")[0] == 0
@@ -216,7 +216,7 @@ def test_a_model_remembers_its_masker_and_class(shic: Run, bare: Path, semantic:
     status, _, err = shic("train", *short, *words)
     assert status == 0 and "labels are left out" in err
     status, _, err = shic("predict", "imgs/photo1.png", "--model", "c.safetensors", "--no-pictures")
-    assert status == 0 and f"{semantic} for horse, as in training" in err
+    assert status == 0 and f"{semantic} for horse, the masker of the training" in err
     (bare / "masks").mkdir()
     mask = np.zeros(cv2.imread(str(bare / "imgs/photo1.png")).shape[:2], np.uint8)
     mask[20:60, 20:60] = 255

@@ -13,6 +13,7 @@ import pytest
 from scoring import keypoints
 
 from shic_cli.base.errors import InputError
+from shic_cli.files.annotations import read_annotations
 from shic_cli.files.keypoints import image_names, read_pairs, with_itself
 
 
@@ -61,6 +62,17 @@ HEAD = "source_image,target_image,class,XA,YA,XB,YB"
 def csv(path: Path, *rows: str) -> Path:
     path.write_text("\n".join([HEAD, *rows]) + "\n")
     return path
+
+
+def test_each_of_two_kinds_of_annotations_given_for_the_other_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"images": [], "categories": [], "annotations": []}')
+    with pytest.raises(InputError) as caught:
+        read_pairs(tmp_path / "a.json")
+    assert "images: is a list" in str(caught.value) and "eval geodesic" in str(caught.value.hint)
+    (tmp_path / "k.json").write_text('{"images": {}}')
+    with pytest.raises(InputError) as caught:
+        read_annotations(tmp_path / "k.json")
+    assert "images: is an object" in str(caught.value) and "eval pck" in str(caught.value.hint)
 
 
 def test_classes_of_pf_pascal(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from shic_cli.learning.model_file import Saved, save_model
 from shic_cli.parts.extractors.picture import Picture
 from shic_cli.stages.export_mesh import make_atlas
 from shic_cli.stages.predict import Predictor
+from shic_cli.stages.template_pictures import uv_picture
 
 Shic = Callable[..., tuple[int, str, str]]
 
@@ -64,13 +65,24 @@ def test_a_template_keeps_its_vertices_faces_and_colours(
     assert status == 1 and "is there already" in err
 
 
+def test_a_template_has_a_texture_to_paint_on(
+    shic: Shic, small_template: Template, small_template_file: Path
+) -> None:
+    assert shic("export", "template.h5", "-o", "paint.png")[0] == 0
+    picture = cv2.imread(str(small_template_file.with_name("paint.png")))
+    assert (picture == uv_picture(small_template)[..., ::-1]).all() and len(np.unique(picture)) > 50
+
+
 def test_a_model_has_its_mesh_too_and_an_unknown_ending_is_told(shic: Shic, small_model_file: Path) -> None:
     assert shic("export", "model.safetensors", "-o", "t.ply")[0] == 0
     mesh: Any = trimesh.load(small_model_file.with_name("t.ply"), process=False)
     assert len(mesh.vertices) == 642
     for ending in (".txt", ".csv"):
         status, _, err = shic("export", "model.safetensors", "-o", f"t{ending}")
-        assert status == 1 and "known here: .glb .ply" in err and len(err.strip().splitlines()) == 2
+        assert (
+            status == 1 and f"a template is not written as {ending}" in err and "known here: .glb .ply" in err
+        )
+        assert len(err.strip().splitlines()) == 2
     assert shic("export", "model.safetensors")[0] == 2
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +68,23 @@ def test_a_body_is_found_in_its_own_exact_map(
     error = beast.geodesic[body.vertex[both], item.vertex[both]].mean()
     assert body.overlap > 0.75 and error < 12
     assert np.abs(body.verts - beast.verts).max() > 0.03  # it is bent
+
+
+def test_a_body_that_the_border_cuts_goes_on_beyond_it(
+    beast: Template, truth: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not so where it ends at a border: then it would be squeezed into what is seen."""
+    monkeypatch.setattr(body_fit, "STEPS", 60)
+    item, found = next(iter(ItemReader(truth, "shic/maps"))), {}
+    columns = np.flatnonzero(item.mask.any(0))
+    seen = slice(None, (columns[0] + columns[-1]) // 2)
+    vertex, mask = item.vertex[:, seen], item.mask[:, seen]
+    for cut in (0.1, 9.0):
+        monkeypatch.setattr(body_fit, "CUT", cut)
+        body = Fitter.of(beast).fit(vertex, np.zeros(vertex.shape, np.float32), mask, seed=0)
+        both = (body.vertex >= 0) & (vertex >= 0)
+        found[cut] = body.overlap, beast.geodesic[body.vertex[both], vertex[both]].mean()
+    assert found[0.1][0] > found[9.0][0] and found[0.1][1] < found[9.0][1], found
 
 
 def test_the_map_is_kept_where_it_is_sure(
@@ -146,6 +165,73 @@ def test_a_map_that_no_body_explains_is_kept(
     assert not (tmp_path / "maps.fit").exists()
     status, _, err = shic("fit", "maps.h5", "--least", "0.999", "--drop", "-o", "none.h5")
     assert status == 1 and "no body fits any of its 2 photos" in err and not (tmp_path / "none.h5").exists()
+
+
+def test_shares_without_a_body_are_joined_with_the_others_and_may_be_given_again(
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, quick: None
+) -> None:
+    """One of two photos is dropped, and one of three shares has none."""
+    save(beast, tmp_path / "template.h5")
+    seen = iter((False, True))
+    empty = {"vertex": lambda item: item.vertex if next(seen) else np.full_like(item.vertex, -1)}
+    spoilt(truth, tmp_path / "maps.h5", beast, **empty)
+    words = ("fit", "maps.h5", "-o", "shared.h5", "--drop", "--no-pictures")
+    said = []
+    for share in ("1/3", "2/3", "3/3", "1/3", "2/3", "3/3"):
+        status, _, err = shic(*words, "--shard", share)
+        assert status == 0, err
+        said.append("hardly a pixel" in err)
+    assert sum(said[:3]) == 1 and not any(said[3:])  # from then on the shares are done
+    parts = sorted(tmp_path.glob("shared.part*.h5"))
+    assert len(parts) == 3 and shic("join", *parts, "-o", "joined.h5")[0] == 0
+    assert shic(*words[:2], "-o", "whole.h5", *words[4:])[0] == 0
+    joined, whole = ((tmp_path / f"{name}.h5").read_bytes() for name in ("joined", "whole"))
+    assert joined == whole and len(ItemReader(tmp_path / "joined.h5", "shic/maps")) == 1
+
+
+def test_maps_that_do_not_say_how_sure_they_are_take_the_body_everywhere(
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, quick: None
+) -> None:
+    save(beast, tmp_path / "template.h5")
+    assert shic("fit", truth, "--no-pictures", "-o", "fitted.h5")[0] == 0
+    pairs = zip(ItemReader(truth, "shic/maps"), ItemReader(tmp_path / "fitted.h5", "shic/maps"), strict=True)
+    assert all((one.vertex != two.vertex)[two.mask].mean() > 0.4 for one, two in pairs)
+
+
+def test_pictures_lie_neither_among_photos_nor_in_place_of_the_maps(
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said before a photo is fitted; a folder that holds such pictures alone is theirs."""
+    save(beast, tmp_path / "template.h5")
+    monkeypatch.setattr(fit, "_photo_fitter", fit_work.quick_fitter)
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "imgs" / "mine.jpg").touch()
+    for name, said in (("out", "in a folder of this name"), ("imgs.maps.h5", "imgs: holds photos")):
+        status, _, err = shic("fit", truth, "-o", name)
+        assert status == 1 and said in err and not (tmp_path / name).exists()
+    assert not list(tmp_path.glob("*.journal")) and os.listdir(tmp_path / "imgs") == ["mine.jpg"]
+    for _ in range(2):
+        assert shic("fit", truth, "-o", "bodies.maps.h5", "--overwrite")[0] == 0
+    assert len(list((tmp_path / "bodies").glob("*.fit.png"))) == 2
+
+
+def test_a_run_that_was_stopped_among_its_pictures_makes_them_again(
+    beast: Template, truth: Path, tmp_path: Path, shic: Shic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(beast, tmp_path / "template.h5")
+    monkeypatch.setattr(fit, "_photo_fitter", fit_work.quick_fitter)
+    own, calls = fit._write, []
+
+    def full(*given: object) -> None:
+        calls.append(given)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        own(*given)
+
+    monkeypatch.setattr(fit, "_write", full)
+    assert shic("fit", truth, "-o", "bodies.h5")[0] == 1
+    assert shic("fit", truth, "-o", "bodies.h5")[0] == 0
+    assert len(calls) == 3 and len(list((tmp_path / "bodies").iterdir())) == 4
 
 
 def test_a_photo_of_one_pixel_is_kept(

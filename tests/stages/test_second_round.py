@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 import torch
 from beast import beast as beast
 
-from shic_cli.base.errors import SettingError
+from shic_cli.base.errors import InputError, SettingError, ShicError
 from shic_cli.base.settings import SynthConfig
 from shic_cli.base.training_settings import TrainConfig
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import Template
+from shic_cli.learning import trainer as trainer_module
 from shic_cli.learning.examples import Examples
 from shic_cli.learning.trainer import Trainer
 from shic_cli.stages import second_round
@@ -66,7 +68,7 @@ def test_the_last_epochs_see_photos_with_their_bodies_labels(
     assert seen == [["synthetic"] * 4] * 3 + [["synthetic"] * 4 + ["fitted"] * 6]
     fits = ItemReader(tmp_path / "model.fits.h5", "shic/maps")
     assert len(fits) == 3 and fits.header.attrs["labels"] == "fitted"
-    assert not list(tmp_path.glob("*.photos.h5*"))
+    assert not list(tmp_path.glob(".*photos.h5*"))
 
 
 def test_a_run_that_ends_in_the_second_round_goes_on(
@@ -120,7 +122,8 @@ def test_photos_that_no_body_fits_are_left_out(
     monkeypatch.setattr(second_round, "OVERLAP", 1.0)
     with caplog.at_level(logging.INFO, "shic"):
         run(beast, maps, tmp_path / "model.safetensors")
-    assert "learning from 0 photos" in caplog.text and "it is left out" in caplog.text
+    assert "goes on without photos: no body fits any of its 3" in caplog.text
+    assert "it is left out" in caplog.text
     assert (tmp_path / "model.safetensors").exists()
 
 
@@ -133,8 +136,71 @@ def test_photos_that_cannot_be_read_do_not_end_the_training(
         for item in ItemReader(maps[0], "shic/maps"):
             writer.add(item.name, **{**item.arrays, "encoded": np.zeros(9, np.uint8)})
     run(beast, [tmp_path / "pgt.h5", maps[1]], tmp_path / "model.safetensors")
-    assert "second round: all 3 inputs failed" in caplog.text
+    assert "goes on without photos: all 3 inputs failed" in caplog.text
     assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_photo_with_an_empty_mask_is_left_out(
+    beast: Template, maps: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    attrs, empty = {"labels": "pseudo", "template": beast.fingerprint}, True
+    with ItemWriter(tmp_path / "pgt.h5", "shic/maps", params={}, sources={}, attrs=attrs) as writer:
+        for item in ItemReader(maps[0], "shic/maps"):
+            writer.add(item.name, **{**item.arrays, "mask": item.mask & (not empty)})
+            empty = False
+    settings = TrainConfig(**{**CONFIG.params(), "fits": 9})
+    run(beast, [tmp_path / "pgt.h5", maps[1]], tmp_path / "model.safetensors", settings)
+    assert "its mask is empty" in caplog.text
+    assert (
+        len(ItemReader(tmp_path / "model.fits.h5", "shic/maps")) == len(ItemReader(maps[0], "shic/maps")) - 1
+    )
+
+
+def test_photos_of_one_name_in_two_files_are_two(beast: Template, maps: list[Path], tmp_path: Path) -> None:
+    shutil.copy(maps[0], tmp_path / "more.h5")
+    settings = TrainConfig(**{**CONFIG.params(), "fits": 99})
+    run(beast, [maps[0], tmp_path / "more.h5", maps[1]], tmp_path / "model.safetensors", settings)
+    names = ItemReader(tmp_path / "model.fits.h5", "shic/maps").names
+    assert len(names) == 8 and {name.split("/")[0] for name in names} == {"pgt", "more"}
+
+
+def test_no_file_of_the_users_is_replaced(beast: Template, maps: list[Path], tmp_path: Path) -> None:
+    """It is said before the first epoch. Fits of an earlier training are replaced."""
+    own = tmp_path / "model.fits.h5"
+    shutil.copy(maps[0], own)
+    given = (beast, [own, maps[1]], tmp_path / "model.safetensors", CONFIG, torch.device("cpu"))
+    with pytest.raises(InputError, match="is a file to learn from"):
+        train(*given, sources={}, overwrite=True)
+    with pytest.raises(ShicError, match=r"model.fits.h5: is there already and is kept"):
+        train(beast, maps, *given[2:], sources={})
+    assert own.read_bytes() == maps[0].read_bytes()
+    assert not list(tmp_path.glob("*.checkpoint"))
+    run(beast, maps, tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    before = own.read_bytes()
+    train(beast, maps, *given[2:], seed=1, sources={})
+    assert own.read_bytes() != before
+
+
+def test_fits_that_are_lost_in_a_later_epoch_are_not_made_by_another_map(
+    beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(trainer_module, "SECOND", 0.7)  # two epochs
+    target, own = tmp_path / "model.safetensors", Trainer.run_epoch
+
+    def stopped(trainer: Trainer, *given: object) -> dict[str, float]:
+        if trainer.epoch == 4:
+            raise KeyboardInterrupt
+        return own(trainer, *given)
+
+    monkeypatch.setattr(Trainer, "run_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(beast, maps, target)
+    monkeypatch.setattr(Trainer, "run_epoch", own)
+    (tmp_path / "model.fits.h5").unlink()
+    train(beast, maps, target, CONFIG, torch.device("cpu"), sources={})
+    assert "goes on without photos" in caplog.text and not (tmp_path / "model.fits.h5").exists()
 
 
 def test_no_fits_without_photos_or_by_wish(beast: Template, maps: list[Path], tmp_path: Path) -> None:

@@ -71,6 +71,15 @@ def pins(browser: Any) -> list[dict[str, Any]]:
     )
 
 
+def test_a_page_takes_the_place_of_an_earlier_one_but_of_nothing_else(shic: Shic, page: Path) -> None:
+    before = page.read_bytes()
+    assert shic("view", "maps.h5", "--only", "photo1.png")[0] == 0
+    assert page.read_bytes() != before
+    page.write_text("<html>mine</html>")
+    status, _, err = shic("view", "maps.h5")
+    assert status == 1 and "view.html: is there already" in err and page.read_text() == "<html>mine</html>"
+
+
 def test_a_clicked_pixel_has_the_files_value_and_is_marked_everywhere(
     opened: Opened, page: Path, small_template: Template
 ) -> None:
