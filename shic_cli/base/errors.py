@@ -86,9 +86,13 @@ class PartialError(ShicError):
 
 
 class Failures:
-    """Collects the inputs that fail in a loop, so that one bad image does not end the run."""
+    """Collects the inputs that fail in a loop, so that one bad image does not end the run.
 
-    def __init__(self) -> None:
+    Each is named in a warning, unless it is one of `number` 1: then its error ends the run.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
         self.names: list[str] = []
         self.first: ShicError | None = None
 
@@ -106,12 +110,14 @@ class Failures:
         """Note that the input `name` failed."""
         self.names.append(name)
         self.first = self.first or error
-        log.warning("left out %s", error)
+        if self.number != 1:
+            log.warning("left out %s", error)
 
     def check(self, total: int) -> None:
         """Raise the first error if all of `total` inputs failed; call it before the result is written."""
         if self.first is not None and len(self.names) == total:
-            raise InputError(f"all {total} inputs failed; the first: {self.first.message}", self.first.hint)
+            said = f"all {total} inputs failed; the first: " if total > 1 else ""
+            raise InputError(f"{said}{self.first.message}", self.first.hint)
 
     def report(self, total: int) -> None:
         """Raise PartialError (status 4) if any input failed; call it after the result is written."""
@@ -137,6 +143,11 @@ def lacks_operator(error: BaseException) -> str:
     if found := re.search(r"operator '([^']+)' is not current\w* implemented for the MPS", str(error)):
         return f"the operator {found[1]}"
     return "numbers in double precision" if "MPS Tensor to float64" in str(error) else ""
+
+
+def counted(number: int, things: str) -> str:
+    """`1 epoch`, `2 epochs`: a number of `things`, a plural with s."""
+    return f"{number} {things if number != 1 else things.removesuffix('s')}"
 
 
 def some(names: list[str]) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from shic_cli.base.progress import duration
 from shic_cli.files.shards import Part
@@ -22,6 +24,8 @@ class Ending:
     that comes next. With `as_json` one JSON object goes to stdout: `written`, the facts and details,
     `failed`, `seconds`.
     """
+
+    says_next: ClassVar[bool] = True  # false while one command runs others
 
     def __init__(self, as_json: bool = False) -> None:
         self.as_json, self.began = as_json, time.monotonic()
@@ -44,6 +48,7 @@ class Ending:
             self._tell(error.names if isinstance(error, PartialError) else [])
 
     def _tell(self, failed: list[str]) -> None:
+        from shic_cli.base.errors import counted
         from shic_cli.cli.console import emit_json
 
         written = [path for path in self.paths if path.exists()]
@@ -61,11 +66,10 @@ class Ending:
             )
         if not written:
             return
-        counts = [
-            f"{number} {name if number != 1 else name.removesuffix('s')}" for name, number in facts.items()
-        ]
+        counts = [counted(number, name) for name, number in facts.items()]
         said = ", ".join([*([self.holds] if self.holds else counts), *_size(written), duration(seconds)])
-        steps = [f"{what}: {step}" for what, step in (("look at", self.look), ("next", self.next)) if step]
+        guides = (("look at", self.look), ("next", self.next if self.says_next else ""))
+        steps = [f"{what}: {step}" for what, step in guides if step]
         log.info("%s", "; ".join([f"wrote {' and '.join(map(str, written))}: {said}", *steps]))
 
     def _facts(self, written: list[Path]) -> dict[str, int]:
@@ -75,6 +79,16 @@ class Ending:
         from shic_cli.stages.info import counts
 
         return counts(written[0])
+
+
+@contextmanager
+def without_next() -> Iterator[None]:
+    """No command of the block says what comes next: who runs them says it."""
+    Ending.says_next = False
+    try:
+        yield
+    finally:
+        Ending.says_next = True
 
 
 def _size(paths: list[Path]) -> list[str]:

@@ -117,9 +117,9 @@ def geodesic(
     from shic_cli.files.arrays import read_template
 
     _some_row(predictions, baselines)
-    page = reports.prepare(report, overwrite) if report else None
     points, surface = read_annotations(annotations, config.dp_scale), read_template(template)
     rows = _rows(predictions, baselines, surface, seed)
+    page = reports.prepare(report, overwrite) if report else None
     entries = {name: scored(row, points, surface, track) for name, row in rows.items()}
     results = {name: summary(objects, seed) for name, objects in entries.items()}
     if config.gps:
@@ -148,7 +148,7 @@ def geodesic(
         return
     with Ending(as_json) as end:
         end.wrote(report / "index.html")
-        end.details, end.look = _joined(results), "it in a browser"
+        end.details, end.look = _joined(results), f"{report / 'index.html'} in a browser"
 
 
 @command.command("pck")
@@ -268,11 +268,9 @@ def _show(results: dict[str, dict], title: str, figures: tuple[str, ...]) -> Non
         rows = {**classes, "all": result} if len(classes) > 1 else {next(iter(classes)): result}
     lines = [(label, row | at_alpha) for label, row in rows.items() for at_alpha in row.get("alphas", ({},))]
     columns = (*figures, *(key for key in MEANS if any(row.get(key) is not None for _, row in lines)))
-    table(
-        title,
-        ["", *(HEADINGS.get(key, key) for key in columns)],
-        [[label, *(_format(row.get(key, "")) for key in columns)] for label, row in lines],
-    )
+    cells = [_cells(key, [row.get(key, "") for _, row in lines]) for key in columns]
+    names = [label for label, _ in lines]
+    table(title, ["", *(HEADINGS.get(key, key) for key in columns)], list(zip(names, *cells, strict=True)))
 
 
 def _show_calibration(name: str, found: dict[str, Any]) -> None:
@@ -280,18 +278,28 @@ def _show_calibration(name: str, found: dict[str, Any]) -> None:
     from shic_cli.cli.console import table
 
     columns = ("points", "stated", "error")
-    rows = [[str(i), *(_format(row[key]) for key in columns)] for i, row in enumerate(found["bins"], 1)]
-    table(f"{name}: calibration", ["", *columns], rows)
-    figures = ", ".join(f"{key} {_format(found[key]) or '-'}" for key in found if key != "bins")
+    cells = [_cells(key, [row[key] for row in found["bins"]]) for key in columns]
+    numbers = [str(i) for i in range(1, len(found["bins"]) + 1)]
+    table(f"{name}: calibration", ["", *columns], list(zip(numbers, *cells, strict=True)))
+    figures = ", ".join(f"{key} {_cells(key, [found[key]])[0] or '-'}" for key in found if key != "bins")
     click.echo(figures, err=True)
 
 
-def _format(value: Any) -> str:
-    """A figure as a cell of the table; an interval as `low to high`."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        return " to ".join(map(_format, value))
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
-    return str(value)
+def _cells(key: str, values: list[Any]) -> list[str]:
+    """The column `key` of a table, with as many decimals in each cell; an interval is `low to high`."""
+    numbers = [
+        number
+        for value in values
+        for number in (value if isinstance(value, list) else [value])
+        if isinstance(number, float)
+    ]
+    digits = 3 if max(map(abs, numbers), default=0) <= 1 else 2  # of a share, of a distance
+    if key == "alpha":  # was given, and is not rounded
+        digits = max((len(f"{number:.10f}".rstrip("0").partition(".")[2]) for number in numbers), default=0)
+
+    def cell(value: Any) -> str:
+        if isinstance(value, list):
+            return " to ".join(map(cell, value))
+        return f"{value:.{digits}f}" if isinstance(value, float) else "" if value is None else str(value)
+
+    return [cell(value) for value in values]

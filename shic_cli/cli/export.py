@@ -49,11 +49,13 @@ def command(
     """
     from shic_cli.cli.console import track
     from shic_cli.cli.ending import Ending
+    from shic_cli.files.atomic import check_there
     from shic_cli.learning.model_file import read_surface
     from shic_cli.stages import export
 
     if output is None:
         raise click.UsageError("name the file to write with -o; its ending says what")
+    check_there(template, points)
     with Ending(as_json) as end:
         end.wrote(output)
         if file.suffix == ".safetensors" and output.suffix.lower() == ".onnx":
@@ -73,6 +75,7 @@ def _onnx(model: Path, output: Path, weights: Path | None, overwrite: bool) -> s
     from shic_cli.stages.export_onnx import write_onnx
     from shic_cli.stages.predict import Predictor
 
+    predictor = Predictor(model, torch.device("cpu"), weights=weights)
     with atomic(output, overwrite) as partial:
-        write_onnx(partial, Predictor(model, torch.device("cpu"), weights=weights))
+        write_onnx(partial, predictor)
     return "the network, checked with ONNX Runtime"

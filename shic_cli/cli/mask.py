@@ -90,7 +90,8 @@ def command(
         if contact_sheet:
             write_picture(contact_sheet, report.sheet(), overwrite)
         _show(report, output)
-        end.wrote(output, pictures, contact_sheet)
+        is_new = any(row.source != "kept" for row in report.rows)
+        end.wrote(output if is_new else None, pictures, contact_sheet)
         end.details = {"folder": str(output), **found.settings, **report.as_json()}
         end.look = str(contact_sheet or pictures or "")
         end.next = f"shic pseudo-gt {inputs[0]}" + options.unless_default("masks", output, "masks")

@@ -68,12 +68,12 @@ def command(
 
     if as_json and str(output) == "-":
         raise click.UsageError("--json and -o - both write to stdout")
+    end, torch_device = Ending(as_json), resolve_device(device)
+    image_a, image_b = (list_images([name])[0] for name in (a, b))
+    predictor = Predictor(model, torch_device, weights=weights)
     if str(output) != "-":
         check_target(output, overwrite)
-    end, torch_device = Ending(as_json), resolve_device(device)
-    predictor = Predictor(model, torch_device, weights=weights)
     source = mask_source(predictor, masks, masker, weights, class_name)
-    image_a, image_b = (list_images([name])[0] for name in (a, b))
     source.prepare([image_a, image_b])
     photos = source.read(image_a), source.read(image_b)
     paths = Paths(predictor.surface.verts, predictor.surface.faces)

@@ -68,12 +68,12 @@ def command(
     from shic_cli.stages.prediction_pictures import Pictures
 
     end, images = Ending(as_json), list_images(inputs)
-    options.check_sheet(contact_sheet, part, overwrite)
     if heatmap and not part.is_whole:
         raise click.UsageError("--heatmap draws one photo, which can't be split")
     if heatmap:
         check_pixel(images, masks, heatmap)
     predictor = Predictor(model, resolve_device(device), config, weights)
+    options.check_sheet(contact_sheet, part, overwrite)
     single = len(images) == 1
     output = output or Path(f"{Path(images[0].name).stem}.maps.h5" if single else "predictions.maps.h5")
     masks_of_photos = mask_source(predictor, masks, masker, weights, class_name)

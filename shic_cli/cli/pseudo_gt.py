@@ -70,8 +70,8 @@ def command(
     images = ItemReader(inputs[0], "shic/features") if is_features else list_images(inputs)
     if heatmap:
         _check_heatmap(images, masks, heatmap, part)
-    options.check_sheet(contact_sheet, part, overwrite)
     end, torch_device, surface = Ending(as_json), resolve_device(device), read_template(template)
+    options.check_sheet(contact_sheet, part, overwrite)
     mask_source = make_masks(masks, masker, torch_device, weights, class_name)
     sources = {"template": source(template)} | ({"views": source(views)} if views else {})
     tracked = partial(track, quicker="--azimuths 8, or --shard on several machines,")

@@ -41,11 +41,11 @@ def command(
     from shic_cli.parts import registry
     from shic_cli.stages.render import render_views, write_contact_sheet
 
+    end, torch_device, surface = Ending(as_json), resolve_device(device), read_template(template)
     for target in filter(None, (output, contact_sheet)):
         check_target(target, overwrite)
-    end, torch_device = Ending(as_json), resolve_device(device)
     config = replace(config, renderer=registry.resolve("renderers", config.renderer, torch_device))
-    views = render_views(read_template(template), config, torch_device, track=track)
+    views = render_views(surface, config, torch_device, track=track)
     sources = {"template": source(template)}
     with end:
         write_views(output, views, params=config.params(), sources=sources, overwrite=overwrite)

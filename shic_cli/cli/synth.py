@@ -81,8 +81,8 @@ def command(
         )
     if not part.is_whole and (depth_only or images):
         raise click.UsageError("--depth-only and --images can't be split, because they paint nothing")
-    options.check_sheet(contact_sheet, part, overwrite)
     end, torch_device, surface = Ending(as_json), resolve_device(device), read_template(template)
+    options.check_sheet(contact_sheet, part, overwrite)
     tracked = partial(track, quicker="--number 1500, or --shard on several machines,")
     shared: dict[str, Any] = {"overwrite": overwrite, "track": tracked}
     if depth_only:

@@ -67,7 +67,7 @@ def prep(
     from shic_cli.base.devices import resolve_device
     from shic_cli.cli.console import track
     from shic_cli.cli.ending import Ending
-    from shic_cli.files.atomic import atomic, check_target
+    from shic_cli.files.atomic import atomic, check_target, check_there
     from shic_cli.files.photos import encode
     from shic_cli.files.pictures import is_marked, marked
     from shic_cli.stages.template import prepare, with_catalogue, write
@@ -82,6 +82,7 @@ def prep(
         )
     if uv_template:
         pictures[uv_template] = uv_picture
+    check_there(mesh, geodesics, symmetry)
     check_target(output, overwrite)
     for target in pictures:
         check_target(target, replaced if target is picture else overwrite)
@@ -100,7 +101,7 @@ def prep(
 
 
 @command.command("get", short_help="Fetch the mesh of an animal by its name.")
-@click.argument("name")
+@click.argument("name", default="")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="The mesh file to write.  [default: NAME.glb]"
 )

@@ -80,7 +80,7 @@ def command(
         end.wrote(output)
         end.facts = {"photos": len(page.names)}
         end.holds = f"{len(page.names)} of {page.total} photos" if len(page.names) < page.total else ""
-        end.look = "it in a browser"
+        end.look = f"{output} in a browser"
     if browser:
         options.open_page(output)
 

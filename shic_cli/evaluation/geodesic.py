@@ -173,13 +173,14 @@ def _warn(entries: list[Scored]) -> None:
     if missing := _missing(entries):
         total = len({entry.points.name for entry in entries})
         log.warning(
-            "%d of %d annotated images have no prediction and count as errors: %s",
+            "no prediction for %d of %d annotated images, which count as errors: %s",
             len(missing),
             total,
             some(missing),
         )
     if holes := _holes(entries):
-        log.warning("%d annotated points fall on pixels without a vertex and count as errors", holes)
+        points = sum(len(entry.predicted) for entry in entries)
+        log.warning("no vertex at %d of %d annotated points, which count as errors", holes, points)
 
 
 def bootstrap(sums: np.ndarray, counts: np.ndarray, seed: int) -> list[float]:

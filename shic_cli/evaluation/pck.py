@@ -11,7 +11,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import Failures, some
+from shic_cli.base.errors import Failures, counted, some
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.result_settings import PckConfig
 from shic_cli.evaluation.geodesic import ROUNDS, bootstrap
@@ -144,11 +144,12 @@ def pck(
     config: PckConfig,
     seed: int = 0,
     track: Track = plain_track,
+    said: set[str] | None = None,
 ) -> dict[str, Any]:
     """PCK of keypoints that are transferred through `sides`, which are photos by name; see `score`."""
     masks = {name: side.mask for name, side in sides.items()}
     how = {"via": config.via} | ({"target": config.target} if config.via == "template" else {})
-    return {**score(pairs, through(sides), masks, config, seed, track), **how}
+    return {**score(pairs, through(sides), masks, config, seed, track, said), **how}
 
 
 def score(
@@ -158,6 +159,7 @@ def score(
     config: PckConfig,
     seed: int = 0,
     track: Track = plain_track,
+    said: set[str] | None = None,
 ) -> dict[str, Any]:
     """The figures of PCK: the share of transferred keypoints that are nearer than alpha times a length.
 
@@ -165,7 +167,7 @@ def score(
     `Pair.compared` says.
     `masks` has the photos' objects by name. Keypoints of a pair without a photo or an answer count as wrong.
     The figures of the first alpha stand at the top; if there are several alphas, all their figures are under
-    `alphas`.
+    `alphas`. What is missing is logged, unless it is among the messages `said`.
     """
     if config.protocol == "csm":
         pairs, weights = draw_csm(pairs, config.self_pairs != "off")
@@ -182,14 +184,7 @@ def score(
         length = _length(masks[pair.target], config.protocol) if pair.target in masks else 1.0
         distance = np.linalg.norm(answer - pair.compared(pair.target_yx), axis=1)
         right.append(distance[:, None] < np.array(config.alpha) * length)  # NaN is not less
-    if missing:
-        log.warning(
-            "%d annotated images have no prediction; their keypoints count as errors: %s",
-            len(missing),
-            some(sorted(missing)),
-        )
-    if unanswered:
-        log.warning("%d of %d pairs have no answer; their keypoints count as errors", unanswered, len(pairs))
+    _warn(sorted(missing), unanswered, len(pairs), set() if said is None else said)
     missed = {"missing_images": len(missing), "missing_pairs": unanswered}
     draws = {"draws": int(weights.sum())} if config.protocol == "csm" else {}
     return {
@@ -200,6 +195,17 @@ def score(
         **draws,
         **missed,
     }
+
+
+def _warn(missing: list[str], unanswered: int, total: int, said: set[str]) -> None:
+    """Log which images and how many pairs lack an answer, where that is not among the messages `said`."""
+    images, left = counted(len(missing), "annotated images"), "whose keypoints count as errors"
+    messages = [f"no prediction for {images}, {left}: {some(missing)}"] if missing else []
+    messages += [f"no answer for {unanswered} of {total} pairs, {left}"] if unanswered else []
+    for message in messages:
+        if message not in said:
+            log.warning("%s", message)
+    said.update(messages)
 
 
 def _length(mask: np.ndarray, protocol: str) -> float:

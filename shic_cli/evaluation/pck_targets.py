@@ -73,18 +73,18 @@ class TargetScorer:
             name: GivenPairs(path) for name, (path, via) in rows.items() if not via
         }
         masks: dict[str, np.ndarray] = {}
-        results = {}
+        results, said = {}, set()
         for name, (path, via) in rows.items():
             if via:
                 config = replace(self.config, via=via)
                 sides = self._sides(path, config)
                 masks |= {photo: side.mask for photo, side in sides.items()}
-                results[name] = pck.pck(self.pairs, sides, config, self.seed, self.track)
+                results[name] = pck.pck(self.pairs, sides, config, self.seed, self.track, said)
         transfers |= {name: make_pixels(name, masks, self.seed) for name in baselines}
         if transfers and not masks:
             masks |= self._masks()
         for name, transfer in transfers.items():
-            results[name] = pck.score(self.pairs, transfer, masks, self.config, self.seed, self.track)
+            results[name] = pck.score(self.pairs, transfer, masks, self.config, self.seed, self.track, said)
         return {name: results[name] for name in (*rows, *baselines)}
 
     def _sides(self, target: Path, config: PckConfig) -> dict[str, Side]:

@@ -41,6 +41,13 @@ def check_file_name(name: str | Path) -> None:
         raise InputError(f"{name}: names a folder, not a file", "give a file name with -o")
 
 
+def check_there(*paths: Path | None) -> None:
+    """InputError if a file to read is missing; called before `check_target`, so that it is said first."""
+    for path in paths:
+        if path and not path.exists():
+            raise InputError(f"{path}: there is no such file", "check the path")
+
+
 def check_target(path: Path, overwrite: bool) -> Path:
     """The file to write for the target `path`: the one that a symbolic link points to, else `path` itself.
 

@@ -192,7 +192,7 @@ class MaskSource:
             self._check_strangers(images)
         elif lacking:
             names = some([image.name for image in lacking])
-            log.warning("%d of %d photos have no mask file: %s", len(lacking), len(images), names)
+            log.warning("no mask file for %d of %d photos: %s", len(lacking), len(images), names)
         if lacking and self.folder is None and self.masker is not None:
             with suppress(InputError):  # an error of this photo alone is reported when the photo is read
                 self.read(lacking[0])

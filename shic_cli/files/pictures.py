@@ -138,23 +138,29 @@ def contact_sheet(
 
 # matplotlib's ten colours, which are told apart by most people.
 LINES = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22")
-WIDTH, HEIGHT = 840, 480  # pixels of a plot
+WIDTH, HEIGHT, LEGEND = 840, 480, 270  # pixels of a plot, and of the legend on its right
 FINE = 3  # it is drawn larger by this, so that its lines are smooth
 
 
 def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
-    """A picture `(H, W, 3)` uint8 of every loss over the epochs, each divided by its largest value."""
-    picture = Image.new("RGB", (WIDTH * FINE, HEIGHT * FINE), "white")
+    """A picture `(H, W, 3)` uint8 of every loss over the epochs, each divided by its largest value.
+
+    The losses of a single epoch are dots, side by side.
+    """
+    size = WIDTH + LEGEND, HEIGHT
+    picture = Image.new("RGB", (size[0] * FINE, size[1] * FINE), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13 * FINE)
     left, top, right, bottom = (FINE * edge for edge in (70, 30, WIDTH - 20, HEIGHT - 50))
-    last = max(len(history), 2)
+    last = len(history)
 
     def place(epoch: float, share: float) -> tuple[float, float]:
-        return left + (epoch - 1) / (last - 1) * (right - left), bottom - share / 1.02 * (bottom - top)
+        along = (epoch - 1) / (last - 1) if last > 1 else 0.5
+        return left + along * (right - left), bottom - share / 1.02 * (bottom - top)
 
     for share in np.linspace(0, 1, 6):
-        draw.line([place(1, share), place(last, share)], "#dddddd", FINE)
-        draw.text((left - 8 * FINE, place(1, share)[1]), f"{share:.1f}", "black", font, "rm")
+        y = place(1, share)[1]
+        draw.line([(left, y), (right, y)], "#dddddd", FINE)
+        draw.text((left - 8 * FINE, y), f"{share:.1f}", "black", font, "rm")
     for epoch in sorted({round(each) for each in np.linspace(1, last, 9)}):
         draw.line([place(epoch, 0), place(epoch, 1.02)], "#dddddd", FINE)
         draw.text((place(epoch, 0)[0], bottom + 8 * FINE), str(epoch), "black", font, "mt")
@@ -166,7 +172,11 @@ def loss_plot(history: list[dict[str, float]]) -> np.ndarray:
         shares = values / (np.nanmax(np.abs(values)) or 1)
         points = [place(i, share) for i, share in enumerate(shares, 1) if np.isfinite(share)]
         draw.line(points, color, 2 * FINE, joint="curve")
-        x, y = right - 250 * FINE, top + (14 + 20 * row) * FINE
+        if len(points) == 1:
+            aside = (row - (len(history[0]) - 1) / 2) * 14 * FINE if last == 1 else 0
+            draw.circle((points[0][0] + aside, points[0][1]), 4 * FINE, color)
+        x, y = right + 20 * FINE, top + (14 + 20 * row) * FINE
         draw.line([x, y, x + 24 * FINE, y], color, 2 * FINE)
-        draw.text((x + 32 * FINE, y), f"{name}  {values[0]:.4g} to {values[-1]:.4g}", "black", font, "lm")
-    return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BOX))
+        ends = f"{values[0]:.4g} to {values[-1]:.4g}" if last > 1 else f"{values[0]:.4g}"
+        draw.text((x + 32 * FINE, y), f"{name}  {ends}", "black", font, "lm")
+    return np.asarray(picture.resize(size, Image.Resampling.BOX))

@@ -122,12 +122,13 @@ MESHES = {
 
 
 def find(name: str) -> Animal:
-    """The mesh `name`; SettingError with the nearest name if there is none."""
+    """The mesh `name`; SettingError with the names that there are if it is none of them."""
     if name in MESHES:
         return MESHES[name]
     near = difflib.get_close_matches(name, MESHES, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise SettingError(f"there is no mesh {name!r}", f"{hint}there are: {', '.join(MESHES)}")
+    fact = f"there is no mesh {name!r}" if name else "name the mesh to fetch"
+    raise SettingError(fact, f"{hint}there are: {', '.join(MESHES)}")
 
 
 def fetch(name: str, target: Path, overwrite: bool = False) -> None:

@@ -90,7 +90,7 @@ def densepose_lvis(
         if (target := class_split.folder / "annotations.json").exists():
             check_target(target, overwrite)
     entries = [(name, entry) for name, group in groups.items() for entry in group]
-    failures = Failures()
+    failures = Failures(len(entries))
     for name, entry in track(entries, len(entries), "crop"):
         with failures.catch(entry.where):
             file = root / coco_path(entry)

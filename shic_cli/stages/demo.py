@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,13 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import InputError, ShicError
+from shic_cli.base.errors import InputError, ShicError, counted
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.result_settings import DemoConfig
 from shic_cli.base.settings import DP_SCALE, SynthConfig
 from shic_cli.files.annotations import read_annotations
 from shic_cli.files.arrays import read_template
-from shic_cli.files.atomic import atomic
+from shic_cli.files.atomic import Journal, atomic
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Surface, Template
 from shic_cli.files.photos import decode, encode
@@ -64,28 +66,55 @@ OUTPUTS = (
 )
 
 
-BEGUN = ".demo-begun"  # is in the folder until the demo is done
+SUMMARY = "summary.png"  # the last file that the demo writes; beside it lies the journal until then
+SCORE = "shic eval"  # begins the lines whose figures the demo shows
 
 
-def prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Create `folder`; ShicError if it is not empty.
+class Done:
+    """The command lines of a demo that are done, with what each printed on stdout."""
 
-    With `overwrite`, or if the demo there did not come to its end, the files of the earlier demo are removed.
-    All others are kept.
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.outputs: dict[str, str] = dict(json.loads(record) for record in journal.records())
+
+    def add(self, line: str, output: str) -> None:
+        """Keep that `line` is done."""
+        self.outputs[line] = output
+        self.journal.append(json.dumps([line, output]).encode())
+
+    def figures(self) -> list[dict[str, Any]]:
+        """What each line of `eval` found, in their order."""
+        return [json.loads(text) for line, text in self.outputs.items() if line.startswith(SCORE)]
+
+
+@contextmanager
+def opened(folder: Path, settings: dict[str, Any], overwrite: bool) -> Iterator[Done]:
+    """The finished lines of the demo in `folder`, which is created; the block makes the others.
+
+    A demo that was stopped goes on, if it was begun with the same `settings`. If no line is done, the files
+    of an earlier demo are removed, and all others are kept. ShicError if the folder holds anything else than
+    such a demo, unless `overwrite` is true.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is not a folder", "give another name")
-    may_begin = overwrite or (folder / BEGUN).is_file()
-    if folder.exists() and any(folder.iterdir()) and not may_begin:
+    target = folder.absolute() / SUMMARY  # the lines run in the folder
+    goes_on = target.with_name(f"{SUMMARY}.journal").is_file()
+    if folder.exists() and any(folder.iterdir()) and not (goes_on or overwrite):
         raise ShicError(
             f"{folder}: exists and is not empty",
             "give another name, or --overwrite to replace an earlier demo",
         )
-    for path in (path for pattern in OUTPUTS for path in folder.glob(pattern)):
-        if path.is_file():
-            path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / BEGUN).touch()
+    journal, finished = Journal(target, settings, replace=overwrite), False
+    try:
+        done = Done(journal)
+        for path in (path for pattern in OUTPUTS for path in folder.glob(pattern) if not done.outputs):
+            if path.is_file():
+                path.unlink()
+        yield done
+        finished = True
+    finally:
+        journal.close(remove=finished)
 
 
 def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int = 0) -> list[str]:
@@ -105,8 +134,8 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
         f"{seed_option}{device_option}",
         f"shic predict test/imgs/ -o predictions.maps.h5{device_option}",
         f"shic pseudo-gt test/imgs/ --extractor silhouette -o zero_shot.maps.h5{device_option}",
-        "shic eval geodesic zero_shot.maps.h5 --annotations annotations.json --json",
-        "shic eval geodesic predictions.maps.h5 --annotations annotations.json --json",
+        f"{SCORE} geodesic zero_shot.maps.h5 --annotations annotations.json",
+        f"{SCORE} geodesic predictions.maps.h5 --annotations annotations.json",
         f"shic remap predictions.maps.h5 --texture {TEXTURE} -o remap/",
         f"shic match test/imgs/{names[0]} test/imgs/{names[-1]} -o match.png{device_option}",
         "shic info model.safetensors",
@@ -115,32 +144,40 @@ def lines(config: DemoConfig, names: list[str], device: str = "auto", seed: int 
 
 
 def write_example(
-    folder: Path, config: DemoConfig, device: torch.device, seed: int = 0, track: Track = plain_track
+    folder: Path,
+    config: DemoConfig,
+    device: torch.device,
+    seed: int = 0,
+    track: Track = plain_track,
+    is_there: bool = False,
 ) -> dict[str, np.ndarray]:
     """Write the mesh, photos, masks and annotations; the vertices `(H, W)` of each test photo by name.
 
     The files are trex.obj, imgs/, masks/, test/imgs/, test/masks/ and annotations.json. The vertices are
-    those of trex.obj, -1 for none. The animal is posed in the photos, and at rest in the mesh.
+    those of trex.obj, -1 for none. The animal is posed in the photos, and at rest in the mesh. If the example
+    `is_there`, nothing is written.
     """
-    log.info(
-        "demo: drawing %d photos of a posed T-Rex for training and %d for testing",
-        config.photos,
-        config.tests,
-    )
     animal = Animal.make(MESH_VERTICES)
-    write_obj(folder / "trex.obj", animal.verts, animal.faces)
     maker = Synthesizer(
         animal.verts, animal.faces, SynthConfig(size=config.size, elevation=(-5, 30), fill=(0.6, 0.9)), device
     )
-    plan = [("", i) for i in range(config.photos)] + [("test/", i) for i in range(config.tests)]
+    plan = [("test/", i) for i in range(config.tests)]
+    if not is_there:
+        photos = counted(config.photos, "photos")
+        log.info("demo: drawing %s of a posed T-Rex for training and %d for testing", photos, config.tests)
+        plan = [("", i) for i in range(config.photos)] + plan
     truth: dict[str, np.ndarray] = {}
     for part, i in track(plan, len(plan), "photos"):
         rng = chance(seed, "demo", part, i)
         picture = maker.make(rng, animal.pose(rng))
         name = f"trex_{i:04d}"
-        write_photo(folder / part, name, picture)
         if part:
             truth[f"{name}.jpg"] = picture.vertex
+        if not is_there:
+            write_photo(folder / part, name, picture)
+    if is_there:
+        return truth
+    write_obj(folder / "trex.obj", animal.verts, animal.faces)
     annotations = annotate(truth, "trex", chance(seed, "demo", "points"))
     with atomic(folder / "annotations.json") as partial:
         partial.write_text(json.dumps(annotations), "utf-8")

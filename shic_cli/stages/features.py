@@ -94,7 +94,7 @@ def write_photo_features(
         )
     share = part.of(images)
     masks.prepare(share)
-    extractor, failures = _make(config, basis, device, weights), Failures()
+    extractor, failures = _make(config, basis, device, weights), Failures(len(images))
     with _writer(
         path, extractor, config, "", {"images": listing(images)}, overwrite, part, **masks.settings
     ) as writer:

@@ -132,11 +132,11 @@ def fit(
     folder = path.parent / path.name.removesuffix(".h5").removesuffix(".maps")
     if config.pictures:
         _check_folder(folder, path)
-    failures, drawn = Failures(), False
     sources = {"maps": source(maps.path), **(sources or {})}
     attrs = {"labels": "fitted", "template": template.fingerprint}
     params = {**config.params(), "seed": seed}
     names = part.of(maps.names)
+    failures, drawn = Failures(len(names)), False
     writing = ItemWriter(
         path, "shic/maps", params=params, sources=sources, attrs=attrs, overwrite=overwrite, part=part
     )

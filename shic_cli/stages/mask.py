@@ -333,7 +333,7 @@ def write_masks(
     processes as `workers` find masks, or as many as pay if it is None, if the masker is small and no photo is
     a video's; this makes no difference to the files.
     """
-    report, failures, foreign = Report(), Failures(), []
+    report, failures, foreign = Report(), Failures(len(images)), []
     spreads = masker.small and not any(image.video for image in images)
     alone = "" if spreads else "only a small masker, as grabcut is, takes more, and no video does"
     number = number_of(workers, len(images), LEAST_PHOTOS, alone)

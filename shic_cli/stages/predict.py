@@ -345,7 +345,7 @@ def predict(
     """
     if pictures is not None:
         pictures.check(images)
-    failures, doubts = Failures(), {}
+    failures, doubts = Failures(len(images)), {}
     attrs = {"labels": "predicted", "template": predictor.template}
     given = {**sources, "images": listing(images)}
     params, mine = {**predictor.config.params(), **masks.settings}, part.of(images)

@@ -194,7 +194,7 @@ def pseudo_gt(
     # A basis that is fitted here is not recorded: its last digits may differ, and the settings determine it.
     made_with = {**extractor.settings, "fingerprint": extractor.fingerprint}
     params = {**config.params(), "extractor": made_with, **settings}
-    attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures()
+    attrs, failures = {"labels": "pseudo", "template": template.fingerprint}, Failures(len(images))
     sources = {**sources, **made_from}
     with ItemWriter(
         path, "shic/maps", params=params, sources=sources, attrs=attrs, overwrite=overwrite, part=part

@@ -221,7 +221,7 @@ def remap(
     paint, or as many as pay if it is None; this makes no difference to the pictures.
     """
     check_template(maps, surface.fingerprint)
-    failures = Failures()
+    failures = Failures(len(maps))
     left = [name for name in maps.names if name not in done]
     alone = "" if device.type == "cpu" else "only --device cpu takes more"
     given = (maps, SurfacePoints(surface, device), texture, opacity)

@@ -158,7 +158,7 @@ def read_pictures(
 
     missing = [picture_name(i) for i, stem in wanted.items() if stem not in files]
     if missing:
-        log.warning("%d of %d pictures are not in %s", len(missing), len(wanted), folder)
+        log.warning("%s: lacks %d of %d pictures", folder, len(missing), len(wanted))
     if len(missing) == len(wanted):
         raise InputError(
             f"{folder}: holds none of the {len(wanted)} pictures that {LIST} lists",

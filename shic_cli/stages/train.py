@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from shic_cli.base.errors import InputError, SettingError
+from shic_cli.base.errors import InputError, SettingError, counted
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.ranks import connect, gather
 from shic_cli.base.training_settings import TrainConfig
@@ -77,8 +77,8 @@ def train(
     `last` is called with these losses before the model is put in place. A checkpoint beside the target is
     kept after every epoch. A run with the same settings and sources resumes training from it.
     """
-    check_target(path, overwrite)
     readers = open_maps(maps, template, config)
+    check_target(path, overwrite)
     connect(Part.of_rank().count)
     trainer = Trainer.make(template, readers, config, device, seed, weights)
     if not any(trainer.weight(name) for name in (*NATURAL, "synthetic")):
@@ -167,7 +167,8 @@ def _epochs(trainer: Trainer, second: SecondRound | None, track: Track) -> Itera
     """Train until the last epoch and yield the mean losses of each epoch."""
     total = trainer.total
     steps = math.ceil(len(trainer.examples) / trainer.config.batch)
-    log.info("training on %d pictures, %d steps an epoch, %d epochs", len(trainer.examples), steps, total)
+    plan = counted(len(trainer.examples), "pictures"), counted(steps, "steps"), counted(total, "epochs")
+    log.info("training on %s, %s an epoch, %s", *plan)
     done = steps * trainer.epoch
 
     def along(

@@ -11,7 +11,7 @@ from typing import Any
 
 from shic_cli.learning.trainer import NATURAL
 
-COLUMNS = ("epoch", "seconds", "rate", "total", *NATURAL, "synthetic", "foreground")
+COLUMNS = ("epoch", "seconds", "rate", "total", *NATURAL, "synthetic", "near", "foreground")
 
 
 class TrainLog:

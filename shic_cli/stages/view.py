@@ -127,7 +127,7 @@ def write_view(path: Path, page: Page, overwrite: bool, track: Track = plain_tra
 
     A photo that can't be used is named and left out; PartialError says how many.
     """
-    failures, photos = Failures(), []
+    failures, photos = Failures(len(page.names)), []
 
     def bodies() -> Iterator[dict]:
         for name in track(page.names, len(page.names), "view"):

@@ -180,6 +180,15 @@ def test_failures_are_counted() -> None:
         failures.report(3)
     with pytest.raises(InputError, match="all 2 inputs failed; the first: a: bad"):
         failures.check(2)
+
+
+def test_the_only_input_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    failures = Failures(1)
+    with failures.catch("a"):
+        raise InputError("a: bad", "mend it")
+    with pytest.raises(InputError, match=r"^a: bad\n  mend it$"):
+        failures.check(1)
+    assert caplog.messages == []
     Failures().report(3)
     with pytest.raises(ZeroDivisionError), failures.catch("c"):
         raise ZeroDivisionError

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from shic_cli.cli.eval import _cells
 from shic_cli.files.items import ItemReader, ItemWriter
 from shic_cli.files.layouts import Template
 from shic_cli.files.photos import encode
@@ -92,7 +93,7 @@ def test_what_is_missing_is_said_and_counted(shic: Shic, maps: Path, annotations
     status, out, err = shic("eval", "geodesic", "pred.h5", "--annotations", "ann.json", "--json")
     assert status == 0 and json.loads(out)["mean"] == pytest.approx(114)
     assert json.loads(out)["missing_images"] == 1
-    assert "1 of 2 annotated images have no prediction" in err and "z.png" in err
+    assert "no prediction for 1 of 2 annotated images" in err and "z.png" in err
 
 
 @pytest.mark.parametrize(
@@ -231,6 +232,9 @@ def test_pck_of_another_program_and_of_baselines(shic: Shic, maps: Path) -> None
         "other.csv": 0.5,
         "position": 0.5,
     }
+    cells = [line.split() for line in err.splitlines()]
+    columns = [row[1:] for row in cells if row and row[0] in ("pred.h5", "other.csv", "position")]
+    assert [row[3] for row in columns] == ["0.500"] * 3 and {row[0] for row in columns} == {"0.1"}
     swapped = ("eval", "pck", "other.csv", "pred.h5", *words[4:])
     assert list(json.loads(shic(*swapped)[1])["rows"]) == [
         "other.csv",
@@ -322,6 +326,21 @@ def test_wrong_usage_of_pck_is_status_2(shic: Shic, maps: Path, words: tuple[str
     write_keypoints(maps.with_name("k.json"), a=(10, 10), b=(10, 10))
     status, out, err = shic("eval", "pck", *words)
     assert status == 2 and out == "" and said in err
+
+
+def test_a_column_has_as_many_decimals_in_each_row() -> None:
+    assert _cells("pck", [0.889, 0.35, 0.0, None, 1.0]) == ["0.889", "0.350", "0.000", "", "1.000"]
+    assert _cells("mean", [0.3, 112.456]) == ["0.30", "112.46"]
+    assert _cells("ci95", [[0.0183, 0.5], [0.03, 0.127]]) == ["0.018 to 0.500", "0.030 to 0.127"]
+    assert _cells("alpha", [0.1, 0.05]) == ["0.10", "0.05"] and _cells("alpha", [0.0125]) == ["0.0125"]
+    assert _cells("images", [3, 12]) == ["3", "12"]
+
+
+def test_what_pck_lacks_is_said_once_for_all_rows(shic: Shic, maps: Path) -> None:
+    write_keypoints(maps.with_name("k.json"), a=(10, 10), b=(10, 10), other=(10, 10))
+    status, _, err = shic("eval", "pck", "pred.h5", "--keypoints", "k.json", "--baseline", "position")
+    said = "no prediction for 1 annotated image, whose keypoints count as errors: other"
+    assert status == 0 and err.count(said) == err.count("warning") == 1, err
 
 
 def test_no_surface_in_the_folder(shic: Shic, maps: Path) -> None:

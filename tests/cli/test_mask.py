@@ -81,6 +81,13 @@ def test_masks_report_and_pictures(shic: Run, bare: Path, semantic: str) -> None
         "mask", "imgs/", "--masker", semantic, "--class", "horse", "--json"
     )  # masks is the default
     assert status == 0 and [row["source"] for row in json.loads(out)["photos"]] == ["kept", "kept"]
+    assert json.loads(out)["written"] == []
+    status, _, err = shic("mask", "imgs/", "--masker", semantic, "--class", "horse", *pictures, "--overwrite")
+    assert status == 0 and "wrote masks and drawn and sheet.png: " in err
+    status, _, err = shic(
+        "mask", "imgs/", "--masker", semantic, "--class", "horse", *pictures[2:3], "new.png"
+    )
+    assert status == 0 and "wrote new.png: " in err  # the masks were there
     status, _, err = shic("mask", "imgs/", "--masker", "none")
     assert status == 2 and "finds nothing" in err
 

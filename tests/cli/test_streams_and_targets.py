@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -100,6 +101,50 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path, kind: str, overwrite:
     with pytest.raises(InputError, match="is a"):
         Journal(path, {}, replace=overwrite)
     assert os.path.samestat(before, os.lstat(path))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "template prep no.obj -o there",
+        "template prep mesh.obj --geodesics no.pkl -o there",
+        "render no.h5 -o there",
+        "pseudo-gt mesh.obj --template no.h5 -o there",
+        "pseudo-gt mesh.obj --template no.h5 --contact-sheet there",
+        "synth no.h5 --contact-sheet there",
+        "train no.h5 -o there",
+        "predict mesh.obj --model no.safetensors --contact-sheet there",
+        "fit no.h5 -o there",
+        "export no.safetensors -o there.onnx",
+        "export no.h5 -o there.csv",
+        "export pgt.h5 --template no.h5 -o there.csv",
+        "remap no.h5 --texture grid -o there.png",
+        "match no.png mesh.obj -o there",
+        "match mesh.obj mesh.obj --model no.safetensors -o there",
+        "eval geodesic no.h5 --annotations annotations.json --report page",
+        "view no.h5 -o there",
+    ],
+)
+def test_a_missing_input_is_told_before_a_target_that_is_there(
+    shic, small_template_file: Path, line: str
+) -> None:
+    folder = small_template_file.parent
+    (folder / "page").mkdir()
+    for name in ("there", "there.onnx", "there.csv", "there.png", "page/index.html", "mesh.obj"):
+        (folder / name).write_text("")
+    point = {
+        "bbox": [0, 0, 9, 9],
+        "dp_x": [9],
+        "dp_y": [9],
+        "dp_vertex": [0],
+        "image_id": 1,
+        "category_id": 1,
+    }
+    image = {"id": 1, "file_name": "a.png", "width": 9, "height": 9}
+    points = {"images": [image], "categories": [{"id": 1, "name": "x"}], "annotations": [point]}
+    (folder / "annotations.json").write_text(json.dumps(points))
+    status, _, err = shic(*line.split())
+    assert status == 1 and "no." in err and "there is no such file" in err, err
 
 
 def shell(line: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -57,6 +57,8 @@ def test_what_is_not_the_known_file_is_refused_and_nothing_is_left(copy: Path, s
     (copy / "Ball.glb").unlink()
     status, _, err = shic("template", "get", "ball")
     assert status == 1 and "does not answer" in err and len(err.strip().splitlines()) == 2
+    status, _, err = shic("template", "get")
+    assert status == 2 and "name the mesh to fetch\n  there are: horse, donkey" in err
     status, _, err = shic("template", "get", "hrose")
     assert status == 2 and "did you mean horse?" in err
 

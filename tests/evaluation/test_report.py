@@ -93,7 +93,7 @@ def test_the_page_holds_everything_and_says_what_json_says(shic: Shic, scored: P
     assert all(address.startswith("data:image/") for address in re.findall(r'(?:src|href)="([^"]*)"', page))
     assert "from 0 <img" in page and "> to 114 and more</div>" in page  # the scale of the errors' colours
     assert f"<td>{found['mean']:.2f}</td>" in page and f"<td>{100 * found['left_right']:.1f} %</td>" in page
-    assert "1 annotated images have no prediction: d.png" in page
+    assert "No prediction for 1 annotated image: d.png" in page
 
 
 def test_names_are_escaped_everywhere(shic: Shic, scored: Path) -> None:

@@ -200,11 +200,9 @@ def test_photos_without_a_mask_are_counted_and_named(shic: Run, tmp_path: Path) 
     write_mask(tmp_path / "masks/photo3.png")
     status, _, err = shic("features", "imgs/", "--extractor", "silhouette", "--masker", "grabcut")
     assert status == 0
-    assert (
-        "5 of 6 photos have no mask file: photo0.jpg, photo1.jpg, photo2.jpg, photo4.jpg, photo5.jpg" in err
-    )
+    assert "no mask file for 5 of 6 photos: photo0.jpg, photo1.jpg, photo2.jpg, photo4.jpg, photo5.jpg" in err
     status, _, err = shic("features", "imgs/", "--extractor", "silhouette", "--masks", "masks", "-o", "b.h5")
-    assert status == 4 and "5 of 6 photos have no mask file" in err
+    assert status == 4 and "no mask file for 5 of 6 photos" in err
     assert ItemReader(tmp_path / "b.h5", "shic/features").names == ["photo3.jpg"]
 
 

@@ -27,7 +27,7 @@ def test_loss_plot_shows_every_loss_whatever_its_scale():
     falling = {"pseudo": 8.0, "distance": 90.0, "equivariance": 1e-3}
     history = [{name: value / (i + 1) for name, value in falling.items()} for i in range(5)]
     picture = loss_plot(history)
-    assert picture.dtype == np.uint8 and picture.shape == (480, 840, 3)
+    assert picture.dtype == np.uint8 and picture.shape == (480, 1110, 3)
     colours = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
     assert {(31, 119, 180), (255, 127, 14), (44, 160, 44)} <= colours  # one line each
     assert loss_plot([{"total": 0.0}]).shape == picture.shape
@@ -44,9 +44,9 @@ def test_the_lines_of_a_loss_plot_go_through_their_values() -> None:
     history = [{name: values[i] for name, values in losses.items()} for i in range(5)]
     picture = loss_plot(history)
     dark = picture.max(-1) < 110
-    rows, columns = np.flatnonzero(dark.mean(1) > 0.6), np.flatnonzero(dark.mean(0) > 0.6)
+    rows, columns = np.flatnonzero(dark.mean(1) > 0.5), np.flatnonzero(dark.mean(0) > 0.6)
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
-    assert right - left > 700 and bottom - top > 350 and min(left, top, 840 - right, 480 - bottom) > 10
+    assert right - left > 700 and bottom - top > 350 and min(left, top, 480 - bottom) > 10
     assert rows.tolist() == [top, bottom] and columns.tolist() == [left, right]
 
     def place(epoch: float, share: float) -> tuple[int, int]:
@@ -60,8 +60,10 @@ def test_the_lines_of_a_loss_plot_go_through_their_values() -> None:
     blue, orange = paint(picture, (31, 119, 180)), paint(picture, (255, 127, 14))
     for epoch in np.linspace(1.1, 4.9, 20):
         assert near(blue, place(epoch, (5 - epoch) / 4)), epoch
-    assert not blue[:, right + 2 :].any() and not blue[bottom + 2 :].any()
-    blue[: (top + bottom) // 2, (left + right) // 2 :] = False  # the legend
+    assert not blue[bottom + 2 :].any()
+    legend = slice(right + 2, 1100)  # beside the frame, where no line goes
+    assert blue[:, legend].any(1).sum() < 6
+    blue[:, legend] = False
     assert blue.sum() < 2 * 2.5 * np.hypot(bottom - top, right - left)  # of a thin line
     for epoch, share in ((1, 1), (1.5, 0.6), (2, 0.2), (3, 0.4), (4, 0.6), (4.9, 0.78)):  # on from 3 to 5
         assert near(orange, place(epoch, share)), epoch
@@ -86,24 +88,37 @@ def test_the_lines_of_a_loss_plot_go_through_their_values() -> None:
     assert abs(np.flatnonzero(dark[: top - 2].any(0))[0] - left) < 5  # what the heights are
     for row, (name, color) in enumerate({"falls": (31, 119, 180), "gaps": (255, 127, 14)}.items()):
         strip = slice(top + 6 + 20 * row, top + 23 + 20 * row)
-        line = np.flatnonzero(paint(picture, color)[strip, right - 280 : right - 200].any(0))
-        text = np.flatnonzero(dark[strip, right - 280 : right].any(0))
+        line = np.flatnonzero(paint(picture, color)[strip, legend].any(0))
+        text = np.flatnonzero(dark[strip, legend].any(0))
         assert 20 < np.ptp(line) < 30 and 3 < text[0] - line[-1] < 14 and np.ptp(text) > 50, name
-    assert not dark[top + 46 : top + 80, right - 280 : right - 5].any()
+    assert not dark[top + 46 : top + 80, legend].any() and not dark[:, 1100:].any()
 
 
 def test_the_legend_says_the_first_and_the_last_value() -> None:
     def legend(*values: float) -> bytes:
-        return loss_plot([{"total": value} for value in values])[34:54, 600:].tobytes()
+        return loss_plot([{"total": value} for value in values])[34:54, 830:].tobytes()
 
     assert legend(9, 5, 6, 7, 1) == legend(9, 6, 5, 8, 1)
     assert len({legend(9, 5, 6, 7, last) for last in (0, 1, 2)}) == 3
     assert legend(9, 1, 1, 1, 1) != legend(8, 1, 1, 1, 1)
 
 
-def test_one_epoch_is_the_first_of_two() -> None:
-    dark = loss_plot([{"total": 3.0}]).max(-1) < 110
-    assert dark[435:455, 60:80].any() and dark[435:455, 810:830].any() and not dark[435:455, 90:800].any()
+def test_the_losses_of_one_epoch_are_dots_side_by_side() -> None:
+    picture = loss_plot([{"total": 3.0, "near": 0.5}])
+    dark = picture.max(-1) < 110
+    assert dark[435:455, 435:455].any() and not dark[435:455, 90:430].any()  # one epoch's number
+    assert not dark[435:455, 460:].any()
+    places = [np.argwhere(paint(picture, color)[:, :800]) for color in ((31, 119, 180), (255, 127, 14))]
+    for place in places:
+        assert 30 < len(place) < 90 and (np.ptp(place, 0) < 10).all() and abs(place[:, 0].mean() - 38) < 2
+    first, second = (place[:, 1].mean() for place in places)
+    assert first < 445 < second and second - first > 10
+
+
+def test_a_loss_that_only_one_of_many_epochs_has_is_a_dot_there() -> None:
+    picture = loss_plot([{"total": value, "pseudo": own} for value, own in ((3.0, np.nan), (1.0, 2.0))])
+    place = np.argwhere(paint(picture, (255, 127, 14))[:, :830])
+    assert len(place) > 30 and np.abs(place.mean(0) - (38, 820)).max() < 4
 
 
 def test_color_map_colours_labelled_pixels_only():

@@ -5,6 +5,7 @@ the photos show.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,25 +136,35 @@ def test_chance_is_the_mean_over_all_vertices(tmp_path) -> None:
     assert demo.chance_error(template, tmp_path / "a.json") == pytest.approx((7 / 3 + 6 / 3) / 2)
 
 
-def test_a_folder_that_holds_something_is_kept(tmp_path) -> None:
+def test_a_folder_that_holds_something_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    demo.prepare_folder(folder, overwrite=False)
-    demo.prepare_folder(folder, overwrite=False)  # one of a demo that did not come to its end will do
-    (folder / demo.BEGUN).unlink()
-    demo.prepare_folder(folder, overwrite=False)  # an empty one too
-    (folder / demo.BEGUN).unlink()
+
+    def begin(overwrite: bool = False, place: Path = folder, line: str = "", **settings: int) -> list[str]:
+        with demo.opened(place, settings, overwrite) as done:
+            if line:
+                done.add(line, "")
+                raise KeyboardInterrupt
+            return list(done.outputs)
+
+    assert begin() == begin() == []  # an empty folder will do
     (folder / "imgs").mkdir()
     for name in ("notes.txt", "trex.obj", "pgt.h5.journal", "imgs/mine.jpg", "imgs/trex_0000.jpg"):
         (folder / name).write_text("")
     with pytest.raises(ShicError, match="not empty"):
-        demo.prepare_folder(folder, overwrite=False)
+        begin()
     assert (folder / "trex.obj").exists()
-    demo.prepare_folder(folder, overwrite=True)
-    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == [
-        demo.BEGUN,
-        "imgs",
-        "imgs/mine.jpg",
-        "notes.txt",
-    ]
+    begin(overwrite=True)
+    kept = ["imgs", "imgs/mine.jpg", "notes.txt"]
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == kept
     with pytest.raises(ShicError, match="not a folder"):
-        demo.prepare_folder(folder / "notes.txt", overwrite=True)
+        begin(place=folder / "notes.txt")
+
+    with pytest.raises(KeyboardInterrupt):
+        begin(overwrite=True, line="shic info", seed=1)
+    (folder / "trex.obj").write_text("")
+    with pytest.raises(ShicError, match="seed: 1, now 2"):
+        begin(seed=2)
+    assert begin(seed=1) == ["shic info"] and (folder / "trex.obj").exists()
+    with pytest.raises(KeyboardInterrupt):
+        begin(overwrite=True, line="shic info", seed=1)
+    assert begin(overwrite=True, seed=2) == [] and not (folder / "trex.obj").exists()

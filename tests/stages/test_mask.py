@@ -265,7 +265,7 @@ def test_folders_that_cant_be_written(tmp_path: Path) -> None:
     for folder, said in (("file", "is a file"), ("none/masks", "there is no such folder to write to")):
         with pytest.raises(InputError, match=said):
             write_masks([image], Fixed(Found(LARGE)), tmp_path / folder, MaskConfig())
-    with pytest.raises(InputError, match=r"all 1 inputs failed; the first: a\.png: no horse was found"):
+    with pytest.raises(InputError, match=r"^a\.png: no horse was found"):
         write_masks([image], Fixed(), tmp_path / "masks", MaskConfig())
 
 

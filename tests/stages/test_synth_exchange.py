@@ -60,7 +60,7 @@ def test_pictures_are_read_back_with_exact_labels(shic: Run, written: Path):
     status, _, err = shic(
         *COMMON, "--images", "painted", "--size", "96", "--erode", "0", "--contact-sheet", "sheet.png"
     )
-    assert status == 4 and "1 of 4 pictures are not in painted" in err and "synth_00002.jpg" in err
+    assert status == 4 and "painted: lacks 1 of 4 pictures" in err and "synth_00002.jpg" in err
     found = items("synth.h5")
     assert (
         list(found) == ["synth_00000.jpg", "synth_00001.jpg", "synth_00003.jpg"]

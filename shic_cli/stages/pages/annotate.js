@@ -348,7 +348,7 @@ class Annotator {
     if (!this.names) return;
     this.element.photo.value = this.index;
     const done = this.data.photos.filter((name) => this.isStarted(name)).length;
-    this.element.done.textContent = `${done} of ${this.data.photos.length} photos have points`;
+    this.element.done.textContent = `points in ${done} of ${this.data.photos.length} photos`;
     this.listNames();
     this.markPhoto();
     this.refreshMesh();
