@@ -13,7 +13,8 @@ The file in the package comes from ten meshes by Quaternius (CC0): donkey, wolf,
 velociraptor, triceratops, deer and parasaurolophus, so it is CC0 too. Horse, dog, cow, fox, T-Rex and
 stegosaurus were left out, because results are measured on them. The first 14,000 steps took 50
 minutes of two hyperthreads, beside other work. Far legs were darker in those pictures, which photos do not
-show. So 9,000 steps more (`--start`, 27 minutes) were made on 8,000 pictures of today's `synth` (`--seed 17`).
+show. So 9,000 steps more (`--start`, 27 minutes) were made on 8,000 pictures of today's `synth`, with
+`--seed 17`.
 """
 
 from __future__ import annotations

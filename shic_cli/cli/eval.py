@@ -115,11 +115,13 @@ def geodesic(
     from shic_cli.evaluation.gps import with_precision
     from shic_cli.files.annotations import read_annotations
     from shic_cli.files.arrays import read_template
+    from shic_cli.files.atomic import check_there
 
     _some_row(predictions, baselines)
+    check_there(*predictions, annotations)
+    page = reports.prepare(report, overwrite) if report else None
     points, surface = read_annotations(annotations, config.dp_scale), read_template(template)
     rows = _rows(predictions, baselines, surface, seed)
-    page = reports.prepare(report, overwrite) if report else None
     entries = {name: scored(row, points, surface, track) for name, row in rows.items()}
     results = {name: summary(objects, seed) for name, objects in entries.items()}
     if config.gps:

@@ -38,7 +38,8 @@ def synthetic(
     all K - 1 other vertices in the sum over vertices. With all vertices as rivals the loss is exact. It is
     ln K for an untrained model. Source: sampled softmax (Jean et al., ACL 2015).
     """
-    own = (pixels * vertices[vertex]).sum(-1)
+    # A lookup, since the gradient of an index adds in whatever order its threads come.
+    own = (pixels * torch.nn.functional.embedding(vertex, vertices)).sum(-1)
     drawn = torch.zeros(len(vertices), dtype=torch.bool, device=rivals.device)
     drawn[rivals] = True
     drawn = drawn[vertex]

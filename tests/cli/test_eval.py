@@ -99,7 +99,7 @@ def test_what_is_missing_is_said_and_counted(shic: Shic, maps: Path, annotations
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("pred.h5", "--annotations", "none.json"), "none.json: can't be read"),
+        (("pred.h5", "--annotations", "none.json"), "none.json: there is no such file"),
         (("none.h5", "--annotations", "ann.json"), "none.h5: there is no such file"),
         (
             ("template.h5", "--annotations", "ann.json"),

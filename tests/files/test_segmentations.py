@@ -124,8 +124,8 @@ def test_crops_of_objects_with_run_lengths(form: str, shic: Run, tmp_path: Path)
         ({"size": [60, 100], "counts": compressed(BLOB)[:-1] + "o"}, {}, "end in the middle"),
         ({"size": [60, 100], "counts": ""}, {}, "do not add up"),
         ({"size": [60, 100], "counts": [6000]}, {}, "marks no pixel"),
-        ({"size": "large", "counts": [6000]}, {}, "size: is str"),
-        (5, {}, "segmentation: is int"),
+        ({"size": "large", "counts": [6000]}, {}, "size: is a text"),
+        (5, {}, "segmentation: is a number"),
     ],
 )
 def test_segmentations_that_are_refused(

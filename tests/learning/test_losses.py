@@ -15,6 +15,23 @@ def random_logp(*shape: int, seed: int = 0) -> torch.Tensor:
     ).log_softmax(-1)
 
 
+def test_the_gradient_is_the_same_with_every_run_of_several_threads() -> None:
+    """Many points share a vertex; sums in the order in which threads come would differ in their digits."""
+    generator = torch.Generator().manual_seed(0)
+    vertices, pixels = (torch.randn(size, 64, generator=generator) for size in (300, 8 * 500))
+    vertex = torch.randint(20, (8, 500), generator=generator)
+    before, found = torch.get_num_threads(), []
+    torch.set_num_threads(4)
+    try:
+        for _ in range(20):
+            leaf = vertices.clone().requires_grad_()
+            losses.synthetic(pixels.view(8, 500, 64), leaf, vertex, torch.arange(300)).backward()
+            found.append(leaf.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
 def test_pseudo_is_ln_k_for_a_model_that_knows_nothing():
     logp = losses.log_probability(torch.randn(2, 5, 16), torch.zeros(300, 16))
     assert losses.pseudo(logp, torch.zeros(2, 5, dtype=torch.long)).item() == pytest.approx(

@@ -85,6 +85,7 @@ def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
     extra: str,
 ) -> None:
     (folder / "truth.h5").write_bytes((album / "truth.h5").read_bytes())
+    (folder / "a.json").write_text("{}")
     monkeypatch.setitem(sys.modules, package, None)
     status, _, err = shic(*line.split())
     last = [line for line in err.splitlines() if line.strip()][-2:]
