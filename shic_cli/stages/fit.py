@@ -118,10 +118,7 @@ def fit(
 ) -> list[Path]:
     """Write the maps file of `maps`, with the fitted body's vertices where the map is unsure.
 
-    The folder of the pictures comes back, if any were drawn.
-
-    Scores and uncertainties stay those of the map.
-
+    The folder of the pictures comes back, if any were drawn. Scores and uncertainties stay those of the map.
     Beside it, for each photo, STEM.fit.png shows the body over the photo, and STEM.fit.glb holds its mesh.
     A photo that no body fits keeps its map, and is named. So many processes as `workers` fit, or as many as
     pay if it is None; this makes no difference to the files.
