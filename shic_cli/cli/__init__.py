@@ -206,9 +206,11 @@ def _run(args: list[str] | None, came: list[int]) -> None:
     """Run the group, and turn every expected error into two lines and a status."""
     try:
         sys.exit(group.main(args, prog_name="shic", standalone_mode=False))
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(error.exit_code)
+    except click.ClickException as error:
+        _fail(*_faulty_line(error), error.exit_code)
     except ShicError as error:
         if came:  # the error comes from the interruption and not from an input
             _interrupted(came)
@@ -247,6 +249,15 @@ def _fail(message: str, hint: str, status: int) -> None:
     DISPLAY.close()
     click.echo(f"shic: error: {message}" + (f"\n  {hint}" if hint else ""), err=True)
     sys.exit(status)
+
+
+def _faulty_line(error: click.ClickException) -> tuple[str, str]:
+    """What is wrong with the given line, and the next step."""
+    message = " ".join(error.format_message().split())
+    fact, _, near = message.replace("(Did", "Did").replace("?)", "?").partition(" Did you mean ")
+    context = getattr(error, "ctx", None)
+    hint = f"`{context.command_path if context else 'shic'} --help` shows what it takes"
+    return fact[:1].lower() + fact[1:].removesuffix("."), f"did you mean {near} {hint}" if near else hint
 
 
 def _os_hint(error: OSError) -> str:

@@ -152,7 +152,8 @@ def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch, kind: type[Exce
 )
 def test_wrong_usage_is_status_2(shic: Shic, words: tuple[str, ...]) -> None:
     status, out, err = shic(*words)
-    assert status == 2 and out == "" and "Error" in err
+    assert status == 2 and out == "" and len(err.splitlines()) == 2
+    assert err.startswith("shic: error: ") and "--help` shows what it takes" in err
 
 
 def test_settings_out_of_range_are_status_2(shic: Shic) -> None:
@@ -283,7 +284,13 @@ def test_a_full_disk_is_two_lines_with_the_next_step(shic, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (("predct",), 2, "Did you mean predict?"),
+        (("predct",), 2, "no such command 'predct'\n  did you mean predict? `shic --help` shows"),
+        (("synth", "--coats", "1"), 2, "--coats'\n  did you mean one of: '--class', '--photo-coats', "),
+        (
+            ("train", "--epochs", "a"),
+            2,
+            "'a' is not a valid integer\n  `shic train --help` shows what it takes",
+        ),
         (("predict", "a.png", "--model", "template.h5"), 1, "template.h5: is an HDF5 file, not a model"),
         (("synth", "trex.obj"), 1, "`shic template prep trex.obj` makes template.h5 of it"),
         (("train", "imgs"), 1, "imgs: is a folder"),

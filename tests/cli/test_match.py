@@ -56,7 +56,7 @@ def test_bad_inputs(shic: Shic, photos: Path) -> None:
         (("photos/a.png", "none.png"), "none.png: there is no such file", 1),
         (("photos/a.png", "photos/b.png", "--model", "none.safetensors"), "there is no such file", 1),
         (("photos/a.png", "photos/b.png", "-o", "-", "--json"), "both write to stdout", 2),
-        (("photos/a.png",), "Missing argument", 2),
+        (("photos/a.png",), "missing argument", 2),
     ):
         status, out, err = shic("match", *words)
         assert status == expected and out == "" and said in err
