@@ -23,8 +23,8 @@ class TrainConfig(Checked):
     start: str = setting(
         "auto",
         "Where the decoder's weights begin. none: as random numbers. animals: as a unet that comes with shic"
-        " and was trained on synthetic pictures of ten other animals. A model file: as that model's decoder."
-        " auto: animals for a unet of 32 dimensions, else none.",
+        " and was trained on synthetic pictures of nineteen other animals. A model file: as that model's"
+        " decoder. auto: animals for a unet of 32 dimensions, else none.",
     )
     recipe: str = recipe()
     dim: int = setting(0, "D, length of an embedding (sec. 4.1); 0: 16, or 32 for a unet.", low=0)
