@@ -191,11 +191,15 @@ def test_no_figure_is_in_two_places() -> None:
 
 
 def test_the_readmes_figures_of_real_photos_are_those_of_the_results() -> None:
-    """A mean and a median of two rows of a table that has many."""
+    """Means over two seeds, and each of them, which a table with many rows has."""
     table = TEXTS["docs/results/accuracy.md"].replace("*", "")
     told = README.partition("**On real photos")[2].partition("\n## ")[0]
-    pairs = re.findall(r"(\d+\.\d)[^.(]*\((?:median )?(\d+\.\d)\)", told)
-    assert len(pairs) == 2 and all(f"| {mean} ({median};" in table for mean, median in pairs), pairs
+    figures = re.findall(r"(\d+\.\d+) \((\d+\.\d+), (\d+\.\d+)\)", told)
+    assert len(figures) == 4
+    for mean, *seeds in figures:
+        assert all(f"| {seed} (" in table for seed in seeds), seeds
+        last = 10.0 ** -len(mean.partition(".")[2])  # both the mean and the seeds are rounded
+        assert abs(float(mean) - sum(map(float, seeds)) / len(seeds)) < 1.01 * last
 
 
 def test_a_release_has_whole_addresses(tmp_path: Path) -> None:
