@@ -11,13 +11,13 @@ U-Net, and each has its own vertex embeddings, which are not kept. The tensors a
 
 The file in the package comes from nineteen meshes by Quaternius (CC0), so it is CC0 too. Eleven are rigged:
 donkey, wolf, bull, alpaca, stag, husky, deer, velociraptor, triceratops, parasaurolophus and apatosaurus.
-Eight are of older packs: zebra, dog, cat, sheep, llama, pig, pug and rat. These have some 300 vertices and
-were made smooth (trimesh's `subdivide_loop`, twice). Horse, ShibaInu, cow, fox, T-Rex and stegosaurus were
-left out, because results are measured on them.
+Eight are of older packs: zebra, dog, cat, sheep, llama, pig, pug and rat. These have 300 to 2,000 vertices
+and were made smooth (trimesh's `subdivide_loop`, twice, the rat's once); dog and cat need `--front +x`.
+Horse, ShibaInu, cow, fox, T-Rex and stegosaurus were left out, because results are measured on them.
 
 It was trained in three parts, each beginning with the one before (`--start`): 14,000 steps on ten animals
 whose far legs were darker, which photos do not show; 9,000 steps on 8,000 pictures of today's `synth`; and
-16,000 steps on the 22,800 pictures of the lines above, in 32 minutes of two hyperthreads.
+16,000 steps on 22,800 pictures, as the lines above make them, in 32 minutes of two hyperthreads.
 """
 
 from __future__ import annotations

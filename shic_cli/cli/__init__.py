@@ -257,7 +257,9 @@ def _faulty_line(error: click.ClickException) -> tuple[str, str]:
     fact, _, near = message.replace("(Did", "Did").replace("?)", "?").partition(" Did you mean ")
     context = getattr(error, "ctx", None)
     hint = f"`{context.command_path if context else 'shic'} --help` shows what it takes"
-    return fact[:1].lower() + fact[1:].removesuffix("."), f"did you mean {near} {hint}" if near else hint
+    if fact.partition(" ")[0].isalpha():  # a word of click's, not the name of a file
+        fact = fact[:1].lower() + fact[1:]
+    return fact.removesuffix("."), f"did you mean {near} {hint}" if near else hint
 
 
 def _os_hint(error: OSError) -> str:

@@ -156,6 +156,10 @@ def test_wrong_usage_is_status_2(shic: Shic, words: tuple[str, ...]) -> None:
     assert err.startswith("shic: error: ") and "--help` shows what it takes" in err
 
 
+def test_the_name_of_a_file_keeps_its_capital() -> None:
+    assert cli._faulty_line(click.UsageError("Horse.h5 holds 2 images"))[0] == "Horse.h5 holds 2 images"
+
+
 def test_settings_out_of_range_are_status_2(shic: Shic) -> None:
     status, _, err = shic("train", "--points", "-1")
     assert status == 2 and "--points -1: is out of range\n  give 0 or more" in err
