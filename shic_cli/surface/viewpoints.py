@@ -12,11 +12,12 @@ from shic_cli.files.checks import check_indices
 from shic_cli.files.items import ItemReader
 from shic_cli.files.layouts import Template
 from shic_cli.files.names import check_template
-from shic_cli.surface.mesh import vertex_normals
+from shic_cli.surface.mesh import face_areas, vertex_normals
 
 # Ranges of azimuth in degrees; 0 sees the front, 90 the left side.
 ARCS = {"front": ((-30.0, 30.0),), "side": ((30.0, 150.0), (210.0, 330.0)), "back": ((150.0, 210.0),)}
 VIEWS = (*ARCS, "top")
+AZIMUTHS = np.arange(0.0, 360.0, 3.0)  # those that a photo may be taken from
 TOP = 60.0  # degrees: a view from this elevation or higher is a view of the top
 
 
@@ -81,16 +82,31 @@ def seen_from(azimuths: np.ndarray) -> str:
 
 
 def photo_azimuths(path: Path, template: Template) -> np.ndarray:
-    """The azimuths `(N,)` in degrees that the photos of a maps file are taken from, by their labels: the mean
-    normal of the surface that a photo shows points to its camera. InputError if it is of another template.
+    """The azimuths `(N,)` in degrees that the photos of a maps file are taken from, by their labels: those
+    from which the template shows the same mean normal as the photo. InputError if it is of another template.
     Photos that show nothing of the template are left out.
     """
     reader, normals = ItemReader(path, "shic/maps"), vertex_normals(template.verts, template.faces)
     check_template(reader, template.fingerprint)
+    shown = _shown_normals(template, normals)
     found = []
     for item in reader:
         check_indices(item.vertex, len(normals), f"{path}: {item.name}: vertex", lowest=-1)
         if (item.vertex >= 0).any():
-            towards = normals[item.vertex[item.vertex >= 0]].sum(0)
-            found.append(np.degrees(np.arctan2(towards[0], towards[2])) % 360)
+            mean = normals[item.vertex[item.vertex >= 0]].sum(0)[[0, 2]]
+            found.append(AZIMUTHS[int(np.argmax(shown @ mean))])
     return np.array(found)
+
+
+def _shown_normals(template: Template, normals: np.ndarray) -> np.ndarray:
+    """The direction `(A, 2)` along x and z of the mean normal that each of AZIMUTHS shows, as unit vectors.
+
+    A long body shows much of its flank from almost everywhere, so that the mean normal lies nearer to the
+    side than the camera. Parts that hide others are not taken into account.
+    """
+    angles = np.radians(AZIMUTHS)
+    towards = np.stack([np.sin(angles), np.zeros_like(angles), np.cos(angles)], 1)
+    areas = np.zeros(len(normals))
+    np.add.at(areas, template.faces, face_areas(template.verts, template.faces)[:, None])
+    mean = (areas * (towards @ normals.T).clip(0)) @ normals[:, [0, 2]]
+    return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-9)
