@@ -191,10 +191,10 @@ def test_no_figure_is_in_two_places() -> None:
 
 
 def test_the_readmes_figures_of_real_photos_are_those_of_the_results() -> None:
-    """Means over two seeds, and each of them, which a table with many rows has."""
+    """Means over three seeds, and each of them, which a table with many rows has."""
     table = TEXTS["docs/results/accuracy.md"].replace("*", "")
     told = README.partition("**On real photos")[2].partition("\n## ")[0]
-    figures = re.findall(r"(\d+\.\d+) \((\d+\.\d+), (\d+\.\d+)\)", told)
+    figures = re.findall(r"(\d+\.\d+)\s\((\d+\.\d+), (\d+\.\d+), (\d+\.\d+)\)", told)
     assert len(figures) == 4
     for mean, *seeds in figures:
         assert all(f"| {seed} (" in table for seed in seeds), seeds
