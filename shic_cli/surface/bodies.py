@@ -48,7 +48,7 @@ def vary(
         kind = limb.kind
         common = 0.8 * leg if kind in ("fore", "hind") else 0.0
         thick = rng.normal(0, THICKNESS[kind])
-        if kind == "tail" and rng.random() < BUSHY:
+        if kind == "tail" and len(limb.tips) == 1 and rng.random() < BUSHY:
             thick += rng.uniform(*BUSH)
         own = (common + rng.normal(0, LENGTH[kind]) * (0.4 if common else 1.0), thick)
         length, thickness = drawn.setdefault(f"{kind} {len(limb.tips)} {limb.end:.1f}", own)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
@@ -19,7 +20,9 @@ from shic_cli.surface import motion
 from shic_cli.surface.bodies import Growth, vary
 
 TIP_RADIUS = 20.0  # geodesic; a tip is the farthest vertex within it; the largest distance is 228
-GAP = 20.0  # tips share the limb behind them if their limbs end nearer to each other than this
+SPAN = 140.0  # tips that share the limb behind them are within this distance of each other
+NECK = 2.0  # that limb stays apart from the other tips over at least this mean distance
+LEVEL = 0.5  # step of the mean distance in which that is looked at
 RING = 4.0  # width of a ring
 JUMP = 1.8  # a ring this many times as wide as the limb's typical ring belongs to the trunk
 WIDE = 0.6  # a ring wider than this share of the widest ring belongs to the trunk too
@@ -84,9 +87,9 @@ def find_limbs(template: Template) -> list[Limb]:
     """
     tips = find_tips(template)
     ends = {tip: _end(template, template.geodesic[tip], 0.0) for tip in tips}
-    groups = [(tip,) for tip in tips] + [group for group in _clusters(template, tips, ends) if len(group) > 1]
-    spans = {group: _span(template, group, tips, ends) for group in groups}
     head = _head(template, tips)
+    groups = [(tip,) for tip in tips] + _clusters(template, tips, head)
+    spans = {group: _span(template, group, tips, ends) for group in groups}
     limbs = []
     for group, (start, end) in spans.items():
         mirrored = min(
@@ -141,6 +144,17 @@ def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb
     ]
     places = [limb.joints[-1, 2] for limb in legs]
     behind = np.mean(places) if places and np.ptp(places) > 0.2 else np.inf
+    tails = [
+        limb
+        for limb in limbs
+        if abs(template.verts[list(limb.tips), 0].mean()) < 0.02 and limb.joints[-1, 2] < 0
+        if not any(limb is leg for leg in legs)
+    ]
+    # Plates on the back are on the plane too; the limb that reaches farthest behind is the tail, with all its
+    # spikes.
+    tail = min(
+        tails, key=lambda limb: (template.verts[list(limb.tips), 2].min(), -len(limb.tips)), default=None
+    )
     out = []
     for limb in limbs:
         tips = list(limb.tips)
@@ -149,7 +163,7 @@ def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb
             out.append(replace(limb, kind=kind, rings=(*limb.rings, _hip(template, limb))))
         elif head in limb.tips and template.verts[tips, 1].min() > ground:
             out.append(replace(limb, kind="head"))
-        elif len(tips) == 1 and abs(template.verts[tips[0], 0]) < 0.02 and limb.joints[-1, 2] < 0:
+        elif limb is tail:
             out.append(replace(limb, kind="tail"))
         else:
             out.append(limb)
@@ -168,16 +182,32 @@ def _apart(template: Template, group: tuple[int, ...], other: tuple[int, ...]) -
     return float(template.geodesic[np.ix_(template.mirror[list(group)], np.array(other))].min(1).max())
 
 
-def _clusters(template: Template, tips: list[int], ends: dict[int, float]) -> list[tuple[int, ...]]:
-    """Return the tips in groups: two tips are in one group if their own limbs meet."""
-    reach = np.array([ends[tip] for tip in tips])
-    _, labels = connected_components(
-        template.geodesic[np.ix_(tips, tips)] < reach[:, None] + reach[None] + GAP
-    )
-    return [
-        tuple(tip for tip, label in zip(tips, labels, strict=True) if label == each)
-        for each in range(labels.max(initial=-1) + 1)
-    ]
+def _clusters(template: Template, tips: list[int], head: int | None) -> list[tuple[int, ...]]:
+    """Return the groups of tips that share the limb behind them, such as toes or the spikes of a tail.
+
+    Their parts of the surface above some mean distance are one piece, which stays apart from the other tips
+    over at least `NECK`. Of groups that share tips the one counts that stays apart the longest; the group of
+    the `head` may hold others, such as its antlers.
+    """
+    mean = template.geodesic.mean(0)
+    edges = np.concatenate([template.faces[:, :2], template.faces[:, 1:], template.faces[:, ::2]])
+    lower = mean[edges].min(1)
+    counts: dict[tuple[int, ...], int] = {}
+    for level in np.arange(mean.min(), mean.max(), LEVEL):
+        kept = edges[lower > level]
+        graph = coo_array((np.ones(len(kept)), kept.T), shape=(len(mean), len(mean)))
+        _, labels = connected_components(graph, directed=False)
+        above = [tip for tip in tips if mean[tip] > level]
+        for label in np.unique(labels[above]):
+            group = tuple(tip for tip in above if labels[tip] == label)
+            counts[group] = counts.get(group, 0) + 1
+    found: list[tuple[int, ...]] = []
+    for group, count in sorted(counts.items(), key=lambda item: -item[1]):
+        near = len(group) > 1 and template.geodesic[np.ix_(group, group)].max() <= SPAN
+        rivals = [other for other in found if (head in other) == (head in group)]
+        if near and count * LEVEL >= NECK and not any(set(group) & set(other) for other in rivals):
+            found.append(group)
+    return found
 
 
 def _span(

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import trimesh
@@ -16,7 +17,23 @@ from shic_cli.surface.poses import Poser, bend_limb, find_limbs, find_tips
 
 def made(mesh: trimesh.Trimesh, folder) -> Template:
     mesh.export(folder / "mesh.ply")
-    return prepare(folder / "mesh.ply", TemplateConfig(vertices=0, eigenvectors=8))
+    return prepare(folder / "mesh.ply", TemplateConfig(vertices=0, eigenvectors=8, up="+y", front="+z"))
+
+
+def cushion(drawing: np.ndarray) -> trimesh.Trimesh:
+    """A cushion whose outline, from the side, is the drawing `(H, W)` u1; ahead is right."""
+    corners = np.argwhere(drawing)[:, None] + [[0, 0], [0, 1], [1, 1], [1, 0]]
+    grid, squares = np.unique(corners.reshape(-1, 2), axis=0, return_inverse=True)
+    faces = squares.reshape(-1, 4)[:, [0, 1, 2, 0, 2, 3]].reshape(-1, 3)
+    depth = np.sqrt(cv2.distanceTransform(np.pad(drawing, 1), cv2.DIST_L2, 5)[tuple(grid.T)])
+    on_rim = cv2.erode(np.pad(drawing, 1), np.ones((2, 2)), anchor=(0, 0))[tuple(grid.T)] == 0
+    verts = np.stack([np.where(on_rim, 0, depth), -grid[:, 0], grid[:, 1]], 1).astype(float)
+    behind = np.where(on_rim, np.arange(len(verts)), len(verts) - 1 + np.cumsum(~on_rim))
+    return trimesh.Trimesh(
+        np.concatenate([verts, verts[~on_rim] * [-1, 1, 1]]),
+        np.concatenate([faces, behind[faces][:, ::-1]]),
+        process=False,
+    )
 
 
 def star_verts(ball: np.ndarray, directions: np.ndarray) -> np.ndarray:
@@ -89,3 +106,23 @@ def test_a_head_turns_however_short_its_neck_is_and_then_bends_less(tmp_path):
         moved = [np.linalg.norm(bend_limb(rest, limb, chance(seed), 1.0) - rest, axis=1) for seed in range(8)]
         turned.append(np.mean([each[limb.tips[0]] for each in moved]))
     assert turned[0] < 0.6 * turned[1]
+
+
+def test_a_tail_with_spikes_is_one_limb_and_plates_on_the_back_are_no_tails(tmp_path):
+    drawing = np.zeros((60, 120), np.uint8)
+    boxes = [
+        (55, 20, 100, 38),  # trunk
+        *[(57, 38, 61, 56), (94, 38, 98, 56), (100, 20, 112, 27)],  # legs and head
+        *[(64, 12, 67, 20), (76, 12, 79, 20), (88, 12, 91, 20)],  # plates
+        (14, 24, 55, 29),  # tail
+    ]
+    for x0, y0, x1, y1 in boxes:
+        cv2.rectangle(drawing, (x0, y0), (x1, y1), 1, -1)
+    for x in (16, 26, 36):
+        for end in (8, 45):
+            cv2.fillPoly(drawing, [np.array([[x - 3, 26], [x + 3, 26], [x + 1, end], [x, end]])], 1)
+    body = made(cushion(drawing), tmp_path)
+    limbs = find_limbs(body)
+    (tail,) = [limb for limb in limbs if limb.kind == "tail"]
+    assert len(tail.tips) == 6 and body.verts[list(tail.tips), 2].max() < -0.2
+    assert -0.25 < tail.joints[-1, 2] < -0.05  # it ends where the trunk begins
