@@ -28,7 +28,7 @@ from shic_cli.parts import registry
 from shic_cli.stages.photo_coats import read_coats
 from shic_cli.stages.synth_frames import Framer, Picture
 from shic_cli.stages.synth_writing import Check, Labelled, Target, collect
-from shic_cli.surface.poses import Limb, Poser
+from shic_cli.surface.poses import Limb, Poser, list_limbs
 from shic_cli.surface.viewpoints import photo_azimuths, seen_from
 
 log = logging.getLogger("shic")
@@ -123,6 +123,8 @@ def synthesize(
     check = Check.of(config, masker, device, weights)
     try:
         poser = Poser.of(template, config.poses, config.bodies)
+        if config.poses:
+            log.info("limbs that bend: %s", list_limbs(poser.limbs) or "none, so the template stays as it is")
         # half of the bytes of the table of distances, which is much to hand over, are enough for bodies
         poser = replace(poser, template=replace(template, geodesic=template.geodesic.astype(np.float16)))
         azimuths = coats = None

@@ -7,6 +7,8 @@ suddenly much wider. Joints sit at the centroids of rings.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,6 +27,7 @@ NECK = 2.0  # that limb stays apart from the other tips over at least this mean 
 LEVEL = 0.5  # step of the mean distance in which that is looked at
 RING = 4.0  # width of a ring
 JUMP = 1.8  # a ring this many times as wide as the limb's typical ring belongs to the trunk
+ROW = 4  # rings in a row that have to be as wide, since a foot is wide as well
 WIDE = 0.6  # a ring wider than this share of the widest ring belongs to the trunk too
 SLENDER = 1.5  # a limb is at least this many times as long as it is wide
 # A limb with several tips, such as a cow's neck, needs only this ratio. Below SLENDER it bends less in
@@ -107,6 +110,13 @@ def find_limbs(template: Template) -> list[Limb]:
     return _kinds(template, limbs, head)
 
 
+def list_limbs(limbs: Sequence[Limb]) -> str:
+    """How many limbs of each kind there are, as `2 fore, 2 hind, 1 tail`; a head and its neck count once."""
+    counts = Counter(limb.kind for limb in limbs)
+    counts["head"] = min(counts["head"], 1)
+    return ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+
+
 def _limb(template: Template, group: tuple[int, ...], span: tuple[float, float], supple: float) -> Limb:
     """The limb of the tips `group` from `span[0]` to `span[1]`; its kind is not known yet."""
     distance = template.geodesic[list(group)].min(0)
@@ -135,21 +145,25 @@ def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb
     gets one more joint, inside the trunk.
     """
     ground = _low(template)
+    own = {limb.tips[0]: limb.length for limb in limbs if len(limb.tips) == 1}
+    spikes = {
+        tip
+        for limb in limbs
+        if len(limb.tips) > 1 and _is_behind(template, limb)
+        if max(own.get(tip, 0.0) for tip in limb.tips) < limb.length
+        for tip in limb.tips
+    }
     legs = [
         limb
         for limb in limbs
+        if not spikes & set(limb.tips)
         if len(limb.tips) == 1 or template.geodesic[np.ix_(limb.tips, limb.tips)].max() < 2 * TIP_RADIUS
         if template.verts[list(limb.tips), 1].min() < ground
         if abs(template.verts[list(limb.tips), 0].mean()) > 0.01 and limb.length > TIP_RADIUS
     ]
     places = [limb.joints[-1, 2] for limb in legs]
     behind = np.mean(places) if places and np.ptp(places) > 0.2 else np.inf
-    tails = [
-        limb
-        for limb in limbs
-        if abs(template.verts[list(limb.tips), 0].mean()) < 0.02 and limb.joints[-1, 2] < 0
-        if not any(limb is leg for leg in legs)
-    ]
+    tails = [limb for limb in limbs if _is_behind(template, limb) and not any(limb is leg for leg in legs)]
     # Plates on the back are on the plane too; the limb that reaches farthest behind is the tail, with all its
     # spikes.
     tail = min(
@@ -168,6 +182,11 @@ def _kinds(template: Template, limbs: list[Limb], head: int | None) -> list[Limb
         else:
             out.append(limb)
     return out
+
+
+def _is_behind(template: Template, limb: Limb) -> bool:
+    """Whether a limb is its own mirror image and begins in the rear half of the body."""
+    return bool(_apart(template, limb.tips, limb.tips) < TIP_RADIUS and limb.joints[-1, 2] < 0)
 
 
 def _hip(template: Template, limb: Limb) -> np.ndarray:
@@ -268,7 +287,8 @@ def _units(template: Template) -> float:
 def _end(template: Template, distance: np.ndarray, start: float) -> float:
     """Return the distance from the tip at which a limb ends.
 
-    The limb ends where a ring is much wider than the rings before it, or nearly as wide as the trunk.
+    The limb ends where some rings in a row are much wider than those before them, or nearly as wide as the
+    trunk.
     """
     radii = np.arange(start + RING, distance.max() / 2, RING / 2)
     spreads = np.array([_spread(_ring(template, distance, float(radius))) for radius in radii])
@@ -276,7 +296,7 @@ def _end(template: Template, distance: np.ndarray, start: float) -> float:
         before = spreads[
             (i + 1) // 4 : max(i - 2, (i + 1) // 4 + 3)
         ]  # the rings next to the tip shrink to a point, so they are left out
-        if spreads[i] > min(JUMP * np.median(before), WIDE * spreads.max()):
+        if spreads[i : i + ROW].min() > min(JUMP * np.median(before), WIDE * spreads.max()):
             return float(radii[i]) - RING
     return float(distance.max() / 2)
 
