@@ -123,8 +123,6 @@ def synthesize(
     check = Check.of(config, masker, device, weights)
     try:
         poser = Poser.of(template, config.poses, config.bodies)
-        if config.poses:
-            log.info("limbs that bend: %s", list_limbs(poser.limbs) or "none, so the template stays as it is")
         # half of the bytes of the table of distances, which is much to hand over, are enough for bodies
         poser = replace(poser, template=replace(template, geodesic=template.geodesic.astype(np.float16)))
         azimuths = coats = None
@@ -134,6 +132,10 @@ def synthesize(
         given = (template.faces, poser, config, device, weights, seed, azimuths, coats)
 
         def make(numbers: Sequence[int]) -> Iterator[Labelled | PictureError]:
+            if config.poses:
+                log.info(
+                    "limbs that bend: %s", list_limbs(poser.limbs) or "none, so the template stays as it is"
+                )
             small = registry.find("generators", registry.Spec.parse(config.generator).name).small
             spreads = small and device.type == "cpu"
             alone = "" if spreads else "only --device cpu and a small generator, as plain is, take more"

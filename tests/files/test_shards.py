@@ -37,7 +37,7 @@ SYNTH = (
     "--generator",
     "plain",
     "--check",
-    "0.993",
+    "0.97",
     "--masker",
     "grabcut",
 )

