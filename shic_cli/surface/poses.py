@@ -85,9 +85,9 @@ def find_limbs(template: Template) -> list[Limb]:
     """Return the limbs of a template, or an empty list for a shape without limbs.
 
     Two limbs that mirror each other get the same extent. A tip has a limb of its own, which reaches at most
-    halfway to the next tip. Tips whose part of the surface stays apart from the rest, like the toes of a foot,
-    also share the limb behind them.
-    Short limbs come first in the list, so that a longer limb carries them when it bends.
+    halfway to the next tip. Tips whose part of the surface stays apart from the rest, like the toes of a
+    foot, also share the limb behind them. Short limbs come first in the list, so that a longer limb carries
+    them when it bends.
     """
     tips = find_tips(template)
     ends = {tip: _end(template, template.geodesic[tip], 0.0) for tip in tips}
