@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,26 +10,23 @@ from pathlib import Path
 import pytest
 from two_ranks import torchrun
 
-from shic_cli.learning.model_file import read_meta
-
 Shic = Callable[..., tuple[int, str, str]]
+TWICE = "picture, two rounds"
 LINES = {
     "picture": "--encoder picture --fits 0",
-    "picture, two rounds": "--encoder picture --fits 1",
+    TWICE: "--encoder picture --fits 1",
     "picture, bfloat16": "--encoder picture --precision bfloat16 --fits 0",
     "picture, photos, bfloat16": "--encoder picture --precision bfloat16 --natural 1 --no-synthetic-images",
     "silhouette": "--encoder silhouette",
     "vit": "--encoder vit:tiny,side=48",
 }
 
-EXACT = ("picture", "silhouette", "vit")
-
 
 def test_every_encoder_in_both_precisions(
     folder: Path, album: Path, tiny_vit: Callable[..., Path], shic: Shic
 ) -> None:
-    """The mean losses of the last epoch: to 1e-4; in bfloat16, whose digits end at 0.4 %, and after bodies
-    were fitted to maps that differ in their last digits, to 2 %.
+    """The mean losses of every epoch: to 5e-4; in bfloat16, whose digits end at 0.4 %, to 2 %. After bodies
+    were fitted to maps that differ in their last digits, from where a fit can go to another optimum, to 10 %.
     """
     shutil.copy(album / "truth.h5", folder / "synth.h5")
     tiny_vit("dinov2")
@@ -43,5 +41,14 @@ def test_every_encoder_in_both_precisions(
     assert done.returncode == 0, done.stderr[-3000:]
     for name, line in lines.items():
         assert shic(*line, "-o", f"{name}.one.safetensors")[0] == 0
-        one, two = (read_meta(folder / f"{name}.{ranks}.safetensors")["losses"] for ranks in ("one", "two"))
-        assert two == pytest.approx(one, rel=5e-4 if name in EXACT else 0.02), name
+        one, two = (epochs(folder / f"{name}.{ranks}.log.csv") for ranks in ("one", "two"))
+        assert len(one) == len(two) == (2 if name == TWICE else 1)
+        assert two[0] == pytest.approx(one[0], rel=0.02 if "bfloat16" in name else 5e-4), name
+        assert two[-1] == pytest.approx(one[-1], rel=0.1 if name == TWICE else 0.02), name
+
+
+def epochs(log: Path) -> list[dict[str, float]]:
+    """The mean losses of each epoch, by name, and its number and rate."""
+    with log.open() as file:
+        rows = list(csv.DictReader(file))
+    return [{name: float(row[name]) for name in row if row[name] and name != "seconds"} for row in rows]
