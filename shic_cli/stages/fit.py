@@ -35,7 +35,7 @@ from shic_cli.parts.renderers.contract import Renderer
 from shic_cli.stages import export_mesh
 from shic_cli.surface.body_fit import Fitted, Observed, fit_body
 from shic_cli.surface.cameras import Cameras
-from shic_cli.surface.poses import find_limbs
+from shic_cli.surface.limbs import find_limbs
 from shic_cli.surface.rig import Rig
 
 log = logging.getLogger("shic")

@@ -28,7 +28,8 @@ from shic_cli.parts import registry
 from shic_cli.stages.photo_coats import read_coats
 from shic_cli.stages.synth_frames import Framer, Picture
 from shic_cli.stages.synth_writing import Check, Labelled, Target, collect
-from shic_cli.surface.poses import Limb, Poser, list_limbs
+from shic_cli.surface.limbs import Limb, list_limbs
+from shic_cli.surface.poses import Poser
 from shic_cli.surface.viewpoints import photo_azimuths, seen_from
 
 log = logging.getLogger("shic")

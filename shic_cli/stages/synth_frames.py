@@ -19,8 +19,8 @@ from shic_cli.parts import registry
 from shic_cli.parts.generators.contract import Scene
 from shic_cli.parts.renderers.contract import Fragments
 from shic_cli.surface.cameras import Cameras, look_at
+from shic_cli.surface.limbs import Limb
 from shic_cli.surface.mesh import vertex_normals
-from shic_cli.surface.poses import Limb
 from shic_cli.surface.viewpoints import parse_views, random_viewpoint
 
 BLANK = 8  # grey levels; a picture whose values span less than this shows nothing

@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from shic_cli.files.layouts import Template
-    from shic_cli.surface.poses import Limb
+from shic_cli.files.layouts import Template
+from shic_cli.surface.limbs import Limb
 
 AXES = np.array([0.12, 0.06, 0.08])  # standard deviation of the logarithm of each axis's scale
 # Standard deviation of the logarithm of a limb's length and thickness, by the kind of limb.

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-if TYPE_CHECKING:
-    from shic_cli.surface.poses import Limb
+from shic_cli.surface.limbs import Limb
 
 MANNERS = {"stand": 0.4, "go": 0.3, "wild": 0.15, "rest": 0.15}  # ways to hold a body, with their shares
-HIP = 1.5  # place of the joint inside the trunk, as a share of the leg's length from its tip
-HIP_SOFT = 0.35  # share of the leg's length over which that joint bends
 # How much the joints from tip to hip turn about x when a leg folds, in radians.
 FOLD = {"fore": np.array([0.5, 1.3, -0.9, 0.0]), "hind": np.array([0.4, -1.2, 0.9, -0.4])}
 SWING = np.array([0.0, 0.0, 0.3, 0.7])  # share of each joint from tip to hip in the swing of a leg

@@ -14,7 +14,7 @@ import torch
 
 from shic_cli.files.layouts import Template
 from shic_cli.surface.bodies import reach
-from shic_cli.surface.poses import Limb
+from shic_cli.surface.limbs import Limb
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from beast import beast  # noqa: F401
 
 from shic_cli.base.devices import chance
 from shic_cli.surface.bodies import Growth, swell, vary
-from shic_cli.surface.poses import find_limbs
+from shic_cli.surface.limbs import find_limbs
 
 
 def test_a_body_differs_and_both_its_sides_are_alike(beast):  # noqa: F811

@@ -5,7 +5,8 @@ from beast import beast  # noqa: F401
 
 from shic_cli.base.devices import chance
 from shic_cli.surface import motion
-from shic_cli.surface.poses import Poser, find_limbs
+from shic_cli.surface.limbs import find_limbs
+from shic_cli.surface.poses import Poser
 
 
 def test_legs_tail_and_head_are_told_apart(beast):  # noqa: F811

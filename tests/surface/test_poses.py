@@ -12,7 +12,8 @@ from shic_cli.base.settings import TemplateConfig
 from shic_cli.files.layouts import Template
 from shic_cli.stages.demo_animal import rest_mesh
 from shic_cli.stages.template import prepare
-from shic_cli.surface.poses import Poser, bend_limb, find_limbs, find_tips, list_limbs
+from shic_cli.surface.limbs import find_limbs, find_tips, list_limbs
+from shic_cli.surface.poses import Poser, bend_limb
 
 
 def made(mesh: trimesh.Trimesh, folder) -> Template:

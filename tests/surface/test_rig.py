@@ -9,7 +9,8 @@ from beast import beast as beast
 
 from shic_cli.files.layouts import Template
 from shic_cli.surface.bodies import Growth
-from shic_cli.surface.poses import Limb, find_limbs, turn_joints
+from shic_cli.surface.limbs import Limb, find_limbs
+from shic_cli.surface.poses import turn_joints
 from shic_cli.surface.rig import Rig
 
 
