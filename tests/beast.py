@@ -1,11 +1,14 @@
 """A made-up animal on four legs, with a neck, a head and a tail, as a template."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import trimesh
 
 from shic_cli.base.settings import TemplateConfig
-from shic_cli.files.layouts import Template
+from shic_cli.files.arrays import write_arrays
+from shic_cli.files.layouts import LAYOUTS, Template
 from shic_cli.stages.template import prepare
 
 
@@ -24,3 +27,9 @@ def beast(tmp_path_factory) -> Template:
     path = tmp_path_factory.mktemp("beast") / "beast.ply"
     trimesh.util.concatenate(parts).export(path)
     return prepare(path, TemplateConfig(vertices=1500, remesh="on", eigenvectors=32, up="+y", front="+z"))
+
+
+def save(template: Template, path: Path) -> None:
+    arrays = {name: getattr(template, name) for name in LAYOUTS["shic/template"].fields}
+    attrs = {"mirror_axis": template.mirror_axis}
+    write_arrays(path, "shic/template", arrays, params={}, sources={}, attrs=attrs, overwrite=True)

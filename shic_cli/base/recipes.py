@@ -34,6 +34,7 @@ PAPER: dict[type, dict[str, Any]] = {
         "bodies": 0.0,
         "like_photos": 0.0,
         "photo_coats": 0.0,
+        "photo_poses": 0.0,
         "level": 0.0,
         "views": CONTROLNET_VIEWS,
         "erode": 0,

@@ -254,6 +254,12 @@ class SynthConfig(Checked):
         low=-1,
         high=1,
     )
+    photo_poses: float = setting(
+        -1.0,
+        "Share of pictures posed like one of the bodies that `shic fit` found in --photos; -1: 0.5.",
+        low=-1,
+        high=1,
+    )
     backgrounds: str = setting("", "Folder of photos for the backgrounds; without it they are made up.")
     renderer: str = setting("auto", "auto, pytorch3d, warp, or one that a plugin adds.")
     only: tuple[float, ...] = setting(

@@ -65,9 +65,9 @@ class TrainConfig(Checked):
     )
     fits: int = setting(
         -1,
-        "Photos to which bodies are fitted, as by `shic fit`, for a second round that learns from them too."
-        " It follows --epochs, and is a tenth as long, at least an epoch. 0: no second round; -1: 40 for a"
-        " unet with synthetic pictures, else 0.",
+        "Photos to which bodies are fitted, as by `shic fit`, for a second round that learns from them too,"
+        " and from new synthetic pictures posed like them. It follows --epochs, and has a quarter as many, at"
+        " least one. 0: no second round; -1: 40 for a unet with synthetic pictures, else 0.",
         low=-1,
     )
     near: float = setting(

@@ -92,7 +92,8 @@ def command(
                 surface, depth_only, config, torch_device, seed, weights=weights, **shared
             )
         return
-    seen = photos or (PHOTOS if PHOTOS.exists() and (config.like_photos or config.photo_coats) else None)
+    wanted = config.like_photos or config.photo_coats or config.photo_poses
+    seen = photos or (PHOTOS if PHOTOS.exists() and wanted else None)
     sources = {"template": source(template)} | ({"photos": source(seen)} if seen else {})
     shared |= {"sources": sources, "weights": weights, "masker": masker}
     with end, options.drawing(contact_sheet, output, surface.colors, overwrite):

@@ -140,6 +140,12 @@ LAYOUTS: dict[str, Layout] = {
                 low=0,
                 high=229,
             ),
+            "body": Field(
+                "f4",
+                ("K", 3),
+                "the vertices of the template, posed as in the photo, in the template's own frame",
+                optional=True,
+            ),
             "void": VOID,
         },
         attrs=("labels", "template"),

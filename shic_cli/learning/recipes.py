@@ -35,7 +35,7 @@ MEASURED = {
         "start": "animals",
         "dim": 32,
         "points": 400,
-        "epochs": 8,
+        "epochs": 7,
         "batch": 8,
         "rate": 2e-3,
         "schedule": "cosine",

@@ -33,7 +33,7 @@ from shic_cli.parts.extractors.make import make_extractor
 
 log = logging.getLogger("shic")
 
-SECOND = 0.1  # epochs that learn from fitted bodies too, as a share of the others
+SECOND = 0.25  # epochs that learn from fitted bodies too, as a share of the others
 AGAIN = 0.5  # the step size that they begin with, as a share of the first
 NATURAL = ("pseudo", "distance", "cycle", "equivariance")  # the losses that only photos have
 MIDDLE = 0.01  # a vertex nearer to the mirror plane is on neither side; the template's largest side is 1

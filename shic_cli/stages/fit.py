@@ -219,11 +219,12 @@ def _uncertainty(item: Item, unknown: float) -> np.ndarray:
 
 
 def _arrays(item: Item, body: Body | None, config: FitConfig) -> dict[str, np.ndarray]:
-    """The arrays of a photo to write: its own, with the body's vertices where the map is unsure, or
-    everywhere if it does not say how sure it is.
+    """The arrays of a photo to write: its own and the body, whose vertices are those of the map where it is
+    unsure, or everywhere if it does not say how sure it is.
     """
-    arrays = dict(item.arrays)
+    arrays = {name: values for name, values in item.arrays.items() if name != "body"}
     if body is not None:
+        arrays["body"] = body.verts
         unsure = (item.vertex < 0) | (_uncertainty(item, np.inf) >= config.unsure)
         arrays["vertex"] = np.where(item.mask & unsure, spread_out(body.vertex), item.vertex).astype(np.int32)
     return arrays

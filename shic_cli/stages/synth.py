@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import PictureError, SettingError, ShicError, lacks_memory
+from shic_cli.base.errors import InputError, PictureError, SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import SynthConfig
@@ -25,6 +25,7 @@ from shic_cli.files.layouts import Template
 from shic_cli.files.photo_lists import list_images, listing
 from shic_cli.files.shards import WHOLE, Part
 from shic_cli.parts import registry
+from shic_cli.stages.photo_bodies import read_bodies
 from shic_cli.stages.photo_coats import read_coats
 from shic_cli.stages.synth_frames import Framer, Picture
 from shic_cli.stages.synth_writing import Check, Labelled, Target, collect
@@ -35,7 +36,14 @@ from shic_cli.surface.viewpoints import photo_azimuths, seen_from
 log = logging.getLogger("shic")
 
 # What -1 stands for.
-USUAL = {"poses": 1.0, "bodies": 1.0, "like_photos": 0.5, "photo_coats": 0.5, "level": 0.7}
+USUAL = {
+    "poses": 1.0,
+    "bodies": 1.0,
+    "like_photos": 0.5,
+    "photo_coats": 0.5,
+    "photo_poses": 0.5,
+    "level": 0.7,
+}
 
 
 class Synthesizer(Framer):
@@ -112,12 +120,12 @@ def synthesize(
 
     The labels are `synthetic`. An unfinished run continues. Picture i depends on `seed` and i only, so each
     can be made again alone. It shows a random body and pose of the template, unless `config.poses` is 0, and
-    some are seen from where the photos of the maps file `photos` are. With `config.check`, pictures are
-    dropped if their object is not where `masker` finds one. On a CPU so many processes as `workers` paint, or
-    as many as pay if it is None, if the generator is small; this makes no difference to the file.
-    PartialError if a generator failed for some.
+    some are seen from where the photos of the maps file `photos` are, wear their coats, and are posed like
+    the bodies in them. With `config.check`, pictures are dropped if their object is not where `masker` finds
+    one. On a CPU so many processes as `workers` paint, or as many as pay if it is None, if the generator is
+    small; this makes no difference to the file. PartialError if a generator failed for some.
     """
-    config = settled(config, device, weights)
+    asked, config = config.photo_poses > 0, settled(config, device, weights)
     sources = dict(sources or {})
     if config.backgrounds:
         sources["backgrounds"] = listing(list_images([config.backgrounds]))
@@ -130,6 +138,16 @@ def synthesize(
         if photos is not None:
             azimuths, coats = photo_azimuths(photos, template), read_coats(photos, template)
             log.info(f"{photos}: coats of {len(coats)} photos, which see the {seen_from(azimuths)}")
+            if poser.limbs and config.photo_poses:
+                bodies = read_bodies(photos, template)
+                if asked and not len(bodies):
+                    fact = (
+                        f"{photos}: none of its photos has a body that --photo-poses could pose pictures like"
+                    )
+                    raise InputError(fact, "name a file of `shic fit`, or leave --photo-poses out")
+                if len(bodies):
+                    log.info(f"{photos}: poses of {len(bodies)} photos")
+                poser = replace(poser, seen=bodies, share=config.photo_poses)
         given = (template.faces, poser, config, device, weights, seed, azimuths, coats)
 
         def make(numbers: Sequence[int]) -> Iterator[Labelled | PictureError]:
@@ -137,8 +155,7 @@ def synthesize(
                 log.info(
                     "limbs that bend: %s", list_limbs(poser.limbs) or "none, so the template stays as it is"
                 )
-            small = registry.find("generators", registry.Spec.parse(config.generator).name).small
-            spreads = small and device.type == "cpu"
+            spreads = is_small(config) and device.type == "cpu"
             alone = "" if spreads else "only --device cpu and a small generator, as plain is, take more"
             return spread(painter, given, numbers, number_of(workers, len(numbers), alone=alone))
 
@@ -150,6 +167,11 @@ def synthesize(
         generator = registry.find("generators", registry.Spec.parse(config.generator).name)
         hint = f"{generator.saves_memory}; what is finished is kept"
         raise ShicError(f"out of GPU memory in {config.generator}", hint) from error
+
+
+def is_small(config: SynthConfig) -> bool:
+    """Whether the generator of the settled `config` paints within a moment on a CPU."""
+    return registry.find("generators", registry.Spec.parse(config.generator).name).small
 
 
 def painter(

@@ -149,6 +149,8 @@ def _train_first(
             last(trainer.history)
         with journal.finishing() as partial:
             write_model(partial, trainer.saved(sources))
+        if second is not None:
+            second.end()
         done = True
     finally:
         journal.close(remove=done)
@@ -165,21 +167,23 @@ def _train_along(trainer: Trainer, second: SecondRound | None) -> None:
 
 def _epochs(trainer: Trainer, second: SecondRound | None, track: Track) -> Iterator[dict[str, float]]:
     """Train until the last epoch and yield the mean losses of each epoch."""
-    total = trainer.total
+    total, first = trainer.total, trainer.config.epochs
     steps = math.ceil(len(trainer.examples) / trainer.config.batch)
+    later = steps if second is None else math.ceil(steps * second.growth)
     plan = counted(len(trainer.examples), "pictures"), counted(steps, "steps"), counted(total, "epochs")
     log.info("training on %s, %s an epoch, %s", *plan)
-    done = steps * trainer.epoch
+    done = steps * min(trainer.epoch, first) + later * max(trainer.epoch - first, 0)
 
     def along(
         items: Iterable[T], _: int, description: str, status: Callable[[], str] | None = None, start: int = 0
     ) -> Iterable[T]:
         """Track the steps of one epoch as a part of all steps, so that the time left is that of all."""
-        return track(items, done + steps * (total - trainer.epoch), description, status, done)
+        left = steps * max(first - trainer.epoch, 0) + later * (total - max(trainer.epoch, first))
+        return track(items, done + left, description, status, done)
 
     while trainer.epoch < total:
-        if second is not None and trainer.epoch >= trainer.config.epochs:
+        if second is not None and trainer.epoch >= first:
             second.begin(trainer)
-            second, steps = None, math.ceil(len(trainer.examples) / trainer.config.batch)
+            second, later = None, math.ceil(len(trainer.examples) / trainer.config.batch)
         yield trainer.run_epoch(along)
-        done += steps
+        done += steps if trainer.epoch <= first else later

@@ -10,13 +10,14 @@ from scipy.spatial.transform import Rotation
 
 from shic_cli.files.layouts import Template
 from shic_cli.surface import motion
-from shic_cli.surface.bodies import Growth, vary
+from shic_cli.surface.bodies import AXES, Growth, vary
 from shic_cli.surface.limbs import Limb, find_limbs
 
 BEND = 0.35  # radians, standard deviation of a joint's turn
 LIMIT = 0.9  # radians, the largest turn of a joint
 SIDEWAYS = 0.3  # how far a joint's axis strays from the lateral one
 TRUNK = 0.12  # radians, standard deviation of the trunk's bend
+SEEN = 0.4  # how far a pose like one of a photo strays from it, as a share of how far poses stray from rest
 
 
 def _turn(verts: np.ndarray, centre: np.ndarray, axis: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -68,13 +69,16 @@ class Poser:
 
     A call with a generator returns posed vertices `(K, 3)` f4 in the template's order. `amount` scales every
     bend and `bodies` scales every change of the body. Every pose draws its own strength between half of
-    `amount` and all of it, every body between 0 and `bodies`.
+    `amount` and all of it, every body between 0 and `bodies`. A `share` of them are like one of the bodies
+    `seen` `(N, K, 3)` in photos, or its mirror image.
     """
 
     template: Template
     limbs: list[Limb]
     amount: float = 1.0
     bodies: float = 1.0
+    seen: np.ndarray | None = None
+    share: float = 0.5
 
     @classmethod
     def of(cls, template: Template, amount: float = 1.0, bodies: float = 1.0) -> Poser:
@@ -89,6 +93,8 @@ class Poser:
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         if not self.limbs:
             return self.template.verts
+        if self.seen is not None and len(self.seen) and rng.random() < self.share:
+            return self._like_seen(self.seen[rng.integers(len(self.seen))], rng)
         verts = (
             vary(self.template, self.limbs, self.growths, rng, self.bodies * rng.random())
             if self.bodies
@@ -109,6 +115,16 @@ class Poser:
                 verts = bend_limb(verts, limb, rng, 2 * amount)
         turn = Rotation.from_euler("xz", [-held.pitch, held.roll])
         return turn.apply(bend_trunk(verts, rng, amount)).astype(np.float32)
+
+    def _like_seen(self, body: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A pose `(K, 3)` f4 like that of the `body` `(K, 3)`."""
+        verts = body.astype(np.float64)
+        if rng.random() < 0.5:
+            verts = verts[self.template.mirror] * [-1, 1, 1]
+        verts *= np.exp(SEEN * self.bodies * rng.normal(0, AXES))
+        for limb in self.limbs:
+            verts = bend_limb(verts, limb, rng, SEEN * self.amount)
+        return bend_trunk(verts, rng, SEEN * self.amount).astype(np.float32)
 
     def _lone_head(self, limb: Limb) -> bool:
         """Whether no limb with more tips carries this head."""

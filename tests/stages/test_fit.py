@@ -14,11 +14,11 @@ import pytest
 import torch
 import trimesh
 from beast import beast as beast
+from beast import save
 
 from shic_cli.base.settings import SynthConfig
-from shic_cli.files.arrays import write_arrays
 from shic_cli.files.items import ItemReader, ItemWriter
-from shic_cli.files.layouts import LAYOUTS, Template
+from shic_cli.files.layouts import Template
 from shic_cli.stages import fit
 from shic_cli.stages.fit import Fitter
 from shic_cli.stages.synth import synthesize
@@ -39,12 +39,6 @@ def truth(beast: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = SynthConfig(number=2, size=128, poses=0.6, bodies=0.0, level=0.0, elevation=(5, 6), roll=0)
     synthesize(beast, path, config, torch.device("cpu"), seed=3, sources={})
     return path
-
-
-def save(template: Template, path: Path) -> None:
-    arrays = {name: getattr(template, name) for name in LAYOUTS["shic/template"].fields}
-    attrs = {"mirror_axis": template.mirror_axis}
-    write_arrays(path, "shic/template", arrays, params={}, sources={}, attrs=attrs, overwrite=True)
 
 
 def spoilt(truth: Path, path: Path, template: Template, **changed: Callable) -> None:
@@ -123,6 +117,7 @@ def test_the_map_is_kept_where_it_is_sure(
             assert (tmp_path / "maps.fit" / one.name).with_suffix(suffix).exists()
     mesh = trimesh.load((tmp_path / "maps.fit" / before.names[0]).with_suffix(".fit.glb"), force="mesh")
     assert len(mesh.vertices) == len(beast.verts)
+    assert np.abs(np.sort(next(iter(after)).body, 0) - np.sort(mesh.vertices, 0)).max() < 1e-5
     assert shic("fit", "maps.h5", "-o", "all.h5", "--unsure", "0", "--no-pictures")[0] == 0
     changed = [
         (one.vertex != two.vertex)[two.mask].mean()

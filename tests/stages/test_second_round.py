@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from shic_cli.learning import trainer as trainer_module
 from shic_cli.learning.examples import Examples
 from shic_cli.learning.trainer import Trainer
 from shic_cli.stages import second_round
+from shic_cli.stages.photo_bodies import read_bodies
 from shic_cli.stages.synth import synthesize
 from shic_cli.stages.train import train
 from shic_cli.surface import body_fit
@@ -53,8 +55,9 @@ def run(template: Template, maps: list[Path], path: Path, config: TrainConfig = 
 def test_the_last_epochs_see_photos_with_their_bodies_labels(
     beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three epochs see the synthetic pictures alone. A fourth one sees copies of the photos too, as many as
-    SHARE says. Their labels are a body's, and the maps that it was fitted to are gone.
+    """Three epochs see the synthetic pictures alone. A fourth one also sees pictures posed like the photos'
+    bodies, as many as POSED says, and copies of the photos, as many as SHARE says. The photos' labels are
+    those of bodies. The maps that these were fitted to are gone at the end, as are the posed pictures.
     """
     seen, own = [], Trainer.run_epoch
 
@@ -65,10 +68,50 @@ def test_the_last_epochs_see_photos_with_their_bodies_labels(
     monkeypatch.setattr(Trainer, "run_epoch", noted)
     monkeypatch.setattr(second_round, "SHARE", 0.6)
     run(beast, maps, tmp_path / "model.safetensors")
-    assert seen == [["synthetic"] * 4] * 3 + [["synthetic"] * 4 + ["fitted"] * 6]
+    assert seen == [["synthetic"] * 4] * 3 + [["synthetic"] * 6 + ["fitted"] * 9]
     fits = ItemReader(tmp_path / "model.fits.h5", "shic/maps")
     assert len(fits) == 3 and fits.header.attrs["labels"] == "fitted"
-    assert not list(tmp_path.glob(".*photos.h5*"))
+    assert not list(tmp_path.glob(".*.h5*"))
+
+
+def test_new_pictures_are_posed_like_the_bodies(
+    beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are painted as the first ones were, with another seed, and all of them are like photos."""
+    own = second_round.synthesize
+
+    def noted(*given: Any, **words: Any) -> None:
+        own(*given, **words)
+        shutil.copy(given[1], tmp_path / "posed.h5")
+
+    monkeypatch.setattr(second_round, "synthesize", noted)
+    run(beast, maps, tmp_path / "model.safetensors")
+    params = ItemReader(tmp_path / "posed.h5", "shic/maps").header.params
+    first = ItemReader(maps[1], "shic/maps").header.params
+    other = {name for name in params if params[name] != first[name]}
+    assert other == {"number", "photo_poses", "seed"} and (params["number"], params["seed"]) == (2, 4)
+    bodies = read_bodies(tmp_path / "model.fits.h5", beast)
+    assert bodies.shape == (3, *beast.verts.shape)
+
+
+@pytest.mark.parametrize("left", ["nothing", "poses 0", "a folder that is gone", "a value that can't be"])
+def test_pictures_that_cannot_be_made_again_leave_the_photos(
+    left: str, beast: Template, maps: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where `shic synth` did not make the pictures, or they are at rest, or its backgrounds are gone."""
+    reader = ItemReader(maps[1], "shic/maps")
+    params = dict(reader.header.params)
+    changed = {
+        "nothing": {}, "poses 0": params | {"poses": 0.0}, "a value that can't be": params | {"size": 0},
+        "a folder that is gone": params | {"backgrounds": str(tmp_path / "gone")},
+    }[left]  # fmt: skip
+    attrs = reader.header.attrs
+    with ItemWriter(tmp_path / "s.h5", "shic/maps", params=changed, sources={}, attrs=attrs) as writer:
+        for item in reader:
+            writer.add(item.name, **item.arrays)
+    run(beast, [maps[0], tmp_path / "s.h5"], tmp_path / "model.safetensors")
+    assert len(ItemReader(tmp_path / "model.fits.h5", "shic/maps")) == 3
+    assert ("no pictures are posed" in caplog.text) == (left == "a folder that is gone")
 
 
 def test_a_run_that_ends_in_the_second_round_goes_on(
@@ -217,6 +260,6 @@ def test_the_second_round_begins_with_half_of_the_step_size(beast: Template, map
     config = TrainConfig(**{**CONFIG.params(), "epochs": 20, "rate": 1.0})
     readers = [ItemReader(path, "shic/maps") for path in maps]
     trainer = Trainer.make(beast, readers, config, torch.device("cpu"), 0)
-    assert trainer.total == 22
-    found = [trainer.rate(epoch) for epoch in (0, 10, 19.999, 20, 21, 22)]
+    assert trainer.total == 25
+    found = [trainer.rate(epoch) for epoch in (0, 10, 19.999, 20, 22.5, 25)]
     assert found == pytest.approx([1, 0.5, 0, 0.5, 0.25, 0], abs=1e-4)

@@ -129,3 +129,23 @@ def test_a_tail_with_spikes_is_one_limb_and_plates_on_the_back_are_no_tails(tmp_
     (tail,) = [limb for limb in limbs if limb.kind == "tail"]
     assert len(tail.tips) == 6 and body.verts[list(tail.tips), 2].max() < -0.2
     assert -0.25 < tail.joints[-1, 2] < -0.05  # it ends where the trunk begins
+
+
+def test_poses_like_those_of_photos_stay_near_them_or_their_mirror_images(star):
+    """A share of the poses are; and each strays from its body, but less than a random pose from rest."""
+    poser = Poser.of(star, bodies=0)
+    seen = np.stack([poser(chance(3, i)) for i in range(3)])
+    both = np.concatenate([seen, seen[:, star.mirror] * [-1, 1, 1]])
+
+    def nearest(share: float) -> np.ndarray:
+        """The number of the nearest of `both`, and the mean distance to it, of 40 poses."""
+        liking = replace(poser, seen=seen, share=share)
+        drawn = np.stack([liking(chance(4, i)) for i in range(40)])
+        return np.linalg.norm(drawn[:, None] - both, axis=-1).mean(-1)
+
+    like, half, random = (nearest(share).min(1) for share in (1.0, 0.5, 0.0))
+    assert set(nearest(1.0).argmin(1)) == set(range(6))
+    assert 0.01 < np.median(like) < 0.06 and like.max() < 0.12
+    assert like.mean() < 0.8 * half.mean() < 0.7 * random.mean()
+    none = replace(poser, seen=seen[:0], share=1.0)
+    assert np.array_equal(none(chance(4, 0)), poser(chance(4, 0)))
