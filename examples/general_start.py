@@ -8,8 +8,8 @@
     python general_start.py */ -o animals.safetensors
 
 Each FOLDER has a template.h5 and a synth.h5. With one seed for all, the animals would be held alike, before
-the same backgrounds. Every step takes pictures of one class. The classes share the U-Net, and each has its own
-vertex embeddings, which are not kept. The tensors are written in half precision.
+the same backgrounds. Every step takes pictures of one class. The classes share the U-Net, and each has its
+own vertex embeddings, which are not kept. The tensors are written in half precision.
 
 The file in the package comes from nineteen meshes by Quaternius (CC0), so it is CC0 too. Eleven are rigged:
 donkey, wolf, bull, alpaca, stag, husky, deer, velociraptor, triceratops, parasaurolophus and apatosaurus.
