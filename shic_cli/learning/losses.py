@@ -44,8 +44,10 @@ def synthetic(
     drawn[rivals] = True
     drawn = drawn[vertex]
     every = (pixels @ vertices[rivals].T).logsumexp(-1)
-    # The label's own vertex does not count among its rivals.
-    others = every + torch.where(drawn, 1 - (own - every).exp(), 1.0).clamp_min(1e-6).log()
+    # The label's own vertex does not count among its rivals. Where it is none of them, its product can be so
+    # much larger than theirs that exp() would overflow, and the gradient would be NaN.
+    among = (own - every).clamp_max(0).exp()
+    others = every + torch.where(drawn, 1 - among, 1.0).clamp_min(1e-6).log()
     stands_for = (len(vertices) - 1) / (len(rivals) - drawn.float())
     return (torch.logaddexp(own, others + stands_for.log()) - own).mean()
 

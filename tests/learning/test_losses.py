@@ -155,3 +155,11 @@ def test_the_near_side_is_the_one_that_the_picture_shows_more_of():
     assert losses.near(right, side) < 1e-3
     assert losses.near(-right, side) > 2
     assert losses.near(right, torch.zeros(3, 5)) == 0
+
+
+def test_a_sure_match_among_other_rivals_has_a_gradient():
+    """A product that is larger than those of the rivals by more than exp() can hold."""
+    vertices, pixels = torch.eye(4) * 30, torch.eye(4)[None, :1] * 30
+    leaves = vertices.requires_grad_(), pixels.requires_grad_()
+    losses.synthetic(pixels, vertices, torch.tensor([[0]]), torch.tensor([1, 2])).backward()
+    assert all(leaf.grad is not None and torch.isfinite(leaf.grad).all() for leaf in leaves)
