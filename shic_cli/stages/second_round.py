@@ -122,18 +122,11 @@ class SecondRound:
 
     def _is_made(self) -> bool:
         """Whether an earlier run with the same settings and sources fitted all photos."""
-        return self._source.items() <= self._sources_of_fits().items()
+        return self._source.items() <= _sources(self.fits).items()
 
     def _is_of_training(self) -> bool:
         """Whether the file of the fitted maps is one of a training, which another may replace."""
-        return "training" in self._sources_of_fits()
-
-    def _sources_of_fits(self) -> dict[str, Any]:
-        """What the fitted maps were made from; nothing where there are none, or in a damaged file."""
-        try:
-            return ItemReader(self.fits, "shic/maps").header.sources if self.fits.is_file() else {}
-        except InputError:
-            return {}
+        return "training" in _sources(self.fits)
 
     def _make(self, trainer: Trainer) -> None:
         """Predict the maps of the photos, and fit the template's body to each."""
@@ -156,8 +149,11 @@ class SecondRound:
     def _paint(self, trainer: Trainer) -> None:
         """Paint pictures that are posed like the bodies in the photos, as those of the first round were made.
 
-        None are painted where those show the template at rest, or where their generator takes long.
+        None are painted where those show the template at rest, or where their generator takes long. A run that
+        was stopped has painted them.
         """
+        if self._source.items() <= _sources(self._posed).items():
+            return
         self._posed.unlink(missing_ok=True)
         first = [reader for reader, _ in trainer.examples.entries if is_synthetic(reader)]
         made = first[0].header.params if first else {}
@@ -168,7 +164,7 @@ class SecondRound:
             log.info("second round: painting %d pictures posed like these bodies", config.number)
             synthesize(
                 trainer.template, self._posed, config, torch.device("cpu"), made["seed"] + 1,
-                photos=self.fits, overwrite=True, track=self.track, workers=None,
+                sources=self._source, photos=self.fits, overwrite=True, track=self.track, workers=None,
             )  # fmt: skip
         except ShicError as error:
             if isinstance(error, TargetError):
@@ -207,6 +203,14 @@ def _photo(item: Item) -> Photo:
     if not item.mask.any():
         raise InputError(f"{item.name}: its mask is empty", "make the maps file again without it")
     return Photo(item.name, data, rgb, item.mask, item.arrays.get("void"))
+
+
+def _sources(path: Path) -> dict[str, Any]:
+    """What a maps file was made from; nothing where there is none, or a damaged one."""
+    try:
+        return ItemReader(path, "shic/maps").header.sources if path.is_file() else {}
+    except InputError:
+        return {}
 
 
 def is_synthetic(reader: ItemReader) -> bool:

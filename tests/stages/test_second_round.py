@@ -117,7 +117,7 @@ def test_pictures_that_cannot_be_made_again_leave_the_photos(
 def test_a_run_that_ends_in_the_second_round_goes_on(
     beast: Template, maps: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bodies are not fitted again, and the model is the same to the byte."""
+    """No body is fitted and no picture is painted again, and the model is the same to the byte."""
     run(beast, maps, tmp_path / "whole.safetensors")
     own, target = Examples.add, tmp_path / "whole.again.safetensors"
     (tmp_path / "cut").mkdir()
@@ -130,7 +130,8 @@ def test_a_run_that_ends_in_the_second_round_goes_on(
     with pytest.raises(KeyboardInterrupt):
         run(beast, maps, target)
     monkeypatch.setattr(Examples, "add", own)
-    monkeypatch.setattr(second_round, "fit", stopped)  # it would be called to fit them again
+    for again in ("fit", "synthesize"):
+        monkeypatch.setattr(second_round, again, stopped)
     run(beast, maps, target)
     assert target.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
