@@ -149,8 +149,8 @@ class SecondRound:
     def _paint(self, trainer: Trainer) -> None:
         """Paint pictures that are posed like the bodies in the photos, as those of the first round were made.
 
-        None are painted where those show the template at rest, or where their generator takes long. A run that
-        was stopped has painted them.
+        None are painted where those show the template at rest, or where their generator takes long, or where
+        a stopped run has painted them.
         """
         if self._source.items() <= _sources(self._posed).items():
             return
