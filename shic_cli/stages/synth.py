@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from shic_cli.base.devices import chance
-from shic_cli.base.errors import InputError, PictureError, SettingError, ShicError, lacks_memory
+from shic_cli.base.errors import PictureError, SettingError, ShicError, lacks_memory
 from shic_cli.base.progress import Track, plain_track
 from shic_cli.base.recipes import by_recipe
 from shic_cli.base.settings import SynthConfig
@@ -139,15 +139,8 @@ def synthesize(
             azimuths, coats = photo_azimuths(photos, template), read_coats(photos, template)
             log.info(f"{photos}: coats of {len(coats)} photos, which see the {seen_from(azimuths)}")
             if poser.limbs and config.photo_poses:
-                bodies = read_bodies(photos, template)
-                if asked and not len(bodies):
-                    fact = (
-                        f"{photos}: none of its photos has a body that --photo-poses could pose pictures like"
-                    )
-                    raise InputError(fact, "name a file of `shic fit`, or leave --photo-poses out")
-                if len(bodies):
-                    log.info(f"{photos}: poses of {len(bodies)} photos")
-                poser = replace(poser, seen=bodies, share=config.photo_poses)
+                seen = read_bodies(photos, template, needed=asked)
+                poser = replace(poser, seen=seen, share=config.photo_poses)
         given = (template.faces, poser, config, device, weights, seed, azimuths, coats)
 
         def make(numbers: Sequence[int]) -> Iterator[Labelled | PictureError]:
