@@ -138,7 +138,7 @@ def synthesize(
         if photos is not None:
             azimuths, coats = photo_azimuths(photos, template), read_coats(photos, template)
             log.info(f"{photos}: coats of {len(coats)} photos, which see the {seen_from(azimuths)}")
-            if poser.limbs and config.photo_poses:
+            if config.poses and config.photo_poses:
                 seen = read_bodies(photos, template, needed=asked)
                 poser = replace(poser, seen=seen, share=config.photo_poses)
         given = (template.faces, poser, config, device, weights, seed, azimuths, coats)

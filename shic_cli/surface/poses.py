@@ -91,10 +91,10 @@ class Poser:
         return [Growth.of(self.template.verts, limb) for limb in self.limbs]
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
-        if not self.limbs:
-            return self.template.verts
         if self.seen is not None and len(self.seen) and rng.random() < self.share:
             return self._like_seen(self.seen[rng.integers(len(self.seen))], rng)
+        if not self.limbs:
+            return self.template.verts
         verts = (
             vary(self.template, self.limbs, self.growths, rng, self.bodies * rng.random())
             if self.bodies

@@ -75,6 +75,8 @@ def test_a_ball_has_no_limbs_and_keeps_its_shape(tmp_path):
     ball = made(trimesh.creation.icosphere(subdivisions=3), tmp_path)
     assert find_limbs(ball) == [] and list_limbs([]) == ""
     assert Poser.of(ball)(chance(0)) is ball.verts
+    bent = replace(Poser.of(ball), seen=2 * ball.verts[None], share=1.0)(chance(0))
+    assert 1.5 < np.ptp(bent, 0).max() < 2.5  # a body that photos show is all the same
 
 
 def test_a_pose_moves_limbs_a_lot_and_lengths_little(star):
